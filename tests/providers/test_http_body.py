@@ -80,7 +80,11 @@ NOT_READ = {
     "two documents": (answer(JSON + JSON), BAD, "more data after"),
     "lines of documents": (answer(JSON + b"\n" + JSON), BAD, "more data after"),
     "more text": (answer(JSON + b"<!-- page -->"), BAD, "more data after"),
-    "events": (answer(b"data: " + JSON + b"\n\ndata: [DONE]\n\n", content_type="text/event-stream"), BAD, "stream of events"),
+    "events": (
+        answer(b"data: " + JSON + b"\n\ndata: [DONE]\n\n", content_type="text/event-stream"),
+        BAD,
+        "stream of events",
+    ),
     "deep": (answer(b"[" * 100_000), BAD, "not valid JSON"),
     "a long number": (answer(b'{"data": [1' + b"0" * 5000 + b"a]}"), BAD, "not valid JSON"),
     "a string": (answer(b'"data"'), None, ""),

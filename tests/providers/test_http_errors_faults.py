@@ -42,8 +42,44 @@ FIELDS = ["code", "type", "status", "reason", "error_type", "message", "detail",
 FIELDS += ["param", "data", "details", "metadata", "errorMessage", "error_code", "loc", "index", "object", "__type"]
 HEADERS = ["Location", "x-amzn-errortype", "x-ratelimit-remaining-tokens", "Retry-After", "Server", "X-Echo", "Date"]
 #: Good words and numbers, so that the rows of the table match too.
-PLAIN = ["insufficient_quota", "invalid_request_error", "rate_limit_exceeded", 429, 402, 400, 503, None, True, 7, -1, 0.5]
-STATUSES = [200, 201, 204, 206, 300, 301, 302, 307, 308, 400, 401, 402, 403, 404, 405, 408, 413, 418, 422, 424, 429, 500]
+PLAIN = [
+    "insufficient_quota",
+    "invalid_request_error",
+    "rate_limit_exceeded",
+    429,
+    402,
+    400,
+    503,
+    None,
+    True,
+    7,
+    -1,
+    0.5,
+]
+STATUSES = [
+    200,
+    201,
+    204,
+    206,
+    300,
+    301,
+    302,
+    307,
+    308,
+    400,
+    401,
+    402,
+    403,
+    404,
+    405,
+    408,
+    413,
+    418,
+    422,
+    424,
+    429,
+    500,
+]
 STATUSES += [501, 502, 503, 520, 599]
 
 values = st.recursive(

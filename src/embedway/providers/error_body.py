@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from embedway.providers.error_words import WORDS
+from embedway.providers.http_body import Body, parse
 from embedway.providers.http_headers import duration_s
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ _MARKS = frozenset(
         "detail",
     }
 )
+#: Codes that say nothing.
+_EMPTY = frozenset({"error", "fail", "failed", "failure", "none", "null", "unknown"})
 _MOST_NODES, _MOST_CHARACTERS, _MOST_JSON = 300, 2_000, 4_000_000
 #: Waits above this are ignored: about four months.
 _MOST_WAIT_S = 1e7
@@ -95,7 +98,7 @@ _UNIT_S |= {"h": 3600.0, "hr": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 8640
 _STEP = r"(\d{1,9}(?:\.\d{1,9})?) ?(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
 #: "Please try again in 1m2s" (OpenAI), "Please retry after 54 seconds" (Azure), "Please retry in 36.6s" (Gemini).
 _WAIT = re.compile(
-    r"(?:try|trying|retry|retrying|available|reset|resets|replenished|wait)(?: again)?(?: in| after| for)? (?:about )?"
+    r"(?:try|trying|retry|retrying|available|resets?|wait)\b[a-z ]{0,30}? ?(?:(?:in|after|for|about|until) )*"
     rf"((?:{_STEP}(?:,? and |, | )?)+)"
 )
 
@@ -114,10 +117,12 @@ class ServerError:
 
 
 def read_error(content: bytes, headers: Mapping[str, str]) -> ServerError:
-    """Read an error body: JSON, or plain text as the message."""
-    value = _json(content) if len(content) <= _MOST_JSON else None
-    if value is None:
-        value = {"message": content[: 2 * _MOST_CHARACTERS].decode("utf-8", "replace")}
+    """Read an error body: JSON, or plain text or XML as the message."""
+    value = parse(Body(content)).value if len(content) <= _MOST_JSON else None
+    if not isinstance(value, (dict, list)):
+        text = content[: 2 * _MOST_CHARACTERS].decode("utf-8", "replace")
+        code = re.search(r"<code>\s*(\w{1,64})\s*</code>", text, re.IGNORECASE)
+        value = {"code": code.group(1) if code else "", "message": re.sub(r"<[^>]*>", "\n", text)}
     named = headers.get("x-amzn-errortype", "").partition(":")[0]
     return _read([value, {"code": named}] if named else value)
 
@@ -133,7 +138,7 @@ def error_inside(value: Any) -> ServerError | None:
 
 def shown_code(codes: tuple[str, ...]) -> str:
     """Return the first code that consists only of known words, or an empty string."""
-    return next((code for code in codes if len(code) <= 64 and _is_known(code)), "")
+    return next((code for code in codes if len(code) <= 64 and code.lower() not in _EMPTY and _is_known(code)), "")
 
 
 def _is_known(code: str) -> bool:

@@ -59,6 +59,9 @@ BUDGET = Meaning(QuotaExceededError, "the budget of the key is used up", "raise 
 TRIAL = Meaning(QuotaExceededError, "the key's limit for this period is used up", "use a key without this limit")
 RATE = Meaning(RateLimitedError, "too many requests")
 FAILED = Meaning(UnavailableError, "the service failed", computed=True)
+MEMORY = Meaning(
+    UnavailableError, "the service ran out of memory", "lower max_inputs in the route's options", computed=True
+)
 LOADING = Meaning(UnavailableError, "the service is loading the model", loading=True)
 REFUSED = Meaning(RefusedInputError, "the service refused the request")
 TOO_LONG = Meaning(
@@ -92,7 +95,9 @@ PARAMETER = Meaning(
     "the service does not support a parameter, or needs another",
     "check the route's provider and options",
 )
+#: Their remedies depend on the base URL.
 NO_PATH = Meaning(ProtocolError, "the service has no such path")
+NOT_FOUND = Meaning(ProtocolError, "the service has no such model or path", "check upstream_model")
 HTTPS = Meaning(ProtocolError, "the service requires https", "start base_url with https://")
 UNEXPECTED = Meaning(ProtocolError, "unexpected answer")
 #: Inside HTTP 200. Nothing says that the texts were not computed.
@@ -104,7 +109,7 @@ BY_STATUS = {
     401: KEY,
     402: QUOTA,
     403: NO_RIGHT,
-    404: Meaning(ProtocolError, "the service has no such model or path", "check upstream_model and base_url"),
+    404: NOT_FOUND,
     405: NO_PATH,
     408: FAILED,
     409: FAILED,
@@ -116,9 +121,10 @@ BY_STATUS = {
     499: FAILED,  # Cohere: cancelled (docs.cohere.com/reference/errors); nginx: closed by the client
     501: UNEXPECTED,
     505: UNEXPECTED,
+    511: Meaning(ProtocolError, "the network requires a login", "log in with a web browser"),  # RFC 6585 6
 }
 
-_PAID = frozenset({200, 400, 401, 402, 403, 404, 412, 429})
+_PAID = frozenset({200, 400, 401, 402, 403, 404, 412, 429, 500})
 _KEYS = frozenset({200, 400, 401, 403, 404, 500})
 _TEXTS = frozenset({200, 400, 403, 404, 413, 422, 424, 429, 500, 501, 502, 503})
 _MISSING = frozenset({200, 400, 401, 403, 404, 405, 422, 500, 501, 503})
@@ -149,7 +155,7 @@ RULES: tuple[Rule, ...] = tuple(
             r"could not route to ",
             r"unknown request url",
             r"(?:no|invalid) route (?:matched|found|for)",
-            r"^(?:resource )?not found\.?$",
+            r"^(?:resource |file )?not found\.?$",
             r"^method not allowed\.?$",
             codes="route_not_found unknown_url invalid_url unsupported_api_version",
             statuses=frozenset({200, 400, 403, 404, 405, 501}),
@@ -172,14 +178,15 @@ RULES: tuple[Rule, ...] = tuple(
             r"(?:spend(?:ing)?|billing|usage)(?: hard)? limit (?:has been |was |is )?(?:reached|exceeded|hit)",
             r"daily free allocation",
             r"out of call volume quota",
-            r"^limit exceeded$",
+            r"^limit exceeded$|\blimit: 0\b",
+            r"(?:reached|exceeded|hit) (?:your |the )?[a-z ]{0,20}(?:spend(?:ing)?|usage|billing|credit|weekly) limit",
             r"account is (?:not active|suspended|in arrears)|in good standing",
             r"余额不足|欠费|额度(?:已用尽|不足)",
             codes="insufficient_quota billing_hard_limit_reached billing_not_active quota_exceeded "
             "authz_insufficient_balance authz_resource_limit_exceeded insufficient_credits insufficient_balance "
             "insufficient_user_quota pre_consume_token_quota_failed exceeded_current_quota_error arrearage "
             "credit_limit insufficient_funds payment_required allocationquota.freetieronly "
-            "servicequotaexceededexception limitexceededexception 3036 1113",
+            "servicequotaexceededexception limitexceededexception",
             statuses=_PAID,
         ),
         # Cohere's trial keys (docs.cohere.com/docs/rate-limits); Hugging Face's included credits.
@@ -213,7 +220,7 @@ RULES: tuple[Rule, ...] = tuple(
             r"authentication (?:error|failed|required)|^unauthori[sz]ed\.?$|无效的令牌",
             codes="api_key_invalid invalid_api_key invalidapikey invalid_token invalid_x_api_key authentication_error "
             "unauthenticated unauthorized auth_error unrecognizedclientexception invalidsignatureexception "
-            "invalid_authentication account_deactivated 10000",
+            "invalid_authentication account_deactivated",
             statuses=_KEYS,
         ),
         _rule(
@@ -234,6 +241,7 @@ RULES: tuple[Rule, ...] = tuple(
             NOT_A_NUMBER,
             r"unsupported value: [+-]?(?:nan|inf)",
             r"out of range float values are not json compliant",
+            r"\bnan\b[^.]{0,30}(?:embedding|result|output|vector|value)",
             r"(?:embedding|result|output|vector|value)s?[^.]{0,30} (?:nan|not finite|not a number)\b",
             statuses=_TEXTS,
         ),
@@ -251,6 +259,8 @@ RULES: tuple[Rule, ...] = tuple(
             rf"expected an array with maximum length {_INPUTS}",
             rf"list should have at most {_INPUTS} items?",
             rf"ensure this value has at most {_INPUTS} items",
+            rf"maximum item count: {_INPUTS}",
+            rf"too many (?:inputs|texts|documents|strings)\b.{{0,60}}?max(?:imum)?[a-z :]{{0,30}} {_INPUTS}",
             rf"(?:max(?:imum)?|at most|up to|limit(?: of| to| is)?) {_INPUTS} (?:inputs|texts|documents|strings)",
             r"too many (?:inputs|texts|documents|strings)|batch (?:size )?(?:is )?too large",
             codes="array_above_max_length too_long",
@@ -271,7 +281,10 @@ RULES: tuple[Rule, ...] = tuple(
         _rule(
             TOO_LONG,
             rf"maximum (?:context|model|input|sequence) length (?:is|of|\() ?{_TOKENS}",
-            rf"maximum context length \({_TOKENS}\)",
+            rf"(?:maximum|model'?s?) context length \({_TOKENS}",
+            rf"(?:at most|maximum of|maximum is|max|up to|limit of|limit is|limited to) {_TOKENS} (?:input )?tokens",
+            rf"max input tokens: {_TOKENS}",
+            rf"tokens? > {_TOKENS}",
             rf"must have less than {_TOKENS} tokens",
             rf"cannot exceed {_TOKENS} tokens",
             rf"exceeds maximum allowed token size {_TOKENS}",
@@ -286,7 +299,8 @@ RULES: tuple[Rule, ...] = tuple(
             r"input length exceeds|exceeds? (?:the |its |this )?(?:maximum |model'?s? |available |maximum model )*"
             r"(?:context|input|sequence|token) (?:length|size|limit|window)",
             r"maximum context length|exceed n_ctx|too big compared to kv size|longer than the maximum model length",
-            r"string should have at most|too many tokens|(?:input|text|prompt) (?:is )?too long",
+            r"string should have at most|too many (?:input )?tokens|expected maxlength",
+            r"(?:input|text|prompt) (?:is )?too long",
             codes="context_length_exceeded exceed_context_size_error contextwindowexceedederror string_too_long "
             "string_above_max_length input_too_long",
             statuses=_TEXTS,
@@ -330,7 +344,7 @@ RULES: tuple[Rule, ...] = tuple(
             NOT_LOADED,
             r"no models? (?:is |are )?loaded",
             r"(?:failed|error|unable|could not|cannot)(?: to)? load(?:ing)?\b.{0,30}model",
-            r"model[^.]{0,60} (?:is )?not loaded",
+            r"model[^.]{0,60} (?:is )?not loaded|requires more (?:system |gpu )?memory",
             codes="model_not_loaded",
             statuses=_MISSING,
         ),
@@ -359,10 +373,12 @@ RULES: tuple[Rule, ...] = tuple(
         _rule(
             LOADING,
             r"(?<!error )loading (?:the )?model|model[^.]{0,120} is (?:currently |still |being )*load(?:ing|ed)\b",
-            r"model[^.]{0,60} (?:is )?(?:not ready|warming up|still starting)",
+            r"model[^.]{0,60} (?:is )?(?:not ready|warming up|still starting|being downloaded)",
+            r"endpoint is (?:initiali[sz]ing|starting|scaled to zero)",
             codes="modelnotreadyexception model_loading",
             statuses=frozenset({200, 400, 404, 408, 409, 425, 429, 500, 502, 503, 504}),
         ),
+        _rule(MEMORY, r"out of memory|failed to allocate", statuses=frozenset({200, 400, 424, 500, 502, 503})),
         _rule(
             RATE,
             r"rate[ _-]?limit (?:is |was |has been )?(?:reached|exceeded)|exceeded[^.]{0,60}rate limit",

@@ -32,12 +32,14 @@ _GZIP = b"\x1f\x8b"
 _BARE_NAN = re.compile(
     r"(?<=[\[,:\s])[-+]?(?:nan(?:\([a-z]*\))?|inf(?:inity)?|1\.#(?:qnan|ind|inf)\d*)(?=\s*[\],}])", re.IGNORECASE
 )
+_HTML = re.compile(rb"<(?:!doctype html|html|head|body|title|script|meta|center|h1|p|div|pre)\b")
 _LENIENT = json.JSONDecoder(strict=False)
 
 CUT = "the answer is incomplete: it was cut off"
 CORRUPT = "the answer's compression is corrupt"
 UNKNOWN_ENCODING = "the answer is compressed in a way that was not requested"
 EMPTY = "the answer is empty"
+XML = "the answer is XML, not JSON; check base_url"
 PAGE = "a web page answered, not the API; check base_url, proxies, firewalls and login pages"
 STREAM = "the answer is a stream of events, not one JSON document"
 SEVERAL = "the answer has more data after its JSON document"
@@ -55,6 +57,8 @@ class Body:
 
     content: bytes
     problem: str = ""
+    #: Whether the answer declared its end: by a length or by chunks.
+    has_end: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,15 @@ async def read_body(response: aiohttp.ClientResponse) -> Body:
         problem = CUT
     content = b"".join(chunks)
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if content.startswith(_GZIP) or (encoding not in {"", "identity"} and content and not _is_plain(content)):
+    for _ in range(2):  # some proxies compress twice
+        if not content.startswith(_GZIP) and (encoding in {"", "identity"} or not content or _is_text(content)):
+            break
         large = len(content) > _LARGE_COMPRESSED_BYTES
         unpack = asyncio.to_thread(_unpacked, content, encoding) if large else None
         content, found = await unpack if unpack else _unpacked(content, encoding)
-        problem = found or problem
-    return Body(content, problem)
+        encoding, problem = "", found or problem
+    has_end = response.content_length is not None or "Transfer-Encoding" in response.headers
+    return Body(content, problem, has_end)
 
 
 def parse(body: Body) -> Parsed:
@@ -103,23 +110,28 @@ def parse(body: Body) -> Parsed:
         return Parsed(orjson.loads(body.content))
     except orjson.JSONDecodeError:
         pass
-    content = body.content.strip()
-    if not content:
+    content = body.content
+    if not content.strip(b" \t\r\n\0"):
         return Parsed(problem=body.problem or EMPTY)
-    text = content.decode(json.detect_encoding(content), "replace").strip().lstrip("\ufeff")
+    text = content.decode(json.detect_encoding(content), "replace").strip("\ufeff \t\r\n\0")
     parsed = _parse_text(text)
     if parsed.problem and body.problem and parsed.problem != PAGE:
         return Parsed(parsed.value, body.problem)
+    if parsed.problem == INVALID and not body.has_end:
+        return Parsed(problem=CUT)
     return parsed
 
 
 def is_page(content: bytes, content_type: str) -> bool:
-    """Return whether an answer is HTML, or has this type."""
-    return content_type == "text/html" or content[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+    """Return whether an answer is HTML, or is no JSON and has this type."""
+    start = content[:2000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith(b"<"):
+        return content_type == "text/html" or _HTML.search(start) is not None
+    return content_type == "text/html" and not start.startswith((b"{", b"["))
 
 
-def _is_plain(content: bytes) -> bool:
-    """Return whether a body that is declared as compressed is text: neither gzip, zlib nor brotli begin like this."""
+def _is_text(content: bytes) -> bool:
+    """Return whether a body that is declared as compressed is text: no compressed one begins like this."""
     return content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in {b"{", b"[", b"<"}
 
 
@@ -154,7 +166,7 @@ def _unpacked(content: bytes, encoding: str) -> tuple[bytes, str]:
 
 def _parse_text(text: str) -> Parsed:
     if text.startswith("<"):
-        return Parsed(problem=PAGE)
+        return Parsed(problem=PAGE if is_page(text[:2000].encode("utf-8", "replace"), "") else XML)
     if text.startswith(("data:", "event:", "id:", "retry:", ": ")):
         events = [line.removeprefix("data:").strip() for line in text.splitlines() if line.startswith("data:")]
         return Parsed(_lenient(events[0]).value if events else None, STREAM)
@@ -171,5 +183,5 @@ def _lenient(text: str) -> Parsed:
             value, end = _LENIENT.raw_decode(document)
         except (ValueError, RecursionError):
             continue
-        return Parsed(value) if not document[end:].strip() else Parsed(problem=SEVERAL)
+        return Parsed(value, SEVERAL if document[end:].strip() else "")
     return Parsed(problem=INVALID if text[:1] in {"{", "["} else NOT_JSON)

@@ -56,7 +56,7 @@ def error_of(
             redirect_message(headers.get("Location", ""), request.base_url, request.path), route=route, status=status
         )
     if is_page(content, headers.get("Content-Type", "").partition(";")[0].strip().lower()):
-        error = _page_error(status, content, route=route, request=request)
+        error = _page_error(status, content, route=route)
         wait_s = None
     else:
         said = read_error(content, headers)
@@ -88,7 +88,9 @@ def _error(
     code = code or shown_code(said.codes)
     where = "" if shown is None else "an error inside HTTP 200: "
     text = f"{where}{meaning.message}{f': {code}' if code else ''}"
-    remedy = _path_remedy(request) if meaning is table.NO_PATH else meaning.remedy
+    remedy = meaning.remedy
+    if meaning in {table.NO_PATH, table.NOT_FOUND}:
+        remedy = "; ".join(part for part in (remedy, _path_remedy(request)) if part)
     billed = meaning.computed and (shown is not None or status >= 500 or meaning.error is UnavailableError)
     error = meaning.error(f"{text}; {remedy}" if remedy else text, route=route, status=shown or status, billed=billed)
     error.limits = limits
@@ -136,24 +138,20 @@ def _limits(found: re.Match[str]) -> ServiceLimits | None:
     return replace(ServiceLimits(), **{names[name]: number for name, number in numbers.items()})
 
 
-def _page_error(status: int, content: bytes, *, route: str, request: SentRequest) -> UpstreamError:
-    """Return the error for HTML. A proxy or firewall wrote it, so that it says nothing about the key or the texts."""
+def _page_error(status: int, content: bytes, *, route: str) -> UpstreamError:
+    """Return the error for HTML. A proxy or firewall wrote it, so that it says nothing about the texts, or the key."""
     if re.search(rb"plain http request was sent to https", content[:4096], re.IGNORECASE):
-        return _error(status, ServerError(message="http request was sent to https port"), route=route, request=request)
-    if status == 413:
-        meaning = table.TOO_LARGE
-    elif status in {401, 429}:
-        meaning = table.BY_STATUS[status]
-    elif status in {408, 409, 425, 499} or (status >= 500 and status not in {501, 505}):
-        meaning = table.FAILED
+        meaning, place = table.HTTPS, ""
     else:
-        meaning = Meaning(ProtocolError, "", "check base_url, proxies and firewalls")
-    text = "; ".join(
-        part for part in (meaning.message if meaning.error is not AuthenticationError else "", _PAGE) if part
-    )
-    remedy = meaning.remedy or ("check base_url and proxies" if meaning.error is AuthenticationError else "")
-    billed = meaning.computed
-    return meaning.error(f"{text}; {remedy}" if remedy else text, route=route, status=status, billed=billed)
+        meaning = table.BY_STATUS.get(status, table.FAILED if status >= 500 else table.UNEXPECTED)
+        place = f": {_PAGE}"
+        if meaning.error is AuthenticationError and status == 401:
+            meaning = Meaning(AuthenticationError, "a login is required", "check base_url, proxies and api_key")
+        elif status not in {413, 429} and meaning.error is not UnavailableError and status != 511:
+            meaning = Meaning(ProtocolError, "unexpected answer", "check base_url, proxies and firewalls")
+    text = f"{meaning.message}{place}"
+    remedy = f"; {meaning.remedy}" if meaning.remedy else ""
+    return meaning.error(f"{text}{remedy}", route=route, status=status, billed=meaning.computed)
 
 
 def _path_remedy(request: SentRequest) -> str:
