@@ -445,7 +445,7 @@ CASES = {
         501,
         in_error("This server does not support embeddings. Start it with `--embeddings`", type="not_supported_error"),
         ProtocolError,
-        "start the server with embeddings",
+        "start the server with its option for embeddings",
     ),
     "ollama no embeddings": Case(400, {"error": "this model does not support embeddings"}, ProtocolError, "embeddings"),
     "localai no embeddings": Case(

@@ -195,7 +195,7 @@ def _read(value: Any) -> ServerError:
         wait = _wait(key, item)
         waits += [] if wait is None else [wait]
         is_loading |= key == "estimated_time" and wait is not None
-    message = "\n".join(messages)[: 4 * _MOST_CHARACTERS].lower()
+    message = "\n".join(messages)[: 2 * _MOST_CHARACTERS].lower()
     said = _said_wait(message)
     waits += [] if said is None else [said]
     return ServerError(

@@ -85,7 +85,7 @@ NOT_LOADED = Meaning(ProtocolError, "the service has not loaded the model", "loa
 NO_EMBEDDINGS = Meaning(
     ProtocolError,
     "the model or server does not compute embeddings",
-    "check upstream_model, or start the server with embeddings (such as `--embeddings` of llama.cpp)",
+    "check upstream_model, or start the server with its option for embeddings",
 )
 DIMENSIONS = Meaning(
     ProtocolError, "the model does not support this number of dimensions", "remove dimensions from the route's options"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _MAX_BODY_BYTES = 400_000_000
 #: Compressed size above which a thread decompresses.
 _LARGE_COMPRESSED_BYTES = 65_536
+#: Maximum members of a gzip answer; each costs a copy of the rest.
+_MOST_MEMBERS = 100
 #: Encodings that we accept: those of the standard library.
 ACCEPT_ENCODING = "gzip, deflate"
 _GZIP = b"\x1f\x8b"
@@ -105,7 +107,10 @@ async def read_body(response: aiohttp.ClientResponse) -> Body:
 
 
 def parse(body: Body) -> Parsed:
-    """Parse an answer as JSON. Numbers that are not finite become NaN or infinity, which row checks reject."""
+    """Parse an answer as JSON; of equal keys, the last counts.
+
+    Numbers that are not finite become NaN or infinity, which row checks reject.
+    """
     try:
         return Parsed(orjson.loads(body.content))
     except orjson.JSONDecodeError:
@@ -146,9 +151,10 @@ def _unpacked(content: bytes, encoding: str) -> tuple[bytes, str]:
     else:
         return b"", UNKNOWN_ENCODING
     for window in windows:
-        parts, left, size = [], content, 0
+        parts: list[bytes] = []
+        left, size = content, 0
         try:
-            while left:
+            while left and len(parts) < _MOST_MEMBERS:
                 stream = zlib.decompressobj(window)
                 part = stream.decompress(left, _MAX_BODY_BYTES - size + 1)
                 size += len(part)
@@ -158,7 +164,7 @@ def _unpacked(content: bytes, encoding: str) -> tuple[bytes, str]:
                 if not stream.eof:
                     return b"".join(parts), CUT
                 left = stream.unused_data if stream.unused_data.startswith(_GZIP) else b""
-            return b"".join(parts), ""
+            return b"".join(parts), CORRUPT if left else ""
         except zlib.error:
             continue
     return b"", CORRUPT
