@@ -19,7 +19,18 @@ import orjson
 
 from embedway.config.addresses import is_loopback
 from embedway.errors import ConfigError, ProtocolError, UnavailableError
-from embedway.providers.http_errors import error_of
+from embedway.providers.error_body import error_inside
+from embedway.providers.http_body import (
+    ACCEPT_ENCODING,
+    NOT_JSON,
+    PAGE,
+    Parsed,
+    TooLargeError,
+    is_page,
+    parse,
+    read_body,
+)
+from embedway.providers.http_errors import SentRequest, error_in_success, error_of
 from embedway.providers.http_headers import read_rates
 from embedway.providers.options import known, yes
 
@@ -33,8 +44,6 @@ V = TypeVar("V")
 
 _log = logging.getLogger(__name__)
 
-#: Maximum size of an answer. 2,048 vectors of 4,096 numbers as JSON text are about 180 MB.
-_MAX_BODY_BYTES = 400_000_000
 _CONNECT_S = 10.0
 _CONNECTIONS = 64
 #: Size above which a thread parses an answer. Parsing this much and decoding its vectors takes about a millisecond; for
@@ -75,7 +84,12 @@ class JsonHttp:
         check_base_url(base_url, where=route, allow_http=allow_http)
         self._base_url = base_url.rstrip("/")
         self._route = route
-        self._headers = {"accept": "application/json", "content-type": "application/json", **headers}
+        self._headers = {
+            "accept": "application/json",
+            "accept-encoding": ACCEPT_ENCODING,
+            "content-type": "application/json",
+            **headers,
+        }
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
@@ -91,14 +105,19 @@ class JsonHttp:
                 headers=self._headers,
                 allow_redirects=False,
                 proxy=self._proxy,
+                # http_body.py decompresses, and distinguishes cut, corrupt and uncompressed answers.
+                auto_decompress=False,
             ) as response:
-                content = await self._read(response)
+                content = await read_body(response)
+                request = SentRequest(self._base_url, path, data)
                 if 200 <= response.status < 300:
-                    large = len(content) > _LARGE_BYTES
-                    parse = asyncio.to_thread(self._parse, content, response) if large else None
-                    parsed = await parse if parse else self._parse(content, response)
-                    return Reply(parsed, read_rates(response.headers), large)
-                raise error_of(response.status, response.headers, content, route=self._route)
+                    large = len(content.content) > _LARGE_BYTES
+                    parsed = await asyncio.to_thread(parse, content) if large else parse(content)
+                    return self._reply(parsed, response, request, large=large)
+                status, headers = response.status, response.headers
+                raise error_of(status, headers, content.content, route=self._route, request=request)
+        except TooLargeError:
+            raise ProtocolError("the answer is too large", route=self._route, billed=True) from None
         except TimeoutError:
             failed, billed = "no answer in time", True
         except aiohttp.ClientConnectorError as error:
@@ -152,28 +171,17 @@ class JsonHttp:
             raise ProtocolError("HTTPS_PROXY must be like http://proxy.example.com:3128", route=self._route)
         return address
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        if (response.content_length or 0) > _MAX_BODY_BYTES:
-            raise ProtocolError("the answer is too large", route=self._route, status=response.status, billed=True)
-        chunks, size = [], 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > _MAX_BODY_BYTES:
-                raise ProtocolError("the answer is too large", route=self._route, status=response.status, billed=True)
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def _parse(self, content: bytes, response: aiohttp.ClientResponse) -> Any:
-        try:
-            return orjson.loads(content)
-        except orjson.JSONDecodeError:
-            kind = response.content_type
-            raise ProtocolError(
-                f"the answer is {kind or 'of unknown type'}, not JSON; check base_url",
-                route=self._route,
-                status=response.status,
-                billed=True,
-            ) from None
+    def _reply(self, parsed: Parsed, response: aiohttp.ClientResponse, request: SentRequest, *, large: bool) -> Reply:
+        """Return the answer. Raises UpstreamErrors for anything but JSON, and for an error inside it."""
+        status, headers = response.status, response.headers
+        inside = error_inside(parsed.value)
+        if inside is not None:
+            raise error_in_success(inside, headers, status=status, route=self._route, request=request)
+        if parsed.problem == NOT_JSON and is_page(b"", response.content_type):
+            parsed = Parsed(problem=PAGE)
+        if parsed.problem:
+            raise parsed.error(route=self._route, status=status)
+        return Reply(parsed.value, read_rates(headers), large)
 
 
 class HttpModel:
