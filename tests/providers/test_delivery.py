@@ -56,9 +56,10 @@ async def read_and_close(reader, writer):
     await reader.readexactly(length)
 
 
-async def read_and_wait(reader, writer):
-    await read_and_close(reader, writer)
-    await reader.read(-1)
+async def answer_without_tls(reader, writer):
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+    await writer.drain()
 
 
 def closed_port():
@@ -101,7 +102,7 @@ def test_an_unknown_host_costs_nothing(ask):
     assert (error.billed, entry.spent, entry.unsure) == (False, 0, 0)
 
 
-@pytest.mark.parametrize("answer", [close_at_once, refuse(400)])
+@pytest.mark.parametrize("answer", [close_at_once, answer_without_tls])
 def test_a_failed_handshake_costs_nothing(ask, answer):
     async def main():
         async with listening(answer) as port:
@@ -122,6 +123,18 @@ def test_a_proxy_that_opens_no_tunnel_costs_nothing(ask, answer, monkeypatch):
     error, entry = asyncio.run(main())
     assert isinstance(error, EmbedwayError)
     assert (getattr(error, "billed", None), entry.spent, entry.unsure) == (False, 0, 0)
+
+
+def test_a_handshake_that_takes_too_long_costs_nothing(ask, monkeypatch):
+    monkeypatch.setattr(http, "_CONNECT_S", 0.05)
+
+    async def main():
+        async with listening(say_nothing) as port:
+            return await ask(f"https://127.0.0.1:{port}/v1")
+
+    error, entry = asyncio.run(main())
+    assert isinstance(error, UnavailableError)
+    assert (error.billed, entry.spent, entry.unsure) == (False, 0, 0)
 
 
 @pytest.mark.parametrize("through", ["handshake", "proxy"])
@@ -195,13 +208,20 @@ def test_a_connection_that_the_service_closes_may_have_delivered_the_request(ask
     assert entry.unsure == entry.spent == 2 * MOST
 
 
-def test_a_deadline_after_the_request_was_sent_may_be_billed(ask):
+def test_a_caller_that_is_cancelled_after_the_request_was_sent_may_be_billed(ask):
     async def main():
-        async with listening(read_and_wait) as port:
-            return await ask(f"http://127.0.0.1:{port}/v1", **{"upstream.deadline_s": 0.5})
+        received = asyncio.Event()
+
+        async def receive(reader, writer):
+            await read_and_close(reader, writer)
+            received.set()
+            await say_nothing(reader, writer)
+
+        async with listening(receive) as port:
+            return await ask(f"http://127.0.0.1:{port}/v1", cancel=received)
 
     error, entry = asyncio.run(main())
-    assert isinstance(error, DeadlineError)
+    assert isinstance(error, asyncio.CancelledError)
     assert entry.unsure == MOST
 
 

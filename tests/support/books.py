@@ -71,11 +71,13 @@ class Books:
             stack.push_async_callback(ledger.aclose)
             return (await ledger.entries())[::-1]
 
-    async def standings(self, limits=()):
+    async def spent(self):
+        """Return the nano-dollars spent so far, and those that are held."""
         async with contextlib.AsyncExitStack() as stack:
             ledger = self._ledger()
             stack.push_async_callback(ledger.aclose)
-            return {one.limit.name: one for one in await ledger.standings(limits)}
+            total = (await ledger.totals())[0]
+            return total.spent, total.held
 
 
 def sqlite_books(folder):
