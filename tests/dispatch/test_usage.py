@@ -151,7 +151,7 @@ def test_implausible_usage_is_noted_in_each_receipt_and_logged_once_for_a_route(
         response = UpstreamResponse(np.zeros((1, 1), np.float32))
         record(usage, route, response, charges)
         (note,) = response.notes
-        assert note == f"r: the tokens that it reports are {how} embedway's own count; their cost is booked as unsure"
+        assert note == f"r: its reported tokens are {how} embedway's own count; the cost is booked as unsure"
     assert [line.levelname for line in caplog.records] == ["WARNING", "WARNING"]
     assert "(1 reported, 90 counted)" in caplog.text
     assert "(900 reported, 9 counted)" in caplog.text

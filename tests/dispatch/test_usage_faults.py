@@ -147,7 +147,7 @@ def test_it_is_told_once_in_the_log_and_in_each_receipt(books, caplog):
 
     with caplog.at_level(logging.WARNING, "embedway"):
         receipts, _ = asyncio.run(main())
-    note = "routes.r: the tokens that it reports are less than a third of embedway's own count; their cost is booked as unsure"
+    note = "routes.r: its reported tokens are less than a third of embedway's own count; the cost is booked as unsure"
     assert [receipt.notes for receipt in receipts] == [(note,)] * 5
     assert [line.getMessage().startswith(note) for line in caplog.records if line.name == "embedway.budget"] == [True]
     assert "some words" not in caplog.text

@@ -22,19 +22,19 @@ class PaidServer(CompatibleServer):
     def __init__(self, reports=lambda tokens: {"prompt_tokens": tokens, "total_tokens": tokens}):
         super().__init__()
         self.reports = reports
-        #: Tokens that it bills.
-        self.bill = 0
+
+    @property
+    def bill(self):
+        """Tokens of the requests that it answered."""
+        return sum(sum(map(self.billed, served.texts)) for served in self.log if served.fate in {"answered", "changed"})
 
     def billed(self, text):
         digits = sum(text.count(digit) for digit in "0123456789")
         return digits - (-(len(text.encode()) - digits) // 3)
 
     def answer(self, body):
-        tokens = self.tokens(body)
-        self.bill += tokens
-        answer = super().answer(body)
-        usage = self.reports(tokens)
-        return {key: value for key, value in {**answer, "usage": usage}.items() if value is not None}
+        answer = {**super().answer(body), "usage": self.reports(self.tokens(body))}
+        return {key: value for key, value in answer.items() if value is not None}
 
 
 def route_to(server, **more):

@@ -139,7 +139,7 @@ def record(usage: Usage, route: ServiceRoute, response: UpstreamResponse, charge
     if count.source != "unsure":
         return
     how = "more than ten times" if (count.reported or 0) > count.own else "less than a third of"
-    note = f"{route.name}: the {unit} that it reports are {how} embedway's own count; their cost is booked as unsure"
+    note = f"{route.name}: its reported {unit} are {how} embedway's own count; the cost is booked as unsure"
     response.notes.append(note)
     if how not in route.logged:
         route.logged.add(how)
