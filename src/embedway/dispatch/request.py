@@ -56,6 +56,8 @@ class ServiceRoute:
     semaphore: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
     #: None without alerts.
     error_rate: ErrorRate | None = None
+    #: Faults of its usage that were logged.
+    logged: set[str] = field(default_factory=set)
 
     def note_outcome(self, error: EmbedwayError | None = None) -> None:
         """Count a request that was sent for alerts, with its error."""
@@ -114,6 +116,8 @@ class UpstreamRequest:
     by_search: bool = False
     #: Prefix of each text for a service that does not support the input type.
     prompt: str = ""
+    #: Tokens of each text that a service may leave uncounted: of its own prompt, or of a reranker's query.
+    uncounted: int = 0
     #: Full name of the model, and the operations of the callers, for hooks.
     model: str = ""
     operations: tuple[int | None, ...] = ()

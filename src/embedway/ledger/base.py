@@ -178,8 +178,9 @@ class Refused:
 class Settlement:
     """Outcome of an attempt: of the amount under way, `sent` is finished and has cost `cost`.
 
-    `kind` is `reported` for usage that the service reported, `estimated` for our own count, `unsure` for a failed
-    request that may be billed, and `unbilled` for a failed request that is not.
+    `kind` is `reported` for usage that the service reported, `estimated` for our own count, `unsure` for implausible
+    usage and for a failed request that may be billed, and `unbilled` for a failed request that is not. The
+    tokens of the last two are not counted.
     """
 
     sent: int
@@ -207,13 +208,18 @@ class Entry:
     reserved: int
     sent: int
     spent: int
-    #: Parts of `spent`: by our own count, and for failed requests that may be billed.
+    #: Parts of `spent`: by our own count; for failed requests that may be billed, and for implausible usage.
     estimated: int
     unsure: int
     #: Cost that cache hits avoided.
     saved: int
     #: Whether no price was known, so that nothing could be booked.
     unpriced: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether the call has ended without an answer."""
+        return self.state == "done" and not self.route and not self.tokens
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict of JSON types."""

@@ -19,6 +19,7 @@ import orjson
 
 from embedway.config.addresses import is_loopback
 from embedway.errors import ConfigError, ProtocolError, UnavailableError
+from embedway.providers.delivery import record_request, tracing
 from embedway.providers.error_body import error_inside
 from embedway.providers.http_body import (
     ACCEPT_ENCODING,
@@ -96,7 +97,7 @@ class JsonHttp:
 
     async def post(self, path: str, body: Any) -> Reply:
         """Send a JSON document and parse the answer. Raises UpstreamErrors."""
-        session, data = self._open(), orjson.dumps(body)
+        session, data, delivery = self._open(), orjson.dumps(body), record_request()
         try:
             async with session.post(
                 self._base_url + path,
@@ -107,6 +108,7 @@ class JsonHttp:
                 proxy=self._proxy,
                 # http_body.py decompresses, and distinguishes cut, corrupt and uncompressed answers.
                 auto_decompress=False,
+                trace_request_ctx=delivery,
             ) as response:
                 content = await read_body(response)
                 request = SentRequest(self._base_url, path, data)
@@ -121,12 +123,11 @@ class JsonHttp:
         except TimeoutError:
             failed, billed = "no answer in time", True
         except aiohttp.ClientConnectorError as error:
-            # Nothing was sent.
             failed, billed = f"the service is unreachable: {error.strerror or 'no connection'}", False
         except (aiohttp.ClientError, ConnectionError) as error:
             failed, billed = f"the connection was lost ({type(error).__name__})", True
         # Not raised above, so that it is not chained: the library's errors contain the request's headers and the key.
-        raise UnavailableError(failed, route=self._route, billed=billed)
+        raise UnavailableError(failed, route=self._route, billed=billed and delivery.may_have_begun)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -143,6 +144,7 @@ class JsonHttp:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # aiohttp would also read netrc, whose passwords are for other servers and conflict with a key.
                 trust_env=False,
+                trace_configs=[tracing()],
             )
         return self._session
 
