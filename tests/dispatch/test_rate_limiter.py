@@ -125,7 +125,7 @@ def test_callers_go_in_the_order_they_came(time):
 def test_the_users_own_limit_is_never_lifted(time):
     made = limiter(time, requests_per_minute=10, tokens_per_minute=100)
     made.learn(RateState(requests_limit=3000, requests_remaining=2999, tokens_limit=50, tokens_remaining=50))
-    assert made.tokens.limit == 50
+    assert made.most_tokens == 50
     sent = asyncio.run(moments(made, time, [1] * 11))
     assert sent[-1][0] == pytest.approx(1006, abs=0.01)
 

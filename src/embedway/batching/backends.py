@@ -180,10 +180,19 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         self.max_wait_s = max_wait_s
         self._client = client
         self._routes = routes
-        declared = routes[0].provider.declared
-        self.max_jobs = self._max_inputs = min(max_batch_size, declared.max_inputs)
-        max_tokens = declared.max_request_tokens
-        self._max_tokens = float("inf") if max_tokens is None else max_tokens
+        self._max_batch_size = max_batch_size
+        self.max_jobs = self._max_inputs
+
+    @property
+    def _max_inputs(self) -> int:
+        """Maximum inputs of a request. It is read for each request, because the route learns limits from refusals."""
+        return min(self._max_batch_size, self._routes[0].declared.max_inputs)
+
+    @property
+    def _max_tokens(self) -> float:
+        """Maximum tokens of a request."""
+        most = self._routes[0].declared.max_request_tokens
+        return float("inf") if most is None else most
 
     def is_large(self, request: UpstreamRequest) -> bool:
         """Return whether a request fills half of a service request, and gains nothing from other callers' texts."""
@@ -196,7 +205,7 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         kind = head.input_type, head.space, head.full_width
         chosen, inputs, tokens, full = [0], len(head.texts), _tokens(head), False
         for position, one in enumerate(waiting[1:], 1):
-            if inputs == self._max_inputs:
+            if inputs >= self._max_inputs:
                 break
             if (one.input_type, one.space, one.full_width) != kind:
                 continue
@@ -206,7 +215,7 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
                 continue
             chosen.append(position)
             inputs, tokens = more_inputs, more_tokens
-        return chosen, full or inputs == self._max_inputs
+        return chosen, full or inputs >= self._max_inputs
 
     def weight(self, job: UpstreamRequest) -> float:
         """Return the job's share of a service request, by inputs or by tokens, whichever is larger."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.dispatch.billing import book, mark_under_way
+from embedway.dispatch.waits import is_loading
 from embedway.errors import (
     BadVectorsError,
     DeadlineError,
@@ -49,6 +50,13 @@ class RequestContext:
     #: One semaphore per route, in front of the route's own. It limits how many parts of a large request wait for the
     #: route at a time, so that other requests need not wait until it ends.
     fairness: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+    #: A future for each attempt that was sent and has not ended.
+    in_flight: set[asyncio.Future[None]] = field(default_factory=set)
+
+    async def others_in_flight(self) -> None:
+        """Wait for the attempts under way, unless errors are returned by row: their answers are paid, and are cached."""
+        if self.in_flight and not self.request.partial:
+            await asyncio.wait(set(self.in_flight))
 
 
 @dataclass(slots=True)
@@ -80,6 +88,7 @@ class Attempt:
             answer = await self._exchange(tokens, places)
         if answer.rates != NO_RATES:
             route.limiter.learn(answer.rates, tokens)
+        route.learned.accept(request.lengths[self.rows])
         response.searches += answer.searches or 0
         if answer.tokens is not None:
             response.billed_tokens += answer.tokens
@@ -99,9 +108,10 @@ class Attempt:
                 with hooks.operation(WaitDetails, "semaphore", route.name) if busy else contextlib.nullcontext():
                     await places.enter_async_context(fairness)
                 await places.enter_async_context(route.semaphore.hold(context.request.urgency))
-                if self.has_alternative and (closed_s := route.limiter.closed_s()) > context.patience_s:
-                    raise RateLimitedError("too many requests", route=route.name, retry_after_s=closed_s)
-                await route.limiter.acquire(tokens, context.request.urgency)
+                urgency, longest_s = context.request.urgency, self._longest_wait_s
+                obstacle = await route.limiter.acquire(tokens, urgency, longest_s=longest_s)
+                if obstacle is not None:
+                    raise RateLimitedError(str(obstacle), route=route.name, retry_after_s=obstacle.wait_s)
         except DeadlineError:
             raise
         except TimeoutError as error:
@@ -117,6 +127,7 @@ class Attempt:
         charges: list[Charge] = []
         answer: Answer | None = None
         is_judged = may_be_billed = False
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             if request.accounts and not declared.free:
                 await mark_under_way(request, self.rows, charges)
@@ -124,6 +135,7 @@ class Attempt:
             outcome = places.enter_context(context.hooks.operation(AttemptDetails, *facts))
             # Until an answer shows otherwise, it may be executed and billed.
             self.is_sent = may_be_billed = True
+            context.in_flight.add(ended)
             self.started_at = context.clock()
             context.response.attempts += 1
             answer = await self._call_provider()
@@ -139,28 +151,37 @@ class Attempt:
             if not self.is_sent:
                 raise
             is_judged = True
-            # An answer whose vectors cannot be read was computed, and is billed too.
-            may_be_billed = isinstance(error, DeadlineError) or (
-                isinstance(error, (BadVectorsError, UpstreamError)) and error.billed
-            )
-            if isinstance(error, RateLimitedError) and error.retry_after_s is None:
-                # Without a time, the reason may be the number of requests at a time.
-                route.semaphore.narrow()
-            if isinstance(error, UpstreamError) and error.rates not in {None, NO_RATES}:
-                route.limiter.learn(error.rates)
-            # A refusal and a rate limit are answers of a healthy service.
-            if isinstance(error, (RefusedInputError, RateLimitedError)):
-                route.circuit.record_success()
-            else:
-                route.circuit.record_failure()
+            may_be_billed = self._record_failure(error)
             raise
         finally:
+            context.in_flight.discard(ended)
+            ended.set_result(None)
             if not is_judged:
                 route.circuit.release_probe()
             if charges:
                 # Bad vectors are billed like good ones.
                 await book(charges, answer, billed=may_be_billed)
         return answer
+
+    def _record_failure(self, error: EmbedwayError) -> bool:
+        """Update the route after a failed attempt, and return whether the attempt may be billed."""
+        route = self.route
+        if isinstance(error, RateLimitedError) and error.retry_after_s is None:
+            # Without a time, the reason may be the number of requests at a time.
+            route.semaphore.narrow()
+        if isinstance(error, UpstreamError) and error.rates not in {None, NO_RATES}:
+            route.limiter.learn(error.rates)
+        # A refusal and a rate limit are answers of a healthy service.
+        if isinstance(error, (RefusedInputError, RateLimitedError)):
+            route.circuit.record_success()
+        elif is_loading(error):
+            route.circuit.release_probe()
+        else:
+            route.circuit.record_failure()
+        # An answer whose vectors cannot be read was computed, and is billed too. A model that loads computes nothing.
+        return isinstance(error, DeadlineError) or (
+            isinstance(error, (BadVectorsError, UpstreamError)) and error.billed and not is_loading(error)
+        )
 
     def _check(self, answer: Answer) -> Answer:
         """Check the vectors of an answer, and truncate them to the space's size. Raises BadVectorsError."""
@@ -205,6 +226,14 @@ class Attempt:
         # Not raised above: a third-party error may repeat texts, and would be the context of this one.
         raise UpstreamError(f"its provider failed ({place})", route=route.name, billed=True)
 
+    def _longest_wait_s(self) -> float:
+        """Return the longest wait for the rate limiter, in seconds: with another route, the patience that is left."""
+        left_s = self._left_s()
+        if left_s is None:
+            return float("inf")
+        waited_s = self.context.clock() - self.started_at
+        return min(left_s, self.context.patience_s - waited_s) if self.has_alternative else left_s
+
     def _left_s(self) -> float | None:
         """Return the seconds until the deadline; None for a local provider, which has no deadline."""
         if self.route.provider.declared.local:
@@ -212,8 +241,12 @@ class Attempt:
         return max(0.0, self.context.deadline - self.context.clock())
 
     def _too_late(self) -> DeadlineError:
-        attempts = self.context.response.attempts
-        return DeadlineError(f"{self.route.name} did not answer before the deadline of the request", attempts=attempts)
+        late = DeadlineError(
+            f"{self.route.name} did not answer before the deadline of the request; raise upstream.deadline_s",
+            attempts=self.context.response.attempts,
+        )
+        late.route = self.route.name
+        return late
 
 
 def _circuit_error(route: ServiceRoute) -> UpstreamError:

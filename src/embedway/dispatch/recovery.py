@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from embedway.dispatch.attempt import Attempt, RequestContext
+from embedway.dispatch.limits import too_long
 from embedway.dispatch.request import UpstreamResponse
+from embedway.dispatch.waits import back_off_s, exhausted, is_closed_by, is_loading, too_late
 from embedway.errors import (
     BadVectorsError,
     BudgetExceededError,
@@ -27,7 +29,6 @@ from embedway.errors import (
     ProtocolError,
     RateLimitedError,
     RefusedInputError,
-    UnavailableError,
     UpstreamError,
 )
 from embedway.telemetry.hooks import Hooks
@@ -96,26 +97,34 @@ class UpstreamClient:
 
 @dataclass(frozen=True, slots=True)
 class _RoutePlan:
-    """Routes that texts may still use, the current one first; the routes that failed before, and their reasons."""
+    """Routes that texts may still use, the current one first; the routes that failed before, and their reasons.
+
+    `waiting` are those of the failed ones that may be used again after a wait, if no other route can help.
+    """
 
     routes: tuple[ServiceRoute, ...]
     failed: tuple[tuple[str, str], ...] = ()
+    waiting: tuple[ServiceRoute, ...] = ()
 
 
 @dataclass(slots=True)
 class _History:
-    """Attempts that some texts were part of: in total, on the current route, and with a bad answer from it."""
+    """Attempts that some texts were part of: in total, on the current route, and with a bad answer from it.
+
+    `loading` counts the answers that the model is loading, which are not attempts.
+    """
 
     attempts: int
     on_route: int = 0
     bad_answers: int = 0
+    loading: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
     """Next step after a failed attempt, and the wait before it; None for no wait."""
 
-    step: Literal["retry", "separate callers", "halve", "fail over", "give up"]
+    step: Literal["retry", "separate callers", "split", "halve", "fail over", "give up"]
     error: EmbedwayError
     wait_s: float | None = None
 
@@ -139,21 +148,31 @@ class _Recovery:
             return
         request = self.context.request
         if not plan.routes or attempts >= self.policy.max_attempts:
-            skipped = tuple((route.name, "not tried: no attempts were left") for route in plan.routes)
+            most = f"upstream.max_attempts = {self.policy.max_attempts}"
+            skipped = tuple((route.name, f"not tried: no attempts were left ({most})") for route in plan.routes)
             self._fail(rows, NoRouteError(request.space.model, failed=(*plan.failed, *skipped)))
             return
         route = plan.routes[0]
-        parts = [rows] if len(rows) == 1 else route.split(rows, request.lengths)
+        parts = self._split(rows, route)
+        if len(parts) > 1 and (note := route.learned.note(route.name)):
+            self.context.response.notes.append(note)
         if len(parts) > 1 and self._needs_one_answer(route):
             self._fail(
                 rows,
                 InputError(
                     f"{route.name} scores all texts of a request together, and these texts need {len(parts)} requests, "
-                    f"whose answers are not comparable: send at most {route.provider.declared.max_inputs} texts"
+                    f"whose answers are not comparable: send at most {route.declared.max_inputs} texts"
                 ),
             )
             return
         await self._send_parts(parts, plan, attempts)
+
+    def _split(self, rows: Rows, route: ServiceRoute) -> list[Rows]:
+        """Split rows into requests within the route's limits, declared and learned."""
+        if len(rows) == 1:
+            return [rows]
+        parts = route.split(rows, self.context.request.lengths)
+        return parts if self._needs_one_answer(route) else route.learned.alone(parts, self.context.request.lengths)
 
     async def _send_parts(self, parts: Sequence[Rows], plan: _RoutePlan, attempts: int) -> None:
         async with asyncio.TaskGroup() as group:
@@ -176,10 +195,13 @@ class _Recovery:
             try:
                 self.context.response.vectors[rows] = await attempt.run()
             except EmbedwayError as error:
-                history.attempts += attempt.is_sent
-                history.on_route += 1
+                history.attempts += attempt.is_sent and not is_loading(error)
+                history.on_route += not is_loading(error)
+                history.loading += is_loading(error)
                 history.bad_answers += isinstance(error, (BadVectorsError, ProtocolError))
                 decision = self._decide(error, attempt, history)
+                if not attempt.is_sent and isinstance(decision.error, DeadlineError):
+                    await self.context.others_in_flight()
                 if decision.wait_s is not None:
                     await self._back_off(decision.wait_s, error, route)
                 if decision.step == "retry":
@@ -187,11 +209,13 @@ class _Recovery:
                 if decision.step == "separate callers":
                     parts = [own for _, own in self.context.request.by_caller(rows)]
                     await self._send_parts(parts, plan, history.attempts)
+                elif decision.step == "split":
+                    await self.deliver(rows, plan, history.attempts - 1)
                 elif decision.step == "halve":
                     # A refusal does not count as an attempt.
-                    await self._halve(rows, plan, history.attempts - 1, error)
+                    await self._halve(rows, plan, history.attempts - 1, decision.error)
                 elif decision.step == "fail over":
-                    await self._fail_over(rows, plan, history.attempts, error)
+                    await self._fail_over(rows, plan, history.attempts, decision.error)
                 else:
                     self._fail(rows, decision.error)
             return
@@ -199,17 +223,21 @@ class _Recovery:
     def _decide(  # noqa: PLR0911  one return for each kind of failure
         self, error: EmbedwayError, attempt: Attempt, history: _History
     ) -> _Decision:
-        """Decide the step after a failed attempt. Only this method decides on a retry."""
+        """Decide the step after a failed attempt. Only this method and `_decide_wait` decide on a retry."""
         several = self.context.request.has_several_callers(attempt.rows)
+        if isinstance(error, UpstreamError) and error.limits is not None and self._may_split(error, attempt):
+            return _Decision("split", error)
         if isinstance(error, RefusedInputError):
-            return _Decision("halve", error)
+            is_alone = len(attempt.rows) == 1 and error.limits is not None
+            tokens = int(self.context.request.lengths[attempt.rows[0]])
+            return _Decision("halve", too_long(error, tokens) if is_alone else error)
         if isinstance(error, (BudgetExceededError, LedgerError)):
             # The budget or account is one caller's, so the other callers' texts are sent again.
             return _Decision("separate callers" if several else "give up", error)
         if isinstance(error, DeadlineError):
             return _Decision("give up", error)
         if history.attempts >= self.policy.max_attempts:
-            return _Decision("fail over", error)
+            return _Decision("fail over", self._exhausted(error, history))
         # One text may cause the failure of several callers' texts, so they are retried separately.
         again: Literal["separate callers", "retry"] = "separate callers" if several else "retry"
         if isinstance(error, (BadVectorsError, ProtocolError)):
@@ -219,45 +247,79 @@ class _Recovery:
             return _Decision("fail over" if is_final else again, error)
         if not isinstance(error, UpstreamError) or not error.transient:
             return _Decision("fail over", error)
-        is_limit = isinstance(error, RateLimitedError)
-        wait_s, now = self._wait_s(history.on_route, error), self.context.clock()
+        return self._decide_wait(error, attempt, history, again)
+
+    def _decide_wait(
+        self,
+        error: UpstreamError,
+        attempt: Attempt,
+        history: _History,
+        again: Literal["separate callers", "retry"],
+    ) -> _Decision:
+        """Decide after a transient error: wait and send again, or use another route if that is sooner."""
+        tries, now = max(1, history.on_route), self.context.clock()
+        wait_s = back_off_s(self.policy, error, tries=tries, polls=history.loading, chance=self.chance)
+        closed_s = wait_s if is_closed_by(error) and attempt.is_sent else None
         is_too_late = now + wait_s > self.context.deadline
         is_slow = history.on_route > 1 or wait_s + now - attempt.started_at > self.context.patience_s
-        if attempt.has_alternative and (is_slow or is_too_late):
+        if attempt.has_alternative and (is_slow or is_too_late or is_loading(error)):
             # Another route of the space is available now; this one would require a wait.
-            return _Decision("fail over", error, wait_s if is_limit else None)
+            return _Decision("fail over", error, closed_s)
         if is_too_late:
-            late = DeadlineError(
-                f"{attempt.route.name} could only be retried in {wait_s:.1f} s, after the deadline of the request; "
-                f"its last answer: {error}",
-                attempts=self.context.response.attempts,
-            )
-            late.__cause__ = error
-            return _Decision("give up", late)
-        return _Decision("retry" if is_limit else again, error, wait_s)
+            return _Decision("fail over", too_late(self.policy, error, attempt, wait_s), closed_s)
+        return _Decision("retry" if closed_s is not None else again, error, wait_s)
 
-    def _wait_s(self, tries: int, error: EmbedwayError) -> float:
-        """Return the seconds before the next try after `tries` tries (from 1) on a route, the last with this error."""
-        policy = self.policy
-        wait_s = min(policy.longest_wait_s, policy.first_wait_s * 2.0 ** (tries - 1)) * (1 - self.chance() / 2)
-        asked_s = error.retry_after_s if isinstance(error, (RateLimitedError, UnavailableError)) else None
-        return wait_s if asked_s is None else max(wait_s, asked_s)
+    def _may_split(self, error: UpstreamError, attempt: Attempt) -> bool:
+        """Learn the limits in a refusal, and return whether its texts are now more than one request."""
+        route, rows = attempt.route, attempt.rows
+        note = route.learned.learn(error.limits, self.context.request.lengths[rows], route=route.name)
+        if note:
+            self.context.response.notes.append(note)
+        return len(self._split(rows, route)) > 1
+
+    def _exhausted(self, error: EmbedwayError, history: _History) -> EmbedwayError:
+        passed_s = self.context.clock() - (self.context.deadline - self.policy.deadline_s)
+        return exhausted(self.policy, error, tries=history.attempts, passed_s=passed_s)
 
     async def _back_off(self, seconds: float, error: EmbedwayError, route: ServiceRoute) -> None:
-        """Wait before a retry. A rate limit applies to all requests: the route is closed, and its limiter waits."""
+        """Wait before a retry. A rate limit applies to all requests: the route is closed, and its limiter waits.
+
+        So does a model that loads: the requests of all callers wait for it.
+        """
         if isinstance(error, RateLimitedError):
             route.limiter.close_for(seconds)
+        elif is_loading(error):
+            route.limiter.close_for(seconds, "the service loads its model")
         else:
             with self.context.hooks.operation(WaitDetails, "retry", route.name):
                 await self.sleep(seconds)
 
     async def _fail_over(self, rows: Rows, plan: _RoutePlan, attempts: int, error: EmbedwayError) -> None:
-        """Send rows to the next route, or fail with the reasons of all routes."""
-        failed = (*plan.failed, (plan.routes[0].name, str(error)))
+        """Send rows to the next route, or fail with the reasons of all routes.
+
+        If no route is left, the one is used again whose limit or loading model ends first, before the deadline.
+        """
+        route = plan.routes[0]
+        failed = (*plan.failed, (route.name, str(error)))
+        waiting = (*plan.waiting, route) if is_closed_by(error) else plan.waiting
         if len(plan.routes) > 1:
-            await self.deliver(rows, _RoutePlan(plan.routes[1:], failed), attempts)
-        else:
-            self._fail(rows, NoRouteError(self.context.request.space.model, failed=failed) if plan.failed else error)
+            await self.deliver(rows, _RoutePlan(plan.routes[1:], failed, waiting), attempts)
+            return
+        if plan.waiting:
+            tokens = int(self.context.request.lengths[rows].sum(dtype=np.int64))
+            wait_s, soonest = min(((one.limiter.wait_s(tokens), one) for one in waiting), key=lambda pair: pair[0])
+            if self.context.clock() + wait_s <= self.context.deadline and attempts < self.policy.max_attempts:
+                others = tuple(reason for reason in failed if reason[0] != soonest.name)
+                await self.deliver(rows, _RoutePlan((soonest,), others), attempts)
+                return
+        if not plan.failed:
+            self._fail(rows, error)
+            return
+        reasons = NoRouteError(self.context.request.space.model, failed=failed)
+        waits = [one.limiter.wait_s(0) for one in waiting]
+        waits += [error.retry_after_s] if isinstance(error, DeadlineError) and error.retry_after_s is not None else []
+        reasons.retry_after_s = min(waits, default=None)
+        self._fail(rows, reasons)
 
     async def _halve(self, rows: Rows, plan: _RoutePlan, attempts: int, error: EmbedwayError) -> None:
         """Halve refused rows until the texts at fault are alone."""

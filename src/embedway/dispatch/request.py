@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.dispatch.circuit_breaker import CircuitBreaker
+from embedway.dispatch.limits import LearnedLimits
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.providers.base import split_requests
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from embedway.errors import EmbedwayError
     from embedway.ledger.account import Account
-    from embedway.providers.base import Provider
+    from embedway.providers.base import Declared, Provider
     from embedway.types import InputType, Space, Vectors
     from embedway.urgency import Urgency
 
@@ -53,10 +54,17 @@ class ServiceRoute:
     limiter: RateLimiter = field(default_factory=RateLimiter)
     circuit: CircuitBreaker = field(default_factory=CircuitBreaker)
     semaphore: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
+    #: Limits that the service named when it refused requests.
+    learned: LearnedLimits = field(default_factory=LearnedLimits)
+
+    @property
+    def declared(self) -> Declared:
+        """The provider's properties, within the learned limits."""
+        return self.learned.applied_to(self.provider.declared)
 
     def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
         """Split rows, in order, into parts within the service's limits on inputs and tokens per request."""
-        return split_requests(rows, lengths, self.provider.declared, tokens_per_minute=self.limiter.tokens.limit)
+        return split_requests(rows, lengths, self.declared, tokens_per_minute=self.limiter.most_tokens)
 
 
 @dataclass(slots=True)
