@@ -24,6 +24,8 @@ SAME_COSINE = 0.99
 
 def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
     """Raise BadVectorsError unless there are `count` finite, nonzero float32 rows of the space's width."""
+    if vectors.ndim == 2 and len(vectors) == count and vectors.shape[1] != space.dimensions:
+        raise BadVectorsError(wrong_width(vectors.shape[1], space.dimensions), route=route)
     if vectors.shape != (count, space.dimensions):
         raise BadVectorsError(
             f"answered with an array of shape {vectors.shape}, not {(count, space.dimensions)}", route=route
@@ -38,7 +40,22 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
     _refuse(~np.isfinite(lengths), "numbers that are not finite", route)
     _refuse(lengths == 0, "vectors of zeros", route)
     if space.normalized:
-        _refuse(np.abs(lengths - 1) > _NORM_TOLERANCE, "vectors that are not of length 1", route)
+        _refuse(np.abs(lengths - 1) > _NORM_TOLERANCE, "vectors that are not of length 1", route, wrong_length(lengths))
+
+
+def wrong_width(came: int, wanted: int) -> str:
+    """Return the message and the remedy for vectors of another width than the model's."""
+    return (
+        f"answered with vectors of {came} dimensions, not {wanted}: set dimensions = {came} in [models.NAME] if this is "
+        'the model\'s width; options.dimensions = true in the route if the service can return shorter vectors, and '
+        'false if it cannot; or another upstream_model, if the service runs another model'
+    )
+
+
+def wrong_length(lengths: npt.NDArray[np.float32]) -> str:
+    """Return the remedy for vectors that are not of length 1."""
+    worst = float(lengths[np.abs(lengths - 1).argmax()])
+    return f"; one has length {worst:.4g}: set normalized = false in [models.NAME] if the model does not normalize"
 
 
 def good_rows(vectors: Vectors, space: Space) -> npt.NDArray[np.bool_]:
@@ -84,7 +101,7 @@ def to_size(vectors: Vectors, space: Space) -> Vectors:
     return cut
 
 
-def _refuse(bad: np.ndarray[tuple[int], np.dtype[np.bool_]], what: str, route: str) -> None:
+def _refuse(bad: np.ndarray[tuple[int], np.dtype[np.bool_]], what: str, route: str, remedy: str = "") -> None:
     if bad.any():
         rows = np.flatnonzero(bad)[:_SHOWN_ROWS].tolist()
-        raise BadVectorsError(f"answered with {what} in {int(bad.sum())} of {len(bad)} rows", route=route, rows=rows)
+        raise BadVectorsError(f"answered with {what} in {int(bad.sum())} of {len(bad)} rows{remedy}", route=route, rows=rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ class RequestContext:
     in_flight: set[asyncio.Future[None]] = field(default_factory=set)
 
     async def others_in_flight(self) -> None:
-        """Wait for the attempts under way, unless errors are returned by row: their answers are paid, and are cached."""
+        """Wait for attempts under way, unless errors are returned by row: their answers are paid, and cached."""
         if self.in_flight and not self.request.partial:
             await asyncio.wait(set(self.in_flight))
 
@@ -108,8 +109,8 @@ class Attempt:
                 with hooks.operation(WaitDetails, "semaphore", route.name) if busy else contextlib.nullcontext():
                     await places.enter_async_context(fairness)
                 await places.enter_async_context(route.semaphore.hold(context.request.urgency))
-                urgency, longest_s = context.request.urgency, self._longest_wait_s
-                obstacle = await route.limiter.acquire(tokens, urgency, longest_s=longest_s)
+                longest_s = functools.partial(self._longest_wait_s, context.clock())
+                obstacle = await route.limiter.acquire(tokens, context.request.urgency, longest_s=longest_s)
                 if obstacle is not None:
                     raise RateLimitedError(str(obstacle), route=route.name, retry_after_s=obstacle.wait_s)
         except DeadlineError:
@@ -226,12 +227,12 @@ class Attempt:
         # Not raised above: a third-party error may repeat texts, and would be the context of this one.
         raise UpstreamError(f"its provider failed ({place})", route=route.name, billed=True)
 
-    def _longest_wait_s(self) -> float:
+    def _longest_wait_s(self, since: float) -> float:
         """Return the longest wait for the rate limiter, in seconds: with another route, the patience that is left."""
         left_s = self._left_s()
         if left_s is None:
             return float("inf")
-        waited_s = self.context.clock() - self.started_at
+        waited_s = self.context.clock() - since
         return min(left_s, self.context.patience_s - waited_s) if self.has_alternative else left_s
 
     def _left_s(self) -> float | None:

@@ -77,18 +77,18 @@ class LearnedLimits:
         differently: then the limit in our count is lower.
         """
         inputs, tokens, longest = len(lengths), int(lengths.sum(dtype=np.int64)), int(lengths.max(initial=0))
-        found = []
-        if (most := _positive(limits.max_inputs)) is not None and most < inputs:
-            found.append(("max_inputs", max(most, self._inputs), "inputs per request"))
-        if (most := _positive(limits.max_request_tokens)) is not None and inputs > 1:
-            most = most if most < tokens else int(tokens * _RECOUNT)
-            found.append(("max_request_tokens", max(most, self._tokens, 1), "tokens per request"))
-        if (most := _positive(limits.max_tokens)) is not None and most < longest:
-            found.append(("max_tokens", max(most, self._longest), "tokens per text"))
+        by_count = limits.max_request_tokens
+        if by_count is not None and by_count >= tokens and inputs > 1:
+            by_count = max(1, int(tokens * _RECOUNT))
+        found = (
+            ("max_inputs", limits.max_inputs, self._inputs, inputs, "inputs per request"),
+            ("max_request_tokens", by_count, self._tokens, tokens if inputs > 1 else 0, "tokens per request"),
+            ("max_tokens", limits.max_tokens, self._longest, longest, "tokens per text"),
+        )
         said = []
-        for name, most, of in found:
-            known = getattr(self, name)
-            if known is None or most < known:
+        for name, named, accepted, sent, of in found:
+            most, known = max(_positive(named) or sent, accepted), getattr(self, name)
+            if most < sent and (known is None or most < known):
                 setattr(self, name, most)
                 said.append(f"at most {most} {of} ({name})")
         if not said:

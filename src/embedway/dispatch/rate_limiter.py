@@ -43,7 +43,7 @@ class Obstacle:
     wait_s: float
 
     def __str__(self) -> str:
-        return f"{self.reason}, until {utc_in(self.wait_s)} (in {shown_s(self.wait_s)})"
+        return f"{self.reason} until {utc_in(self.wait_s)} (in {shown_s(self.wait_s)})"
 
 
 @dataclass(slots=True)
@@ -95,8 +95,9 @@ class TokenBucket:
             self.limit = said.limit
         if said.remaining is None:
             return
-        # The service knows other users of the key, but not the requests under way. So the level is only lowered.
-        self.level = min(self.level, float(said.remaining))
+        # The service knows other users of the key, but not the requests under way. So the level is only lowered, unless
+        # the period is unknown, so that only the service knows when it is refilled.
+        self.level = min(self.level, float(said.remaining)) if self.period else float(said.remaining)
         if said.reset_s is None or (self.is_used_up and said.remaining > 0):
             return
         self.reset_at = max(now + said.reset_s, (self.is_used_up and self.reset_at) or 0.0)
@@ -110,7 +111,7 @@ class TokenBucket:
     @property
     def reason(self) -> str:
         """The limit, in words: its number, its period, and who set it."""
-        number = "the limit" if self.limit is None else f"the limit of {self.limit}"
+        number = "the limit of" if self.limit is None else f"the limit of {self.limit}"
         period = f" per {self.period}" if self.period else ""
         setter = f"set as {self.kind}_per_minute of the route" if self.is_own else "announced by the service"
         return f"{number} {self.kind}{period}, {setter}, is used up"

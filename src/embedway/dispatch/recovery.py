@@ -91,7 +91,8 @@ class UpstreamClient:
         try:
             await recovery.deliver(rows, _RoutePlan(tuple(routes)), attempts=0)
         except* EmbedwayError as errors:
-            raise _first_error(errors) from None
+            error = _first_error(errors)
+            raise error from error.__cause__
         return response
 
 
@@ -289,7 +290,7 @@ class _Recovery:
         if isinstance(error, RateLimitedError):
             route.limiter.close_for(seconds)
         elif is_loading(error):
-            route.limiter.close_for(seconds, "the service loads its model")
+            route.limiter.close_for(seconds, "the service is loading its model, and is not asked")
         else:
             with self.context.hooks.operation(WaitDetails, "retry", route.name):
                 await self.sleep(seconds)

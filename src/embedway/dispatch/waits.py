@@ -51,7 +51,10 @@ def too_late(policy: RetryPolicy, error: UpstreamError, attempt: Attempt, wait_s
     """Return the error for a wait that would pass the deadline: the limit or reason, and when the wait ends."""
     context, route = attempt.context, attempt.route
     deadline = f"after the deadline of the request (upstream.deadline_s = {policy.deadline_s:g})"
-    if attempt.is_sent:
+    if is_loading(error):
+        message = f"{route.name} is still loading its model; it could be asked again in {wait_s:.1f} s, {deadline}; "
+        message += f"its last answer: {error}"
+    elif attempt.is_sent:
         limit = route.limiter.obstacle(int(context.request.lengths[attempt.rows].sum(dtype="int64")))
         named = "" if limit is None else f"{limit}; "
         message = f"{route.name} could only be retried in {wait_s:.1f} s, at {utc_in(wait_s)}, {deadline}; {named}"
