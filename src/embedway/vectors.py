@@ -46,9 +46,9 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
 def wrong_width(came: int, wanted: int) -> str:
     """Return the message and the remedy for vectors of another width than the model's."""
     return (
-        f"answered with vectors of {came} dimensions, not {wanted}: set dimensions = {came} in [models.NAME] if this is "
-        'the model\'s width; options.dimensions = true in the route if the service can return shorter vectors, and '
-        'false if it cannot; or another upstream_model, if the service runs another model'
+        f"answered with vectors of {came} dimensions, not {wanted}: set dimensions = {came} in [models.NAME] if it is "
+        "the model's width; options.dimensions = true in the route if the service can return shorter vectors, and "
+        "false if it cannot; or another upstream_model, if the service runs another model"
     )
 
 
@@ -104,4 +104,6 @@ def to_size(vectors: Vectors, space: Space) -> Vectors:
 def _refuse(bad: np.ndarray[tuple[int], np.dtype[np.bool_]], what: str, route: str, remedy: str = "") -> None:
     if bad.any():
         rows = np.flatnonzero(bad)[:_SHOWN_ROWS].tolist()
-        raise BadVectorsError(f"answered with {what} in {int(bad.sum())} of {len(bad)} rows{remedy}", route=route, rows=rows)
+        raise BadVectorsError(
+            f"answered with {what} in {int(bad.sum())} of {len(bad)} rows{remedy}", route=route, rows=rows
+        )

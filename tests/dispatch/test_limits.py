@@ -40,7 +40,9 @@ def send_twice(upstream, *requests):
         routes = upstream.routes()
         return [
             await upstream.client.send(
-                UpstreamRequest(texts, np.array([len(text.split()) for text in texts], np.int32), "document", SPACE, WIDTH),
+                UpstreamRequest(
+                    texts, np.array([len(text.split()) for text in texts], np.int32), "document", SPACE, WIDTH
+                ),
                 routes,
             )
             for texts in requests
@@ -63,7 +65,9 @@ def test_a_limit_on_inputs_is_learned_from_one_refusal_and_kept(caplog):
 
 
 def test_requests_that_were_under_way_are_split_too():
-    fake = Fake(declared=Declared(max_inputs=16), faults=over(lambda texts: len(texts) > 4, max_inputs=4), delay_s=0.001)
+    fake = Fake(
+        declared=Declared(max_inputs=16), faults=over(lambda texts: len(texts) > 4, max_inputs=4), delay_s=0.001
+    )
     texts = texts_of(64)
     response = FakeUpstream(fake, max_attempts=1).send(texts)
     assert_right(response, texts)
@@ -139,9 +143,7 @@ def test_merged_requests_keep_the_learned_limit():
     upstream = FakeUpstream(fake)
 
     async def main():
-        backend = UpstreamBackend(
-            upstream.client, upstream.routes(), concurrency=4, max_wait_s=0.01, max_batch_size=64
-        )
+        backend = UpstreamBackend(upstream.client, upstream.routes(), concurrency=4, max_wait_s=0.01, max_batch_size=64)
         scheduler = BatchScheduler(backend)
         one = UpstreamRequest(texts_of(2), np.full(2, 3, np.int32), "document", SPACE, WIDTH)
         merged = await backend.run_merged([one] * 10)
@@ -171,4 +173,6 @@ def test_another_width_or_length_names_the_setting():
     with pytest.raises(BadVectorsError, match=r"one has length 9: set normalized = false in \[models.NAME\]"):
         FakeUpstream(Fake(faults=lambda _number, _texts: MANGLERS["long"])).send(texts_of(2))
     space = dataclasses.replace(SPACE, normalized=False)
-    assert len(FakeUpstream(Fake(faults=lambda _number, _texts: MANGLERS["long"])).send(["a"], space=space).vectors) == 1
+    assert (
+        len(FakeUpstream(Fake(faults=lambda _number, _texts: MANGLERS["long"])).send(["a"], space=space).vectors) == 1
+    )

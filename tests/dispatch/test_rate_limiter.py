@@ -238,12 +238,10 @@ def test_a_limiter_that_would_wait_too_long_says_so_at_once(time):
 
 
 def test_while_callers_wait_a_limit_that_became_long_ends_their_wait(time):
-    made = limiter(time, requests_per_minute=60)
-
     async def sleep(seconds):
         await time.sleep(seconds)
         made.learn(RateState(requests_limit=1000, requests_remaining=0, requests_reset_s=25_920.0))
 
+    made = RateLimiter(clock=time, sleep=sleep, requests_per_minute=60)
     asyncio.run(moments(made, time, [1] * 60))
-    made._sleep = sleep
     assert asyncio.run(made.acquire(1, longest_s=lambda: 10.0)).wait_s == pytest.approx(25_920, abs=1)

@@ -1,8 +1,8 @@
 """Waits: another route at once, an error at once if none can answer in time, and models that load."""
 
 import asyncio
+import copy
 import dataclasses
-import pickle
 import time
 
 import numpy as np
@@ -73,7 +73,7 @@ def test_a_limit_that_ends_after_the_deadline_is_an_error_at_once():
     assert isinstance(error.__cause__, RateLimitedError)
     assert "fake-0: the limit of 1000 requests per day, announced by the service, is used up until 20" in str(error)
     assert "UTC (in 25920 s), after the deadline of the request (upstream.deadline_s = 120)" in str(error)
-    assert pickle.loads(pickle.dumps(error)).retry_after_s == error.retry_after_s
+    assert copy.copy(error).retry_after_s == error.retry_after_s
 
 
 def test_the_users_own_limit_is_named_with_its_setting():
@@ -219,7 +219,9 @@ def test_a_model_that_loads_is_waited_for_and_uses_up_no_attempts(asked_s):
 def test_a_model_that_loads_past_the_deadline_is_told():
     fake = Fake(faults=lambda _number, _texts: loading())
     upstream = FakeUpstream(fake, deadline_s=30.0, max_attempts=2)
-    with pytest.raises(DeadlineError, match=r"still loading its model.*upstream.deadline_s = 30\).*it failed") as caught:
+    with pytest.raises(
+        DeadlineError, match=r"still loading its model.*upstream.deadline_s = 30\).*it failed"
+    ) as caught:
         upstream.send(["a"])
     assert 25 <= upstream.time.now <= 30
     assert isinstance(caught.value.__cause__, UnavailableError)
@@ -258,8 +260,8 @@ def test_exhausted_tries_name_their_number_their_time_and_the_settings(kind):
 
 
 def test_a_real_clock_ends_a_call_at_once_too():
-    from embedway.dispatch.recovery import UpstreamClient  # noqa: PLC0415
-    from embedway.dispatch.request import RetryPolicy, ServiceRoute  # noqa: PLC0415
+    from embedway.dispatch.recovery import UpstreamClient
+    from embedway.dispatch.request import RetryPolicy, ServiceRoute
 
     client, route = UpstreamClient(RetryPolicy(deadline_s=600.0)), ServiceRoute("r", Fake(faults=says(DAY)))
     request = UpstreamRequest(["a"], np.ones(1, np.int32), "document", SPACE, WIDTH)

@@ -96,7 +96,9 @@ def test_limits_without_a_period_are_those_of_openais_form():
     assert 0 <= rates.requests_reset_s <= 40
 
 
-@pytest.mark.parametrize("value", ["", " ", "-1", "nan", "inf", "1e308", "9" * 400, "9" * 5000, "0x10", "1,5", "\x00", "a"])
+@pytest.mark.parametrize(
+    "value", ["", " ", "-1", "nan", "inf", "1e308", "9" * 400, "9" * 5000, "0x10", "1,5", "\x00", "a"]
+)
 def test_a_number_that_is_none_is_ignored(value):
     names = ("limit-requests", "remaining-tokens", "reset-requests", "limit", "remaining", "limit-req-minute")
     rates = read_rates({f"x-ratelimit-{name}": value for name in names if value != "1,5" or "reset" in name})
@@ -137,7 +139,11 @@ def test_durations_of_parts_of_a_millisecond():
 
 
 NAMES = [
-    *(f"x-ratelimit-{field}{kind}" for field in ("limit", "remaining", "reset") for kind in ("", "-requests", "-tokens")),
+    *(
+        f"x-ratelimit-{field}{kind}"
+        for field in ("limit", "remaining", "reset")
+        for kind in ("", "-requests", "-tokens")
+    ),
     *(f"x-ratelimit-{field}-tokens-day" for field in ("limit", "remaining", "reset")),
     "ratelimit",
     "ratelimit-policy",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from embedway.batching.scheduler import BatchScheduler
     from embedway.dispatch.recovery import UpstreamClient
-    from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest
+    from embedway.dispatch.request import CallDeadline, Rows, ServiceRoute, UpstreamRequest
     from embedway.telemetry.operations import Outcome
     from embedway.urgency import Urgency
 
@@ -238,6 +238,7 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
             on_ready=_on_ready_of(jobs, counts) if any(job.on_ready is not None for job in jobs) else None,
             urgency=min((job.urgency for job in jobs), key=lambda urgency: urgency.due(0.0)),
             operations=tuple(operation for job in jobs for operation in job.operations),
+            deadline=_last_deadline(jobs),
         )
         response = await self._client.send(merged, self._routes)
         # A refused text is not billed.
@@ -272,6 +273,12 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
 
 def _tokens(request: UpstreamRequest) -> int:
     return int(request.lengths.sum(dtype=np.int64))
+
+
+def _last_deadline(jobs: Sequence[UpstreamRequest]) -> CallDeadline | None:
+    """Return the last deadline of several callers, or None if one of them has none."""
+    deadlines = [job.deadline for job in jobs if job.deadline is not None]
+    return max(deadlines, key=lambda deadline: deadline.end) if len(deadlines) == len(jobs) else None
 
 
 def _on_ready_of(jobs: Sequence[UpstreamRequest], counts: Sequence[int]) -> Callable[[Rows, Vectors], None]:

@@ -45,9 +45,13 @@ class RequestContext:
     response: UpstreamResponse
     clock: Callable[[], float]
     deadline: float
+    #: The setting or argument of the deadline, and its value, for errors.
+    deadline_named: str
     #: Maximum time for which texts wait for a route if another route could serve them, in seconds.
     patience_s: float
     hooks: Hooks
+    #: Time when the request began.
+    started_at: float = 0.0
     #: One semaphore per route, in front of the route's own. It limits how many parts of a large request wait for the
     #: route at a time, so that other requests need not wait until it ends.
     fairness: dict[str, asyncio.Semaphore] = field(default_factory=dict)
@@ -243,7 +247,7 @@ class Attempt:
 
     def _too_late(self) -> DeadlineError:
         late = DeadlineError(
-            f"{self.route.name} did not answer before the deadline of the request; raise upstream.deadline_s",
+            f"{self.route.name} did not answer before the deadline of the request ({self.context.deadline_named})",
             attempts=self.context.response.attempts,
         )
         late.route = self.route.name

@@ -78,13 +78,18 @@ class UpstreamClient:
         if request.partial:
             vectors.fill(np.nan)
         response = UpstreamResponse(vectors)
+        deadline, named = self._clock() + policy.deadline_s, f"upstream.deadline_s = {policy.deadline_s:g}"
+        if request.deadline is not None and request.deadline.end < deadline:
+            deadline, named = request.deadline.end, f"deadline_s = {request.deadline.seconds:g}"
         context = RequestContext(
             request,
             response,
             self._clock,
-            self._clock() + policy.deadline_s,
+            deadline,
+            named,
             patience_s=2 * policy.first_wait_s,
             hooks=self._hooks,
+            started_at=self._clock(),
         )
         recovery = _Recovery(context, policy, self._sleep, self._chance)
         rows = np.arange(len(request.texts), dtype=np.int64)
@@ -267,7 +272,7 @@ class _Recovery:
             # Another route of the space is available now; this one would require a wait.
             return _Decision("fail over", error, closed_s)
         if is_too_late:
-            return _Decision("fail over", too_late(self.policy, error, attempt, wait_s), closed_s)
+            return _Decision("fail over", too_late(error, attempt, wait_s), closed_s)
         return _Decision("retry" if closed_s is not None else again, error, wait_s)
 
     def _may_split(self, error: UpstreamError, attempt: Attempt) -> bool:
@@ -279,7 +284,7 @@ class _Recovery:
         return len(self._split(rows, route)) > 1
 
     def _exhausted(self, error: EmbedwayError, history: _History) -> EmbedwayError:
-        passed_s = self.context.clock() - (self.context.deadline - self.policy.deadline_s)
+        passed_s = self.context.clock() - self.context.started_at
         return exhausted(self.policy, error, tries=history.attempts, passed_s=passed_s)
 
     async def _back_off(self, seconds: float, error: EmbedwayError, route: ServiceRoute) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,18 @@ class RetryPolicy:
     first_wait_s: float = 0.5
     longest_wait_s: float = 20.0
     deadline_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallDeadline:
+    """Deadline of a call: the seconds that its caller allows, and their end by `time.monotonic`."""
+
+    seconds: float
+    end: float
+
+
+#: Deadline of the current call, if its caller set one.
+current_deadline: ContextVar[CallDeadline | None] = ContextVar("current_deadline", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +130,8 @@ class UpstreamRequest:
     #: Full name of the model, and the operations of the callers, for hooks.
     model: str = ""
     operations: tuple[int | None, ...] = ()
+    #: Deadline of its caller; of several callers, the last one, and None if one of them has none.
+    deadline: CallDeadline | None = field(default_factory=current_deadline.get)
 
     def has_several_callers(self, rows: Rows) -> bool:
         """Return whether rows belong to more than one caller."""

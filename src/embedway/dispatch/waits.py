@@ -47,10 +47,10 @@ def back_off_s(
     return wait_s if asked_s is None else max(wait_s, asked_s)
 
 
-def too_late(policy: RetryPolicy, error: UpstreamError, attempt: Attempt, wait_s: float) -> DeadlineError:
+def too_late(error: UpstreamError, attempt: Attempt, wait_s: float) -> DeadlineError:
     """Return the error for a wait that would pass the deadline: the limit or reason, and when the wait ends."""
     context, route = attempt.context, attempt.route
-    deadline = f"after the deadline of the request (upstream.deadline_s = {policy.deadline_s:g})"
+    deadline = f"after the deadline of the request ({context.deadline_named})"
     if is_loading(error):
         message = f"{route.name} is still loading its model; it could be asked again in {wait_s:.1f} s, {deadline}; "
         message += f"its last answer: {error}"
