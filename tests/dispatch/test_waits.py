@@ -274,3 +274,31 @@ def test_a_real_clock_ends_a_call_at_once_too():
     with pytest.raises(DeadlineError):
         asyncio.run(main())
     assert time.monotonic() - started < 300
+
+
+@pytest.mark.parametrize("asked_s", [float("nan"), float("inf"), -5.0, 1e30, 1_764_100_000, "7", True])
+@pytest.mark.parametrize("kind", [unavailable, limited])
+def test_a_wait_that_nobody_can_mean_is_ignored(kind, asked_s):
+    error = kind()
+    error.retry_after_s = asked_s
+    upstream = FakeUpstream(Fake(faults=on_calls(error)))
+    assert_right(upstream.send(["a"]), ["a"])
+    assert upstream.time.now <= 1.1
+
+
+def test_limits_of_another_type_in_an_error_are_ignored():
+    error = limited(1.0)
+    error.rates, error.limits = {"requests_limit": 1}, 7
+    assert_right(FakeUpstream(Fake(faults=on_calls(error))).send(texts_of(2)), texts_of(2))
+
+
+def test_a_request_over_a_limit_on_tokens_that_a_refusal_names_is_split():
+    def faults(_number, texts):
+        error = limited(2.0)
+        error.rates = RateState(tokens_limit=12, tokens_remaining=12, tokens_reset_s=0.0)
+        return error if len(texts) > 4 else None
+
+    fake = Fake(faults=faults)
+    upstream = FakeUpstream(fake, deadline_s=1000.0)
+    assert_right(upstream.send(texts_of(8)), texts_of(8))
+    assert [len(call) for call in fake.calls] == [8, 4, 4]

@@ -21,7 +21,7 @@ from embedway.errors import (
     UnavailableError,
     UpstreamError,
 )
-from embedway.providers.answers import checked_answer
+from embedway.providers.answers import checked_answer, checked_rates
 from embedway.telemetry.operations import AttemptDetails, ValidationDetails, WaitDetails
 from embedway.third_party import must_pass, place_of
 from embedway.types import NO_RATES
@@ -174,8 +174,8 @@ class Attempt:
         if isinstance(error, RateLimitedError) and error.retry_after_s is None:
             # Without a time, the reason may be the number of requests at a time.
             route.semaphore.narrow()
-        if isinstance(error, UpstreamError) and error.rates not in {None, NO_RATES}:
-            route.limiter.learn(error.rates)
+        if isinstance(error, UpstreamError) and (rates := checked_rates(error.rates)) != NO_RATES:
+            route.limiter.learn(rates)
         # A refusal and a rate limit are answers of a healthy service.
         if isinstance(error, (RefusedInputError, RateLimitedError)):
             route.circuit.record_success()

@@ -33,6 +33,7 @@ from embedway.errors import (
 )
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import BatchDetails, WaitDetails
+from embedway.types import ServiceLimits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -216,7 +217,7 @@ class _Recovery:
                     parts = [own for _, own in self.context.request.by_caller(rows)]
                     await self._send_parts(parts, plan, history.attempts)
                 elif decision.step == "split":
-                    await self.deliver(rows, plan, history.attempts - 1)
+                    await self.deliver(rows, plan, history.attempts - isinstance(error, RefusedInputError))
                 elif decision.step == "halve":
                     # A refusal does not count as an attempt.
                     await self._halve(rows, plan, history.attempts - 1, decision.error)
@@ -231,10 +232,10 @@ class _Recovery:
     ) -> _Decision:
         """Decide the step after a failed attempt. Only this method and `_decide_wait` decide on a retry."""
         several = self.context.request.has_several_callers(attempt.rows)
-        if isinstance(error, UpstreamError) and error.limits is not None and self._may_split(error, attempt):
+        if isinstance(error, UpstreamError) and self._may_split(error, attempt):
             return _Decision("split", error)
         if isinstance(error, RefusedInputError):
-            is_alone = len(attempt.rows) == 1 and error.limits is not None
+            is_alone = len(attempt.rows) == 1 and isinstance(error.limits, ServiceLimits)
             tokens = int(self.context.request.lengths[attempt.rows[0]])
             return _Decision("halve", too_long(error, tokens) if is_alone else error)
         if isinstance(error, (BudgetExceededError, LedgerError)):
@@ -273,11 +274,20 @@ class _Recovery:
             return _Decision("fail over", error, closed_s)
         if is_too_late:
             return _Decision("fail over", too_late(error, attempt, wait_s), closed_s)
+        if (
+            isinstance(error, RateLimitedError)
+            and attempt.is_sent
+            and len(self._split(attempt.rows, attempt.route)) > 1
+        ):
+            # The service has named a limit on tokens that this request exceeds alone.
+            return _Decision("split", error, wait_s)
         return _Decision("retry" if closed_s is not None else again, error, wait_s)
 
     def _may_split(self, error: UpstreamError, attempt: Attempt) -> bool:
         """Learn the limits in a refusal, and return whether its texts are now more than one request."""
         route, rows = attempt.route, attempt.rows
+        if not isinstance(error.limits, ServiceLimits):
+            return False
         note = route.learned.learn(error.limits, self.context.request.lengths[rows], route=route.name)
         if note:
             self.context.response.notes.append(note)

@@ -31,7 +31,7 @@ def checked_answer(answer: Any, *, route: str) -> Answer:
     if not issubclass(type(answer.vectors), np.ndarray) or answer.vectors.ndim != 2:
         raise BadVectorsError("answered with something that is not an array of one row per text", route=route)
     tokens, searches = (_count(value, route) for value in (answer.tokens, answer.searches))
-    return replace(answer, tokens=tokens, searches=searches, rates=_checked_rates(answer.rates))
+    return replace(answer, tokens=tokens, searches=searches, rates=checked_rates(answer.rates))
 
 
 def _count(value: Any, route: str) -> int | None:
@@ -41,7 +41,8 @@ def _count(value: Any, route: str) -> int | None:
     raise ProtocolError("answered with an invalid number of tokens or searches", route=route, billed=True)
 
 
-def _checked_rates(rates: object) -> RateState:
+def checked_rates(rates: object) -> RateState:
+    """Return rate limits without implausible numbers; none for another object."""
     if rates is NO_RATES or type(rates) is not RateState:
         return NO_RATES
     more = rates.more if type(rates.more) is tuple else ()
