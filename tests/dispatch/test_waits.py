@@ -150,6 +150,17 @@ def test_a_wait_of_a_day_ends_at_once_and_closes_the_route_for_later_calls():
     assert (len(fake.calls), upstream.time.slept) == (1, [])
 
 
+def test_each_route_that_asks_for_a_long_wait_is_named_with_its_end():
+    fakes = [Fake(faults=lambda _number, _texts: limited(7200.0)) for _ in range(2)]
+    with pytest.raises(NoRouteError) as caught:
+        FakeUpstream(*fakes).send(["a"])
+    for _, reason in caught.value.failed:
+        assert "too many requests (HTTP 429)" in reason
+        assert "UTC" in reason
+    assert caught.value.retry_after_s == pytest.approx(7200)
+    assert [len(fake.calls) for fake in fakes] == [1, 1]
+
+
 def test_the_limit_is_named_beside_a_requested_wait():
     error = limited(25_000.0)
     error.rates = DAY

@@ -247,7 +247,8 @@ class Attempt:
 
     def _too_late(self) -> DeadlineError:
         late = DeadlineError(
-            f"{self.route.name} did not answer before the deadline of the request ({self.context.deadline_named})",
+            f"{self.route.name} did not answer before the deadline of the request ({self.context.deadline_named}), "
+            f"after {self.context.response.attempts} requests in all",
             attempts=self.context.response.attempts,
         )
         late.route = self.route.name

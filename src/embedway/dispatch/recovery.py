@@ -17,7 +17,7 @@ import numpy as np
 from embedway.dispatch.attempt import Attempt, RequestContext
 from embedway.dispatch.limits import too_long
 from embedway.dispatch.request import UpstreamResponse
-from embedway.dispatch.waits import back_off_s, exhausted, is_closed_by, is_loading, too_late
+from embedway.dispatch.waits import back_off_s, exhausted, is_closed_by, is_loading, reason_of, too_late
 from embedway.errors import (
     BadVectorsError,
     BudgetExceededError,
@@ -316,7 +316,7 @@ class _Recovery:
         If no route is left, the one is used again whose limit or loading model ends first, before the deadline.
         """
         route = plan.routes[0]
-        failed = (*plan.failed, (route.name, str(error)))
+        failed = (*plan.failed, (route.name, reason_of(error, route)))
         waiting = (*plan.waiting, route) if is_closed_by(error) else plan.waiting
         if len(plan.routes) > 1:
             await self.deliver(rows, _RoutePlan(plan.routes[1:], failed, waiting), attempts)

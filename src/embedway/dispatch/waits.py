@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from embedway.dispatch.attempt import Attempt
-    from embedway.dispatch.request import RetryPolicy
+    from embedway.dispatch.request import RetryPolicy, ServiceRoute
     from embedway.errors import EmbedwayError, UpstreamError
 
 #: Pauses between requests to a service that loads its model and does not say how long, in seconds, and their growth.
@@ -32,6 +32,12 @@ def is_loading(error: EmbedwayError) -> bool:
 def is_closed_by(error: EmbedwayError) -> bool:
     """Return whether an error applies to all requests to its route, and ends with time."""
     return isinstance(error, RateLimitedError) or is_loading(error)
+
+
+def reason_of(error: EmbedwayError, route: ServiceRoute) -> str:
+    """Return the message of an error, with the end of the wait that it requires."""
+    obstacle = route.limiter.obstacle(0) if is_closed_by(error) else None
+    return str(error) if obstacle is None or obstacle.reason in str(error) else f"{error}; {obstacle}"
 
 
 def back_off_s(
