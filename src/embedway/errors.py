@@ -42,6 +42,7 @@ Every error says what was wrong, where, and what to do. None contains a user's t
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from embedway.text import printable, shown_name
@@ -50,12 +51,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+#: Rows of an answer that an error lists.
+_SHOWN_ROWS = 5
+
 
 class EmbedwayError(Exception):
     """Base class of all exceptions of embedway."""
 
     #: Exit code of the command line for this error.
     exit_code = 1
+    #: Row of the text that the error is about, from 0; None if it is not about one text.
+    row: int | None = None
+
+    def __str__(self) -> str:
+        """Return the message, after the row if the error is about one text."""
+        message = super().__str__()
+        return message if self.row is None else f"text {self.row}: {message}"
 
     def __reduce__(self) -> tuple[object, ...]:
         """Return the parts for pickle and copy. By default, `__init__` would be called with the message alone."""
@@ -111,7 +122,7 @@ class InputError(EmbedwayError):
 
     def __init__(self, message: str, *, row: int | None = None) -> None:
         self.row = row
-        super().__init__(f"text {row}: {message}" if row is not None else message)
+        super().__init__(message)
 
 
 class TextTooLongError(InputError):
@@ -124,11 +135,22 @@ class TextTooLongError(InputError):
         super().__init__(f"{have}; the model accepts {max_tokens}. Split it, or pass on_overflow='truncate'", row=row)
 
 
+def of_row(error: EmbedwayError, row: int | None) -> EmbedwayError:
+    """Return a copy of an error that is about the text in a row; None if it is not about one text."""
+    copied = copy.copy(error)
+    copied.row = row
+    copied.__cause__, copied.__suppress_context__ = error.__cause__, True
+    return copied
+
+
 def with_row(error: EmbedwayError, row: int) -> EmbedwayError:
-    """Return a TextTooLongError for another row; return any other error unchanged."""
-    if not isinstance(error, TextTooLongError):
-        return error
-    return TextTooLongError(row=row, max_tokens=error.max_tokens, tokens=error.tokens)
+    """Return the error of a text for another row of it; return an error that is not about one text unchanged."""
+    return error if error.row is None or error.row == row else of_row(error, row)
+
+
+def without_row(error: EmbedwayError) -> str:
+    """Return the message of an error without the row, for a caller that names the text in another way."""
+    return str(error).removeprefix(f"text {error.row}: ")
 
 
 class SourceError(InputError):
@@ -248,7 +270,7 @@ class SpaceMismatchError(EmbedwayError):
 
 
 class BadVectorsError(EmbedwayError):
-    """A model returned invalid vectors. `rows` are the first invalid rows."""
+    """A model returned invalid vectors. `rows` are the invalid rows of its answer; empty for the whole answer."""
 
     #: Whether the answer may be billed; false if no text was sent.
     billed = True
@@ -256,8 +278,14 @@ class BadVectorsError(EmbedwayError):
     def __init__(self, message: str, *, route: str, rows: Sequence[int] = ()) -> None:
         self.route = route
         self.rows = tuple(rows)
-        where = f" (rows {', '.join(map(str, self.rows))})" if self.rows else ""
-        super().__init__(f"{route}: {message}{where}")
+        super().__init__(f"{route}: {message}")
+
+    def __str__(self) -> str:
+        """Return the message, with the first invalid rows unless the error is about one text."""
+        message = super().__str__()
+        if self.row is not None or not self.rows:
+            return message
+        return f"{message} (rows {', '.join(map(str, self.rows[:_SHOWN_ROWS]))})"
 
 
 class BatchError(EmbedwayError):

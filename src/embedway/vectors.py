@@ -9,6 +9,8 @@ import numpy as np
 from embedway.errors import BadVectorsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from embedway.types import Space, Vectors
@@ -16,14 +18,16 @@ if TYPE_CHECKING:
 #: Maximum distance of a normalized vector's length from 1; bfloat16 rounds to 2**-8 of each number.
 _NORM_TOLERANCE = 0.02
 _LEAST_SQUARE, _MOST_SQUARE = (1 - _NORM_TOLERANCE) ** 2, (1 + _NORM_TOLERANCE) ** 2
-_SHOWN_ROWS = 5
 #: Minimum cosine of two vectors of one text in one space: half precision and other kernels stay above 0.999; another
 #: model, tokenizer, prompt or pooling falls below.
 SAME_COSINE = 0.99
 
 
 def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
-    """Raise BadVectorsError unless there are `count` finite, nonzero float32 rows of the space's width."""
+    """Raise BadVectorsError unless there are `count` finite, nonzero float32 rows of the space's width.
+
+    Its `rows` are the invalid rows if the others can be used.
+    """
     if vectors.ndim == 2 and len(vectors) == count and vectors.shape[1] != space.dimensions:
         raise BadVectorsError(wrong_width(vectors.shape[1], space.dimensions), route=route)
     if vectors.shape != (count, space.dimensions):
@@ -37,10 +41,13 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
     lengths = _lengths(vectors)
     if space.normalized and (np.abs(lengths - 1) <= _NORM_TOLERANCE).all():
         return
-    _refuse(~np.isfinite(lengths), "numbers that are not finite", route)
-    _refuse(lengths == 0, "vectors of zeros", route)
-    if space.normalized:
-        _refuse(np.abs(lengths - 1) > _NORM_TOLERANCE, "vectors that are not of length 1", route, wrong_length(lengths))
+    with np.errstate(all="ignore"):
+        faults = {
+            "numbers that are not finite": ~np.isfinite(lengths),
+            "vectors of zeros": lengths == 0,
+            "vectors that are not of length 1": space.normalized & (np.abs(lengths - 1) > _NORM_TOLERANCE),
+        }
+    refuse_rows(faults, route=route, remedies={"vectors that are not of length 1": wrong_length(lengths)})
 
 
 def wrong_width(came: int, wanted: int) -> str:
@@ -54,7 +61,7 @@ def wrong_width(came: int, wanted: int) -> str:
 
 def wrong_length(lengths: npt.NDArray[np.float32]) -> str:
     """Return the remedy for vectors that are not of length 1."""
-    worst = float(lengths[np.abs(lengths - 1).argmax()])
+    worst = float(lengths[np.abs(lengths - 1).argmax()]) if len(lengths) else 1.0
     return f"; one has length {worst:.4g}: set normalized = false in [models.NAME] if the model does not normalize"
 
 
@@ -101,9 +108,17 @@ def to_size(vectors: Vectors, space: Space) -> Vectors:
     return cut
 
 
-def _refuse(bad: np.ndarray[tuple[int], np.dtype[np.bool_]], what: str, route: str, remedy: str = "") -> None:
+def refuse_rows(
+    faults: Mapping[str, npt.NDArray[np.bool_]], *, route: str, remedies: Mapping[str, str] | None = None
+) -> None:
+    """Raise BadVectorsError with all invalid rows, given a mask of rows for each fault, if there are any."""
+    masks = list(faults.values())
+    bad = np.logical_or.reduce(masks)
     if bad.any():
-        rows = np.flatnonzero(bad)[:_SHOWN_ROWS].tolist()
+        what = next(fault for fault, mask in faults.items() if mask.any())
+        part = f" in {int(bad.sum())} of {len(bad)} rows" if len(bad) > 1 else ""
         raise BadVectorsError(
-            f"answered with {what} in {int(bad.sum())} of {len(bad)} rows{remedy}", route=route, rows=rows
+            f"answered with {what}{part}{(remedies or {}).get(what, '')}",
+            route=route,
+            rows=np.flatnonzero(bad).tolist(),
         )

@@ -1,7 +1,9 @@
 """Services that fail on demand, a client with simulated time, and a check of its results."""
 
 import asyncio
+import collections
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.recovery import UpstreamClient
 from embedway.dispatch.request import RetryPolicy, ServiceRoute, UpstreamRequest
 from embedway.errors import RateLimitedError, RefusedInputError, UnavailableError
-from embedway.providers.fake import vector_of
+from embedway.providers.fake import Fake, vector_of
 from embedway.types import Space
 
 WIDTH = 16
@@ -100,3 +102,50 @@ MANGLERS = {
     "narrow": lambda answer: dataclasses.replace(answer, vectors=answer.vectors[:, :-1]),
     "long": lambda answer: dataclasses.replace(answer, vectors=answer.vectors * np.float32(9)),
 }
+
+
+def failed(**more):
+    """Return the failure of a request that reached the service, such as a status 500."""
+    return UnavailableError("the service failed", route="fake", status=500, billed=True, **more)
+
+
+#: Changes of a row that make it invalid.
+SPOILERS = {
+    "nan": lambda vector: vector * np.float32("nan"),
+    "infinite": lambda vector: vector * np.float32("inf"),
+    "zeros": lambda vector: vector * np.float32(0),
+    "long": lambda vector: vector * np.float32(9),
+}
+
+
+class Poisoned(Fake):
+    """Fake service that refuses some texts, fails on others, and returns invalid vectors for others.
+
+    `billed` counts the tokens of its answers, and `answered` the texts with valid vectors.
+    """
+
+    def __init__(self, refused=(), failing=(), spoiled=(), *, kind="nan", more=lambda _number, _texts: None, **options):
+        super().__init__(faults=self._fault, **options)
+        self.refused, self.failing, self.spoiled = set(refused), set(failing), set(spoiled)
+        self.kind = kind
+        self.more = more
+        self.billed = 0
+        self.answered = collections.Counter()
+
+    def _fault(self, number, texts):
+        if fault := self.more(number, texts):
+            return fault
+        if self.refused & set(texts):
+            return refused()
+        if self.failing & set(texts):
+            return failed()
+        self.billed += sum(len(text.split()) for text in texts)
+        self.answered.update(set(texts) - self.spoiled)
+        return functools.partial(self._spoil, texts) if self.spoiled & set(texts) else None
+
+    def _spoil(self, texts, answer):
+        vectors = answer.vectors.copy()
+        for row, text in enumerate(texts):
+            if text in self.spoiled:
+                vectors[row] = SPOILERS[self.kind](vectors[row])
+        return dataclasses.replace(answer, vectors=vectors)

@@ -12,6 +12,7 @@ from embedway.batching.run import BatchRunner
 from embedway.batching.scheduler import BatchBackend
 from embedway.dispatch.billing import split_by_weight
 from embedway.dispatch.request import UpstreamResponse
+from embedway.errors import with_row
 from embedway.telemetry.hooks import Hooks, current_operation
 from embedway.telemetry.operations import BatchDetails
 from embedway.types import Batch, TokenizedTexts, Vectors
@@ -251,7 +252,8 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         start = 0
         for job, count, billed_tokens, unreported_tokens in zip(jobs, counts, billed, unreported, strict=True):
             end = start + count
-            own = {row - start: response.errors[row] for row in range(start, end) if row in response.errors}
+            failed = [row for row in range(start, end) if row in response.errors]
+            own = {row - start: with_row(response.errors[row], row - start) for row in failed}
             if own and not job.partial:
                 results.append(own[min(own)])
             else:

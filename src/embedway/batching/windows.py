@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.errors import TextTooLongError
+from embedway.errors import TextTooLongError, with_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +64,7 @@ class TextWindows:
 
     def errors(self, errors: Mapping[int, EmbedwayError]) -> dict[int, EmbedwayError]:
         """Map errors by part to errors by text."""
-        return {int(self.owner[part]): error for part, error in errors.items()}
+        return {text: with_row(error, text) for part, error in errors.items() for text in [int(self.owner[part])]}
 
 
 def split_windows(

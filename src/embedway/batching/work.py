@@ -52,6 +52,10 @@ class Work:
     #: Assignment of windows to texts; None if nothing is averaged.
     windows: TextWindows | None = None
 
+    def position(self, part: int) -> int:
+        """Return the position in the request of the text of a part."""
+        return int(self.positions[part if self.windows is None else self.windows.owner[part]])
+
     def rows(self, vectors: Vectors) -> Vectors:
         """Return rows for all texts of the request, from the computed rows; NaN for refused texts."""
         if not self.refused:

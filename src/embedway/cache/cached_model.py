@@ -14,10 +14,10 @@ from embedway.errors import (
     BadVectorsError,
     BatchError,
     DeadlineError,
+    EmbedwayError,
     InputError,
     NoRouteError,
     RefusedInputError,
-    TextTooLongError,
     UpstreamError,
     with_row,
 )
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from embedway.cache.vector_cache import VectorCache
     from embedway.cache.write_behind import ReadyVector
     from embedway.compute import ComputeRequest
-    from embedway.errors import EmbedwayError
     from embedway.types import InputType, Overflow, Space, TextMeta, Vectors
 
 #: Callers wait for the store when more computed texts than this are not yet stored.
@@ -253,12 +252,14 @@ class _ReadThrough:
             request = self.request if rows == list(range(len(self.keys))) else self.request.only(rows)
             # Vectors are stored at full width, whatever size the caller requested.
             computed = await self.model.compute(replace(request, space=self.model.space, on_ready=take_ready))
-        except _OWN_ERRORS as refusal:
-            if len(rows) == 1:
-                cache.flights.fail(keys[0], refusal)
-            if isinstance(refusal, TextTooLongError):
-                raise with_row(refusal, rows[refusal.row or 0]) from None
-            raise
+        except EmbedwayError as error:
+            # The row is None if the error is not about one of these texts.
+            place = error.row if error.row is not None or len(rows) > 1 else 0
+            if place is not None and isinstance(error, _OWN_ERRORS):
+                cache.flights.fail(keys[place], error)
+            if error.row is None:
+                raise
+            raise with_row(error, rows[error.row]) from error.__cause__
         self._finish(rows, computed, take_ready)
         if len(cache.writes.unstored) > _MOST_UNSTORED:
             await cache.settle()
@@ -300,7 +301,7 @@ class _ReadThrough:
         self.found.saved_tokens += result[1].tokens
 
     def _give_up(self, row: int, error: EmbedwayError) -> None:
-        self.found.errors[row] = error
+        self.found.errors[row] = with_row(error, row)
         self.found.blocks["dense"][row] = float("nan")
 
     async def _wait_for_processes(self, rows: list[int]) -> None:

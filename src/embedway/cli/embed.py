@@ -19,7 +19,7 @@ from embedway.cli.output import (
     wait_for,
     write_result,
 )
-from embedway.errors import InputError, SourceError, UsageError
+from embedway.errors import EmbedwayError, SourceError, UsageError, with_row, without_row
 from embedway.interrupts import explain
 
 if TYPE_CHECKING:
@@ -142,11 +142,12 @@ class _EmbedCommand:
             result: EmbedResult = await embedder.embed(
                 texts, input_type=self.input_type, on_overflow=self.config.embedding.on_overflow, **self.options
             )
-        except InputError as error:
-            if not self.from_stdin or error.row is None:
+        except EmbedwayError as error:
+            if error.row is None:
                 raise
-            reason = str(error).removeprefix(f"text {error.row}: ")
-            raise SourceError(reason, path=STANDARD_INPUT, line=first + error.row + 1) from error
+            if not self.from_stdin:
+                raise with_row(error, first + error.row) from error.__cause__
+            raise SourceError(without_row(error), path=STANDARD_INPUT, line=first + error.row + 1) from error
         return result
 
     def _note_cut(self, cut: int) -> None:

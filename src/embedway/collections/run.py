@@ -23,7 +23,16 @@ from embedway.collections.readers import find_files
 from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import RunSummary, Tally
 from embedway.collections.stores import store_for
-from embedway.errors import BadVectorsError, InputError, RefusedInputError, SourceError, SpaceMismatchError, UsageError
+from embedway.errors import (
+    BadVectorsError,
+    InputError,
+    RefusedInputError,
+    SourceError,
+    SpaceMismatchError,
+    UsageError,
+    of_row,
+    without_row,
+)
 from embedway.money import usd
 from embedway.space import comparable
 from embedway.worker import Worker
@@ -280,16 +289,18 @@ class _Job:
         """Return the chunks that have vectors. Errors of single rows reject them; any other error ends the job."""
         if not result.errors:
             return batch.chunks, result
+        is_none_good = len(batch.chunks) == len(result.errors)
         for error in result.errors.values():
-            # If all rows are refused, no single row is the cause.
-            if not isinstance(error, (InputError, RefusedInputError)) or (
-                isinstance(error, RefusedInputError) and 1 < len(batch.chunks) == len(result.errors)
-            ):
-                raise error
+            if isinstance(error, InputError):
+                continue
+            # If no row succeeds, the service is the cause, and not one row.
+            is_refused = isinstance(error, RefusedInputError)
+            is_certain = not is_none_good or (len(batch.chunks) == 1 and (is_refused or self._tally.chunks > 0))
+            if not is_certain or (error.row is None and not is_refused):
+                raise of_row(error, None)
         for row, error in sorted(result.errors.items()):
             chunk = batch.chunks[row]
-            reason = str(error).removeprefix(f"text {row}: ")
-            self._on_bad_row(SourceError(reason, path=chunk.source, line=chunk.start_line))
+            self._on_bad_row(SourceError(without_row(error), path=chunk.source, line=chunk.start_line))
         good = [row for row in range(len(batch.chunks)) if row not in result.errors]
         return tuple(batch.chunks[row] for row in good), replace(result, vectors=result.vectors[good])
 

@@ -77,28 +77,33 @@ class Attempt:
     number: int
     #: Time when it started, or when it was sent.
     started_at: float
+    #: Returns the weight of a failure in the route's circuit; below 1 if one of the texts may be the reason.
+    weigh: Callable[[EmbedwayError], float] = lambda _error: 1.0
+    #: Raises an error if the texts are not to be sent after all; called after the waits.
+    check_first: Callable[[], None] = lambda: None
     #: Whether it was sent, so that it counts.
     is_sent: bool = False
+    #: Error of the invalid rows in an answer whose other rows are valid.
+    invalid: BadVectorsError | None = None
 
     async def run(self) -> Vectors:
-        """Wait for the route, send the texts, and return their vectors, checked and truncated to the space's size."""
+        """Wait for the route, send the texts, and return their vectors, checked and truncated to the space's size.
+
+        The rows of `invalid` are NaN. Raises BadVectorsError if no row is valid.
+        """
         request, response, route = self.context.request, self.context.response, self.route
         tokens = int(request.lengths[self.rows].sum(dtype=np.int64))
         if route.circuit.opened_at is not None and route.circuit.state == "open":
             raise _circuit_error(route)
         async with contextlib.AsyncExitStack() as places:
             await self._wait(tokens, places)
+            self.check_first()
             if route.circuit.opened_at is not None and not route.circuit.allow():
                 raise _circuit_error(route)
             answer = await self._exchange(tokens, places)
         if answer.rates != NO_RATES:
             route.limiter.learn(answer.rates, tokens)
         route.learned.accept(request.lengths[self.rows])
-        response.searches += answer.searches or 0
-        if answer.tokens is not None:
-            response.billed_tokens += answer.tokens
-        elif answer.searches is None:
-            response.unreported_tokens += tokens
         if route.name not in response.routes:
             response.routes.append(route.name)
         return answer.vectors
@@ -145,13 +150,13 @@ class Attempt:
             context.response.attempts += 1
             answer = await self._call_provider()
             outcome.billed_tokens = answer.tokens
+            self._count_bill(answer, tokens)
             answer = self._check(answer)
             is_judged = True
             route.circuit.record_success()
             route.semaphore.widen()
             # Before it is booked: a caller that is cancelled meanwhile has paid for it.
-            if request.on_ready is not None:
-                request.on_ready(self.rows, answer.vectors)
+            self._pass_on(answer.vectors)
         except EmbedwayError as error:
             if not self.is_sent:
                 raise
@@ -181,21 +186,54 @@ class Attempt:
             route.circuit.record_success()
         elif is_loading(error):
             route.circuit.release_probe()
+        elif weight := self.weigh(error):
+            route.circuit.record_failure(weight)
         else:
-            route.circuit.record_failure()
+            route.circuit.release_probe()
         # An answer whose vectors cannot be read was computed, and is billed too. A model that loads computes nothing.
         return isinstance(error, DeadlineError) or (
             isinstance(error, (BadVectorsError, UpstreamError)) and error.billed and not is_loading(error)
         )
 
+    def _count_bill(self, answer: Answer, tokens: int) -> None:
+        """Add the bill of an answer, whatever its vectors are."""
+        response = self.context.response
+        response.searches += answer.searches or 0
+        if answer.tokens is not None:
+            response.billed_tokens += answer.tokens
+        elif answer.searches is None:
+            response.unreported_tokens += tokens
+
+    def _pass_on(self, vectors: Vectors) -> None:
+        """Pass the valid rows on."""
+        on_ready = self.context.request.on_ready
+        if on_ready is None:
+            return
+        if self.invalid is None:
+            on_ready(self.rows, vectors)
+        else:
+            bad = list(self.invalid.rows)
+            on_ready(np.delete(self.rows, bad), np.delete(vectors, bad, axis=0))
+
     def _check(self, answer: Answer) -> Answer:
-        """Check the vectors of an answer, and truncate them to the space's size. Raises BadVectorsError."""
+        """Check the vectors of an answer, and truncate them to the space's size.
+
+        Raises BadVectorsError if no row is valid.
+        """
         request, route, count = self.context.request, self.route.name, len(self.rows)
         space = sent = request.space
         if not self.route.provider.declared.dimensions and request.full_width != space.dimensions:
             sent = replace(space, dimensions=request.full_width)
-        with self.context.hooks.operation(ValidationDetails, route, count):
-            request.check(answer.vectors, count=count, space=sent, route=route)
+        try:
+            with self.context.hooks.operation(ValidationDetails, route, count):
+                request.check(answer.vectors, count=count, space=sent, route=route)
+        except BadVectorsError as error:
+            if not 0 < len(error.rows) < count:
+                raise
+            self.invalid = error
+            vectors = np.array(answer.vectors)
+            vectors[list(error.rows)] = np.nan
+            answer = replace(answer, vectors=vectors)
         return answer if sent is space else replace(answer, vectors=to_size(answer.vectors, space))
 
     async def _call_provider(self) -> Answer:

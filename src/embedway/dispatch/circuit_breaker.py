@@ -29,7 +29,7 @@ class CircuitBreaker:
         self._rest_s = rest_s
         self._clock = clock
         self._on_change = on_change
-        self._failed = 0
+        self._failed = 0.0
         #: Time of opening; None while closed.
         self.opened_at: float | None = None
         self._probing = False
@@ -61,9 +61,12 @@ class CircuitBreaker:
         if self.opened_at is not None:
             self._change(None)
 
-    def record_failure(self) -> None:
-        """Record a request that failed because of the route; open the circuit when the limit is reached."""
-        self._failed += 1
+    def record_failure(self, weight: float = 1.0) -> None:
+        """Record a request that failed because of the route; open the circuit when the limit is reached.
+
+        `weight` is below 1 if the reason may be a text of the request.
+        """
+        self._failed += weight
         # While it is open, failures of earlier requests do not extend the pause.
         if self._probing or (self.opened_at is None and self._failed >= self._limit):
             self._change(self._clock())

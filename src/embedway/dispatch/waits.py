@@ -41,7 +41,7 @@ def reason_of(error: EmbedwayError, route: ServiceRoute) -> str:
 
 
 def back_off_s(
-    policy: RetryPolicy, error: UpstreamError, *, tries: int, polls: int, chance: Callable[[], float]
+    policy: RetryPolicy, error: EmbedwayError, *, tries: int, polls: int, chance: Callable[[], float]
 ) -> float:
     """Return the seconds before the next try after `tries` tries (from 1) on a route, the last with this error.
 

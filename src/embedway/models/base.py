@@ -18,19 +18,19 @@ from embedway.batching.work import Work, make_work
 from embedway.compute import Computed, ComputeRequest
 from embedway.dispatch.recovery import UpstreamClient
 from embedway.dispatch.request import RetryPolicy
-from embedway.errors import DimensionsError, UsageError
+from embedway.errors import DimensionsError, EmbedwayError, UsageError, with_row
 from embedway.ledger.budgets import Budgets
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import ValidationDetails, WaitDetails
 from embedway.vectors import to_size, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from embedway.catalog.types import Task
     from embedway.config import Config
-    from embedway.errors import ConfigError, EmbedwayError
+    from embedway.errors import ConfigError
     from embedway.local.encoder import Encoder
     from embedway.types import Bill, ModelDescription, Space, TokenizedTexts, Vectors
 
@@ -163,7 +163,10 @@ class Model(ABC):
         if request.on_ready is not None and not self.may_depend_on_batch:
             on_ready = ReadyRows(work, space, request.on_ready)
         asked = request if space is request.space else replace(request, space=space)
-        vectors, errors, bill = await self._run(work, asked, on_ready)
+        try:
+            vectors, errors, bill = await self._run(work, asked, on_ready)
+        except EmbedwayError as error:
+            raise error if error.row is None else with_row(error, work.position(error.row)) from error.__cause__
         if work.windows is not None:
             vectors, errors = work.windows.merge(vectors, space), work.windows.errors(errors)
         if vectors.shape[1] != space.dimensions:
@@ -178,7 +181,7 @@ class Model(ABC):
             {"dense": vectors if not work.refused else work.rows(vectors)},
             work.metas,
             bill,
-            {**work.refused, **{int(work.positions[text]): error for text, error in errors.items()}},
+            {**work.refused, **_by_position(errors, work)},
             storable=not (self.may_depend_on_batch and self.depends_on_batch(bill.routes)),
             tokenize_s=tokenized - began,
             compute_s=time.perf_counter() - tokenized,
@@ -228,6 +231,12 @@ class Model(ABC):
         self._owners -= 1
         if self._owners == 0:
             await self._close()
+
+
+def _by_position(errors: Mapping[int, EmbedwayError], work: Work) -> dict[int, EmbedwayError]:
+    """Return the errors by position in the request, from those by text."""
+    positions = work.positions.tolist() if errors else ()
+    return {positions[text]: with_row(error, positions[text]) for text, error in errors.items()}
 
 
 def not_here(model: str) -> UsageError:

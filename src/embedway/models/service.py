@@ -25,7 +25,7 @@ from embedway.telemetry.hooks import current_operation
 from embedway.types import Bill, ModelDescription, Space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from embedway.batching.ready_rows import ReadyRows
     from embedway.batching.work import Work
@@ -116,9 +116,9 @@ class ServiceModel(Model):
             try:
                 response = await self._send(upstream, request)
             except (NoRouteError, UpstreamError) as error:
-                raise await self._with_alternatives(error) from error.__cause__
-            for failure in set(response.errors.values()):
-                await self._with_alternatives(failure)
+                await self._add_alternatives([error] if error.row is None or len(work.texts) == 1 else [])
+                raise
+            await self._add_alternatives(() if response.routes else response.errors.values())
             if account is not None:
                 account.route = ", ".join(response.routes)
         return response.vectors, response.errors, make_bill(response, prices, account)
@@ -161,14 +161,18 @@ class ServiceModel(Model):
         """Return the price function of tokens and searches, for vectors of a size."""
         return functools.partial(self.service.facts.cost_nanousd, dimensions=dimensions)
 
-    async def _with_alternatives(self, error: EmbedwayError) -> EmbedwayError:
-        """Add the other models that are set up here to an error of all routes."""
+    async def _add_alternatives(self, errors: Iterable[EmbedwayError]) -> None:
+        """Add the other models that are set up here to errors of all routes."""
         # A text is refused for its content, so other models do not help.
-        if isinstance(error, (NoRouteError, UpstreamError)) and not isinstance(error, RefusedInputError):
-            error.elsewhere = await asyncio.to_thread(
-                set_up_here, self._environment.config, but=self.name, task=self.task
-            )
-        return error
+        failed = [
+            error
+            for error in errors
+            if isinstance(error, (NoRouteError, UpstreamError)) and not isinstance(error, RefusedInputError)
+        ]
+        if failed:
+            models = await asyncio.to_thread(set_up_here, self._environment.config, but=self.name, task=self.task)
+            for error in failed:
+                error.elsewhere = models
 
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
         """Return the list price of `tokens`, for vectors of a size; None if it is unknown."""

@@ -13,7 +13,7 @@ from embedway.cache.stats import CacheCheck
 from embedway.compute import ComputeRequest
 from embedway.config.local_models import AUTO
 from embedway.dispatch.request import CallDeadline, current_deadline
-from embedway.errors import DeadlineError, TextTooLongError, UnknownModelError, UsageError, with_row
+from embedway.errors import DeadlineError, EmbedwayError, TextTooLongError, UnknownModelError, UsageError, with_row
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.pipeline.plan import make_plan
@@ -115,8 +115,8 @@ class EmbedPipeline:
         cached = None if self.cache is None else self.cache.wrap(model)
         try:
             computed = await (cached or model).compute(asked)
-        except TextTooLongError as error:
-            raise first_row(error, positions) from None
+        except EmbedwayError as error:
+            raise first_row(error, positions) from error.__cause__
         if cached is not None and computed.saved_nanousd:
             hits, tokens = computed.hits, computed.saved_tokens
             self._budgets.savings.book(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embedway.compute import Computed
-    from embedway.errors import EmbedwayError, TextTooLongError
+    from embedway.errors import EmbedwayError
     from embedway.models.base import Model
     from embedway.types import Selected, TextMeta, Truncation, Vectors
 
@@ -50,9 +50,9 @@ def spread(
     return rows, failed
 
 
-def first_row(error: TextTooLongError, positions: npt.NDArray[np.int64]) -> EmbedwayError:
+def first_row(error: EmbedwayError, positions: npt.NDArray[np.int64]) -> EmbedwayError:
     """Return the error of a unique text with the first row of the request that has the text."""
-    return with_row(error, row_of(error.row or 0, positions))
+    return error if error.row is None else with_row(error, row_of(error.row, positions))
 
 
 def row_of(unique: int, positions: npt.NDArray[np.int64]) -> int:

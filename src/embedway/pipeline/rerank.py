@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway.compute import ComputeRequest
-from embedway.errors import InputError, TextTooLongError
+from embedway.errors import EmbedwayError, InputError
 from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, spread
 from embedway.pipeline.request import Call, inspect, reason_against, unique_texts
 from embedway.types import RerankResult
@@ -55,8 +55,8 @@ async def rerank(
                 query=query,
             )
         )
-    except TextTooLongError as error:
-        raise first_row(error, positions) from None
+    except EmbedwayError as error:
+        raise first_row(error, positions) from error.__cause__
     rows, failed = spread(computed, positions, request.refused)
     scores = np.ascontiguousarray(rows[:, 0])
     return RerankResult(scores, best_first(scores, top_n), make_receipt(model, "", computed, positions, facts), failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 def read_indexed(body: Any, *, count: int, route: str) -> Vectors:
     """Read the vectors of an answer in OpenAI's format, float32 (count, d), ordered by their `index`.
 
-    Raises ProtocolError for another format, BadVectorsError for wrong counts, indexes, lengths and numbers.
+    A row without a vector of numbers is NaN. Raises ProtocolError for another format, BadVectorsError for wrong counts
+    and indexes, and if no row is a vector.
     """
     rows = body.get("data") if isinstance(body, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -35,7 +37,8 @@ def read_indexed(body: Any, *, count: int, route: str) -> Vectors:
 def read_listed(values: Any, *, count: int, route: str) -> Vectors:
     """Read the vectors of an answer that is a plain list in the order of the texts, float32 (count, d).
 
-    Raises ProtocolError if it is not a list, BadVectorsError for wrong counts, lengths and numbers.
+    A row without a vector of numbers is NaN. Raises ProtocolError if it is not a list, BadVectorsError for a wrong
+    count, and if no row is a vector.
     """
     if not isinstance(values, list):
         raise ProtocolError("the answer has no list of vectors", route=route, billed=True)
@@ -45,18 +48,30 @@ def read_listed(values: Any, *, count: int, route: str) -> Vectors:
 
 
 def _stack(values: list[Any], *, route: str) -> Vectors:
+    """Return the vectors as rows. A row that cannot be read, or of another length than most rows, is NaN.
+
+    Raises BadVectorsError if no row can be read.
+    """
     if not values:
         return np.zeros((0, 0), np.float32)
-    first = decode(values[0], row=0, route=route)
-    vectors = np.empty((len(values), len(first)), np.float32)
-    vectors[0] = first
-    for row, value in enumerate(values[1:], start=1):
-        vector = decode(value, row=row, route=route)
-        if len(vector) != len(first):
-            raise BadVectorsError(
-                f"answered with vectors of different lengths, {len(first)} and {len(vector)}", route=route, rows=[row]
-            )
-        vectors[row] = vector
+    decoded: list[Vectors | None] = []
+    error: BadVectorsError | None = None
+    for row, value in enumerate(values):
+        try:
+            decoded.append(decode(value, row=row, route=route))
+        except BadVectorsError as unreadable:
+            decoded.append(None)
+            error = error or unreadable
+    widths = Counter(len(vector) for vector in decoded if vector is not None)
+    if not widths:
+        assert error is not None  # noqa: S101  no row was decoded
+        raise error
+    # Of two lengths that are equally frequent, the longer one: a damaged row is short.
+    width = max(widths, key=lambda length: (widths[length], length))
+    vectors = np.full((len(values), width), np.nan, np.float32)
+    for row, vector in enumerate(decoded):
+        if vector is not None and len(vector) == width:
+            vectors[row] = vector
     return vectors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +12,7 @@ from embedway.errors import BadVectorsError, ProtocolError
 from embedway.providers.base import Answer
 from embedway.providers.registry import RERANKERS, make_entry
 from embedway.types import RateState
+from embedway.vectors import refuse_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,19 +82,18 @@ class Scoring:
 
 
 def check_scores(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
-    """Raise BadVectorsError unless each document has a finite score."""
+    """Raise BadVectorsError unless each document has a finite score; its `rows` are those without one."""
     del space
     if vectors.shape != (count, 1):
         raise BadVectorsError(f"answered with {len(vectors)} scores for {count} documents", route=route)
-    if not np.isfinite(vectors).all():
-        rows = np.flatnonzero(~np.isfinite(vectors[:, 0]))[:5].tolist()
-        raise BadVectorsError("answered with scores that are not finite", route=route, rows=rows)
+    refuse_rows({"scores that are not finite numbers": ~np.isfinite(vectors[:, 0])}, route=route)
 
 
 def read_scores(results: Any, *, score: str, count: int, route: str) -> Vectors:
     """Read the scores of a list of results, float32 (count,), ordered by their `index`.
 
-    Raises ProtocolError if it is not a list of objects, BadVectorsError for wrong counts, indexes and numbers.
+    A score that is not a number is NaN. Raises ProtocolError if it is not a list of objects, BadVectorsError for wrong
+    counts and indexes.
     """
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
         raise ProtocolError("the answer has no list of results", route=route, billed=True)
@@ -104,8 +105,8 @@ def read_scores(results: Any, *, score: str, count: int, route: str) -> Vectors:
         index, value = result.get("index"), result.get(score)
         if type(index) is not int or not 0 <= index < count or index in placed:
             raise BadVectorsError(f"answered with the index {index!r} among {count} documents", route=route)
-        if type(value) not in {int, float}:
-            raise BadVectorsError("answered with a score that is not a number", route=route, rows=[index])
         placed.add(index)
-        scores[index] = value
+        if type(value) in {int, float}:
+            with contextlib.suppress(OverflowError):
+                scores[index] = value
     return scores

@@ -1,0 +1,78 @@
+"""Limits of the search for texts that a service refuses or fails on. `dispatch/recovery.py` halves them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from embedway.errors import BadVectorsError, EmbedwayError, RefusedInputError, UnavailableError
+
+#: After this many texts of a caller failed alone on a route, and none was answered there, the others are not sent.
+MOST_ALONE = 16
+#: Maximum failed requests of the searches for one caller on one route, and their increase for each answered request.
+_MOST_FAILED, _FAILED_PER_ANSWER = 64, 4
+#: Weight in the circuit of a failure whose reason may be a text, before and after an answer during the search.
+UNSURE, UNLIKELY = 1 / 2, 1 / 8
+
+
+@dataclass(slots=True)
+class Findings:
+    """Results of the requests with one caller's texts on one route."""
+
+    #: Requests that were answered, and requests of searches that failed.
+    answers: int = 0
+    failures: int = 0
+    #: Texts that failed alone, and the error of the last one.
+    alone: int = 0
+    last: EmbedwayError | None = None
+    #: Held by the search that finds out whether any text is answered.
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def count_alone(self, error: EmbedwayError) -> None:
+        """Count a text that failed alone."""
+        self.alone += 1
+        self.last = error
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no more texts are to be sent."""
+        return self._has_no_answer or self.failures > _MOST_FAILED + _FAILED_PER_ANSWER * self.answers
+
+    @property
+    def _has_no_answer(self) -> bool:
+        return self.alone >= MOST_ALONE and not self.answers
+
+    def check(self, route: str) -> None:
+        """Raise the error of texts that are not sent, if no more are to be sent."""
+        if not self.is_exhausted:
+            return
+        status = getattr(self.last, "status", None)
+        if not self._has_no_answer:
+            raise UnavailableError(f"not sent, because {self.failures} requests failed", route=route, status=status)
+        kind = RefusedInputError if isinstance(self.last, RefusedInputError) else UnavailableError
+        raise kind(f"not sent, because {self.alone} texts failed alone, and none succeeded", route=route, status=status)
+
+
+@dataclass(slots=True)
+class Search:
+    """One search: failures in a row, without an answer to the call from the same route."""
+
+    _answers: int
+    _failures: int
+
+    def failures_in_a_row(self, answers: int, *, more: int = 0) -> int:
+        """Return the failures in a row after `more` of them; `answers` are those of the route so far."""
+        if answers > self._answers:
+            self._answers, self._failures = answers, 0
+        self._failures += more
+        return self._failures
+
+
+def may_be_the_texts(error: EmbedwayError) -> bool:
+    """Return whether a text may be the reason for a failure: the request was sent, and no wait is requested."""
+    return isinstance(error, UnavailableError) and error.billed and error.retry_after_s is None and not error.loading
+
+
+def is_about_its_texts(error: EmbedwayError) -> bool:
+    """Return whether the error of one text alone names the text."""
+    return isinstance(error, (RefusedInputError, BadVectorsError)) or may_be_the_texts(error)

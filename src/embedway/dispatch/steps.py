@@ -1,0 +1,71 @@
+"""Values of the recovery of a request: the routes left, the attempts so far, a failure, and the next step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from embedway.dispatch.halving import may_be_the_texts
+from embedway.dispatch.waits import is_loading
+from embedway.errors import BadVectorsError, ProtocolError
+
+if TYPE_CHECKING:
+    from embedway.dispatch.attempt import Attempt
+    from embedway.dispatch.halving import Search
+    from embedway.dispatch.request import ServiceRoute
+    from embedway.errors import EmbedwayError
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePlan:
+    """Routes that texts may still use, the current one first; the routes that failed before, and their reasons.
+
+    `waiting` are those of the failed ones that may be used again after a wait, if no other route can help.
+    """
+
+    routes: tuple[ServiceRoute, ...]
+    failed: tuple[tuple[str, str], ...] = ()
+    waiting: tuple[ServiceRoute, ...] = ()
+
+
+@dataclass(slots=True)
+class History:
+    """Attempts that some texts were part of: in total, and on the current route."""
+
+    attempts: int
+    on_route: int = 0
+    bad_answers: int = 0
+    #: Answers that the model is loading, which are not attempts.
+    loading: int = 0
+    #: Failures whose reason may be a text.
+    failures: int = 0
+    #: Whether it is a text whose vector was invalid in an answer with valid ones.
+    is_asked_again: bool = False
+    #: The search that the texts are part of.
+    search: Search | None = None
+
+    def count(self, attempt: Attempt, error: EmbedwayError) -> None:
+        """Count a failed attempt."""
+        loads = is_loading(error)
+        self.attempts += attempt.is_sent and not loads
+        self.on_route += not loads
+        self.loading += loads
+        self.bad_answers += isinstance(error, (BadVectorsError, ProtocolError))
+        self.failures += may_be_the_texts(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A failed attempt."""
+
+    attempt: Attempt
+    error: EmbedwayError
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Next step after a failed attempt, and the wait before it; None for no wait."""
+
+    step: Literal["retry", "separate callers", "split", "halve", "fail over", "give up"]
+    error: EmbedwayError
+    wait_s: float | None = None
