@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import signal
 import threading
 
@@ -19,12 +20,23 @@ from embedway.errors import (
     AuthenticationError,
     BadVectorsError,
     InputError,
+    NoRouteError,
     RefusedInputError,
     SinkError,
     SourceError,
     SpaceMismatchError,
+    UnavailableError,
     UsageError,
+    of_row,
 )
+
+#: Errors of a service for one text.
+OF_A_TEXT = {
+    "refused": RefusedInputError("the service refused the request", route="r", status=400),
+    "failing": UnavailableError("the service failed", route="r", status=500, billed=True),
+    "invalid": BadVectorsError("answered with vectors of zeros", route="r"),
+    "failing on all routes": NoRouteError("m", failed=[("r", "the service failed"), ("s", "the service failed")]),
+}
 
 
 @pytest.fixture
@@ -274,6 +286,54 @@ class TestEmbedderFaults:
         rejects = [json.loads(line) for line in (out / "o.jsonl.rejects.jsonl").read_text().splitlines()]
         assert [row["line"] for row in rejects] == [8, 32]
         assert all("is odd" in row["reason"] for row in rejects)
+
+    @pytest.mark.usefixtures("small_batches")
+    @pytest.mark.parametrize("on_error", ["skip", "stop"])
+    @pytest.mark.parametrize("kind", sorted(OF_A_TEXT))
+    def test_of_a_text_that_a_service_cannot_answer_name_its_line(self, fake_embedder, rows_file, out, kind, on_error):
+        async def fail(texts):
+            return {row: of_row(OF_A_TEXT[kind], row) for row, text in enumerate(texts) if text.endswith("row 33")}
+
+        embedder, options = fake_embedder(on_embed=fail), RunOptions(on_error=on_error)
+        if on_error == "stop":
+            with pytest.raises(SourceError, match=r"rows\.jsonl:34: " + re.escape(str(OF_A_TEXT[kind])) + "$"):
+                run(embedder, [rows_file(50)], out / "o.jsonl", options)
+            assert list(out.iterdir()) == []
+            return
+        summary = run(embedder, [rows_file(50)], out / "o.jsonl", options)
+        assert (summary.chunks, summary.rejected) == (49, 1)
+        (reject,) = [json.loads(line) for line in (out / "o.jsonl.rejects.jsonl").read_text().splitlines()]
+        assert (reject["line"], reject["reason"]) == (34, str(OF_A_TEXT[kind]))
+
+    @pytest.mark.usefixtures("small_batches")
+    @pytest.mark.parametrize("since", [0, 20])
+    def test_of_a_service_that_is_down_end_the_job_and_reject_nothing(self, fake_embedder, rows_file, out, since):
+        async def fail(texts):
+            if any(int(text.split()[-1]) >= since for text in texts):
+                return {row: of_row(OF_A_TEXT["failing"], row) for row in range(len(texts))}
+            return {}
+
+        with pytest.raises(UnavailableError, match=r"^r: the service failed"):
+            run(fake_embedder(on_embed=fail), [rows_file(50)], out / "o.jsonl", RunOptions(on_error="skip"))
+        assert list(out.iterdir()) == []
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_of_the_only_text_end_the_job_unless_it_is_refused(self, fake_embedder, rows_file, out, count):
+        async def fail(texts):
+            return {row: of_row(OF_A_TEXT["failing"], row) for row in range(len(texts))}
+
+        with pytest.raises(UnavailableError):
+            run(fake_embedder(on_embed=fail), [rows_file(count)], out / "o.jsonl", RunOptions(on_error="skip"))
+
+    def test_of_the_last_text_alone_reject_it(self, fake_embedder, rows_file, out, monkeypatch):
+        monkeypatch.setattr(chunk_reader, "FIRST_BATCH_CHUNKS", 16)
+        monkeypatch.setattr(chunk_reader, "MAX_BATCH_CHUNKS", 16)
+
+        async def fail(texts):
+            return {row: of_row(OF_A_TEXT["failing"], row) for row, text in enumerate(texts) if text.endswith("row 16")}
+
+        summary = run(fake_embedder(on_embed=fail), [rows_file(17)], out / "o.jsonl", RunOptions(on_error="skip"))
+        assert (summary.chunks, summary.rejected) == (16, 1)
 
     def test_that_no_text_caused_end_the_job(self, fake_embedder, rows_file, out):
         async def deny(texts):

@@ -21,10 +21,12 @@ from api_servers import (
 )
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.errors import (
+    BadVectorsError,
     ConfigError,
     InputError,
     NoRouteError,
     RefusedInputError,
+    UnavailableError,
     UnknownModelError,
     UnsupportedModelError,
     UsageError,
@@ -131,6 +133,59 @@ def test_it_fails_over_and_tries_again():
 class Picky(VoyageRerankServer):
     def refusal(self, request, body):
         return error(400, "bad") if "BAD" in "".join(body["documents"]) else super().refusal(request, body)
+
+
+class OddAnswers:
+    """A server that fails on one document, or has no score for it."""
+
+    kind = ""
+
+    def misdeed_for(self, body):
+        if not any("BAD" in document for document in body["documents"]):
+            return None
+        return self.kind or (lambda answer: self._without_score(body, answer))
+
+    def _without_score(self, body, answer):
+        rows = [
+            {**row, self.score: None} if "BAD" in body["documents"][row["index"]] else row for row in self.rows(answer)
+        ]
+        return self.with_rows(answer, rows)
+
+
+class Odd(OddAnswers, VoyageRerankServer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "error_class"),
+    [("400", RefusedInputError), ("500", UnavailableError), ("reset", UnavailableError), ("", BadVectorsError)],
+)
+def test_the_error_of_a_document_names_its_row(kind, error_class):
+    documents = [*(f"text {n % 9}" for n in range(20)), "BAD text", "last"]
+    server = Odd()
+    server.kind = kind
+    waits = {"upstream.first_wait_s": 0.001, "upstream.longest_wait_s": 0.002}
+    result = rerank(server, documents=documents, partial=True, overrides=waits)
+    assert_right(result, documents)
+    assert list(result.errors) == [20]
+    assert isinstance(result.errors[20], error_class)
+    assert (result.errors[20].row, str(result.errors[20])[:9]) == (20, "text 20: ")
+    with pytest.raises(error_class, match=r"^text 20: ") as caught:
+        rerank(server, documents=documents, overrides=waits)
+    assert caught.value.row == 20
+
+
+class OddTogether(OddAnswers, JinaRerankServer):
+    model = "jina-reranker-v3"
+
+
+def test_where_documents_are_scored_together_an_invalid_score_is_asked_for_with_all_of_them():
+    documents = [*(f"text {n}" for n in range(5)), "BAD text"]
+    server = OddTogether()
+    result = rerank(server, documents=documents, partial=True)
+    assert_right(result, documents)
+    assert list(result.errors) == [5]
+    assert [len(body["documents"]) for body in server.bodies] == [6, 6]
 
 
 def test_a_document_that_is_refused_fails_alone():
