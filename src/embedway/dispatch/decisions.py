@@ -56,11 +56,11 @@ class Decisions:
         if isinstance(error, BadVectorsError) and history.is_asked_again:
             return UNLIKELY
         is_repeated = history.failures + history.bad_answers > 0
-        if len(rows) == 1 and is_repeated and history.search is None and is_about_its_texts(error):
+        if len(rows) == 1 and is_repeated and not history.is_searched and is_about_its_texts(error):
             return 0.0  # one text opens no circuit
         if len(plan.routes) > 1 or not may_be_the_texts(error):
             return 1.0
-        if history.search is not None:
+        if history.is_searched:
             return UNLIKELY if self.found_of(rows, plan.routes[0]).answers else UNSURE
         return 1.0 if len(rows) == 1 else 0.0 if is_repeated else UNSURE
 
@@ -142,7 +142,7 @@ class Decisions:
         if self.context.request.has_several_callers(rows):
             return is_last_try
         is_repeated = history.failures > 1 and not attempt.has_alternative
-        return history.search is not None or is_repeated or (is_last_try and most > 1)
+        return history.is_searched or is_repeated or (is_last_try and most > 1)
 
     def found_of(self, rows: Rows, route: ServiceRoute) -> Findings:
         """Return what is known of a route and the caller of the first row."""

@@ -27,11 +27,29 @@ class Findings:
     last: EmbedwayError | None = None
     #: Held by the search that finds out whether any text is answered.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: Failures of searches in a row, and the answers of the route before them.
+    _in_a_row: int = 0
+    _answers_before: int = 0
 
     def count_alone(self, error: EmbedwayError) -> None:
         """Count a text that failed alone."""
         self.alone += 1
         self.last = error
+
+    def failures_in_a_row(self, answers: int) -> int:
+        """Return the failures of searches since the route's last answer to the call; `answers` are those so far."""
+        if answers > self._answers_before:
+            self._answers_before, self._in_a_row = answers, 0
+        return self._in_a_row
+
+    def begin(self, failures: int, answers: int) -> None:
+        """Begin a search after failures in a row."""
+        self._in_a_row = max(self.failures_in_a_row(answers), failures)
+
+    def count_failure(self, answers: int) -> None:
+        """Count a failed request of a search."""
+        self._in_a_row = self.failures_in_a_row(answers) + 1
+        self.failures += 1
 
     @property
     def is_exhausted(self) -> bool:
@@ -51,21 +69,6 @@ class Findings:
             raise UnavailableError(f"not sent, because {self.failures} requests failed", route=route, status=status)
         kind = RefusedInputError if isinstance(self.last, RefusedInputError) else UnavailableError
         raise kind(f"not sent, because {self.alone} texts failed alone, and none succeeded", route=route, status=status)
-
-
-@dataclass(slots=True)
-class Search:
-    """One search: failures in a row, without an answer to the call from the same route."""
-
-    _answers: int
-    _failures: int
-
-    def failures_in_a_row(self, answers: int, *, more: int = 0) -> int:
-        """Return the failures in a row after `more` of them; `answers` are those of the route so far."""
-        if answers > self._answers:
-            self._answers, self._failures = answers, 0
-        self._failures += more
-        return self._failures
 
 
 def may_be_the_texts(error: EmbedwayError) -> bool:

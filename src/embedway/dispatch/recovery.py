@@ -20,7 +20,6 @@ from embedway.dispatch.attempt import Attempt, RequestContext
 from embedway.dispatch.decisions import Decisions
 from embedway.dispatch.halving import (
     MOST_ALONE,
-    Search,
     is_about_its_texts,
     may_be_the_texts,
 )
@@ -210,9 +209,8 @@ class _Recovery:
             vectors = await attempt.run()
         except EmbedwayError as error:
             history.count(attempt, error)
-            if history.search is not None and may_be_the_texts(error):
-                history.search.failures_in_a_row(self.answers[route.name], more=1)
-                self.decisions.found_of(rows, route).failures += 1
+            if history.is_searched and may_be_the_texts(error):
+                self.decisions.found_of(rows, route).count_failure(self.answers[route.name])
             return Failed(attempt, error)
         self.answers[route.name] += 1
         self.healed[route.name] += history.is_asked_again
@@ -302,36 +300,39 @@ class _Recovery:
         if len(rows) == 1 or self.decisions.needs_one_answer(route):
             self._fail(rows, error)
             return
-        search, found = history.search, self.decisions.found_of(rows, route)
+        found, attempts = self.decisions.found_of(rows, route), history.attempts - 1
         if not is_refused:
             skipped = tuple((route.name, self._untried) for route in plan.routes[1:])
             plan = RoutePlan(plan.routes[:1], plan.failed + skipped)
-        attempts = history.attempts - 1 if is_refused else min(2, self.policy.max_attempts - 1)
-        new = Search(self.answers[route.name], 0 if is_refused else history.failures)
-        if search is None and not found.answers:
+            attempts = min(2, self.policy.max_attempts - 1)
+            found.begin(history.failures, self.answers[route.name])
+        if history.is_searched:
+            await self._search(rows, plan, attempts)
+            return
+        if not found.answers:
             # One search at a time, until a text is answered or enough texts failed.
             async with found.lock:
                 if not found.answers:
-                    await self._search(rows, plan, attempts, new)
+                    await self._search(rows, plan, attempts)
                     return
-        if search is None and is_refused:
+        if is_refused:
             await self._send_parts((rows[: len(rows) // 2], rows[len(rows) // 2 :]), plan, attempts)
         else:
-            await self._search(rows, plan, attempts, search or new)
+            await self._search(rows, plan, attempts)
 
-    async def _search(self, rows: Rows, plan: RoutePlan, attempts: int, search: Search) -> None:
+    async def _search(self, rows: Rows, plan: RoutePlan, attempts: int) -> None:
         """Send both halves of rows, one after the other, and then the parts of a failed half.
 
         If one text is at fault, each pair of halves has an answer, which shows that the service is up.
         """
         route, failures = plan.routes[0], []
         for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-            tries = search.failures_in_a_row(self.answers[route.name])
+            tries = self.decisions.found_of(rows, route).failures_in_a_row(self.answers[route.name])
             if 1 < tries < self.policy.max_attempts:
                 wait_s = back_off_s(self.policy, _NO_ERROR, tries=tries, polls=0, chance=self.decisions.chance)
                 if self.context.clock() + wait_s <= self.context.deadline:
                     await self._back_off(wait_s, _NO_ERROR, route)
-            history = History(attempts, search=search)
+            history = History(attempts, is_searched=True)
             failed = await self._try(half, plan, history)
             if failed is not None:
                 failures.append((half, history, failed))

@@ -11,7 +11,6 @@ from embedway.errors import BadVectorsError, ProtocolError
 
 if TYPE_CHECKING:
     from embedway.dispatch.attempt import Attempt
-    from embedway.dispatch.halving import Search
     from embedway.dispatch.request import ServiceRoute
     from embedway.errors import EmbedwayError
 
@@ -41,8 +40,8 @@ class History:
     failures: int = 0
     #: Whether it is a text whose vector was invalid in an answer with valid ones.
     is_asked_again: bool = False
-    #: The search that the texts are part of.
-    search: Search | None = None
+    #: Whether they are a part of texts that failed.
+    is_searched: bool = False
 
     def count(self, attempt: Attempt, error: EmbedwayError) -> None:
         """Count a failed attempt."""
