@@ -59,7 +59,7 @@ def test_a_limit_on_inputs_is_learned_from_one_refusal_and_kept(caplog):
     assert_right(first, texts)
     assert_right(second, texts[:25])
     assert [len(call) for call in fake.calls] == [60, *[10] * 6, 10, 10, 5]
-    assert "fake-0 accepts at most 10 inputs per request (max_inputs), learned from a refusal" in first.notes
+    assert first.notes == ["fake-0 accepts at most 10 inputs per request (max_inputs), learned from a refusal"]
     assert second.notes == ["requests to fake-0 were split at 10 inputs, learned from a refusal"]
     assert len(caplog.records) == 1
 

@@ -131,8 +131,9 @@ class _Recovery:
             return
         route = plan.routes[0]
         parts = self.decisions.split(rows, route)
-        if len(parts) > 1 and (note := route.learned.note(route.name)):
-            self.context.response.notes.append(note)
+        notes = self.context.response.notes
+        if len(parts) > 1 and (note := route.learned.note(route.name)) and not any(route.name in one for one in notes):
+            notes.append(note)
         if len(parts) > 1 and self.decisions.needs_one_answer(route):
             self._fail(
                 rows,
