@@ -187,7 +187,7 @@ def test_a_used_up_limit_without_a_number_ends_with_its_reset(time):
     made = limiter(time)
     made.learn(RateState(requests_remaining=0, requests_reset_s=40.0))
     assert made.wait_s(1) == pytest.approx(40)
-    assert made.obstacle(1).reason == "the limit of requests per minute, announced by the service, is used up"
+    assert made.obstacle(1).reason == "the limit of requests, announced by the service, is used up"
     time.now += 41
     asyncio.run(moments(made, time, [1] * 100))
     assert time.slept == []

@@ -202,21 +202,21 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
     def select_jobs(self, waiting: Sequence[UpstreamRequest], free: int) -> tuple[list[int], bool]:
         """Select requests of the same kind, in the order in which they are due."""
         del free
-        head = waiting[0]
+        head, most_inputs, most_tokens = waiting[0], self._max_inputs, self._max_tokens
         kind = head.input_type, head.space, head.full_width
         chosen, inputs, tokens, full = [0], len(head.texts), _tokens(head), False
         for position, one in enumerate(waiting[1:], 1):
-            if inputs >= self._max_inputs:
+            if inputs >= most_inputs:
                 break
             if (one.input_type, one.space, one.full_width) != kind:
                 continue
             more_inputs, more_tokens = inputs + len(one.texts), tokens + _tokens(one)
-            if more_inputs > self._max_inputs or more_tokens > self._max_tokens:
+            if more_inputs > most_inputs or more_tokens > most_tokens:
                 full = True
                 continue
             chosen.append(position)
             inputs, tokens = more_inputs, more_tokens
-        return chosen, full or inputs >= self._max_inputs
+        return chosen, full or inputs >= most_inputs
 
     def weight(self, job: UpstreamRequest) -> float:
         """Return the job's share of a service request, by inputs or by tokens, whichever is larger."""

@@ -236,9 +236,10 @@ class RateLimiter:
                 return  # its rate is unknown: per second, or per day
             if len(self._learned) == _MOST_BUCKETS:
                 return
-            bucket = TokenBucket(said.kind, said.limit, float(said.limit or 0), now)
-            bucket.window_s = period_s or _MINUTE_S
-            bucket.period = "" if period_s is None else _PERIODS.get(period_s, shown_s(period_s))
+            period = ""
+            if period_s is not None and said.limit is not None:
+                period = _PERIODS.get(period_s, shown_s(period_s))
+            bucket = TokenBucket(said.kind, said.limit, float(said.limit or 0), now, period_s or _MINUTE_S, period)
             self._learned[said.kind, period_s] = bucket
         bucket.learn(said, now)
 
