@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: Maximum distance of a normalized vector's length from 1; bfloat16 rounds to 2**-8 of each number.
 _NORM_TOLERANCE = 0.02
 _LEAST_SQUARE, _MOST_SQUARE = (1 - _NORM_TOLERANCE) ** 2, (1 + _NORM_TOLERANCE) ** 2
+_UNREAD = "something that is not a vector of numbers"
 #: Minimum cosine of two vectors of one text in one space: half precision and other kernels stay above 0.999; another
 #: model, tokenizer, prompt or pooling falls below.
 SAME_COSINE = 0.99
@@ -31,6 +32,8 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
     if vectors.ndim == 2 and len(vectors) == count and vectors.shape[1] != space.dimensions:
         raise BadVectorsError(wrong_width(vectors.shape[1], space.dimensions), route=route)
     if vectors.shape != (count, space.dimensions):
+        if len(vectors) == count and vectors.dtype == np.float32 and np.isnan(vectors).all():
+            refuse_rows({_UNREAD: np.ones(count, bool)}, route=route)  # the width of unreadable rows is not known
         raise BadVectorsError(
             f"answered with an array of shape {vectors.shape}, not {(count, space.dimensions)}", route=route
         )
@@ -43,6 +46,7 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
         return
     with np.errstate(all="ignore"):
         faults = {
+            _UNREAD: np.isnan(vectors).all(axis=1),
             "numbers that are not finite": ~np.isfinite(lengths),
             "vectors of zeros": lengths == 0,
             "vectors that are not of length 1": space.normalized & (np.abs(lengths - 1) > _NORM_TOLERANCE),

@@ -24,6 +24,7 @@ from embedway.dispatch.halving import (
     may_be_the_texts,
 )
 from embedway.dispatch.request import UpstreamResponse
+from embedway.dispatch.row_errors import RowErrors
 from embedway.dispatch.steps import Decision, Failed, History, RoutePlan
 from embedway.dispatch.waits import back_off_s, is_closed_by, is_loading, reason_of
 from embedway.errors import (
@@ -34,8 +35,6 @@ from embedway.errors import (
     NoRouteError,
     RateLimitedError,
     RefusedInputError,
-    UnavailableError,
-    of_row,
 )
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import BatchDetails, WaitDetails
@@ -97,14 +96,16 @@ class UpstreamClient:
             hooks=self._hooks,
             started_at=self._clock(),
         )
-        recovery = _Recovery(context, policy, self._sleep, Decisions(context, policy, self._chance))
+        decisions = Decisions(context, policy, self._chance)
+        row_errors = RowErrors(request, response, decisions.found)
+        recovery = _Recovery(context, policy, self._sleep, decisions, row_errors)
         rows = np.arange(len(request.texts), dtype=np.int64)
         try:
             await recovery.deliver(rows, RoutePlan(tuple(routes)), attempts=0)
         except* EmbedwayError as errors:
             error = _first_error(errors)
             raise error from error.__cause__
-        recovery.forget_rows_of_outages()
+        row_errors.forget_rows_of_outages()
         return response
 
 
@@ -116,6 +117,7 @@ class _Recovery:
     policy: RetryPolicy
     sleep: Callable[[float], Awaitable[object]]
     decisions: Decisions
+    errors: RowErrors
     #: Answers by route, and texts by route that had a valid vector when they were asked again.
     answers: Counter[str] = field(default_factory=Counter)
     healed: Counter[str] = field(default_factory=Counter)
@@ -127,7 +129,7 @@ class _Recovery:
         request = self.context.request
         if not plan.routes or attempts >= self.policy.max_attempts:
             skipped = tuple((route.name, self._untried) for route in plan.routes)
-            self._fail(rows, NoRouteError(request.space.model, failed=(*plan.failed, *skipped)))
+            self.errors.fail(rows, NoRouteError(request.space.model, failed=(*plan.failed, *skipped)))
             return
         route = plan.routes[0]
         parts = self.decisions.split(rows, route)
@@ -135,7 +137,7 @@ class _Recovery:
         if len(parts) > 1 and (note := route.learned.note(route.name)) and not any(route.name in one for one in notes):
             notes.append(note)
         if len(parts) > 1 and self.decisions.needs_one_answer(route):
-            self._fail(
+            self.errors.fail(
                 rows,
                 InputError(
                     f"{route.name} scores all texts of a request together, and these texts need {len(parts)} requests, "
@@ -191,7 +193,7 @@ class _Recovery:
         elif decision.step == "fail over":
             await self._fail_over(rows, plan, history.attempts, error)
         else:
-            self._fail(rows, error)
+            self.errors.fail(rows, error)
 
     async def _try(self, rows: Rows, plan: RoutePlan, history: History) -> Failed | None:
         """Send rows once to the current route. Accept the valid rows of an answer, and ask for the others again."""
@@ -249,7 +251,7 @@ class _Recovery:
             await self._fail_over(rest, plan, attempts, error)
             return
         for row in rest:
-            self._fail(row.reshape(1), error)
+            self.errors.fail(row.reshape(1), error)
 
     async def _back_off(self, seconds: float, error: EmbedwayError, route: ServiceRoute) -> None:
         """Wait before a retry. A rate limit applies to all requests: the route is closed, and its limiter waits.
@@ -283,13 +285,13 @@ class _Recovery:
                 await self.deliver(rows, RoutePlan((soonest,), others), attempts)
                 return
         if not plan.failed:
-            self._fail(rows, error, cause=error)
+            self.errors.fail(rows, error, cause=error)
             return
         reasons = NoRouteError(self.context.request.space.model, failed=failed)
         waits = [one.limiter.wait_s(0) for one in waiting]
         waits += [error.retry_after_s] if isinstance(error, DeadlineError) and error.retry_after_s is not None else []
         reasons.retry_after_s = min(waits, default=None)
-        self._fail(rows, reasons, cause=error)
+        self.errors.fail(rows, reasons, cause=error)
 
     async def _halve(self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError) -> None:
         """Halve refused or failing rows until the texts at fault are alone. A refusal does not count as an attempt."""
@@ -299,7 +301,7 @@ class _Recovery:
             await self._send_parts((rows[:middle], rows[middle:]), plan, history.attempts - 1)
             return
         if len(rows) == 1 or self.decisions.needs_one_answer(route):
-            self._fail(rows, error)
+            self.errors.fail(rows, error)
             return
         found, attempts = self.decisions.found_of(rows, route), history.attempts - 1
         if not is_refused:
@@ -339,33 +341,6 @@ class _Recovery:
                 failures.append((half, history, failed))
         for half, history, failed in failures:
             await self._send_part(half, plan, history, failed)
-
-    def _fail(self, rows: Rows, error: EmbedwayError, *, cause: EmbedwayError | None = None) -> None:
-        """Record the error of rows, or raise it. The error of a text has its row; `cause` is its reason."""
-        cause, errors = cause or error, dict.fromkeys(rows.tolist(), error)
-        is_each_invalid = isinstance(cause, BadVectorsError) and len(cause.rows) == len(rows)
-        if is_each_invalid or (len(rows) == 1 and is_about_its_texts(cause)):
-            errors = {row: of_row(error, row) for row in errors}
-        if not self.context.request.partial:
-            first = next(iter(errors.values()))
-            raise of_row(first, None) if self._is_outage(rows[0], first) else first
-        self.context.response.errors.update(errors)
-
-    def _is_outage(self, row: int, error: EmbedwayError) -> bool:
-        """Return whether the service may be the reason for a text's error: it answered none of its caller's texts."""
-        callers = self.context.request.callers
-        caller, texts = 0, len(self.context.request.texts)
-        if callers is not None:
-            caller, texts = int(callers[row]), int((callers == callers[row]).sum())
-        is_answered = any(found.answers for (_, own), found in self.decisions.found.items() if own == caller)
-        return texts > 1 and not is_answered and isinstance(error, (UnavailableError, NoRouteError))
-
-    def forget_rows_of_outages(self) -> None:
-        """Remove the rows from errors that the service may be the reason for."""
-        errors = self.context.response.errors
-        for row, error in errors.items():
-            if error.row is not None and self._is_outage(row, error):
-                errors[row] = of_row(error, None)
 
 
 def _first_error(errors: BaseException) -> EmbedwayError:
