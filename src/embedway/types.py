@@ -74,8 +74,22 @@ class EmbedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """One rate limit that a service reported; None where it did not. `window_s` is None if its period is unknown."""
+
+    kind: Literal["requests", "tokens"]
+    limit: int | None = None
+    remaining: int | None = None
+    reset_s: float | None = None
+    window_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RateState:
-    """Rate limits that a service reported with an answer; None where it did not."""
+    """Rate limits that a service reported with an answer; None where it did not.
+
+    The limits of the first six fields are per minute, unless their reset is later. `more` are limits of other periods.
+    """
 
     requests_limit: int | None = None
     requests_remaining: int | None = None
@@ -83,6 +97,7 @@ class RateState:
     tokens_limit: int | None = None
     tokens_remaining: int | None = None
     tokens_reset_s: float | None = None
+    more: tuple[RateLimit, ...] = ()
 
 
 #: State of a service that reports no limits.
@@ -319,7 +334,7 @@ class Receipt:
     averaged: tuple[Averaged, ...] = ()
     #: Searches that a reranking service bills; 0 if it bills tokens.
     billed_searches: int = 0
-    #: Part of the cost, in nano-dollars: for failed requests that a service may have processed, and for implausible usage.
+    #: Part of the cost, in nano-dollars: failed requests that a service may have processed, and implausible usage.
     unsure_nanousd: int = 0
     #: Cost that cache hits saved, in nano-dollars: our count at today's price.
     saved_nanousd: int = 0

@@ -18,7 +18,7 @@ def read_indexed(body: Any, *, count: int, route: str) -> Vectors:
     """Read the vectors of an answer in OpenAI's format, float32 (count, d), ordered by their `index`.
 
     A row without a vector of numbers is NaN. Raises ProtocolError for another format, BadVectorsError for wrong counts
-    and indexes, and if no row is a vector.
+    and indexes.
     """
     rows = body.get("data") if isinstance(body, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -31,41 +31,28 @@ def read_indexed(body: Any, *, count: int, route: str) -> Vectors:
         if type(index) is not int or not 0 <= index < count or index in placed:
             raise BadVectorsError(f"answered with the index {index!r} among {count} texts", route=route)
         placed[index] = row.get("embedding")
-    return _stack([placed[index] for index in range(count)], route=route)
+    return _stack([placed[index] for index in range(count)])
 
 
 def read_listed(values: Any, *, count: int, route: str) -> Vectors:
     """Read the vectors of an answer that is a plain list in the order of the texts, float32 (count, d).
 
     A row without a vector of numbers is NaN. Raises ProtocolError if it is not a list, BadVectorsError for a wrong
-    count, and if no row is a vector.
+    count.
     """
     if not isinstance(values, list):
         raise ProtocolError("the answer has no list of vectors", route=route, billed=True)
     if len(values) != count:
         raise BadVectorsError(f"answered with {len(values)} vectors for {count} texts", route=route)
-    return _stack(values, route=route)
+    return _stack(values)
 
 
-def _stack(values: list[Any], *, route: str) -> Vectors:
-    """Return the vectors as rows. A row that cannot be read, or of another length than most rows, is NaN.
-
-    Raises BadVectorsError if no row can be read.
-    """
+def _stack(values: list[Any]) -> Vectors:
+    """Return the vectors as rows. A row that cannot be read, or of another length than most rows, is NaN."""
     if not values:
         return np.zeros((0, 0), np.float32)
-    decoded: list[Vectors | None] = []
-    error: BadVectorsError | None = None
-    for row, value in enumerate(values):
-        try:
-            decoded.append(decode(value, row=row, route=route))
-        except BadVectorsError as unreadable:
-            decoded.append(None)
-            error = error or unreadable
-    widths = Counter(len(vector) for vector in decoded if vector is not None)
-    if not widths:
-        assert error is not None  # noqa: S101  no row was decoded
-        raise error
+    decoded = [decode(value) for value in values]
+    widths = Counter(len(vector) for vector in decoded if vector is not None) or {1: 0}
     # Of two lengths that are equally frequent, the longer one: a damaged row is short.
     width = max(widths, key=lambda length: (widths[length], length))
     vectors = np.full((len(values), width), np.nan, np.float32)
@@ -75,16 +62,17 @@ def _stack(values: list[Any], *, route: str) -> Vectors:
     return vectors
 
 
-def decode(value: Any, *, row: int, route: str) -> Vectors:
-    """Decode one read-only vector, float32 (d,), from a list of numbers or base64 of little-endian float32."""
+def decode(value: Any) -> Vectors | None:
+    """Decode one read-only vector, float32 (d,), from a list of numbers or base64 of little-endian float32.
+
+    Returns None if it is neither.
+    """
     if isinstance(value, str):
         try:
             raw = pybase64.b64decode(value, validate=True)
         except ValueError:
             raw = b""
-        if not raw or len(raw) % 4:
-            raise BadVectorsError("answered with base64 that is not float32 numbers", route=route, rows=[row])
-        return np.frombuffer(raw, "<f4")
+        return np.frombuffer(raw, "<f4") if raw and not len(raw) % 4 else None
     if isinstance(value, list) and value:
         try:
             with np.errstate(all="ignore"):  # infinite numbers are rejected below
@@ -94,7 +82,7 @@ def decode(value: Any, *, row: int, route: str) -> Vectors:
         # numpy converts `null` to NaN, which is rejected here.
         if array.ndim == 1 and np.isfinite(array).all():
             return array
-    raise BadVectorsError("answered with something that is not a vector of numbers", route=route, rows=[row])
+    return None
 
 
 def normalize(vectors: Vectors) -> Vectors:
