@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from embedway.dispatch.billing import book, mark_under_way
+from embedway.dispatch.probes import send_probe, with_own_errors
+from embedway.dispatch.proofs import order_note
 from embedway.errors import (
     BadVectorsError,
+    BudgetExceededError,
     DeadlineError,
     EmbedwayError,
+    LedgerError,
     RateLimitedError,
     RefusedInputError,
     UnavailableError,
@@ -21,18 +26,19 @@ from embedway.errors import (
 )
 from embedway.providers.answers import checked_answer
 from embedway.telemetry.operations import AttemptDetails, ValidationDetails, WaitDetails
-from embedway.third_party import must_pass, place_of
 from embedway.types import NO_RATES
 from embedway.vectors import to_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Sequence
 
     from embedway.dispatch.billing import Charge
     from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest, UpstreamResponse
     from embedway.providers.base import Answer
     from embedway.telemetry.hooks import Hooks
     from embedway.types import Vectors
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +75,8 @@ class Attempt:
 
     async def run(self) -> Vectors:
         """Wait for the route, send the texts, and return their vectors, checked and truncated to the space's size."""
-        request, response, route = self.context.request, self.context.response, self.route
-        tokens = int(request.lengths[self.rows].sum(dtype=np.int64))
+        response, route = self.context.response, self.route
+        tokens = int(self.context.request.lengths[self.rows].sum(dtype=np.int64))
         if route.circuit.opened_at is not None and route.circuit.state == "open":
             raise _circuit_error(route)
         async with contextlib.AsyncExitStack() as places:
@@ -80,14 +86,19 @@ class Attempt:
             answer = await self._exchange(tokens, places)
         if answer.rates != NO_RATES:
             route.limiter.learn(answer.rates, tokens)
+        self.add_usage(answer, tokens)
+        if route.name not in response.routes:
+            response.routes.append(route.name)
+        return answer.vectors
+
+    def add_usage(self, answer: Answer, tokens: int) -> None:
+        """Add the usage of an answer to the response; `tokens` is our count for an answer that reports none."""
+        response = self.context.response
         response.searches += answer.searches or 0
         if answer.tokens is not None:
             response.billed_tokens += answer.tokens
         elif answer.searches is None:
             response.unreported_tokens += tokens
-        if route.name not in response.routes:
-            response.routes.append(route.name)
-        return answer.vectors
 
     async def _wait(self, tokens: int, places: contextlib.AsyncExitStack) -> None:
         """Wait for the semaphore and the rate limiter of the route; `places` releases the slots."""
@@ -118,6 +129,7 @@ class Attempt:
         answer: Answer | None = None
         is_judged = may_be_billed = False
         try:
+            await self._verify_route()
             if request.accounts and not declared.free:
                 await mark_under_way(request, self.rows, charges)
             facts = request.model, route.name, self.number, len(self.rows), tokens
@@ -129,6 +141,7 @@ class Attempt:
             answer = await self._call_provider()
             outcome.billed_tokens = answer.tokens
             answer = self._check(answer)
+            await self._prove_order(answer)
             is_judged = True
             route.circuit.record_success()
             route.semaphore.widen()
@@ -148,11 +161,12 @@ class Attempt:
                 route.semaphore.narrow()
             if isinstance(error, UpstreamError) and error.rates not in {None, NO_RATES}:
                 route.limiter.learn(error.rates)
-            # A refusal and a rate limit are answers of a healthy service.
-            if isinstance(error, (RefusedInputError, RateLimitedError)):
+            # A refusal and a rate limit are answers of a healthy service; a budget stops only probes here.
+            if isinstance(error, (RefusedInputError, RateLimitedError, BudgetExceededError, LedgerError)):
                 route.circuit.record_success()
             else:
                 route.circuit.record_failure()
+                route.proof.record_failure()
             raise
         finally:
             if not is_judged:
@@ -172,38 +186,54 @@ class Attempt:
             request.check(answer.vectors, count=count, space=sent, route=route)
         return answer if sent is space else replace(answer, vectors=to_size(answer.vectors, space))
 
+    async def _verify_route(self) -> None:
+        """Verify the route if that is due. Nothing of the attempt is sent before."""
+        proof, texts = self.route.proof, len(self.rows)
+        if proof.is_settled:
+            return
+        await self._in_time(proof.verify(self.route, texts, functools.partial(send_probe, self)))
+        self.is_sent = False  # only probes were sent
+
+    async def _prove_order(self, answer: Answer) -> None:
+        """Prove the order of an answer without `index`, and note it."""
+        if not answer.by_position or len(self.rows) == 1:
+            return
+        route, send = self.route, functools.partial(send_probe, self)
+        await self._in_time(route.proof.prove_order(route, self._embed, self.context.request.prompt, send))
+        self.context.response.notes.append(order_note(route.name))
+
     async def _call_provider(self) -> Answer:
         """Call the provider within the time left. Raises only our own errors, without any third-party text."""
+        texts = [self.context.request.texts[row] for row in self.rows]
+        return await self._in_time(with_own_errors(self._embed(texts), route=self.route.name))
+
+    async def _embed(self, texts: Sequence[str]) -> Answer:
         request, route = self.context.request, self.route
         declared, wanted = route.provider.declared, request.space.dimensions
         prompt = "" if declared.input_type else request.prompt
         # A width is requested if the service supports it and does not return it by default.
         is_asked = declared.dimensions and wanted != (request.default_width or request.full_width)
+        answer = await route.provider.embed(
+            [prompt + text for text in texts],
+            input_type=request.input_type,
+            dimensions=wanted if is_asked else None,
+        )
+        return checked_answer(answer, route=route.name)
+
+    async def _in_time(self, work: Coroutine[Any, Any, V]) -> V:
+        """Await work of the route within the time left."""
         timeout_s = self._left_s()
         if timeout_s is not None and self.has_alternative:
             timeout_s /= 2  # leave time for the next route if this one hangs
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await route.provider.embed(
-                    [prompt + request.texts[row] for row in self.rows],
-                    input_type=request.input_type,
-                    dimensions=wanted if is_asked else None,
-                )
-                return checked_answer(answer, route=route.name)
+                return await work
         except DeadlineError:
             raise
         except TimeoutError as error:
             if not self.has_alternative:
                 raise self._too_late() from error
-            raise UnavailableError("no answer in time", route=route.name, billed=True) from error
-        except EmbedwayError:
-            raise
-        except BaseException as error:
-            if must_pass(error):
-                raise
-            place = place_of(error)
-        # Not raised above: a third-party error may repeat texts, and would be the context of this one.
-        raise UpstreamError(f"its provider failed ({place})", route=route.name, billed=True)
+            raise UnavailableError("no answer in time", route=self.route.name, billed=True) from error
 
     def _left_s(self) -> float | None:
         """Return the seconds until the deadline; None for a local provider, which has no deadline."""

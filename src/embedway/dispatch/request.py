@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.dispatch.circuit_breaker import CircuitBreaker
+from embedway.dispatch.proofs import RouteProof
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.providers.base import split_requests
@@ -46,13 +47,14 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRoute:
-    """Provider with its rate limiter, circuit breaker and semaphore, which persist between requests."""
+    """Provider with its rate limiter, circuit breaker, semaphore and proofs, which persist between requests."""
 
     name: str
     provider: Provider
     limiter: RateLimiter = field(default_factory=RateLimiter)
     circuit: CircuitBreaker = field(default_factory=CircuitBreaker)
     semaphore: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
+    proof: RouteProof = field(default_factory=RouteProof)
 
     def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
         """Split rows, in order, into parts within the service's limits on inputs and tokens per request."""

@@ -14,7 +14,7 @@ from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
 from embedway.providers.http import HttpModel, make_http, make_http_with_key
 from embedway.providers.options import known, one_of, whole, whole_or_none, yes
-from embedway.providers.vectors import count_of, normalize, read_indexed
+from embedway.providers.vectors import count_of, normalize, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,10 +74,12 @@ class EmbeddingsApi(HttpModel):
         if dimensions is not None:
             body[dialect.dimensions] = dimensions
         reply = await self._http.post(self._path, body)
-        vectors = await reply.read(read_indexed, reply.body, count=len(texts), route=self._endpoint.route)
+        route = self._endpoint.route
+        vectors, by_position = await reply.read(read_rows, reply.body, count=len(texts), route=route)
         if dialect.normalize == "all" or (dialect.normalize == "narrow" and dimensions is not None):
             vectors = normalize(vectors)
-        return Answer(vectors, tokens=count_of(reply.body, "usage", "total_tokens"), rates=reply.rates)
+        tokens = count_of(reply.body, "usage", "total_tokens")
+        return Answer(vectors, tokens=tokens, rates=reply.rates, by_position=by_position)
 
 
 def openai(endpoint: Endpoint) -> EmbeddingsApi:

@@ -1,0 +1,84 @@
+"""Probes: small fixed requests that show whether the answers of a route can be used.
+
+A probe is a request of its own: it waits for the rate limit, counts as an attempt, and is reserved and booked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from embedway.dispatch.billing import Charge, book
+from embedway.errors import BadVectorsError, EmbedwayError, UpstreamError
+from embedway.providers.answers import checked_answer
+from embedway.telemetry.operations import AttemptDetails
+from embedway.third_party import must_pass, place_of
+from embedway.types import NO_RATES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from embedway.dispatch.attempt import Attempt
+    from embedway.dispatch.request import ServiceRoute
+    from embedway.providers.base import Answer
+
+V = TypeVar("V")
+
+#: Sends a probe to a route and returns the answer.
+SendProbe: TypeAlias = "Callable[[ServiceRoute, Probe], Awaitable[Answer]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A request of fixed texts: their number, our count of their tokens, and the call of the provider."""
+
+    texts: int
+    tokens: int
+    call: Callable[[], Awaitable[Answer]]
+
+
+async def send_probe(attempt: Attempt, route: ServiceRoute, probe: Probe) -> Answer:
+    """Send a probe for an attempt, and book it for the caller of the attempt's first text.
+
+    Raises BudgetExceededError and LedgerError before anything is sent, and the errors of the provider.
+    """
+    context, request = attempt.context, attempt.context.request
+    await route.limiter.acquire(probe.tokens, request.urgency)
+    charges: list[Charge] = []
+    answer: Answer | None = None
+    may_be_billed = True
+    if request.accounts and not route.provider.declared.free:
+        caller = 0 if request.callers is None else int(request.callers[attempt.rows[0]])
+        account, searches = request.accounts[caller], int(request.by_search)
+        charges = [Charge(account, await account.mark_sent(probe.tokens, searches), probe.tokens, searches)]
+    facts = request.model, route.name, attempt.number, probe.texts, probe.tokens
+    try:
+        with context.hooks.operation(AttemptDetails, *facts) as outcome:
+            attempt.is_sent = True
+            context.response.attempts += 1
+            answer = checked_answer(await with_own_errors(probe.call(), route=route.name), route=route.name)
+            outcome.billed_tokens = answer.tokens
+    except EmbedwayError as error:
+        may_be_billed = isinstance(error, (BadVectorsError, UpstreamError)) and error.billed
+        raise
+    finally:
+        if charges:
+            await book(charges, answer, billed=may_be_billed)
+    if answer.rates != NO_RATES:
+        route.limiter.learn(answer.rates, probe.tokens)
+    attempt.add_usage(answer, probe.tokens)
+    return answer
+
+
+async def with_own_errors(work: Awaitable[V], *, route: str) -> V:
+    """Await a provider's call. Raises only our own errors and TimeoutError, without any third-party text."""
+    try:
+        return await work
+    except (EmbedwayError, TimeoutError):
+        raise
+    except BaseException as error:
+        if must_pass(error):
+            raise
+        place = place_of(error)
+    # Not raised above: a third-party error may repeat texts, and would be the context of this one.
+    raise UpstreamError(f"its provider failed ({place})", route=route, billed=True)
