@@ -102,7 +102,9 @@ def test_a_server_of_another_space_is_never_used(config, spoil):
     local = ours(config)
     np.testing.assert_array_equal(first.vectors, local.vectors)
     assert first.receipt.routes == again.receipt.routes == ("local:all-MiniLM-L6-v2",)
-    assert first.receipt.cost_nanousd == 0
+    # The probe is booked like any request; a server's price is unknown.
+    assert (first.receipt.billed_tokens, first.receipt.attempts, first.receipt.cost_nanousd) == (7, 2, None)
+    assert (again.receipt.billed_tokens, again.receipt.attempts, again.receipt.cost_nanousd) == (0, 1, 0)
     assert all(len(body["input"]) == 1 for body in server.bodies)  # no user text was sent there
 
 
@@ -222,6 +224,6 @@ def test_a_servers_price_is_the_settings_and_unknown_without_one(config):
     with pytest.raises(BudgetExceededError, match=r"has no known price.*set a price for the model"):
         asyncio.run(under_a_budget())
     priced = asyncio.run(under_a_budget(cost_per_million_tokens="2"))
-    assert (priced.billed_tokens, priced.cost_nanousd) == (7, 14_000)
+    assert (priced.billed_tokens, priced.cost_nanousd, priced.attempts) == (14, 28_000, 2)  # the probe included
     own = asyncio.run(under_a_budget(cost_per_million_tokens=0))
     assert (own.cost_nanousd, own.ledger_entries) == (0, ())

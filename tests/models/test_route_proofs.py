@@ -218,6 +218,19 @@ def test_a_refused_text_and_a_rate_limit_need_no_new_probe():
     assert first.probes == 1
 
 
+def test_a_refused_probe_refuses_no_text_of_the_caller():
+    async def main():
+        first, second = Own(), Own()
+        first.misdeeds = ["400"] * 9
+        async with embedder_for(first, second) as embedder:
+            return await embedder.embed(TEXTS, model=MODEL, partial=True), first
+
+    result, first = asyncio.run(main())
+    assert result.errors == {}
+    assert_right(result)
+    assert (first.probes, first.own) == (1, [])
+
+
 def test_after_its_circuit_opened_a_route_is_verified_again():
     async def main():
         first, second = Own(), Own()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from embedway.dispatch.billing import Charge, book
-from embedway.errors import BadVectorsError, EmbedwayError, UpstreamError
+from embedway.errors import BadVectorsError, EmbedwayError, ProtocolError, RefusedInputError, UpstreamError
 from embedway.providers.answers import checked_answer
 from embedway.telemetry.operations import AttemptDetails
 from embedway.third_party import must_pass, place_of
@@ -40,7 +40,8 @@ class Probe:
 async def send_probe(attempt: Attempt, route: ServiceRoute, probe: Probe) -> Answer:
     """Send a probe for an attempt, and book it for the caller of the attempt's first text.
 
-    Raises BudgetExceededError and LedgerError before anything is sent, and the errors of the provider.
+    Raises BudgetExceededError and LedgerError before anything is sent, and the errors of the provider. A refusal
+    becomes a ProtocolError, because no text of the caller is refused.
     """
     context, request = attempt.context, attempt.context.request
     await route.limiter.acquire(probe.tokens, request.urgency)
@@ -54,10 +55,15 @@ async def send_probe(attempt: Attempt, route: ServiceRoute, probe: Probe) -> Ans
     facts = request.model, route.name, attempt.number, probe.texts, probe.tokens
     try:
         with context.hooks.operation(AttemptDetails, *facts) as outcome:
-            attempt.is_sent = True
+            attempt.is_sent, attempt.started_at = True, context.clock()
             context.response.attempts += 1
-            answer = checked_answer(await with_own_errors(probe.call(), route=route.name), route=route.name)
+            answer = await with_own_errors(_answer(route, probe), route=route.name)
             outcome.billed_tokens = answer.tokens
+    except RefusedInputError as error:
+        may_be_billed = error.billed
+        refusal = ProtocolError("the service refused a probe of fixed texts", route=route.name, status=error.status)
+        refusal.billed, refusal.rates = error.billed, error.rates
+        raise refusal from error
     except EmbedwayError as error:
         may_be_billed = isinstance(error, (BadVectorsError, UpstreamError)) and error.billed
         raise
@@ -68,6 +74,10 @@ async def send_probe(attempt: Attempt, route: ServiceRoute, probe: Probe) -> Ans
         route.limiter.learn(answer.rates, probe.tokens)
     attempt.add_usage(answer, probe.tokens)
     return answer
+
+
+async def _answer(route: ServiceRoute, probe: Probe) -> Answer:
+    return checked_answer(await probe.call(), route=route.name)
 
 
 async def with_own_errors(work: Awaitable[V], *, route: str) -> V:

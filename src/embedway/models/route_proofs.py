@@ -200,7 +200,7 @@ class SharedReference:
         self.results, self.source, self.is_final = answered, route.name, True
         if differs:
             _log.warning(
-                "%s answered in another space than %s, which the catalog lists for the model: vectors from it are wrong",
+                "%s answered in another space than %s, which the catalog lists for the model: its vectors are wrong",
                 before,
                 route.name,
             )
