@@ -233,7 +233,7 @@ def test_a_probe_that_never_ends_leaves_time_for_the_next_route():
         await asyncio.sleep(60)
 
     well = Fake()
-    upstream = FakeUpstream(Fake(), well, deadline_s=0.2)
+    upstream = FakeUpstream(Fake(), well, deadline_s=2.0)
 
     async def main():
         first, second = upstream.routes()
