@@ -179,7 +179,7 @@ def test_an_answer_without_index_is_proved_once_and_noted():
     (first, second), _ = send_twice(service)
     assert_right(first, texts_of(5))
     assert_right(second, texts_of(5))
-    assert [len(texts) for texts in service.calls] == [5, 5, 16, 1, 1]
+    assert [len(texts) for texts in service.calls] == [5, 5, 1, 1, 16]
     assert first.attempts + second.attempts == 5
     assert first.billed_tokens + second.billed_tokens == sum(len(t.split()) for call in service.calls for t in call)
     assert first.notes == second.notes
@@ -207,6 +207,26 @@ def test_an_order_that_is_not_proved_fails_over_and_sends_nothing_more():
     assert len(wrong.calls) == before
 
 
+def test_a_gateway_that_puts_rows_of_its_cache_first_is_not_believed():
+    """LiteLLM's partial cache hits came in another order (#2990, #20456)."""
+
+    class Cached(Unindexed):
+        def __init__(self):
+            super().__init__()
+            self.cache = set()
+
+        async def embed(self, texts, *, input_type, dimensions):
+            hits = [row for row, text in enumerate(texts) if text in self.cache]
+            order = [*hits, *(row for row in range(len(texts)) if row not in hits)]
+            answer = await super().embed(texts, input_type=input_type, dimensions=dimensions)
+            self.cache.update(texts)
+            return dataclasses.replace(answer, vectors=answer.vectors[order])
+
+    (first, second), _ = send_twice(Cached())
+    assert isinstance(first, BadVectorsError)
+    assert isinstance(second, BadVectorsError)
+
+
 def test_a_probe_that_fails_is_an_ordinary_failure():
     service = Unindexed(faults=on_calls(None, None, unavailable()))
     (first, second), _ = send_twice(service)
@@ -225,7 +245,7 @@ def test_the_order_is_proved_again_after_a_failure():
             await upstream.client.send(request, routes)
 
     asyncio.run(main())
-    assert [len(texts) for texts in service.calls] == [5, 16, 1, 1, 5, 5, 16, 1, 1, 5]
+    assert [len(texts) for texts in service.calls] == [5, 1, 1, 16, 5, 5, 1, 1, 16, 5]
 
 
 def test_a_probe_that_never_ends_leaves_time_for_the_next_route():

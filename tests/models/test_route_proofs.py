@@ -359,6 +359,27 @@ def test_nothing_is_sent_if_a_hard_budget_allows_the_texts_but_not_the_probe(tmp
     assert first.bodies == second.bodies == []
 
 
+def test_a_caller_whose_budget_allows_no_probe_fails_alone(tmp_path):
+    """Three callers share a request. The first one's budget does not allow the probe, so another one pays for it."""
+
+    async def main():
+        first, second = Own(), Own()
+        budgets = {
+            "budgets.poor": {"usd": "0.05", "hard": True, "api_key": "poor"},
+            "budgets.rich": {"usd": "9", "hard": True, "api_key": "rich"},
+        }
+        async with embedder_for(first, second, tmp_path=tmp_path, **budgets) as embedder:
+            await embedder.models.describe(MODEL)
+            calls = [embedder.embed(TEXTS, model=MODEL, api_key_name=name) for name in ("poor", "rich", "rich")]
+            return await asyncio.gather(*calls, return_exceptions=True), first
+
+    (poor, *rich), first = asyncio.run(main())
+    assert isinstance(poor, BudgetExceededError)
+    for result in rich:
+        assert_right(result)
+    assert sum(result.receipt.billed_tokens for result in rich) == first.billed_tokens()
+
+
 def test_a_probe_that_may_be_billed_is_booked_as_unsure_and_the_texts_are_not(tmp_path):
     async def main():
         first, second = Own(), Own()

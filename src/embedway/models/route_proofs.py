@@ -161,8 +161,8 @@ class ScoreCanary:
 class SharedReference:
     """Canary results in a model's space, shared by its routes.
 
-    They are kept as long as the process, so that all its vectors are of one space, whatever routes do later. Only the
-    first answer of a listed route replaces those of a route that is not listed.
+    They are kept as long as the model is open, so that all its vectors are of one space, whatever routes do later. Only
+    the first answer of a listed route replaces those of a route that is not listed.
     """
 
     canary: Canary
