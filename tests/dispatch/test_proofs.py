@@ -144,6 +144,31 @@ def test_a_comparison_that_fails_is_no_result():
     assert asyncio.run(main()) == [0.0, 0.0]
 
 
+def test_a_cancelled_caller_leaves_the_comparison_to_the_next():
+    async def main():
+        one, waits = Compared(), asyncio.Event()
+        compare = one.compare
+
+        async def slow(route, send):
+            if not one.times:
+                one.times.append("cancelled")
+                await waits.wait()
+            return await compare(route, send)
+
+        one.proof = RouteProof(slow, clock=one.time)
+        first = asyncio.create_task(one.verify())
+        await asyncio.sleep(0)
+        second = asyncio.create_task(one.verify())
+        await asyncio.sleep(0)
+        first.cancel()
+        await second
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        return one.times
+
+    assert asyncio.run(main()) == ["cancelled", 0.0]
+
+
 def by_position(answer):
     return dataclasses.replace(answer, by_position=True)
 

@@ -396,6 +396,30 @@ def test_a_probe_that_may_be_billed_is_booked_as_unsure_and_the_texts_are_not(tm
     assert receipt.cost_nanousd == second.billed_tokens() * 1_000_000 + receipt.unsure_nanousd
 
 
+def test_a_caller_that_is_cancelled_during_a_probe_pays_for_it_and_the_next_is_served(tmp_path):
+    async def main():
+        first, second = Own(), Own()
+        first.misdeeds = ["stall"]
+        async with embedder_for(first, second, tmp_path=tmp_path) as embedder:
+            task = asyncio.create_task(embedder.embed(TEXTS, model=MODEL))
+            await first.arrived.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            result = await embedder.embed(TEXTS, model=MODEL)
+        ledger = SqliteLedger(tmp_path / "ledger.sqlite")
+        try:
+            return result, await ledger.entries()
+        finally:
+            await ledger.aclose()
+
+    result, entries = asyncio.run(main())
+    assert_right(result)
+    assert result.receipt.unsure_nanousd == 0
+    assert sorted(entry.unsure > 0 for entry in entries) == [False, True]
+    assert sum(entry.reserved + entry.sent for entry in entries) == 0
+
+
 def test_a_refused_probe_costs_nothing(tmp_path):
     async def main():
         first, second = Own(), Own()
