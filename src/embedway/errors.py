@@ -274,6 +274,8 @@ class BadVectorsError(EmbedwayError):
 
     #: Whether the answer may be billed; false if no text was sent.
     billed = True
+    #: Whether it is the answer to a probe, so that no text of a caller is at fault.
+    of_probe = False
 
     def __init__(self, message: str, *, route: str, rows: Sequence[int] = ()) -> None:
         self.route = route
@@ -308,6 +310,8 @@ class UpstreamError(EmbedwayError):
     transient = False
     #: Rate limits in the service's error response, a `RateState`; None if there are none.
     rates: Any = None
+    #: Whether a probe failed, so that no text of a caller is at fault.
+    of_probe = False
     #: Limits that the service named when it refused a request, a `ServiceLimits`; None if it named none.
     limits: Any = None
     #: Other models that are set up here, if no route of this one can help.

@@ -1,5 +1,6 @@
 """`run`, `search` and `embed` with the real default model."""
 
+import http.server
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway.cli.embed import BATCH_LINES
+from embedway.providers.fake import vector_of
 from tiny_models import tiny_reranker
 
 pytestmark = pytest.mark.usefixtures("with_model")
@@ -351,3 +353,61 @@ class TestEmbed:
             errors = process.stderr.read()
             assert b"Traceback" not in errors
             assert b"Fatal" not in errors
+
+
+class TestNotes:
+    """Notes of receipts: on standard error, once each, and in JSON documents."""
+
+    NOTE = "routes.r answers without index; its vectors belong to the texts by position, after a probe of its order"
+
+    @pytest.fixture
+    def unindexed(self, own_settings, place):
+        """Return a command whose settings name a model on a server that leaves out the index."""
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                answer = {"data": [{"embedding": vector_of(text, 16).tolist()} for text in body["input"]]}
+                data = json.dumps(answer).encode()
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            (place / "embedway.toml").write_text(
+                '[models.m]\nname = "acme/m"\ndimensions = 16\nmax_tokens = 50\n'
+                '[routes.r]\nmodel = "acme/m"\nprovider = "openai-compatible"\n'
+                f'base_url = "http://127.0.0.1:{server.server_port}/v1"\noptions.max_inputs = "1000"\n'
+            )
+            try:
+                yield own_settings
+            finally:
+                server.shutdown()
+                thread.join()
+
+    def test_embed(self, unindexed):
+        done = unindexed("embed", *TEXTS, "--model", "acme/m")
+        assert done.stderr.count(self.NOTE) == 1, done.stderr
+        lines = "\n".join(f"line {n}" for n in range(BATCH_LINES + 10))
+        done = unindexed("embed", "-", "--model", "acme/m", stdin=lines)
+        assert (done.code, done.stderr.count(self.NOTE)) == (0, 1)
+        done = unindexed("embed", "not in", "the cache", "--model", "acme/m", "--json")
+        assert done.json["receipt"]["notes"] == [self.NOTE]
+        assert self.NOTE not in unindexed("--quiet", "embed", "still not", "in it", "--model", "acme/m").stderr
+
+    def test_run_and_search(self, unindexed, notes):
+        done = unindexed("run", notes.name, "--to", "out.jsonl", "--model", "acme/m")
+        assert done.stderr.count(self.NOTE) == 1, done.stderr
+        notes.write_text(notes.read_text().replace("To run", "When running"))
+        notes.write_text(notes.read_text().replace("Glaciers", "The glaciers"))
+        done = unindexed("run", notes.name, "--to", "other.jsonl", "--model", "acme/m", "--json")
+        assert done.json["notes"] == [self.NOTE]
+        found = unindexed("search", "out.jsonl", QUERY, "--json")
+        assert found.json["receipt"]["notes"] == []  # one text has one position

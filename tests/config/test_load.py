@@ -66,6 +66,7 @@ EVERY_KEY = {
     "upstream.deadline_s": 30.5,
     "upstream.timeout_s": 12.5,
     "upstream.concurrency": 2,
+    "upstream.verify_every_s": 90.0,
     "selection.preset": "cheap",
     "selection.accuracy_weight": 0.5,
     "selection.speed_weight": 0.125,

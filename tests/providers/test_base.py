@@ -7,9 +7,10 @@ from collections import Counter
 
 import pytest
 
-from api_misdeeds import ENCODINGS, INDEX, LIST, NUMBERS, ORDERS
+from api_misdeeds import ENCODINGS, INDEX, LIST, NO_INDEX, NUMBERS, ORDERS
 from api_servers import KEY
 from embedway.catalog.services import default_services
+from embedway.dispatch.proofs import ORDER_TEXTS
 from embedway.errors import (
     AuthenticationError,
     BadVectorsError,
@@ -217,6 +218,70 @@ def test_a_bad_answer_is_asked_for_again_once(name, server, misdeed, log):
 @pytest.mark.parametrize("misdeed", INDEX)
 def test_an_index_that_cannot_be_right_is_a_bad_answer(name, server, misdeed, log):
     assert_put_right_once_and_an_error_twice(name, server, misdeed, log)
+
+
+@pytest.mark.parametrize("name", INDEXED)
+@pytest.mark.parametrize("kind", NO_INDEX)
+def test_rows_without_an_index_are_read_by_position_after_one_probe(name, server, kind, log):
+    server.misdeeds = [kind] * 20
+
+    async def main():
+        async with embedder_for(name, server) as embedder:
+            alone = await embedder.embed(TEXTS[:1], model=MODEL)
+            assert len(server.log) == 1  # one text has one position
+            assert alone.receipt.notes == ()
+            both = await asyncio.gather(*(embedder.embed(TEXTS, model=MODEL) for _ in range(4)))
+            sent = len(server.log)
+            again = await embedder.embed(TEXTS, model=MODEL)
+        assert len(server.log) == sent + 1
+        return alone, [*both, again], sent
+
+    alone, results, sent = asyncio.run(main())
+    assert_right(alone.vectors, TEXTS[:1], server)
+    for result in results:
+        assert_right(result.vectors, TEXTS, server)
+        assert len(result.receipt.notes) == 1
+        assert "routes.r answers without index" in result.receipt.notes[0]
+    probes = [served for served in server.log if set(served.texts) <= set(ORDER_TEXTS)]
+    assert [len(probe.texts) for probe in probes] == [1, 1, 16]
+    assert sent <= 1 + 4 + len(probes)
+    assert sum("answers without index" in record.message for record in log.records) == 1
+
+
+@pytest.mark.parametrize("name", INDEXED)
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_missing_index_beside_one_out_of_place_is_a_bad_answer(name, server, order, log):
+    def misdeed(answer):
+        rows = ORDERS[order](server.rows(answer))
+        return server.with_rows(answer, [{**rows[0], "index": None}, *rows[1:]])
+
+    assert_put_right_once_and_an_error_twice(name, server, misdeed, log)
+
+
+@pytest.mark.parametrize("name", INDEXED)
+@pytest.mark.parametrize("order", ORDERS)
+def test_another_order_without_an_index_is_never_believed(name, server, order, log):
+    def misdeed(answer):
+        rows = NO_INDEX["no indexes"](ORDERS[order](server.rows(answer)))
+        return server.with_rows(answer, rows)
+
+    server.misdeeds = [misdeed] * 50
+
+    async def main():
+        async with embedder_for(name, server) as embedder:
+            with pytest.raises(
+                BadVectorsError, match=r'routes\.r: .*order .* not be proved.*max_inputs = "1"'
+            ) as caught:
+                await embedder.embed(TEXTS, model=MODEL)
+            sent = len(server.log)
+            with pytest.raises(BadVectorsError):  # nothing more is sent and paid for
+                await embedder.embed(TEXTS, model=MODEL)
+            assert len(server.log) == sent == 4
+            one = await embedder.embed(TEXTS[:1], model=MODEL)
+        assert_right(one.vectors, TEXTS[:1], server)
+        assert_tells_no_secret(all_said(caught.value) + log.text)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("shape", [[], "text", 3, {}, {"data": 3, "embeddings": 3}, [{"index": 0}]], ids=repr)

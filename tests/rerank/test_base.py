@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api_misdeeds import INDEX, LIST, ORDERS
+from api_misdeeds import INDEX, LIST, NO_INDEX, ORDERS, without_index
 from api_servers import (
     KEY,
     CohereRerankServer,
@@ -182,8 +182,29 @@ def first_score(value):
     return spoil
 
 
+@pytest.mark.parametrize("order", [None, *ORDERS])
+def test_a_service_that_leaves_out_an_index_of_0_is_understood(name, server, order):
+    def misdeed(answer):
+        rows = server.rows(answer) if order is None else ORDERS[order](server.rows(answer))
+        return server.with_rows(answer, NO_INDEX["no index of 0"](rows))
+
+    server.misdeeds = [misdeed]
+    assert_right(rerank(name, server))
+    assert len(server.log) == 1
+
+
+def test_another_missing_index_is_never_guessed(name, server):
+    def misdeed(answer):
+        rows = [without_index(row) if row["index"] == 1 else row for row in server.rows(answer)]
+        return server.with_rows(answer, rows)
+
+    server.misdeeds = [misdeed] * 2
+    with pytest.raises(BadVectorsError, match="index"):
+        rerank(name, server)
+
+
 BAD_ANSWERS = {
-    **{kind: kind for kind in (*LIST, *INDEX)},
+    **{kind: kind for kind in (*LIST, *INDEX, "null indexes", "no indexes")},
     **{f"score {kind}": first_score(value) for kind, value in SCORES.items()},
 }
 

@@ -1,7 +1,7 @@
 """Faults of upstreams: tables of faults, by name, that every loopback server supports.
 
-`WIRE` applies to the bytes of any API. `LIST`, `INDEX` and `NUMBERS` apply to a good answer: to its list of rows, to
-the rows' indexes (if the API has them), and to the numbers of a row.
+`WIRE` applies to the bytes of any API. `LIST`, `INDEX`, `NO_INDEX` and `NUMBERS` apply to a good answer: to its list of
+rows, to the rows' indexes (if the API has them), and to the numbers of a row.
 """
 
 import asyncio
@@ -179,13 +179,24 @@ INDEX = {
     "far off": of_first(10**6),
     "negative": of_first(-1),
     "a repeated index": lambda rows: [*rows[:-1], {**rows[-1], "index": -1 if len(rows) == 1 else rows[0]["index"]}],
-    "a null index": of_first(None),
-    "null indexes": lambda rows: [{**row, "index": None} for row in rows],
-    "no indexes": lambda rows: [{key: value for key, value in row.items() if key != "index"} for row in rows],
     "true for an index": of_first(True),
     "an index as text": of_first("0"),
     "an index with a point": of_first(0.0),
     "indexes from 1": lambda rows: [{**row, "index": row["index"] + 1} for row in rows],
+}
+
+
+def without_index(row):
+    return {key: value for key, value in row.items() if key != "index"}
+
+
+#: Missing indexes; the others are those of the positions.
+NO_INDEX = {
+    "a null index": lambda rows: [{**rows[0], "index": None}, *rows[1:]],
+    "no index of 0": lambda rows: [row if row["index"] else without_index(row) for row in rows],
+    "no last index": lambda rows: [*rows[:-1], without_index(rows[-1])],
+    "null indexes": lambda rows: [{**row, "index": None} for row in rows],
+    "no indexes": lambda rows: [without_index(row) for row in rows],
 }
 
 #: Functions from a good vector, and the writer of the requested encoding, to the answered value.
@@ -219,7 +230,7 @@ ENCODINGS = {
 def spoil(server, body, answer, misdeed):
     """Apply a fault of the tables to a good answer. A fault of numbers changes every row, with `first: ` one row."""
     rows = server.rows(answer)
-    change = {**LIST, **ORDERS, **INDEX}.get(misdeed)
+    change = {**LIST, **ORDERS, **INDEX, **NO_INDEX}.get(misdeed)
     if change is not None:
         return server.with_rows(answer, change(rows))
     if misdeed == "no field":

@@ -65,8 +65,10 @@ class RunSummary:  # a field for each fact of the summary's JSON
     lossy: int = 0
     #: Symbolic links in folders that were not followed.
     links_skipped: int = 0
+    #: Notes of all receipts; see `Receipt.notes`.
+    notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, str | int | float | None]:
+    def to_json(self) -> dict[str, str | int | float | tuple[str, ...] | None]:
         """Return all fields, for `--json`."""
         return asdict(self)
 
@@ -84,6 +86,7 @@ class Tally:
     cost_nanousd: int | None = 0
     lossy: int = 0
     runtime: str = ""
+    notes: tuple[str, ...] = ()
     began: float | None = None
     ended: float = 0.0
 
@@ -104,6 +107,7 @@ class Tally:
         cost = result.receipt.cost_nanousd
         self.cost_nanousd = None if cost is None or self.cost_nanousd is None else self.cost_nanousd + cost
         self.runtime = result.receipt.runtime
+        self.notes = tuple(dict.fromkeys((*self.notes, *result.receipt.notes)))
         self.ended = now
 
     @property

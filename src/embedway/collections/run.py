@@ -330,6 +330,7 @@ class _Job:
             billed_tokens=tally.billed_tokens,
             cost_nanousd=tally.cost_nanousd,
             links_skipped=len(self._links),
+            notes=tally.notes,
         )
 
 

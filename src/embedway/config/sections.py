@@ -218,6 +218,8 @@ class UpstreamSettings(Section):
     timeout_s: Seconds = 60.0
     #: Maximum concurrent requests per route.
     concurrency: Positive = 8
+    #: Time after which a route of a model with several routes is compared with the model's space again, in seconds.
+    verify_every_s: Seconds = 300.0
 
 
 class SelectionSettings(Section):

@@ -6,17 +6,21 @@ import asyncio
 import contextlib
 import functools
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from embedway.dispatch.billing import book, mark_under_way
+from embedway.dispatch.probes import send_probe, with_own_errors
+from embedway.dispatch.proofs import order_note
 from embedway.dispatch.usage import record, usage_of
 from embedway.dispatch.waits import is_loading
 from embedway.errors import (
     BadVectorsError,
+    BudgetExceededError,
     DeadlineError,
     EmbedwayError,
+    LedgerError,
     RateLimitedError,
     RefusedInputError,
     UnavailableError,
@@ -25,12 +29,11 @@ from embedway.errors import (
 from embedway.providers.answers import checked_answer, checked_rates
 from embedway.providers.delivery import record_attempt
 from embedway.telemetry.operations import AttemptDetails, ValidationDetails, WaitDetails
-from embedway.third_party import must_pass, place_of
 from embedway.types import NO_RATES
 from embedway.vectors import to_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Sequence
 
     from embedway.dispatch.billing import Charge
     from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest, UpstreamResponse
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from embedway.providers.base import Answer
     from embedway.telemetry.hooks import Hooks
     from embedway.types import Vectors
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +144,11 @@ class Attempt:
         declared = route.provider.declared
         charges: list[Charge] = []
         usage: Usage | None = None
-        delivery, is_judged, may_be_billed = record_attempt(), False, False
+        is_judged = may_be_billed = False
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
+            await self._verify_route()
+            delivery = record_attempt()  # the connections of probes do not count
             if request.accounts and not declared.free:
                 await mark_under_way(request, self.rows, charges)
             facts = request.model, route.name, self.number, len(self.rows), tokens
@@ -156,6 +163,7 @@ class Attempt:
             record(usage, route, context.response, charges)
             outcome.billed_tokens = None if usage.tokens.source == "estimated" else usage.tokens.booked
             answer = self._check(answer)
+            await self._prove_order(answer)
             is_judged = True
             route.circuit.record_success()
             route.note_outcome()
@@ -188,8 +196,11 @@ class Attempt:
             route.limiter.learn(rates)
         if not is_loading(error):
             route.note_outcome(error)
-        # A refusal and a rate limit are answers of a healthy service.
-        if isinstance(error, (RefusedInputError, RateLimitedError)):
+        is_healthy = isinstance(error, (RefusedInputError, RateLimitedError, BudgetExceededError, LedgerError))
+        if not is_healthy:
+            route.proof.record_failure()
+        # A refusal and a rate limit are answers of a healthy service; a budget stops only probes here.
+        if is_healthy:
             route.circuit.record_success()
         elif is_loading(error):
             route.circuit.release_probe()
@@ -234,38 +245,54 @@ class Attempt:
             answer = replace(answer, vectors=vectors)
         return answer if sent is space else replace(answer, vectors=to_size(answer.vectors, space))
 
+    async def _verify_route(self) -> None:
+        """Verify the route if that is due. Nothing of the attempt is sent before."""
+        proof, texts = self.route.proof, len(self.rows)
+        if proof.is_settled:
+            return
+        await self._in_time(proof.verify(self.route, texts, functools.partial(send_probe, self)))
+        self.is_sent = False  # only probes were sent
+
+    async def _prove_order(self, answer: Answer) -> None:
+        """Prove the order of an answer without `index`, and note it."""
+        if not answer.by_position or len(self.rows) == 1:
+            return
+        route, send = self.route, functools.partial(send_probe, self)
+        await self._in_time(route.proof.prove_order(route, self._embed, self.context.request.prompt, send))
+        self.context.response.notes.append(order_note(route.name))
+
     async def _call_provider(self) -> Answer:
         """Call the provider within the time left. Raises only our own errors, without any third-party text."""
+        texts = [self.context.request.texts[row] for row in self.rows]
+        return await self._in_time(with_own_errors(self._embed(texts), route=self.route.name))
+
+    async def _embed(self, texts: Sequence[str]) -> Answer:
         request, route = self.context.request, self.route
         declared, wanted = route.provider.declared, request.space.dimensions
         prompt = "" if declared.input_type else request.prompt
         # A width is requested if the service supports it and does not return it by default.
         is_asked = declared.dimensions and wanted != (request.default_width or request.full_width)
+        answer = await route.provider.embed(
+            [prompt + text for text in texts],
+            input_type=request.input_type,
+            dimensions=wanted if is_asked else None,
+        )
+        return checked_answer(answer, route=route.name)
+
+    async def _in_time(self, work: Coroutine[Any, Any, V]) -> V:
+        """Await work of the route within the time left."""
         timeout_s = self._left_s()
         if timeout_s is not None and self.has_alternative:
             timeout_s /= 2  # leave time for the next route if this one hangs
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await route.provider.embed(
-                    [prompt + request.texts[row] for row in self.rows],
-                    input_type=request.input_type,
-                    dimensions=wanted if is_asked else None,
-                )
-                return checked_answer(answer, route=route.name)
+                return await work
         except DeadlineError:
             raise
         except TimeoutError as error:
             if not self.has_alternative:
                 raise self._too_late() from error
-            raise UnavailableError("no answer in time", route=route.name, billed=True) from error
-        except EmbedwayError:
-            raise
-        except BaseException as error:
-            if must_pass(error):
-                raise
-            place = place_of(error)
-        # Not raised above: a third-party error may repeat texts, and would be the context of this one.
-        raise UpstreamError(f"its provider failed ({place})", route=route.name, billed=True)
+            raise UnavailableError("no answer in time", route=self.route.name, billed=True) from error
 
     def _longest_wait_s(self, since: float) -> float:
         """Return the longest wait for the rate limiter, in seconds: with another route, the patience that is left."""

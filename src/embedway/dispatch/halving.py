@@ -73,9 +73,13 @@ class Findings:
 
 def may_be_the_texts(error: EmbedwayError) -> bool:
     """Return whether a text may be the reason for a failure: the request was sent, and no wait is requested."""
-    return isinstance(error, UnavailableError) and error.billed and error.retry_after_s is None and not error.loading
+    if not isinstance(error, UnavailableError) or error.loading or error.of_probe:
+        return False
+    return error.billed and error.retry_after_s is None
 
 
 def is_about_its_texts(error: EmbedwayError) -> bool:
     """Return whether the error of one text alone names the text."""
-    return isinstance(error, (RefusedInputError, BadVectorsError)) or may_be_the_texts(error)
+    if isinstance(error, BadVectorsError):
+        return error.billed and not error.of_probe
+    return isinstance(error, RefusedInputError) or may_be_the_texts(error)

@@ -10,6 +10,7 @@ import numpy as np
 
 from embedway.dispatch.circuit_breaker import CircuitBreaker
 from embedway.dispatch.limits import LearnedLimits
+from embedway.dispatch.proofs import RouteProof
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.providers.base import split_requests
@@ -61,13 +62,14 @@ current_deadline: ContextVar[CallDeadline | None] = ContextVar("current_deadline
 
 @dataclass(frozen=True, slots=True)
 class ServiceRoute:
-    """Provider with its rate limiter, circuit breaker and semaphore, which persist between requests."""
+    """Provider with its rate limiter, circuit breaker, semaphore and proofs, which persist between requests."""
 
     name: str
     provider: Provider
     limiter: RateLimiter = field(default_factory=RateLimiter)
     circuit: CircuitBreaker = field(default_factory=CircuitBreaker)
     semaphore: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
+    proof: RouteProof = field(default_factory=RouteProof)
     #: Limits that the service named when it refused requests.
     learned: LearnedLimits = field(default_factory=LearnedLimits)
     #: None without alerts.

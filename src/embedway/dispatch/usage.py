@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from embedway.dispatch.billing import Charge
+    from embedway.dispatch.probes import Probe
     from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest, UpstreamResponse
     from embedway.providers.base import Answer, Declared
 
@@ -81,6 +82,17 @@ def usage_of(answer: Answer, request: UpstreamRequest, rows: Rows, declared: Dec
         Count(answer.tokens, own, _source_of_tokens(answer.tokens, own, request, rows, uncounted)),
         Count(answer.searches, searches, _source_of_searches(answer.searches, searches, len(rows))),
     )
+
+
+def usage_of_probe(answer: Answer, probe: Probe, searches: int, declared: Declared) -> Usage:
+    """Return the usage of the answer to a probe. Its texts are fixed, so that a low report is plausible."""
+
+    def count(reported: int | None, own: int) -> Count:
+        is_high = (reported or 0) > _MOST_TIMES * max(1, own) + _MORE_TOKENS * probe.texts
+        source: Source = "estimated" if not reported else "unsure" if is_high else "reported"
+        return Count(reported, own, "reported" if declared.free else source)
+
+    return Usage(count(answer.tokens, probe.tokens), count(answer.searches, searches))
 
 
 def _source_of_tokens(reported: int | None, own: int, request: UpstreamRequest, rows: Rows, uncounted: int) -> Source:

@@ -18,8 +18,6 @@ from embedway.local.cross_encoder import CrossEncoder
 from embedway.models.local import LocalModel
 from embedway.models.multi_route import (
     LOCAL,
-    CheckedProvider,
-    CheckedReranker,
     LocalProvider,
     LocalScorer,
     MultiRouteModel,
@@ -27,11 +25,13 @@ from embedway.models.multi_route import (
     served_price,
 )
 from embedway.models.reranker import LocalReranker, ServiceReranker
+from embedway.models.route_proofs import ScoreCanary, SpaceCanary, is_listed, with_proofs
 from embedway.models.service import Service, ServiceModel
 from embedway.providers.base import CountsTokens, DescribesModel
 from embedway.providers.counting import FileCounter
 from embedway.providers.names import library_of, local_names, service_of
 from embedway.providers.opening import counter_for, library_endpoint, library_facts, routes_of
+from embedway.providers.options import yes
 from embedway.providers.registry import make_provider
 from embedway.rerank.base import Scoring, make_reranker
 from embedway.telemetry.operations import CircuitDetails, WaitDetails
@@ -48,8 +48,11 @@ if TYPE_CHECKING:
     from embedway.dispatch.circuit_breaker import State
     from embedway.local.encoder import Encoder
     from embedway.models.base import Model, ModelEnvironment
+    from embedway.models.route_proofs import Canary
     from embedway.providers.base import Endpoint
+    from embedway.providers.counting import TokenCounter
     from embedway.telemetry.hooks import Hooks
+    from embedway.types import InputType
     from embedway.weights.store import ProgressSink
 
     #: Factory of a provider or reranker from a provider's name and an endpoint.
@@ -97,7 +100,16 @@ def _check_task(name: str, task: Task, wanted: Task) -> None:
 
 def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
     config = environment.config
-    make: Make = make_provider if facts.task == "embed" else make_reranker
+    build: Make = make_provider if facts.task == "embed" else make_reranker
+    compared, listed = set(), set()
+
+    def make(provider: str, endpoint: Endpoint) -> Any:
+        made = build(provider, _without_verify(endpoint))
+        if made.declared.local or is_listed(provider, endpoint, facts):
+            listed.add(endpoint.route)
+        elif yes(endpoint, "verify", default=True):
+            compared.add(endpoint.route)
+        return made
 
     def find_block() -> ConfigError | None:
         try:
@@ -124,8 +136,33 @@ def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
             raise
         # Report the missing key first: it is needed even if the vocabulary could be downloaded.
         raise blocked from None
-    service = Service(facts, _routes(served, facts.task, environment), counter, blocked, find_block)
+    routes = _routes(served, facts.task, environment)
+    proved = _proved(routes, facts, counter, compared=compared, listed=listed, environment=environment)
+    service = Service(facts, proved, counter, blocked, find_block)
     return (ServiceModel if facts.task == "embed" else ServiceReranker)(service, environment)
+
+
+def _without_verify(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint for the provider, without the option that decides on the proof of its space."""
+    return replace(endpoint, options={name: value for name, value in endpoint.options.items() if name != "verify"})
+
+
+def _proved(
+    routes: tuple[ServiceRoute, ...],
+    facts: ServiceFacts,
+    counter: TokenCounter,
+    *,
+    compared: set[str],
+    listed: set[str],
+    environment: ModelEnvironment,
+) -> tuple[ServiceRoute, ...]:
+    """Return the routes of a service model with their proofs."""
+    canary: Canary = ScoreCanary(counter)
+    if facts.task == "embed":
+        prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
+        sizes = (facts.dimensions, facts.default_dimensions or facts.dimensions)
+        canary = SpaceCanary(facts.name, sizes, prompts, counter)
+    return with_proofs(routes, compared, canary, valid_s=environment.config.upstream.verify_every_s, listed=listed)
 
 
 def _without_keys(config: Config) -> Config:
@@ -228,26 +265,35 @@ def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, envi
     facts = _facts_with_routes(names, encoder, task, config)
 
     build: Make = make_provider if task == "embed" else make_reranker
+    compared = set()
 
     def make(provider: str, endpoint: Endpoint) -> Any:
         if provider == LOCAL:
             assert own is not None  # noqa: S101  its weights were loaded
             return own
-        options = {name: value for name, value in endpoint.options.items() if name != "verify"}
-        made = build(provider, replace(endpoint, options=options))
-        if own is None or endpoint.options.get("verify") == "false":
-            return made
-        if isinstance(own, LocalScorer):
-            return CheckedReranker(made, own, endpoint.route)
-        assert encoder is not None  # noqa: S101  its provider exists
-        return CheckedProvider(made, own, encoder, endpoint.route)
+        if yes(endpoint, "verify", default=True):
+            compared.add(endpoint.route)
+        return build(provider, _without_verify(endpoint))
 
     served = routes_of(facts, config, make)
     if own is not None and not any(provider is own for _, provider, _ in served):
         here = f"local:{names[0].rsplit('/', 1)[-1]}" if task == "rerank" or encoder is None else encoder.name
         served.append((here, own, (None, None)))
     counter = FileCounter(encoder.tokenizer) if encoder is not None else counter_for(facts, None, config)
-    service = Service(facts, _routes(served, task, environment), counter)
+    canary: Canary = ScoreCanary(counter)
+    if task == "embed":
+        assert encoder is not None  # noqa: S101  only rerankers may have none
+        space = encoder.space
+        prompts: dict[InputType, str] = {"query": space.query_prompt, "document": space.document_prompt}
+        canary = SpaceCanary(space.id, (space.dimensions,), prompts, counter)
+    routes = with_proofs(
+        _routes(served, task, environment),
+        compared,
+        canary,
+        valid_s=config.upstream.verify_every_s,
+        local=Scoring(own, "") if isinstance(own, LocalScorer) else own,
+    )
+    service = Service(facts, routes, counter)
     if task == "rerank":
         return MultiRouteReranker(service, environment)
     assert encoder is not None  # noqa: S101  only rerankers may have none

@@ -51,6 +51,8 @@ class Answer:
     rates: RateState = field(default_factory=RateState)
     #: Searches that a reranker bills; None if not reported.
     searches: int | None = None
+    #: Whether the service left out the index of rows, so that they are in the order in which they arrived.
+    by_position: bool = False
 
 
 @dataclass(frozen=True, slots=True)

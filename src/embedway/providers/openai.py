@@ -15,7 +15,7 @@ from embedway.providers.base import Answer, Declared
 from embedway.providers.http import HttpModel, make_http, make_http_with_key
 from embedway.providers.options import known, one_of, whole, whole_or_none, yes
 from embedway.providers.usage import read_tokens
-from embedway.providers.vectors import normalize, read_indexed
+from embedway.providers.vectors import normalize, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,10 +75,11 @@ class EmbeddingsApi(HttpModel):
         if dimensions is not None:
             body[dialect.dimensions] = dimensions
         reply = await self._http.post(self._path, body)
-        vectors = await reply.read(read_indexed, reply.body, count=len(texts), route=self._endpoint.route)
+        route = self._endpoint.route
+        vectors, by_position = await reply.read(read_rows, reply.body, count=len(texts), route=route)
         if dialect.normalize == "all" or (dialect.normalize == "narrow" and dimensions is not None):
             vectors = normalize(vectors)
-        return Answer(vectors, tokens=read_tokens(reply.body), rates=reply.rates)
+        return Answer(vectors, tokens=read_tokens(reply.body), rates=reply.rates, by_position=by_position)
 
 
 def openai(endpoint: Endpoint) -> EmbeddingsApi:

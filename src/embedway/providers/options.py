@@ -33,9 +33,9 @@ def whole_or_none(endpoint: Endpoint, option: str) -> int | None:
     return whole(endpoint, option, 1) if option in endpoint.options else None
 
 
-def yes(endpoint: Endpoint, option: str) -> bool:
-    """Return an option that is `true` or `false`, by default false. Raises ConfigError for other values."""
-    text = endpoint.options.get(option, "false")
+def yes(endpoint: Endpoint, option: str, *, default: bool = False) -> bool:
+    """Return an option that is `true` or `false`. Raises ConfigError for other values."""
+    text = endpoint.options.get(option, "true" if default else "false")
     if text not in {"true", "false"}:
         raise ConfigError('must be "true" or "false"', where=endpoint.route, key=f"options.{option}")
     return text == "true"

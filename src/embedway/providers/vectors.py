@@ -11,6 +11,8 @@ import pybase64
 from embedway.errors import BadVectorsError, ProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from embedway.types import Vectors
 
 
@@ -20,18 +22,56 @@ def read_indexed(body: Any, *, count: int, route: str) -> Vectors:
     A row without a vector of numbers is NaN. Raises ProtocolError for another format, BadVectorsError for wrong counts
     and indexes.
     """
+    vectors, by_position = read_rows(body, count=count, route=route)
+    if by_position and count > 1:
+        raise BadVectorsError(f"answered without index for {count} texts", route=route)
+    return vectors
+
+
+def read_rows(body: Any, *, count: int, route: str) -> tuple[Vectors, bool]:
+    """Read an answer like `read_indexed`, but accept rows without `index`, by position.
+
+    Returns the vectors, and whether an index is missing: `Answer.by_position`. Then every other index must be the
+    position of its row. Raises the same errors.
+    """
     rows = body.get("data") if isinstance(body, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ProtocolError("the answer has no list called data", route=route, billed=True)
     if len(rows) != count:
         raise BadVectorsError(f"answered with {len(rows)} vectors for {count} texts", route=route)
-    placed: dict[int, Any] = {}
-    for row in rows:
-        index = row.get("index")
+    order, by_position = read_order([row.get("index") for row in rows], route=route, of="texts")
+    placed = dict(zip(order, rows, strict=True))
+    return _stack([placed[index].get("embedding") for index in range(count)]), by_position
+
+
+def read_order(indexes: Sequence[Any], *, route: str, of: str) -> tuple[list[int], bool]:
+    """Return the index of each row, and whether one is missing (None); a missing one is the position of its row.
+
+    Raises BadVectorsError for an index that is not an integer, out of range or repeated, and if another index is
+    missing, for one that is not the position of its row.
+    """
+    count, by_position = len(indexes), None in indexes
+    order: list[int] = []
+    placed: set[int] = set()
+    for position, value in enumerate(indexes):
+        index = position if value is None else value
         if type(index) is not int or not 0 <= index < count or index in placed:
-            raise BadVectorsError(f"answered with the index {index!r} among {count} texts", route=route)
-        placed[index] = row.get("embedding")
-    return _stack([placed[index] for index in range(count)])
+            raise BadVectorsError(f"answered with {_shown_index(value)} among {count} {of}", route=route)
+        if by_position and index != position:
+            raise BadVectorsError(
+                f"answered without some indexes, and with the index {index} at position {position} among {count} {of}",
+                route=route,
+            )
+        placed.add(index)
+        order.append(index)
+    return order, by_position
+
+
+def _shown_index(value: Any) -> str:
+    """Return an index for a message. It may be any value of an answer, so only numbers are shown."""
+    if type(value) in {bool, float, int} and len(repr(value)) <= 24:
+        return f"the index {value!r}"
+    return "an index that is not an integer"
 
 
 def read_listed(values: Any, *, count: int, route: str) -> Vectors:

@@ -11,6 +11,7 @@ import numpy as np
 from embedway.errors import BadVectorsError, ProtocolError
 from embedway.providers.base import Answer
 from embedway.providers.registry import RERANKERS, make_entry
+from embedway.providers.vectors import read_order
 from embedway.types import RateState
 from embedway.vectors import refuse_rows
 
@@ -100,13 +101,28 @@ def read_scores(results: Any, *, score: str, count: int, route: str) -> Vectors:
     if len(results) != count:
         raise BadVectorsError(f"answered with {len(results)} scores for {count} documents", route=route)
     scores = np.full(count, np.nan, np.float32)
-    placed: set[int] = set()
-    for result in results:
-        index, value = result.get("index"), result.get(score)
-        if type(index) is not int or not 0 <= index < count or index in placed:
-            raise BadVectorsError(f"answered with the index {index!r} among {count} documents", route=route)
-        placed.add(index)
+    for index, result in zip(_indexes(results, route=route), results, strict=True):
+        value = result.get(score)
         if type(value) in {int, float}:
             with contextlib.suppress(OverflowError):
                 scores[index] = value
     return scores
+
+
+def _indexes(results: Sequence[dict[str, Any]], *, route: str) -> list[int]:
+    """Return the document of each result.
+
+    One missing index is 0 if the others are all different and not 0: some services leave out a 0. More missing ones
+    are unknown, and never the positions: results are usually ordered by score.
+    """
+    indexes = [result.get("index") for result in results]
+    missing = indexes.count(None)
+    if missing > 1:
+        raise BadVectorsError(
+            f'answered without the index of {missing} of {len(indexes)} documents; set max_inputs = "1" in the options '
+            "of the route",
+            route=route,
+        )
+    if missing:
+        indexes[indexes.index(None)] = 0
+    return read_order(indexes, route=route, of="documents")[0]
