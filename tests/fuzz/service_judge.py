@@ -152,7 +152,9 @@ def _judge_notes(seen, outcome):
     """An answer without indexes is told in the receipt."""
     (first, *others) = seen.mix.routes
     receipt = outcome.result.receipt
-    if others or INDEXES[first.index].effect != "noted" or receipt.cache_hits or outcome.result.errors:
+    if others or INDEXES[first.index].effect != "noted" or outcome.result.errors:
+        return []
+    if seen.mix.cache != "none":  # other calls may send some of its texts
         return []
     if receipt.unique_texts < 2 or receipt.notes:
         return []
@@ -187,7 +189,7 @@ def _judge_sends(seen):
     sent, most = len(seen.bill.served) - probes, most_requests(mix)
     if sent > most:
         found.append(Finding("requests", f"{sent} requests, at most {most} were expected"))
-    if probes > 10 + 4 * sent:
+    if probes > 10 + 4 * (sent + len(mix.calls)):
         found.append(Finding("requests", f"{probes} probes for {sent} requests"))
     if not set(seen.bill.strange_keys) <= set(seen.secrets["key"]):
         found.append(Finding("secret", "an unknown credential was sent"))
