@@ -126,14 +126,18 @@ class Attempt:
                 with hooks.operation(WaitDetails, "semaphore", route.name) if busy else contextlib.nullcontext():
                     await places.enter_async_context(fairness)
                 await places.enter_async_context(route.semaphore.hold(context.request.urgency))
-                longest_s = functools.partial(self._longest_wait_s, context.clock())
-                obstacle = await route.limiter.acquire(tokens, context.request.urgency, longest_s=longest_s)
-                if obstacle is not None:
-                    raise RateLimitedError(str(obstacle), route=route.name, retry_after_s=obstacle.wait_s)
+                await self.pass_limits(tokens)
         except DeadlineError:
             raise
         except TimeoutError as error:
             raise self._too_late() from error
+
+    async def pass_limits(self, tokens: int) -> None:
+        """Wait for the rate limiter. Raises RateLimitedError if the wait is too long."""
+        route, longest_s = self.route, functools.partial(self._longest_wait_s, self.context.clock())
+        obstacle = await route.limiter.acquire(tokens, self.context.request.urgency, longest_s=longest_s)
+        if obstacle is not None:
+            raise RateLimitedError(str(obstacle), route=route.name, retry_after_s=obstacle.wait_s)
 
     async def _exchange(self, tokens: int, places: contextlib.AsyncExitStack) -> Answer:
         """Mark the money as under way, call the provider, check the answer, update the circuit, and book the cost.

@@ -47,7 +47,7 @@ async def send_probe(attempt: Attempt, route: ServiceRoute, probe: Probe) -> Ans
     becomes a ProtocolError, because no text of the caller is refused.
     """
     context, request = attempt.context, attempt.context.request
-    await route.limiter.acquire(probe.tokens, request.urgency)
+    await attempt.pass_limits(probe.tokens)
     charges: list[Charge] = []
     usage: Usage | None = None
     may_be_billed, searches = True, int(request.by_search)
