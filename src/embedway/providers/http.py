@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
-import urllib.request
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,20 +17,26 @@ import aiohttp
 import orjson
 
 from embedway.config.addresses import is_loopback
-from embedway.errors import ConfigError, ProtocolError, UnavailableError
+from embedway.config.certificates import authorities, tls_context
+from embedway.config.proxies import proxy_for
+from embedway.errors import AuthenticationError, ConfigError, ProtocolError, UnavailableError, UpstreamError
+from embedway.providers import connections
+from embedway.providers.connections import Way
+from embedway.providers.entra import EntraToken
 from embedway.providers.http_errors import error_of
 from embedway.providers.http_headers import read_rates
 from embedway.providers.options import known, yes
+from embedway.providers.request_headers import RequestHeaders, headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
+    from embedway.config.proxies import Proxy
     from embedway.providers.base import Declared, Endpoint
     from embedway.types import RateState
 
 V = TypeVar("V")
-
-_log = logging.getLogger(__name__)
 
 #: Maximum size of an answer. 2,048 vectors of 4,096 numbers as JSON text are about 180 MB.
 _MAX_BODY_BYTES = 400_000_000
@@ -42,6 +47,7 @@ _CONNECTIONS = 64
 _LARGE_BYTES = 1_000_000
 #: Size above which a body is sent as a stream: aiohttp then sends it in pieces, without blocking the event loop.
 _LARGE_BODY_BYTES = 2**20
+_JSON = {"accept": "application/json", "content-type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,31 +74,62 @@ class JsonHttp:
         base_url: str,
         *,
         route: str,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] | RequestHeaders,
         timeout_s: float = 60.0,
         allow_http: bool = False,
+        ca_file: Path | None = None,
     ) -> None:
         check_base_url(base_url, where=route, allow_http=allow_http)
         self._base_url = base_url.rstrip("/")
         self._route = route
-        self._headers = {"accept": "application/json", "content-type": "application/json", **headers}
+        self._headers = headers if isinstance(headers, RequestHeaders) else RequestHeaders(headers)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
         self._session: aiohttp.ClientSession | None = None
-        self._proxy: str | None = None
+        self._trusted = authorities(ca_file)
+        self._is_https = self._base_url.casefold().startswith("https:")
+        if self._is_https:
+            tls_context(self._trusted, where=route)  # an unusable file is reported before anything is sent
+        self._way = _way_to(self._base_url, route)
+        #: Whether the service has answered in HTTP, so that its scheme is right.
+        self._has_answered = False
 
     async def post(self, path: str, body: Any) -> Reply:
-        """Send a JSON document and parse the answer. Raises UpstreamErrors."""
+        """Send a JSON document and parse the answer. Raises UpstreamErrors.
+
+        If the key is refused, it is read again from its file, or the token is renewed. If that changes it, the document
+        is sent once more.
+        """
+        headers = await self._headers.current()
+        try:
+            return await self._send(path, body, headers)
+        except AuthenticationError as error:
+            if error.status == 407:
+                raise
+            renewed = await self._headers.renewed(headers, expired=error.status == 401)
+            if renewed is None:
+                raise
+        return await self._send(path, body, renewed)
+
+    async def _send(self, path: str, body: Any, headers: Mapping[str, str]) -> Reply:
         session, data = self._open(), orjson.dumps(body)
+        proxy = self._way.proxy
+        named: UpstreamError | None = None
         try:
             async with session.post(
                 self._base_url + path,
                 data=io.BytesIO(data) if len(data) > _LARGE_BODY_BYTES else data,
                 # Not the session's headers: aiohttp also sends those to a proxy, which must not get the key.
-                headers=self._headers,
+                headers={**_JSON, **headers},
                 allow_redirects=False,
-                proxy=self._proxy,
+                proxy=None if proxy is None else proxy.url,
+                proxy_headers=None if proxy is None else proxy.headers,
             ) as response:
                 content = await self._read(response)
+                if not self._is_https and connections.says_wants_tls(response.status, content):
+                    raise connections.wants_tls(self._way)
+                self._has_answered = True
+                if response.status == 404 and (advice := _advice_for_404(self._base_url, path, content)):
+                    raise ProtocolError(advice, route=self._route, status=404)
                 if 200 <= response.status < 300:
                     large = len(content) > _LARGE_BYTES
                     parse = asyncio.to_thread(self._parse, content, response) if large else None
@@ -101,12 +138,15 @@ class JsonHttp:
                 raise error_of(response.status, response.headers, content, route=self._route)
         except TimeoutError:
             failed, billed = "no answer in time", True
-        except aiohttp.ClientConnectorError as error:
-            # Nothing was sent.
-            failed, billed = f"the service is unreachable: {error.strerror or 'no connection'}", False
+        except connections.NOT_CONNECTED as error:
+            named = connections.failure_of(error, self._way)
         except (aiohttp.ClientError, ConnectionError) as error:
             failed, billed = f"the connection was lost ({type(error).__name__})", True
         # Not raised above, so that it is not chained: the library's errors contain the request's headers and the key.
+        if named is not None:
+            raise named
+        if not self._is_https and not self._has_answered and await connections.speaks_tls(self._way):
+            raise connections.wants_tls(self._way)
         raise UnavailableError(failed, route=self._route, billed=billed)
 
     async def aclose(self) -> None:
@@ -117,40 +157,24 @@ class JsonHttp:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
-            self._proxy = self._proxy_of_environment()
+            self._way = replace(self._way, proxy=self._proxy_of_environment(), trusted=self._trusted)
+            context = tls_context(self._trusted, where=self._route) if self._is_https else True
             self._session = aiohttp.ClientSession(
                 timeout=self._timeout,
-                connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+                connector=aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=context),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # aiohttp would also read netrc, whose passwords are for other servers and conflict with a key.
                 trust_env=False,
             )
         return self._session
 
-    def _proxy_of_environment(self) -> str | None:
-        """Return the URL of the proxy for the service, with user and password, or None.
-
-        A service without https gets no proxy, which could read key and texts. Raises ProtocolError.
-        """
-        parts = urlsplit(self._base_url)
-        if parts.scheme != "https" or not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
-            return None
-        proxy = urllib.request.getproxies().get("https", "")
-        if not proxy:
-            return None
-        address = proxy if "://" in proxy else f"http://{proxy}"
+    def _proxy_of_environment(self) -> Proxy | None:
+        """Return the proxy for the service. Raises ProtocolError."""
         try:
-            scheme, host, _ = (named := urlsplit(address)).scheme, named.hostname, named.port
-        except ValueError:
-            scheme, host = "", None
-        if scheme == "https" and host:
-            # The request goes directly to the service, over TLS.
-            _log.warning("HTTPS_PROXY is an https URL, and proxies over https are not supported; no proxy is used")
-            return None
-        if scheme != "http" or not host:
-            # The value is not shown: it may contain a password.
-            raise ProtocolError("HTTPS_PROXY must be like http://proxy.example.com:3128", route=self._route)
-        return address
+            return proxy_for(self._base_url)
+        except ValueError as error:
+            reason = str(error)
+        raise ProtocolError(reason, route=self._route)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if (response.content_length or 0) > _MAX_BODY_BYTES:
@@ -197,21 +221,46 @@ def make_http_with_key(
     in `options`.
     """
     known(endpoint, (*options, "allow_http"))
-    if not endpoint.secret:
-        raise ConfigError(f"is not set; set {variable}, or api_key of a route", where=endpoint.route, key="api_key")
+    if not endpoint.secret and endpoint.auth in {"key", "bearer"} and not _has_header(endpoint, header):
+        instead = '; or auth = "none" if its headers contain the key' if endpoint.headers else ""
+        raise ConfigError(
+            f"is not set; set {variable}, or api_key of a route{instead}", where=endpoint.route, key="api_key"
+        )
     return make_http(endpoint, url, header=header)
 
 
 def make_http(endpoint: Endpoint, url: str = "", *, header: str = "authorization") -> JsonHttp:
     """Create the connection pool of a route, with its key if it has one. Its base URL overrides `url`."""
-    secret = f"Bearer {endpoint.secret}" if header == "authorization" else endpoint.secret
+    base_url = endpoint.base_url or url
+    token = EntraToken(base_url, route=endpoint.route) if endpoint.auth == "entra" else None
     return JsonHttp(
-        endpoint.base_url or url,
+        base_url,
         route=endpoint.route,
-        headers={**endpoint.headers, header: secret} if endpoint.secret else {},
+        headers=headers_of(endpoint, header if endpoint.auth == "key" else "authorization", token),
         timeout_s=endpoint.timeout_s,
-        allow_http=yes(endpoint, "allow_http"),
+        allow_http=endpoint.allow_http or yes(endpoint, "allow_http"),
+        ca_file=endpoint.ca_file,
     )
+
+
+def _has_header(endpoint: Endpoint, key_header: str) -> bool:
+    """Return whether the headers of a route replace its key."""
+    header = key_header if endpoint.auth == "key" else "authorization"
+    return any(name.casefold() == header for name in endpoint.headers)
+
+
+def _way_to(base_url: str, route: str) -> Way:
+    parts = urlsplit(base_url)
+    return Way(route, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+
+
+def _advice_for_404(base_url: str, path: str, content: bytes) -> str:
+    """Return what a 404 of a server most likely means: the version is missing in `base_url`; empty if it has one."""
+    is_json_error = content.lstrip().startswith(b"{") and b'"error"' in content[:65536]
+    above = urlsplit(base_url).path
+    if is_json_error or re.search(r"/v\d|/openai\b|/api\b", above) or path.startswith(("/v", "/openai", "/models")):
+        return ""
+    return f"the server has no {above}{path}; base_url usually ends in /v1: try {base_url}/v1"
 
 
 def check_base_url(base_url: str, *, where: str, allow_http: bool) -> None:
@@ -226,8 +275,9 @@ def check_base_url(base_url: str, *, where: str, allow_http: bool) -> None:
     if user is not None:
         raise ConfigError("must not contain a user or password; set api_key", where=where, key="base_url")
     if parts.scheme == "http" and not (allow_http or is_loopback(host)):
+        place = where if where.startswith("routes.") else "routes.NAME"
         raise ConfigError(
-            "must be https, because keys and texts are sent there; set allow_http = true to allow http",
+            f"must be https, because keys and texts are sent there; to allow http, add allow_http = true in [{place}]",
             where=where,
             key="base_url",
         )
