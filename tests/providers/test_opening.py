@@ -12,7 +12,7 @@ from aiohttp import web
 
 from api_servers import KEY, CompatibleServer, NimServer, VoyageServer
 from embedway import AsyncEmbedder, Config, Embedder
-from embedway.errors import ConfigError, NoRouteError, ProtocolError, UpstreamError
+from embedway.errors import ConfigError, NoRouteError, ProtocolError, UnavailableError, UpstreamError
 from embedway.models.base import ModelEnvironment
 from embedway.models.opening import open_model
 from embedway.providers.base import Endpoint
