@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from embedway.dispatch.billing import searches_of, split_by_weight
 from embedway.dispatch.request import UpstreamRequest
 from embedway.errors import BadVectorsError
+from embedway.ledger.account import Share
 from embedway.providers.fake import Fake, vector_of
 from failing_services import SPACE, WIDTH, FakeUpstream, on_calls
 
@@ -28,7 +29,10 @@ class SlowAccount:
     async def mark_sent(self, tokens, searches):
         return 1
 
-    async def settle_answer(self, sent, **reported):
+    def prices(self, tokens, searches):
+        return tokens
+
+    async def settle_answer(self, sent, share):
         self.booking.set()
         await self.go.wait()
 
@@ -73,8 +77,8 @@ class RecordingAccount:
     async def mark_sent(self, tokens, searches):
         return 7
 
-    async def settle_answer(self, sent, *, tokens, searches, **reported):
-        self.answers.append((tokens, searches, reported))
+    async def settle_answer(self, sent, share):
+        self.answers.append(share)
 
     async def settle_failure(self, sent, *, billed):
         self.failures.append((sent, billed))
@@ -100,7 +104,8 @@ def test_a_count_of_searches_replaces_no_tokens_that_have_a_price(prices, tokens
     account = RecordingAccount(prices)
     only_searches = Fake(faults=lambda *_: lambda answer: dataclasses.replace(answer, tokens=None, searches=1))
     send_for(account, only_searches, by_search=True)
-    assert account.answers == [(tokens, 1, {"tokens_reported": False, "searches_reported": True})]
+    by_token, by_search = Share(3, 1, 3, "estimated", is_own=True), Share(0, 1, 1, "reported", is_own=False)
+    assert account.answers == [by_token if tokens else by_search]
 
 
 def test_searches_are_never_too_few():

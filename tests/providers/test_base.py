@@ -21,6 +21,7 @@ from embedway.errors import (
     UnavailableError,
 )
 from embedway.providers.registry import PROVIDERS
+from embedway.providers.usage import MOST_COUNT
 from provider_suite import (
     APIS,
     FAILURES,
@@ -222,15 +223,22 @@ def test_another_shape_of_answer_is_a_bad_answer(name, server, shape, log):
     assert_put_right_once_and_an_error_twice(name, server, lambda answer: shape, log)
 
 
-@pytest.mark.parametrize("tokens", [None, "9", -1, 2.5, [], True, 10**30, 1e30])
-def test_usage_that_is_no_number_is_not_known(name, server, tokens):
+@pytest.mark.parametrize(
+    ("tokens", "read"),
+    [
+        *((nothing, None) for nothing in (None, "nine", "-9", -1, 2.5, [], True)),
+        *((nine, 9) for nine in (9, 9.0, "9", "9.0")),
+        *((too_many, MOST_COUNT) for too_many in (10**12, 10**30, 1e30)),
+    ],
+)
+def test_usage_is_a_count_however_it_is_written(name, server, tokens, read):
     def spoil(answer):
         replaced = {"usage": {"total_tokens": tokens}, "meta": {"billed_units": {"input_tokens": tokens}}}
         replaced["usageMetadata"] = {"promptTokenCount": tokens}
         return {**answer, **{key: value for key, value in replaced.items() if key in answer}}
 
     server.misdeeds = [spoil]
-    assert ask(name, server).tokens is None
+    assert ask(name, server).tokens == read
 
 
 # Failures of the connection and of the service.

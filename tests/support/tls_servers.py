@@ -5,13 +5,17 @@ import base64
 import contextlib
 import datetime as dt
 import functools
+import ipaddress
 import ssl
 
 import trustme
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from api_servers import OpenAIServer
 from api_misdeeds import SERVER
+from api_servers import OpenAIServer
 
 #: Host of the service behind the proxy, which only the proxy resolves.
 HOST = "embeddings.example.com"
@@ -39,7 +43,7 @@ def _issued(kind):
 
 
 def server_context(kind="good"):
-    """Return TLS settings of a server whose certificate is `good`, `expired`, `other host`, `unknown` or `self-signed`."""
+    """Return TLS settings of a server with a certificate of a kind: `good`, `expired`, `unknown`, `self-signed`, …."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if kind == "self-signed":
         _use_self_signed(context)
@@ -49,9 +53,19 @@ def server_context(kind="good"):
 
 
 def _use_self_signed(context):
-    ca = authority()
-    with ca.private_key_pem.tempfile() as key, ca.cert_pem.tempfile() as cert:
-        context.load_cert_chain(cert, key)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
+    names = [x509.DNSName(HOST), x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now, now + dt.timedelta(9)
+    )
+    made = builder.add_extension(x509.SubjectAlternativeName(names), critical=False).sign(key, hashes.SHA256())
+    kept = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with trustme.Blob(kept + made.public_bytes(serialization.Encoding.PEM)).tempfile() as path:
+        context.load_cert_chain(path)
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.dispatch.billing import book, mark_under_way
+from embedway.dispatch.usage import record, usage_of
 from embedway.errors import (
     BadVectorsError,
     DeadlineError,
@@ -20,6 +21,7 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers.answers import checked_answer
+from embedway.providers.delivery import record_attempt
 from embedway.telemetry.operations import AttemptDetails, ValidationDetails, WaitDetails
 from embedway.third_party import must_pass, place_of
 from embedway.types import NO_RATES
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from embedway.dispatch.billing import Charge
     from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest, UpstreamResponse
+    from embedway.dispatch.usage import Usage
     from embedway.providers.base import Answer
     from embedway.telemetry.hooks import Hooks
     from embedway.types import Vectors
@@ -80,11 +83,6 @@ class Attempt:
             answer = await self._exchange(tokens, places)
         if answer.rates != NO_RATES:
             route.limiter.learn(answer.rates, tokens)
-        response.searches += answer.searches or 0
-        if answer.tokens is not None:
-            response.billed_tokens += answer.tokens
-        elif answer.searches is None:
-            response.unreported_tokens += tokens
         if route.name not in response.routes:
             response.routes.append(route.name)
         return answer.vectors
@@ -115,8 +113,8 @@ class Attempt:
         context, route, request = self.context, self.route, self.context.request
         declared = route.provider.declared
         charges: list[Charge] = []
-        answer: Answer | None = None
-        is_judged = may_be_billed = False
+        usage: Usage | None = None
+        delivery, is_judged, may_be_billed = record_attempt(), False, False
         try:
             if request.accounts and not declared.free:
                 await mark_under_way(request, self.rows, charges)
@@ -127,7 +125,9 @@ class Attempt:
             self.started_at = context.clock()
             context.response.attempts += 1
             answer = await self._call_provider()
-            outcome.billed_tokens = answer.tokens
+            usage = usage_of(answer, request, self.rows, declared)
+            record(usage, route, context.response, charges)
+            outcome.billed_tokens = None if usage.tokens.source == "estimated" else usage.tokens.booked
             answer = self._check(answer)
             is_judged = True
             route.circuit.record_success()
@@ -159,7 +159,7 @@ class Attempt:
                 route.circuit.release_probe()
             if charges:
                 # Bad vectors are billed like good ones.
-                await book(charges, answer, billed=may_be_billed)
+                await book(charges, usage, billed=may_be_billed and delivery.may_have_begun)
         return answer
 
     def _check(self, answer: Answer) -> Answer:

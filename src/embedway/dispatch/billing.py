@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.errors import LedgerError
+from embedway.ledger.account import Share
 from embedway.types import Bill
 
 if TYPE_CHECKING:
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embedway.dispatch.request import Rows, UpstreamRequest, UpstreamResponse
+    from embedway.dispatch.usage import Usage
     from embedway.ledger.account import Account, CallBudget, Prices
     from embedway.ledger.budgets import Budgets
-    from embedway.providers.base import Answer
 
 
 _log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ _log = logging.getLogger(__name__)
 #: A reranking service counts 100 documents as one search. It splits a document of more than 500 tokens, those of the
 #: query included, into several (https://docs.cohere.com/docs/how-does-cohere-pricing-work, read 2026-11-24). Their
 #: number depends on the query: for a query of up to half that length, it is at most one per half.
-_DOCUMENTS_A_SEARCH, _DOCUMENT_TOKENS = 100, 500
+DOCUMENTS_A_SEARCH, _DOCUMENT_TOKENS = 100, 500
 
 
 @contextlib.asynccontextmanager
@@ -119,36 +121,21 @@ async def mark_under_way(request: UpstreamRequest, rows: Rows, charges: list[Cha
             raise error
 
 
-async def book(charges: Sequence[Charge], answer: Answer | None, *, billed: bool) -> None:
+async def book(charges: Sequence[Charge], usage: Usage | None, *, billed: bool) -> None:
     """Book a finished attempt for every caller, even if the waiting caller is cancelled.
 
     Without an answer, `billed` is true if the attempt may be on the bill.
     """
-    await asyncio.shield(charges[0].account.budgets.run_in_background(_book_each(charges, answer, billed=billed)))
+    await asyncio.shield(charges[0].account.budgets.run_in_background(_book_each(charges, usage, billed=billed)))
 
 
-async def _book_each(charges: Sequence[Charge], answer: Answer | None, *, billed: bool) -> None:
-    if answer is None:
+async def _book_each(charges: Sequence[Charge], usage: Usage | None, *, billed: bool) -> None:
+    if usage is None:
         bookings = [charge.account.settle_failure(charge.sent_nanousd, billed=billed) for charge in charges]
     else:
-        # The service's own counts, split in proportion to ours; else our counts.
-        tokens, searches = [charge.tokens for charge in charges], [charge.searches for charge in charges]
-        if answer.tokens is not None:
-            tokens = split_by_weight(answer.tokens, tokens)
-        elif answer.searches is not None and charges[0].account.prices(0, 1) != 0:
-            # The service bills searches, not tokens.
-            tokens = [0] * len(charges)
-        if answer.searches is not None:
-            searches = split_by_weight(answer.searches, searches)
         bookings = [
-            charge.account.settle_answer(
-                charge.sent_nanousd,
-                tokens=own_tokens,
-                searches=own_searches,
-                tokens_reported=answer.tokens is not None,
-                searches_reported=answer.searches is not None,
-            )
-            for charge, own_tokens, own_searches in zip(charges, tokens, searches, strict=True)
+            charge.account.settle_answer(charge.sent_nanousd, share)
+            for charge, share in zip(charges, shares_of(charges, usage), strict=True)
         ]
     for error in await asyncio.gather(*bookings, return_exceptions=True):
         if isinstance(error, LedgerError):
@@ -158,10 +145,43 @@ async def _book_each(charges: Sequence[Charge], answer: Answer | None, *, billed
             raise error
 
 
+def shares_of(charges: Sequence[Charge], usage: Usage) -> list[Share]:
+    """Split the usage of an answer between its callers. Their tokens, searches and costs sum to those of the answer."""
+    prices = charges[0].account.prices
+    by_search = bool(prices(0, 1))
+    billed = usage.searches if by_search else usage.tokens
+    # Own counts are exact for each caller; reported ones are split in proportion to them.
+    tokens, searches = (
+        list(own) if count.is_own else split_by_weight(count.booked, own)
+        for count, own in (
+            (usage.tokens, [charge.tokens for charge in charges]),
+            (usage.searches, [charge.searches for charge in charges]),
+        )
+    )
+    # A service bills tokens or searches: the others are not counted unless it reports them.
+    if by_search and usage.tokens.source == "estimated" and usage.searches.source != "estimated":
+        tokens = [0] * len(charges)
+    if not by_search and usage.searches.source == "estimated":
+        searches = [0] * len(charges)
+    costs = _costs(prices, tokens, searches)
+    return [Share(*counts, billed.source, is_own=billed.is_own) for counts in zip(tokens, searches, costs, strict=True)]
+
+
+def _costs(prices: Prices, tokens: Sequence[int], searches: Sequence[int]) -> list[int | None]:
+    """Return the cost of each part. The cost of their sum is rounded up once, and they sum to it."""
+    costs: list[int | None] = []
+    before: int | None = 0
+    for upto in zip(itertools.accumulate(tokens), itertools.accumulate(searches), strict=True):
+        cost = prices(*upto)
+        costs.append(None if cost is None or before is None else cost - before)
+        before = cost
+    return costs
+
+
 def searches_of(lengths: npt.NDArray[np.int32]) -> int:
     """Return the searches billed for documents of these lengths, each with its query; never too few."""
     documents = np.where(lengths > _DOCUMENT_TOKENS, -(-2 * lengths.astype(np.int64) // _DOCUMENT_TOKENS), 1)
-    return -(-int(documents.sum()) // _DOCUMENTS_A_SEARCH)
+    return -(-int(documents.sum()) // DOCUMENTS_A_SEARCH)
 
 
 def split_by_weight(total: int, weights: Sequence[int]) -> list[int]:

@@ -53,6 +53,8 @@ class ServiceRoute:
     limiter: RateLimiter = field(default_factory=RateLimiter)
     circuit: CircuitBreaker = field(default_factory=CircuitBreaker)
     semaphore: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
+    #: Faults of its usage that were logged.
+    logged: set[str] = field(default_factory=set)
 
     def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
         """Split rows, in order, into parts within the service's limits on inputs and tokens per request."""
@@ -106,6 +108,8 @@ class UpstreamRequest:
     by_search: bool = False
     #: Prefix of each text for a service that does not support the input type.
     prompt: str = ""
+    #: Tokens of each text that a service may leave uncounted: of its own prompt, or of a reranker's query.
+    uncounted: int = 0
     #: Full name of the model, and the operations of the callers, for hooks.
     model: str = ""
     operations: tuple[int | None, ...] = ()

@@ -15,13 +15,16 @@ from embedway.ledger.refusals import max_cost_exceeded
 from embedway.telemetry.operations import BudgetWarningDetails
 
 if TYPE_CHECKING:
-    from embedway.ledger.base import Crossing
+    from embedway.ledger.base import Crossing, Refused
     from embedway.ledger.budgets import Budgets
 
 #: Returns nano-dollars for a number of tokens and searches; None if no price is known.
 Prices: TypeAlias = Callable[[int, int], int | None]
 
 _log = logging.getLogger("embedway.budget")
+
+#: Maximum refusals of limits before an implausible cost is booked without the amount beyond its reservation.
+_MOST_REFUSALS = 10
 
 
 @dataclass(slots=True)
@@ -52,6 +55,19 @@ class AccountTotals:
     #: Whether some of it is our own estimate, and whether some of it has no known price.
     estimated: bool = False
     unpriced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One caller's share of an answer. `cost` is in nano-dollars, None if no price is known."""
+
+    tokens: int
+    searches: int
+    cost: int | None
+    #: Whether the service reported them, they are our own count, or the report is implausible.
+    source: Literal["reported", "estimated", "unsure"]
+    #: Whether our own count is booked.
+    is_own: bool
 
 
 @dataclass(slots=True)
@@ -100,35 +116,58 @@ class Account:
             left = self.call_budget.left() if more else None
             if left is not None and more > left:
                 raise max_cost_exceeded(self.call_budget, more, left)
-            ledger = self.budgets.ledger
-            if ledger is not None and self.entry is not None:
-                try:
-                    refused = await ledger.send(self.entry, amount, self.budgets.limits)
-                except LedgerError:
-                    # Nothing is sent, but it may be marked as sent.
-                    with contextlib.suppress(LedgerError):
-                        await ledger.revert_send(self.entry, self.sent + self._unbooked)
-                    raise
-                if refused is not None:
-                    raise self.budgets.refuse(refused, more)
-            self.call_budget.held += more
-            self.reserved = max(0, self.reserved - amount)
-            self.sent += amount
+            refused = await self._send(amount)
+            if refused is not None:
+                raise self.budgets.refuse(refused, more)
         return amount
 
-    async def settle_answer(
-        self, sent: int, *, tokens: int, searches: int, tokens_reported: bool, searches_reported: bool
-    ) -> None:
-        """Settle an answered attempt, by the usage that the service reports or by our count."""
-        # Only priced usage must be reported.
-        reported = searches_reported if self.prices(0, 1) else tokens_reported
-        cost = self.prices(tokens, searches)
+    async def _send(self, amount: int) -> Refused | None:
+        """Mark an amount as under way, unless a limit refuses it. The lock is held."""
+        ledger = self.budgets.ledger
+        if ledger is not None and self.entry is not None:
+            try:
+                refused = await ledger.send(self.entry, amount, self.budgets.limits)
+            except LedgerError:
+                # Nothing is sent, but it may be marked as sent.
+                with contextlib.suppress(LedgerError):
+                    await ledger.revert_send(self.entry, self.sent + self._unbooked)
+                raise
+            if refused is not None:
+                return refused
+        self.call_budget.held += max(0, amount - self.reserved)
+        self.reserved = max(0, self.reserved - amount)
+        self.sent += amount
+        return None
+
+    async def _send_up_to(self, amount: int) -> int:
+        """Mark as much of an amount as under way as the limits allow, and return it."""
+        async with self._lock:
+            left = self.call_budget.left()
+            amount = amount if left is None else min(amount, self.reserved + left)
+            # Each refusal is by another limit, or another call has spent in between.
+            for _ in range(_MOST_REFUSALS):
+                try:
+                    refused = await self._send(amount) if amount > 0 else None
+                except LedgerError:
+                    return 0
+                if refused is None:
+                    return max(0, amount)
+                amount = 0 if refused.restored else min(amount - 1, self.reserved + refused.left)
+        return 0
+
+    async def settle_answer(self, sent: int, share: Share) -> None:
+        """Settle an answered attempt. An implausible cost uses up the limits, but does not exceed them."""
+        totals, cost = self.totals, share.cost
         if cost is None:
-            self.totals.unpriced, cost = True, 0
-        self.totals.tokens += tokens
-        self.totals.searches += searches
-        self.totals.estimated = self.totals.estimated or not reported
-        await self._settle(Settlement(sent, cost, tokens, "reported" if reported else "estimated"))
+            totals.unpriced, cost = True, 0
+        totals.tokens += share.tokens
+        totals.searches += share.searches
+        totals.estimated = totals.estimated or share.is_own
+        if share.source == "unsure":
+            sent += await self._send_up_to(cost - sent)
+            cost = min(cost, sent)
+            totals.unsure += cost
+        await self._settle(Settlement(sent, cost, share.tokens, share.source))
 
     async def settle_failure(self, sent: int, *, billed: bool) -> None:
         """Settle a failed attempt; with `billed`, all of it may be on the bill."""

@@ -176,8 +176,9 @@ class Refused:
 class Settlement:
     """Outcome of an attempt: of the amount under way, `sent` is finished and has cost `cost`.
 
-    `kind` is `reported` for usage that the service reported, `estimated` for our own count, `unsure` for a failed
-    request that may be billed, and `unbilled` for a failed request that is not.
+    `kind` is `reported` for usage that the service reported, `estimated` for our own count, `unsure` for implausible
+    usage and for a failed request that may be billed, and `unbilled` for a failed request that is not. The
+    tokens of the last two are not counted.
     """
 
     sent: int
@@ -205,7 +206,7 @@ class Entry:
     reserved: int
     sent: int
     spent: int
-    #: Parts of `spent`: by our own count, and for failed requests that may be billed.
+    #: Parts of `spent`: by our own count; for failed requests that may be billed, and for implausible usage.
     estimated: int
     unsure: int
     #: Cost that cache hits avoided.

@@ -15,7 +15,7 @@ from embedway.catalog.services import default_services
 from embedway.errors import InputError
 from embedway.models.local import LocalModel
 from embedway.models.service import ServiceModel, profile_of
-from embedway.providers.counting import FileCounter
+from embedway.providers.counting import FileCounter, about_tokens
 from embedway.rerank.base import check_scores
 from embedway.space import score_space
 from embedway.types import TokenizedTexts, Truncation
@@ -94,7 +94,15 @@ class ServiceReranker(ServiceModel):
 
     def _upstream(self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None) -> UpstreamRequest:
         upstream = super()._upstream(work, request, on_ready)
-        return replace(upstream, full_width=1, default_width=None, one_answer=True, by_search=True, check=check_scores)
+        return replace(
+            upstream,
+            full_width=1,
+            default_width=None,
+            one_answer=True,
+            by_search=True,
+            uncounted=about_tokens(request.query),
+            check=check_scores,
+        )
 
     async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:
         routes = [

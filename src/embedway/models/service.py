@@ -19,7 +19,7 @@ from embedway.dispatch.request import UpstreamRequest
 from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
 from embedway.models.base import Estimate, Model, Profile, not_here
 from embedway.providers.base import KnowsTokenizer, KnowsWeights
-from embedway.providers.counting import TiktokenCounter
+from embedway.providers.counting import TiktokenCounter, about_tokens
 from embedway.providers.requirements import set_up_here
 from embedway.telemetry.hooks import current_operation
 from embedway.types import Bill, ModelDescription, Space
@@ -135,6 +135,7 @@ class ServiceModel(Model):
             urgency=request.urgency,
             on_ready=on_ready,
             prompt=self._prompts[request.input_type],
+            uncounted=about_tokens(self._prompts[request.input_type]),
             model=self.name,
             operations=(current_operation.get(),),
         )

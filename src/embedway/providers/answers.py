@@ -11,7 +11,7 @@ import numpy as np
 from embedway.errors import BadVectorsError, ProtocolError
 from embedway.money import as_number
 from embedway.providers.base import Answer
-from embedway.providers.vectors import MOST_COUNT
+from embedway.providers.usage import MOST_COUNT
 from embedway.types import NO_RATES, RateState
 
 _RATES = tuple(RateState.__dataclass_fields__)

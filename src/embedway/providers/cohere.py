@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.providers.base import Answer, Declared
 from embedway.providers.http import HttpModel, make_http_with_key
-from embedway.providers.vectors import count_of, normalize, read_listed
+from embedway.providers.usage import read_tokens
+from embedway.providers.vectors import normalize, read_listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +40,7 @@ class Cohere(HttpModel):
         values = by_type.get("float") if isinstance(by_type, dict) else None
         vectors = await reply.read(read_listed, values, count=len(texts), route=self._endpoint.route)
         # The documentation does not say whether vectors with reduced dimensions are normalized.
-        tokens = count_of(reply.body, "meta", "billed_units", "input_tokens")
-        return Answer(normalize(vectors), tokens=tokens, rates=reply.rates)
+        return Answer(normalize(vectors), tokens=read_tokens(reply.body), rates=reply.rates)
 
 
 def cohere(endpoint: Endpoint) -> Cohere:

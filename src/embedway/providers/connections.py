@@ -42,8 +42,6 @@ _WANTS_TLS = (
     b"requires tls",
 )
 _PROBE_S = 2.0
-#: Errors before the request was sent. The first ones are subclasses of the last one.
-NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ClientConnectorCertificateError, aiohttp.ClientHttpProxyError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +60,57 @@ class Way:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def failure_of(error: aiohttp.ClientError, way: Way) -> UpstreamError:
-    """Return the error for one of `NOT_CONNECTED`. Nothing was sent to the service, so nothing is billed."""
+async def failure_of(error: Exception, way: Way, *, may_have_begun: bool, ask_for_tls: bool = False) -> UpstreamError:
+    """Return the error for a request without an answer. It may be billed if the request may have begun.
+
+    `ask_for_tls`: if the connection is lost, find out whether the server expects TLS, so that base_url is wrong.
+    """
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _refused_by_proxy(error.status, way)
-    place = (getattr(error, "host", None), getattr(error, "port", None))
-    at_proxy = way.proxy is not None and place == (way.proxy.host, way.proxy.port) != (way.host, way.port)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return _not_connected(error, way)
+    if not may_have_begun:
+        return _lost_on_the_way(error, way)
+    if ask_for_tls and not isinstance(error, TimeoutError) and await _speaks_tls(way):
+        return wants_tls(way)
+    late = isinstance(error, TimeoutError)
+    reason = "no answer in time" if late else f"the connection was lost ({type(error).__name__})"
+    return UnavailableError(reason, route=way.route, billed=True)
+
+
+def _not_connected(error: aiohttp.ClientConnectorError, way: Way) -> UpstreamError:
+    at_proxy = way.proxy is not None and (error.host, error.port) == (way.proxy.host, way.proxy.port)
     which = f"the proxy in {way.proxy.variable}" if at_proxy and way.proxy is not None else f"the server {way.place}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return _refused_certificate(error.certificate_error, which, way)
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return _failed_tls(getattr(error.os_error, "reason", None), which, way, at_proxy=at_proxy)
-    reason = getattr(error, "strerror", None) or "no connection"
+    reason = error.strerror or "no connection"
     if isinstance(error, aiohttp.ClientProxyConnectionError) and way.proxy is not None:
         return UnavailableError(f"the proxy in {way.proxy.variable} is unreachable: {reason}", route=way.route)
     return UnavailableError(f"the service is unreachable: {reason}", route=way.route)
+
+
+def _lost_on_the_way(error: Exception, way: Way) -> UpstreamError:
+    """Return the error for a connection that was lost before the request was sent: during TLS, or by the proxy."""
+    if isinstance(error, TimeoutError):
+        through = f" through the proxy in {way.proxy.variable}" if way.proxy is not None else ""
+        return UnavailableError(f"no connection to {way.place}{through} in time", route=way.route)
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, ssl.SSLError):
+        inner = inner.__cause__ or inner.__context__
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return _refused_certificate(inner, f"the server {way.place}", way)
+    if isinstance(inner, ssl.SSLError):
+        return _failed_tls(inner.reason, f"the server {way.place}", way, at_proxy=False)
+    if way.proxy is None:
+        return UnavailableError(f"the connection to {way.place} was lost before it was ready", route=way.route)
+    if isinstance(error, aiohttp.ClientResponseError):
+        advice = "check its URL, and that it is an HTTP proxy"
+        return ProtocolError(f"the proxy in {way.proxy.variable} does not answer in HTTP: {advice}", route=way.route)
+    return UnavailableError(
+        f"the proxy in {way.proxy.variable} ended the connection to {way.place} before it was ready", route=way.route
+    )
 
 
 def _refused_certificate(error: Exception, which: str, way: Way) -> UpstreamError:
@@ -105,7 +139,7 @@ def _refused_by_proxy(status: int, way: Way) -> UpstreamError:
     proxy = f"the proxy in {variable}"
     if status == 407:
         missing = way.proxy is not None and not way.proxy.headers
-        reason = "requires a user and a password" if missing else "refused its user or password"
+        reason = "requires a user and a password" if missing else "refused the user or the password in its URL"
         advice = f"write {variable} as http://USER:PASSWORD@HOST:PORT, with special characters percent-encoded"
         return AuthenticationError(f"{proxy} {reason}: {advice}", route=way.route, status=status)
     if status in {429, 500, 502, 503, 504} or status == 408:
@@ -128,7 +162,7 @@ def says_wants_tls(status: int, content: bytes) -> bool:
     return any(phrase in start for phrase in _WANTS_TLS)
 
 
-async def speaks_tls(way: Way) -> bool:
+async def _speaks_tls(way: Way) -> bool:
     """Return whether a server completes a TLS handshake. No data is sent, so its certificate is not checked."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -242,6 +242,11 @@ class EstimatingCounter:
         return Encoded([0] * len(last), list(zip(starts, last.tolist(), strict=True)) if len(last) else [])
 
 
+def about_tokens(text: str) -> int:
+    """Return an estimate of a text's tokens, without a tokenizer; usually too high."""
+    return _estimate(text.encode("utf-8", "replace"))
+
+
 def _estimate(data: bytes) -> int:
     """Estimate the tokens of a text in UTF-8."""
     others = len(data.translate(None, _DIGITS))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.providers.base import Answer, Declared
 from embedway.providers.http import HttpModel, make_http_with_key
-from embedway.providers.vectors import count_of, normalize, read_listed
+from embedway.providers.usage import read_tokens
+from embedway.providers.vectors import normalize, read_listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +35,7 @@ class Gemini(HttpModel):
             listed = [row.get("values") if isinstance(row, dict) else None for row in listed]
         vectors = await reply.read(read_listed, listed, count=len(texts), route=self._endpoint.route)
         # gemini-embedding-001 normalizes only vectors of full width.
-        tokens = count_of(reply.body, "usageMetadata", "promptTokenCount")
-        return Answer(normalize(vectors), tokens=tokens, rates=reply.rates)
+        return Answer(normalize(vectors), tokens=read_tokens(reply.body), rates=reply.rates)
 
     def _request(self, model: str, text: str, input_type: InputType, dimensions: int | None) -> dict[str, Any]:
         request: dict[str, Any] = {"model": model}

@@ -19,9 +19,10 @@ import orjson
 from embedway.config.addresses import is_loopback
 from embedway.config.certificates import authorities, tls_context
 from embedway.config.proxies import proxy_for
-from embedway.errors import AuthenticationError, ConfigError, ProtocolError, UnavailableError, UpstreamError
+from embedway.errors import AuthenticationError, ConfigError, ProtocolError
 from embedway.providers import connections
 from embedway.providers.connections import Way
+from embedway.providers.delivery import record_request, tracing
 from embedway.providers.entra import EntraToken
 from embedway.providers.http_errors import error_of
 from embedway.providers.http_headers import read_rates
@@ -99,6 +100,7 @@ class JsonHttp:
         If the key is refused, it is read again from its file, or the token is renewed. If that changes it, the document
         is sent once more.
         """
+        record_request()  # of the attempt: nothing was sent while a token is renewed
         headers = await self._headers.current()
         try:
             return await self._send(path, body, headers)
@@ -111,9 +113,8 @@ class JsonHttp:
         return await self._send(path, body, renewed)
 
     async def _send(self, path: str, body: Any, headers: Mapping[str, str]) -> Reply:
-        session, data = self._open(), orjson.dumps(body)
+        session, data, delivery = self._open(), orjson.dumps(body), record_request()
         proxy = self._way.proxy
-        named: UpstreamError | None = None
         try:
             async with session.post(
                 self._base_url + path,
@@ -123,6 +124,7 @@ class JsonHttp:
                 allow_redirects=False,
                 proxy=None if proxy is None else proxy.url,
                 proxy_headers=None if proxy is None else proxy.headers,
+                trace_request_ctx=delivery,
             ) as response:
                 content = await self._read(response)
                 if not self._is_https and connections.says_wants_tls(response.status, content):
@@ -136,18 +138,15 @@ class JsonHttp:
                     parsed = await parse if parse else self._parse(content, response)
                     return Reply(parsed, read_rates(response.headers), large)
                 raise error_of(response.status, response.headers, content, route=self._route)
-        except TimeoutError:
-            failed, billed = "no answer in time", True
-        except connections.NOT_CONNECTED as error:
-            named = connections.failure_of(error, self._way)
-        except (aiohttp.ClientError, ConnectionError) as error:
-            failed, billed = f"the connection was lost ({type(error).__name__})", True
+        except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
+            failed: Exception = error
         # Not raised above, so that it is not chained: the library's errors contain the request's headers and the key.
-        if named is not None:
-            raise named
-        if not self._is_https and not self._has_answered and await connections.speaks_tls(self._way):
-            raise connections.wants_tls(self._way)
-        raise UnavailableError(failed, route=self._route, billed=billed)
+        raise await connections.failure_of(
+            failed,
+            self._way,
+            may_have_begun=delivery.may_have_begun,
+            ask_for_tls=not self._is_https and not self._has_answered,
+        )
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -165,6 +164,7 @@ class JsonHttp:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # aiohttp would also read netrc, whose passwords are for other servers and conflict with a key.
                 trust_env=False,
+                trace_configs=[tracing()],
             )
         return self._session
 

@@ -38,6 +38,8 @@ _EXHAUSTED = frozenset(
 _NO_KEY = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
 #: Transient statuses below 500, and permanent ones above: not implemented, version not supported.
 _PASSING = frozenset({408, 409, 425})
+#: Transient refusals, which are not billed. LiteLLM answers 408 if the service behind it takes too long.
+_UNREAD = frozenset({409, 425})
 _LASTING = frozenset({501, 505})
 _CODE = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
@@ -66,7 +68,7 @@ def _error_of(status: int, headers: Mapping[str, str], content: bytes, *, route:
         return RateLimitedError(f"too many requests{said}", route=route, status=status, retry_after_s=wait)
     if status in _PASSING or (status >= 500 and status not in _LASTING):
         return UnavailableError(
-            f"the service failed{said}", route=route, status=status, billed=True, retry_after_s=wait
+            f"the service failed{said}", route=route, status=status, billed=status not in _UNREAD, retry_after_s=wait
         )
     if status in {400, 413, 422}:
         return RefusedInputError(f"the service refused the request{said}", route=route, status=status)

@@ -15,7 +15,8 @@ from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
 from embedway.providers.http import HttpModel, make_http, make_http_with_key
 from embedway.providers.options import known, one_of, whole, whole_or_none, yes
-from embedway.providers.vectors import count_of, normalize, read_indexed
+from embedway.providers.usage import read_tokens
+from embedway.providers.vectors import normalize, read_indexed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,7 +79,7 @@ class EmbeddingsApi(HttpModel):
         vectors = await reply.read(read_indexed, reply.body, count=len(texts), route=self._endpoint.route)
         if dialect.normalize == "all" or (dialect.normalize == "narrow" and dimensions is not None):
             vectors = normalize(vectors)
-        return Answer(vectors, tokens=count_of(reply.body, "usage", "total_tokens"), rates=reply.rates)
+        return Answer(vectors, tokens=read_tokens(reply.body), rates=reply.rates)
 
 
 def openai(endpoint: Endpoint) -> EmbeddingsApi:

@@ -91,17 +91,3 @@ def normalize(vectors: Vectors) -> Vectors:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: Vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
     return unit
-
-
-#: Maximum tokens or searches of one request. More is not plausible, and its cost would overflow the ledger.
-MOST_COUNT = 10**9
-
-
-def count_of(body: Any, *path: str) -> int | None:
-    """Return the count at a path of keys: an integer, not negative, with an upper limit; None if there is none."""
-    for key in path:
-        body = body.get(key) if isinstance(body, dict) else None
-    # Some services write integers with a decimal point.
-    if isinstance(body, float) and body.is_integer():
-        body = int(body)
-    return body if type(body) is int and 0 <= body <= MOST_COUNT else None

@@ -18,7 +18,7 @@ from embedway.providers.cohere import COHERE_URL
 from embedway.providers.http import HttpModel, make_http, make_http_with_key
 from embedway.providers.jina import JINA_URL
 from embedway.providers.options import known, one_of, whole, whole_or_none
-from embedway.providers.vectors import count_of
+from embedway.providers.usage import read_searches, read_tokens
 from embedway.providers.voyage import VOYAGE_URL
 from embedway.rerank.base import Scores, read_scores
 
@@ -38,18 +38,15 @@ class RerankDialect:
     results: str
     documents: str = "documents"
     score: str = "relevance_score"
-    tokens: tuple[str, ...] = ()
-    searches: tuple[str, ...] = ()
     #: Fields of every request besides model, query and documents.
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-_BILLED = ("meta", "billed_units")
-COHERE = RerankDialect("/v2/rerank", "results", tokens=(*_BILLED, "input_tokens"), searches=(*_BILLED, "search_units"))
+COHERE = RerankDialect("/v2/rerank", "results")
 # By default, Voyage truncates long texts, and Jina returns the documents.
-VOYAGE = RerankDialect("/rerank", "data", tokens=("usage", "total_tokens"), more={"truncation": False})
-JINA = RerankDialect("/rerank", "results", tokens=("usage", "total_tokens"), more={"return_documents": False})
-COMPATIBLE = RerankDialect("/rerank", "results", tokens=("usage", "total_tokens"))
+VOYAGE = RerankDialect("/rerank", "data", more={"truncation": False})
+JINA = RerankDialect("/rerank", "results", more={"return_documents": False})
+COMPATIBLE = RerankDialect("/rerank", "results")
 TEI = RerankDialect("/rerank", "", documents="texts", score="score", more={"truncate": False})
 
 
@@ -72,8 +69,8 @@ class HttpReranker(HttpModel):
         scores = read_scores(results, score=dialect.score, count=len(documents), route=self._endpoint.route)
         return Scores(
             scores,
-            tokens=count_of(reply.body, *dialect.tokens) if dialect.tokens else None,
-            searches=count_of(reply.body, *dialect.searches) if dialect.searches else None,
+            tokens=read_tokens(reply.body),
+            searches=read_searches(reply.body),
             rates=reply.rates,
         )
 

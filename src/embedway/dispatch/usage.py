@@ -1,0 +1,140 @@
+"""Usage of an answer as it is booked: reported by the service, counted here, or implausible and therefore unsure.
+
+A report is plausible from a third of our count to ten times it. Short texts have an allowance, because our count may be
+an estimate, and services add tokens of their own to a text or leave some uncounted.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from embedway.dispatch.billing import DOCUMENTS_A_SEARCH, searches_of
+from embedway.providers.usage import MOST_COUNT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from embedway.dispatch.billing import Charge
+    from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest, UpstreamResponse
+    from embedway.providers.base import Answer, Declared
+
+Source: TypeAlias = Literal["reported", "estimated", "unsure"]
+
+_log = logging.getLogger("embedway.budget")
+
+#: A report is implausible below this part of our count, and above this multiple of it.
+_LEAST_PART, _MOST_TIMES = 3, 10
+#: Tokens of each text by which a plausible report may be lower or higher: special tokens, prompts of the service.
+_FEWER_TOKENS, _MORE_TOKENS = 2, 16
+#: Runs of digits, of letters, and of other characters, which some tokenizers read as one token.
+_RUNS = re.compile(r"(\d+)|([^\W\d]+)|[^\w\s]+")
+_DIGITS_A_TOKEN, _BYTES_A_TOKEN = 3, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Tokens or searches of an answer: the service's report (None or 0 if there is none), and our own count."""
+
+    reported: int | None
+    own: int
+    source: Source
+
+    @property
+    def booked(self) -> int:
+        """Number to book. Of an implausible report and our count, the larger; a report of MOST_COUNT is no number."""
+        if self.source == "reported":
+            return self.reported or 0
+        is_number = self.source == "unsure" and (self.reported or 0) < MOST_COUNT
+        return max(self.reported or 0, self.own) if is_number else self.own
+
+    @property
+    def is_own(self) -> bool:
+        """Whether our own count is booked."""
+        return self.source != "reported" and self.booked == self.own
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and searches of an answer. A service bills one of them."""
+
+    tokens: Count
+    searches: Count
+
+
+def usage_of(answer: Answer, request: UpstreamRequest, rows: Rows, declared: Declared) -> Usage:
+    """Return the usage of a provider's answer. Reports of a free provider are not checked."""
+    own, searches = int(request.lengths[rows].sum(dtype=np.int64)), 0
+    if request.by_search:
+        searches = searches_of(request.lengths[rows])
+    if declared.free:
+        return Usage(Count(answer.tokens, own, "reported"), Count(answer.searches, searches, "reported"))
+    # A service with input types adds its prompt itself, and a reranker may count the query once.
+    uncounted = request.uncounted if declared.input_type or request.by_search else 0
+    return Usage(
+        Count(answer.tokens, own, _source_of_tokens(answer.tokens, own, request, rows, uncounted)),
+        Count(answer.searches, searches, _source_of_searches(answer.searches, searches, len(rows))),
+    )
+
+
+def _source_of_tokens(reported: int | None, own: int, request: UpstreamRequest, rows: Rows, uncounted: int) -> Source:
+    if not reported:
+        return "estimated"
+    texts = len(rows)
+    # Each text has a token.
+    if reported < texts or reported > _MOST_TIMES * own + _MORE_TOKENS * texts:
+        return "unsure"
+    most = _LEAST_PART * reported + (_FEWER_TOKENS + uncounted) * texts
+    return "unsure" if own > most and _has_more(request, rows, most) else "reported"
+
+
+def _source_of_searches(reported: int | None, own: int, texts: int) -> Source:
+    if not reported:
+        return "estimated"
+    # Our count is a maximum; the minimum is that of short documents.
+    is_low = _LEAST_PART * reported < -(-texts // DOCUMENTS_A_SEARCH)
+    return "unsure" if is_low or reported > _MOST_TIMES * max(1, own) else "reported"
+
+
+def _has_more(request: UpstreamRequest, rows: Rows, tokens: int) -> bool:
+    """Return whether texts have more tokens, even for a tokenizer that makes few of digits, emoji and blanks."""
+    for count in _fewest(request, rows):
+        tokens -= count
+        if tokens < 0:
+            return True
+    return False
+
+
+def _fewest(request: UpstreamRequest, rows: Rows) -> Iterator[int]:
+    for row in rows.tolist():
+        for digits, word in _RUNS.findall(request.texts[row]):
+            size, per_token = (
+                (len(digits), _DIGITS_A_TOKEN) if digits else (len(word.encode("utf-8", "replace")), _BYTES_A_TOKEN)
+            )
+            yield max(1, -(-size // per_token))
+
+
+def record(usage: Usage, route: ServiceRoute, response: UpstreamResponse, charges: Sequence[Charge]) -> None:
+    """Add the usage to the response. Note an implausible report of what is billed, and log it once for the route."""
+    tokens, searches = usage.tokens, usage.searches
+    if tokens.source != "estimated":
+        response.billed_tokens += tokens.booked
+    elif searches.source == "estimated":
+        response.unreported_tokens += tokens.own
+    if searches.source != "estimated":
+        response.searches += searches.booked
+    if not charges:
+        return
+    count, unit = (searches, "searches") if charges[0].account.prices(0, 1) else (tokens, "tokens")
+    if count.source != "unsure":
+        return
+    how = "more than ten times" if (count.reported or 0) > count.own else "less than a third of"
+    note = f"{route.name}: the {unit} that it reports are {how} embedway's own count; their cost is booked as unsure"
+    response.notes.append(note)
+    if how not in route.logged:
+        route.logged.add(how)
+        _log.warning("%s (%s reported, %s counted)", note, f"{count.reported:,}", f"{count.own:,}")

@@ -1,0 +1,67 @@
+"""Record of whether a request may have reached a service: if not, it is not billed.
+
+A connection is opened before the first byte is sent. Until then, a failure, the deadline or a cancelled caller costs
+nothing: name resolution, connecting, TLS, a proxy's refusal, and the wait for a free connection. Later the request may
+have been read, even if the service closes the connection at once.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    import aiohttp
+
+
+@dataclass(slots=True)
+class Delivery:
+    """Record of the requests of one attempt, or of one of them."""
+
+    #: Whether the provider records its connections. A third-party provider does not.
+    is_recorded: bool = False
+    #: Whether a request had a connection.
+    had_connection: bool = False
+
+    @property
+    def may_have_begun(self) -> bool:
+        """Whether a byte may have been sent."""
+        return self.had_connection or not self.is_recorded
+
+
+_of_attempt: contextvars.ContextVar[Delivery | None] = contextvars.ContextVar("embedway_delivery", default=None)
+
+
+def record_attempt() -> Delivery:
+    """Return the record of the attempt that begins in this context."""
+    delivery = Delivery()
+    _of_attempt.set(delivery)
+    return delivery
+
+
+def record_request() -> Delivery:
+    """Return the record of a request, for `trace_request_ctx` of aiohttp."""
+    attempt = _of_attempt.get()
+    if attempt is not None:
+        attempt.is_recorded = True
+    return Delivery(is_recorded=True)
+
+
+def tracing() -> aiohttp.TraceConfig:
+    """Return the configuration with which a session records its connections."""
+    import aiohttp  # noqa: PLC0415  local models need no HTTP
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_create_end.append(_connected)
+    config.on_connection_reuseconn.append(_connected)
+    return config
+
+
+async def _connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    attempt = _of_attempt.get()
+    for delivery in (context.trace_request_ctx, attempt):
+        if delivery is not None:
+            delivery.had_connection = True
