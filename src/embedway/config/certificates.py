@@ -35,7 +35,8 @@ class Authorities:
     @property
     def shown(self) -> str:
         """The source in words, for an error."""
-        return f"{self.source} = {self.file or os.pathsep.join(self.folders)}" if self.source else "the system's"
+        files = os.pathsep.join((self.file, *self.folders)).strip(os.pathsep)
+        return f"in {self.source} = {files}" if self.source else "of the system"
 
 
 def authorities(ca_file: Path | None = None, environ: Mapping[str, str] | None = None) -> Authorities:

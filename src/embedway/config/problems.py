@@ -155,7 +155,7 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
     # The options and headers of a route that is created directly have no prefix.
     private = pattern in keys.secrets or pattern.removeprefix("routes.*.").startswith(("options", "headers"))
     hidden = private or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
-    shown = "" if hidden else _describe_value(details["input"])
+    shown = "" if hidden else _describe_value(details["input"], is_url=pattern.endswith("url"))
     return Problem(where, key, f"{shown}{_rule(details)}{suffix}")
 
 
@@ -183,13 +183,13 @@ def _rule(details: ErrorDetails) -> str:
     return _RULES.get(details["type"], message)
 
 
-def _describe_value(value: Any) -> str:
+def _describe_value(value: Any, *, is_url: bool = False) -> str:
     """Return the value unless it may contain a secret: a table, or a URL with a user, a password or a query."""
     if value is None:
         return "is null; "
     if not isinstance(value, (str, int, float, list, tuple)) or "@" in str(value):
         return ""
-    if "://" in str(value) and {"?", "#"} & set(str(value)):
+    if (is_url or "://" in str(value)) and {"?", "#"} & set(str(value)):
         return ""
     # NaN and infinity as settings files spell them.
     text = json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else repr(value)

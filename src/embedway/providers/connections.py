@@ -85,7 +85,9 @@ def _not_connected(error: aiohttp.ClientConnectorError, way: Way) -> UpstreamErr
         return _refused_certificate(error.certificate_error, which, way)
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return _failed_tls(getattr(error.os_error, "reason", None), which, way, at_proxy=at_proxy)
-    reason = error.strerror or "no connection"
+    reason = error.strerror
+    if not reason:
+        return UnavailableError(f"the connection to {way.place} was lost before it was ready", route=way.route)
     if isinstance(error, aiohttp.ClientProxyConnectionError) and way.proxy is not None:
         return UnavailableError(f"the proxy in {way.proxy.variable} is unreachable: {reason}", route=way.route)
     return UnavailableError(f"the service is unreachable: {reason}", route=way.route)
@@ -117,9 +119,9 @@ def _refused_certificate(error: Exception, which: str, way: Way) -> UpstreamErro
     number = getattr(error, "verify_code", 0)
     reason = _CERTIFICATES.get(number, f"is not valid (OpenSSL's reason {number}): check the server")
     if number in _UNKNOWN:
-        shown = way.trusted.shown if way.trusted is not None else "the system's"
+        shown = way.trusted.shown if way.trusted is not None else "of the system"
         reason += (
-            f" (trusted are those of {shown}): set SSL_CERT_FILE, or ca_file of the route, to the file of your "
+            f" (trusted are the authorities {shown}): set SSL_CERT_FILE, or ca_file of the route, to the file of your "
             "CA's certificates"
         )
     return ProtocolError(f"the certificate of {which} {reason}", route=way.route)
