@@ -326,3 +326,8 @@ def test_a_route_of_a_program_is_checked_in_the_same_way():
     with pytest.raises(ConfigError, match="RouteSettings: headers: must be printable ASCII") as caught:
         RouteSettings(model="m", provider="openai", headers={"X-A": f"{SECRET}\n1"})
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", [f'api_key_env = "{SECRET}"', f'headers_env = {{ X-Key = "{SECRET}" }}'])
+def test_a_key_in_place_of_its_variables_name_is_an_error_without_it(tmp_path, line):
+    assert "must be the name of an environment variable, not a key" in refused(tmp_path, f"{OWN}{line}\n")

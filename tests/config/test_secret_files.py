@@ -1,6 +1,7 @@
 """Files of keys that other programs replace."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +85,20 @@ def test_no_value_is_in_a_repr_or_an_error(path, file):
     assert caught.value.__context__ is None
     path.write_bytes(b"\xef\xbb\xbfsk-new\r\n")
     assert read_secret(path, check_key) == "sk-new"
+
+
+def test_the_key_of_a_pipe_is_kept_for_later_readers():
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"sk-piped\n")
+        os.close(writer)
+        path = Path(f"/dev/fd/{reader}")
+        assert [read_secret(path, check_key) for _ in range(3)] == ["sk-piped"] * 3
+    finally:
+        os.close(reader)
+
+
+def test_an_empty_file_is_an_error(path):
+    path.write_text(" \n")
+    with pytest.raises(ConfigError, match=f"^{path}: is empty"):
+        read_secret(path, check_key)

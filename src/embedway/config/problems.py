@@ -153,7 +153,9 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
         return Problem(where, key, f"is not a setting{keys.nearest(pattern).replace('*', name)}{suffix}")
     table = details["type"] in {"model_type", "model_attributes_type", "dict_type"}
     # The options and headers of a route that is created directly have no prefix.
-    private = pattern in keys.secrets or pattern.removeprefix("routes.*.").startswith(("options", "headers"))
+    own = pattern.removeprefix("routes.*.")
+    # A key may have been pasted in place of the name of its variable.
+    private = pattern in keys.secrets or own.startswith(("options", "headers")) or own == "api_key_env"
     hidden = private or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
     shown = "" if hidden else _describe_value(details["input"], is_url=pattern.endswith("url"))
     return Problem(where, key, f"{shown}{_rule(details)}{suffix}")

@@ -16,6 +16,7 @@ from embedway.config.request_headers import check_header_name, check_header_valu
 from embedway.config.types import File, Flag, Positive, Section
 from embedway.text import shown_name
 
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 #: Similarity above which an unknown name is a misspelled one.
 _TYPO = 0.75
 _GROUPS = ("embedway.providers", "embedway.rerankers")
@@ -109,6 +110,14 @@ class RouteSettings(Section):
             except ValueError as error:
                 raise ValueError(f"{error}{suggest_scheme(url)}") from None
         return url
+
+    @field_validator("api_key_env", "headers_env")
+    @classmethod
+    def _check_variables(cls, named: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        for name in named.values() if isinstance(named, dict) else (named,):
+            if name is not None and not _VARIABLE.fullmatch(name):
+                raise ValueError("must be the name of an environment variable, not a key or a value itself")
+        return named
 
     @field_validator("headers")
     @classmethod

@@ -21,10 +21,17 @@ if TYPE_CHECKING:
 _log = logging.getLogger("embedway.config")
 
 
+#: Contents of pipes, which can be read only once, by their device and inode.
+_pipes: dict[tuple[int, int], bytes] = {}
+
+
 def read_secret(path: Path, check: Callable[[str], str]) -> str:
     """Read the secret in a file. Raises ConfigError, without any part of the content."""
     try:
-        return check(read_bounded(path).decode("utf-8-sig"))
+        value = check(_content(path).decode("utf-8-sig"))
+        if value:
+            return value
+        reason = "is empty"
     except UnicodeDecodeError:
         reason = "cannot be read: it is not a text file"
     except OSError as error:
@@ -33,6 +40,17 @@ def read_secret(path: Path, check: Callable[[str], str]) -> str:
         reason = str(error)
     # Outside of `except`: a chained error could contain the content.
     raise ConfigError(reason, where=str(path))
+
+
+def _content(path: Path) -> bytes:
+    """Return the content of a file, and of a pipe the content that was read from it first."""
+    found = path.stat()
+    if not stat.S_ISFIFO(found.st_mode):
+        return read_bounded(path)
+    pipe = (found.st_dev, found.st_ino)
+    if pipe not in _pipes:
+        _pipes[pipe] = read_bounded(path)
+    return _pipes[pipe]
 
 
 class SecretFile:
@@ -70,8 +88,7 @@ class SecretFile:
                 _log.warning("%s; the value read before remains in use", error)
             self._has_failed = True
             return
-        if value:
-            self._value, self._seen, self._has_failed = value, stamp, False
+        self._value, self._seen, self._has_failed = value, stamp, False
 
 
 def _stamp(path: Path) -> object:

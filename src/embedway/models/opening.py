@@ -32,6 +32,7 @@ from embedway.providers.base import CountsTokens, DescribesModel
 from embedway.providers.counting import FileCounter
 from embedway.providers.names import library_of, local_names, service_of
 from embedway.providers.opening import counter_for, library_endpoint, library_facts, routes_of
+from embedway.providers.options import yes
 from embedway.providers.registry import make_provider
 from embedway.rerank.base import Scoring, make_reranker
 from embedway.telemetry.operations import CircuitDetails, WaitDetails
@@ -233,7 +234,7 @@ def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, envi
             return own
         options = {name: value for name, value in endpoint.options.items() if name != "verify"}
         made = build(provider, replace(endpoint, options=options))
-        if own is None or endpoint.options.get("verify") == "false":
+        if own is None or not yes(endpoint, "verify", "true"):
             return made
         if isinstance(own, LocalScorer):
             return CheckedReranker(made, own, endpoint.route)

@@ -41,9 +41,9 @@ def whole_or_none(endpoint: Endpoint, option: str) -> int | None:
     return whole(endpoint, option, 1) if option in endpoint.options else None
 
 
-def yes(endpoint: Endpoint, option: str) -> bool:
-    """Return an option that is `true` or `false`, by default false. Raises ConfigError for other values."""
-    text = endpoint.options.get(option, "false").casefold()
+def yes(endpoint: Endpoint, option: str, default: str = "false") -> bool:
+    """Return an option that is `true` or `false`, or one of their other words. Raises ConfigError for other values."""
+    text = endpoint.options.get(option, default).casefold()
     if text not in TRUE | FALSE:
         raise ConfigError("must be true or false", where=endpoint.route, key=f"options.{option}")
     return text in TRUE
