@@ -164,7 +164,7 @@ class Bill:
     routes: tuple[str, ...]
     estimated: bool = False
     searches: int = 0
-    #: Possible cost of failed requests, in nano-dollars; included in the cost.
+    #: Possible cost of failed requests, and cost of implausible usage, in nano-dollars; included in the cost.
     unsure: int = 0
     #: The ledger's entries.
     entries: tuple[str, ...] = ()
@@ -319,9 +319,9 @@ class Receipt:
     averaged: tuple[Averaged, ...] = ()
     #: Searches that a reranking service bills; 0 if it bills tokens.
     billed_searches: int = 0
-    #: Part of the cost for failed requests that a service may have processed, in nano-dollars.
+    #: Part of the cost, in nano-dollars: for failed requests that a service may have processed, and for implausible usage.
     unsure_nanousd: int = 0
-    #: Cost that cache hits saved, in nano-dollars.
+    #: Cost that cache hits saved, in nano-dollars: our count at today's price.
     saved_nanousd: int = 0
     collection: str = ""
     #: Result of the model selection; None if the call or its collection named the model.

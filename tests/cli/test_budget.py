@@ -80,6 +80,17 @@ def test_a_table_without_rows_has_the_header_of_one_with_rows(command, place):
         assert list(row) == list((rows["budgets"] if name == "show" else rows)[0])
 
 
+def test_a_call_without_an_answer_is_shown_as_failed(command, place):
+    model = '[models.m]\nname = "acme/m"\ndimensions = 16\nmax_tokens = 50\nprice_usd_per_million_tokens = "1"\n'
+    route = '[routes.r]\nmodel = "acme/m"\nprovider = "openai-compatible"\nbase_url = "http://127.0.0.1:1/v1"\n'
+    (place / "embedway.toml").write_text(f"{model}{route}[upstream]\nmax_attempts = 1\n")
+    assert command("embed", "--model", "acme/m", "one two three").code == 1
+    assert "  failed  acme/m" in command("budget", "ledger").stdout
+    (entry,) = command("budget", "ledger", "--json").json
+    # The stored state is that of every finished call.
+    assert (entry["state"], entry["spent_usd"], entry["unsure_usd"]) == ("done", "0.00", "0.00")
+
+
 def test_collections_are_listed_and_forgotten(command, place, environment):
     assert command("budget", "pins").stdout == "no collections: the first write to a collection pins it\n"
     assert command("budget", "pins", "--json").json == []

@@ -275,19 +275,19 @@ def _standing_row(one: "Standing") -> tuple[str, ...]:
 def _entry_row(entry: "Entry") -> tuple[str, ...]:
     when = dt.datetime.fromtimestamp(entry.opened, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
     notes = []
-    if entry.state == "done" and not entry.route and not entry.tokens:
-        notes.append("no answer")
     if entry.unpriced:
         notes.append("no known price")
     if entry.estimated:
         notes.append(f"{_usd(entry.estimated)} estimated")
     if entry.unsure:
-        notes.append(f"{_usd(entry.unsure)} uncertain: the call failed, but may be billed")
+        notes.append(
+            f"{_usd(entry.unsure)} uncertain: a failed request may be billed, or the reported usage is implausible"
+        )
     if entry.reserved + entry.sent:
         notes.append(f"{_usd(entry.reserved + entry.sent)} reserved")
     return (
         when,
-        entry.state,
+        "failed" if entry.failed else entry.state,
         entry.model,
         entry.route,
         entry.collection,

@@ -6,6 +6,7 @@ an estimate, and services add tokens of their own to a text or leave some uncoun
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _FEWER_TOKENS, _MORE_TOKENS = 2, 16
 #: Runs of digits, of letters, and of other characters, which some tokenizers read as one token.
 _RUNS = re.compile(r"(\d+)|([^\W\d]+)|[^\w\s]+")
 _DIGITS_A_TOKEN, _BYTES_A_TOKEN = 3, 3
+_LONGEST_WORD = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,14 @@ def _has_more(request: UpstreamRequest, rows: Rows, tokens: int) -> bool:
 
 
 def _fewest(request: UpstreamRequest, rows: Rows) -> Iterator[int]:
-    for row in rows.tolist():
-        for digits, word in _RUNS.findall(request.texts[row]):
+    for word in itertools.chain.from_iterable(request.texts[row].split() for row in rows.tolist()):
+        # BERT's tokenizer makes one token of a longer word. Chinese characters are words of their own.
+        if len(word) > _LONGEST_WORD and word.isascii():
+            yield 1
+            continue
+        for digits, letters in _RUNS.findall(word):
             size, per_token = (
-                (len(digits), _DIGITS_A_TOKEN) if digits else (len(word.encode("utf-8", "replace")), _BYTES_A_TOKEN)
+                (len(digits), _DIGITS_A_TOKEN) if digits else (len(letters.encode("utf-8", "replace")), _BYTES_A_TOKEN)
             )
             yield max(1, -(-size // per_token))
 
@@ -133,7 +139,7 @@ def record(usage: Usage, route: ServiceRoute, response: UpstreamResponse, charge
     if count.source != "unsure":
         return
     how = "more than ten times" if (count.reported or 0) > count.own else "less than a third of"
-    note = f"{route.name}: the {unit} that it reports are {how} embedway's own count; their cost is booked as unsure"
+    note = f"{route.name}: its reported {unit} are {how} embedway's own count; the cost is booked as unsure"
     response.notes.append(note)
     if how not in route.logged:
         route.logged.add(how)

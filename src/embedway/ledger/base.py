@@ -214,6 +214,11 @@ class Entry:
     #: Whether no price was known, so that nothing could be booked.
     unpriced: bool = False
 
+    @property
+    def failed(self) -> bool:
+        """Whether the call has ended without an answer."""
+        return self.state == "done" and not self.route and not self.tokens
+
     def to_json(self) -> dict[str, Any]:
         """Return a dict of JSON types."""
         found = asdict(self)

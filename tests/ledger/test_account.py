@@ -1,0 +1,120 @@
+"""Shares of an answer: implausible costs use up the limits and do not exceed them, also if the process ends."""
+
+import pytest
+
+from embedway.errors import LedgerError
+from embedway.ledger.account import CallBudget, Share
+from embedway.ledger.base import Limit, Purpose
+from embedway.ledger.budgets import Budgets
+
+ALL, MODEL = Limit("all", 1000), Limit("of the model", 800, scope="model:m")
+
+
+def by_token(tokens, _searches):
+    return tokens
+
+
+async def opened(ledger, limits, **budget):
+    budgets = Budgets(ledger, limits)
+    account = await budgets.open(CallBudget(Purpose("m"), **budget), by_token, tokens=100, texts=1)
+    return account, await account.mark_sent(60, 0)
+
+
+def share(cost, source="unsure"):
+    return Share(cost, 0, cost, source, is_own=False)
+
+
+async def held_and_spent(ledger, limits):
+    return [(one.held, one.spent) for one in await ledger.standings(limits)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "most"), [((ALL,), 1000), ((ALL, MODEL), 800), ((MODEL, ALL), 800), ((), 10**6)], ids=str
+)
+def test_an_implausible_cost_is_booked_up_to_the_lowest_limit(run, limits, most):
+    async def work(ledger):
+        account, sent = await opened(ledger, limits)
+        await account.settle_answer(sent, share(10**6))
+        await account.close()
+        assert (account.totals.spent, account.totals.unsure) == (most, most)
+        assert await held_and_spent(ledger, limits) == [(0, most)] * len(limits)
+        (entry,) = await ledger.entries()
+        assert (entry.spent, entry.unsure, entry.reserved, entry.sent) == (most, most, 0, 0)
+
+    run(work)
+
+
+def test_an_implausible_cost_leaves_what_other_calls_hold(run):
+    async def work(ledger):
+        first, sent = await opened(ledger, (ALL,))
+        other, sent_by_other = await opened(ledger, (ALL,))
+        await first.settle_answer(sent, share(10**6))
+        await first.close()
+        assert first.totals.spent == 900
+        assert await held_and_spent(ledger, (ALL,)) == [(100, 900)]
+        await other.settle_answer(sent_by_other, share(50, "reported"))
+        await other.close()
+        assert await held_and_spent(ledger, (ALL,)) == [(0, 950)]
+
+    run(work)
+
+
+def test_an_implausible_cost_is_booked_up_to_the_limit_of_the_call(run):
+    async def work(ledger):
+        account, sent = await opened(ledger, (), max_nanousd=300)
+        await account.settle_answer(sent, share(10**6))
+        await account.close()
+        assert account.call_budget.left() == 0
+        assert account.totals.spent == account.totals.unsure == 300
+
+    run(work)
+
+
+def test_a_reported_cost_may_exceed_what_is_reserved(run):
+    async def work(ledger):
+        account, sent = await opened(ledger, (ALL,))
+        await account.settle_answer(sent, share(5000, "reported"))
+        await account.close()
+        assert await held_and_spent(ledger, (ALL,)) == [(0, 5000)]
+
+    run(work)
+
+
+def test_a_process_that_ends_before_it_books_an_implausible_cost_leaves_it_unsure(run, clock):
+    class EndsError(Exception):
+        """End of the process."""
+
+    async def work(ledger):
+        account, sent = await opened(ledger, (ALL,))
+
+        async def die(*_):
+            raise EndsError
+
+        settle, ledger.settle = ledger.settle, die
+        with pytest.raises(EndsError):
+            await account.settle_answer(sent, share(10**6))
+        ledger.settle = settle
+        assert await held_and_spent(ledger, (ALL,)) == [(1000, 0)]
+        clock.now += 61
+        assert await ledger.expire() == 1
+        assert await held_and_spent(ledger, (ALL,)) == [(0, 1000)]
+        (entry,) = await ledger.entries()
+        assert (entry.state, entry.unsure) == ("expired", 1000)
+
+    run(work)
+
+
+def test_an_implausible_cost_is_cut_to_its_reservation_if_the_ledger_fails(run):
+    async def work(ledger):
+        account, sent = await opened(ledger, (ALL,))
+
+        async def fail(*_):
+            raise LedgerError("the disk is full")
+
+        send, ledger.send = ledger.send, fail
+        await account.settle_answer(sent, share(10**6))
+        ledger.send = send
+        await account.close()
+        assert await held_and_spent(ledger, (ALL,)) == [(0, 60)]
+
+    run(work)
