@@ -321,7 +321,10 @@ class RateLimitedError(UpstreamError):
 
 
 class UnavailableError(UpstreamError):
-    """The service is unreachable, too slow, resets the connection, or fails (HTTP 408, 409, 425, 5xx but 501, 505)."""
+    """The service is unreachable, too slow, resets the connection, or fails.
+
+    Its statuses are 408, 409, 424, 425, 499, and those from 500 but 501, 505 and 511.
+    """
 
     transient = True
     #: Whether the service says that it still loads the model.
@@ -329,11 +332,14 @@ class UnavailableError(UpstreamError):
 
 
 class RefusedInputError(UpstreamError):
-    """The service refuses a part of the request (HTTP 400, 413, 422); other texts may succeed."""
+    """The service refuses a part of the request (mostly HTTP 400, 413, 422); other texts may succeed."""
 
 
 class ProtocolError(UpstreamError):
-    """The answer does not follow the API: invalid JSON, a missing field, a wrong length."""
+    """The answer does not follow the API: invalid JSON, a missing field, a wrong length.
+
+    Also a request that the service refuses whatever its texts are: an unknown model or path, an unsupported parameter.
+    """
 
 
 class NoRouteError(EmbedwayError):

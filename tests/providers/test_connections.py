@@ -193,7 +193,7 @@ def test_answers_of_servers_that_expect_tls_are_named(content):
     async def main():
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             error = await failure(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
-        assert "expects TLS: write https:// in base_url" in str(error)
+        assert "start base_url with https://" in str(error)
 
     asyncio.run(main())
 

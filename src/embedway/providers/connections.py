@@ -34,13 +34,6 @@ _CERTIFICATES = {
 _UNKNOWN = frozenset({18, 19, 20, 21})
 #: OpenSSL's reasons if the other side does not answer with TLS.
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
-#: Phrases with which servers answer plain http on a port for https: nginx, Go, Apache, Envoy and Tomcat.
-_WANTS_TLS = (
-    b"plain http request was sent to https port",
-    b"http request to an https server",
-    b"plain http to an ssl-enabled",
-    b"requires tls",
-)
 _PROBE_S = 2.0
 
 
@@ -72,7 +65,7 @@ async def failure_of(error: Exception, way: Way, *, may_have_begun: bool, ask_fo
     if not may_have_begun:
         return _lost_on_the_way(error, way)
     if ask_for_tls and not isinstance(error, TimeoutError) and await _speaks_tls(way):
-        return wants_tls(way)
+        return _wants_tls(way)
     late = isinstance(error, TimeoutError)
     reason = "no answer in time" if late else f"the connection was lost ({type(error).__name__})"
     return UnavailableError(reason, route=way.route, billed=True)
@@ -153,15 +146,9 @@ def _refused_by_proxy(status: int, way: Way) -> UpstreamError:
     return ProtocolError(f"{proxy} did not connect to {way.place}: {advice}", route=way.route, status=status)
 
 
-def wants_tls(way: Way) -> UpstreamError:
+def _wants_tls(way: Way) -> UpstreamError:
     """Return the error for a service that was asked in plain http and expects TLS."""
     return ProtocolError(f"the server {way.place} expects TLS: write https:// in base_url", route=way.route)
-
-
-def says_wants_tls(status: int, content: bytes) -> bool:
-    """Return whether the answer to a request in plain http says that the server expects TLS."""
-    start = content[:2048].lower() if status in {400, 426, 497} else b""
-    return any(phrase in start for phrase in _WANTS_TLS)
 
 
 async def _speaks_tls(way: Way) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -24,7 +23,18 @@ from embedway.providers import connections
 from embedway.providers.connections import Way
 from embedway.providers.delivery import record_request, tracing
 from embedway.providers.entra import EntraToken
-from embedway.providers.http_errors import error_of
+from embedway.providers.error_body import error_inside
+from embedway.providers.http_body import (
+    ACCEPT_ENCODING,
+    NOT_JSON,
+    PAGE,
+    Parsed,
+    TooLargeError,
+    is_page,
+    parse,
+    read_body,
+)
+from embedway.providers.http_errors import SentRequest, error_in_success, error_of
 from embedway.providers.http_headers import read_rates
 from embedway.providers.options import known, yes
 from embedway.providers.request_headers import RequestHeaders, headers_of
@@ -39,8 +49,6 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
-#: Maximum size of an answer. 2,048 vectors of 4,096 numbers as JSON text are about 180 MB.
-_MAX_BODY_BYTES = 400_000_000
 _CONNECT_S = 10.0
 _CONNECTIONS = 64
 #: Size above which a thread parses an answer. Parsing this much and decoding its vectors takes about a millisecond; for
@@ -48,7 +56,7 @@ _CONNECTIONS = 64
 _LARGE_BYTES = 1_000_000
 #: Size above which a body is sent as a stream: aiohttp then sends it in pieces, without blocking the event loop.
 _LARGE_BODY_BYTES = 2**20
-_JSON = {"accept": "application/json", "content-type": "application/json"}
+_JSON = {"accept": "application/json", "accept-encoding": ACCEPT_ENCODING, "content-type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +133,20 @@ class JsonHttp:
                 proxy=None if proxy is None else proxy.url,
                 proxy_headers=None if proxy is None else proxy.headers,
                 trace_request_ctx=delivery,
+                # http_body.py decompresses, and distinguishes cut, corrupt and uncompressed answers.
+                auto_decompress=False,
             ) as response:
-                content = await self._read(response)
-                if not self._is_https and connections.says_wants_tls(response.status, content):
-                    raise connections.wants_tls(self._way)
+                content = await read_body(response)
                 self._has_answered = True
-                if response.status == 404 and (advice := _advice_for_404(self._base_url, path, content)):
-                    raise ProtocolError(advice, route=self._route, status=404)
+                request = SentRequest(self._base_url, path, data)
                 if 200 <= response.status < 300:
-                    large = len(content) > _LARGE_BYTES
-                    parse = asyncio.to_thread(self._parse, content, response) if large else None
-                    parsed = await parse if parse else self._parse(content, response)
-                    return Reply(parsed, read_rates(response.headers), large)
-                raise error_of(response.status, response.headers, content, route=self._route)
+                    large = len(content.content) > _LARGE_BYTES
+                    parsed = await asyncio.to_thread(parse, content) if large else parse(content)
+                    return self._reply(parsed, response, request, large=large)
+                status = response.status
+                raise error_of(status, response.headers, content.content, route=self._route, request=request)
+        except TooLargeError:
+            raise ProtocolError("the answer is too large", route=self._route, billed=True) from None
         except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
             failed: Exception = error
         # Not raised above, so that it is not chained: the library's errors contain the request's headers and the key.
@@ -176,28 +185,17 @@ class JsonHttp:
             reason = str(error)
         raise ProtocolError(reason, route=self._route)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        if (response.content_length or 0) > _MAX_BODY_BYTES:
-            raise ProtocolError("the answer is too large", route=self._route, status=response.status, billed=True)
-        chunks, size = [], 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > _MAX_BODY_BYTES:
-                raise ProtocolError("the answer is too large", route=self._route, status=response.status, billed=True)
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def _parse(self, content: bytes, response: aiohttp.ClientResponse) -> Any:
-        try:
-            return orjson.loads(content)
-        except orjson.JSONDecodeError:
-            kind = response.content_type
-            raise ProtocolError(
-                f"the answer is {kind or 'of unknown type'}, not JSON; check base_url",
-                route=self._route,
-                status=response.status,
-                billed=True,
-            ) from None
+    def _reply(self, parsed: Parsed, response: aiohttp.ClientResponse, request: SentRequest, *, large: bool) -> Reply:
+        """Return the answer. Raises UpstreamErrors for anything but JSON, and for an error inside it."""
+        status, headers = response.status, response.headers
+        inside = error_inside(parsed.value)
+        if inside is not None:
+            raise error_in_success(inside, headers, status=status, route=self._route, request=request)
+        if parsed.problem == NOT_JSON and is_page(b"", response.content_type):
+            parsed = Parsed(problem=PAGE)
+        if parsed.problem:
+            raise parsed.error(route=self._route, status=status)
+        return Reply(parsed.value, read_rates(headers), large)
 
 
 class HttpModel:
@@ -252,15 +250,6 @@ def _has_header(endpoint: Endpoint, key_header: str) -> bool:
 def _way_to(base_url: str, route: str) -> Way:
     parts = urlsplit(base_url)
     return Way(route, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-
-
-def _advice_for_404(base_url: str, path: str, content: bytes) -> str:
-    """Return what a 404 of a server most likely means: the version is missing in `base_url`; empty if it has one."""
-    is_json_error = content.lstrip().startswith(b"{") and b'"error"' in content[:65536]
-    above = urlsplit(base_url).path
-    if is_json_error or re.search(r"/v\d|/openai\b|/api\b", above) or path.startswith(("/v", "/openai", "/models")):
-        return ""
-    return f"the server has no {above}{path}; base_url usually ends in /v1: try {base_url}/v1"
 
 
 def check_base_url(base_url: str, *, where: str, allow_http: bool) -> None:

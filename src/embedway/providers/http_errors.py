@@ -1,111 +1,165 @@
-"""Errors of services: an HTTP status and a body become one of embedway's errors.
+"""Errors of services: an HTTP status, a body and headers become one of embedway's errors.
 
-The body's message is not shown, because it may repeat the request: only a short error code is.
+The meanings are the rows of `error_table.py`. The body's message is compared with them and never shown, because it may
+repeat the request; of a code, only known words are shown.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from embedway.errors import (
     AuthenticationError,
     ProtocolError,
-    QuotaExceededError,
     RateLimitedError,
-    RefusedInputError,
     UnavailableError,
     UpstreamError,
 )
-from embedway.providers.http_headers import duration_s, read_rates, retry_after_s
+from embedway.providers import error_table as table
+from embedway.providers.error_body import ServerError, read_error, shown_code
+from embedway.providers.error_table import Meaning
+from embedway.providers.http_body import is_page
+from embedway.providers.http_headers import read_rates, retry_after_s
+from embedway.providers.redirects import redirect_message
+from embedway.types import ServiceLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Identifiers that services use for "no money left" with status 429.
-_EXHAUSTED = frozenset(
-    {
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "quota_exceeded",
-        "AUTHZ_INSUFFICIENT_BALANCE",
-        "AUTHZ_RESOURCE_LIMIT_EXCEEDED",
-    }
-)
-#: Gemini's error codes for an invalid key, which it answers with status 400.
-_NO_KEY = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
-#: Transient statuses below 500, and permanent ones above: not implemented, version not supported.
-_PASSING = frozenset({408, 409, 425})
-#: Transient refusals, which are not billed. LiteLLM answers 408 if the service behind it takes too long.
-_UNREAD = frozenset({409, 425})
-_LASTING = frozenset({501, 505})
-_CODE = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+#: Maximum of a limit in a message; larger numbers are not limits.
+_MOST_LIMIT = 10**7
+_PAGE = "a web page of a proxy, firewall or login answered, not the API"
 
 
-def error_of(status: int, headers: Mapping[str, str], content: bytes, *, route: str) -> UpstreamError:
-    """Return the error for a status and a body, with the rate limits from the headers.
+@dataclass(frozen=True, slots=True)
+class SentRequest:
+    """Facts of a request that an error is compared with: the URL of the settings, the path below it, and the body."""
 
-    The body's message is not shown: it may repeat the request.
-    """
-    error = _error_of(status, headers, content, route=route)
+    base_url: str = ""
+    path: str = ""
+    data: bytes = b""
+
+
+_NO_REQUEST = SentRequest()
+
+
+def error_of(
+    status: int, headers: Mapping[str, str], content: bytes, *, route: str, request: SentRequest = _NO_REQUEST
+) -> UpstreamError:
+    """Return the error for an answer whose status is not 2xx, with the rate limits from its headers."""
+    if status in _REDIRECTS:
+        return ProtocolError(
+            redirect_message(headers.get("Location", ""), request.base_url, request.path), route=route, status=status
+        )
+    if is_page(content, headers.get("Content-Type", "").partition(";")[0].strip().lower()):
+        error = _page_error(status, content, route=route)
+        wait_s = None
+    else:
+        said = read_error(content, headers)
+        error, wait_s = _error(status, said, route=route, request=request), said.wait_s
+    return _with_headers(error, headers, wait_s)
+
+
+def error_in_success(
+    said: ServerError, headers: Mapping[str, str], *, status: int, route: str, request: SentRequest
+) -> UpstreamError:
+    """Return the error for an error inside an answer with the status 2xx: the status that it names decides."""
+    error = _error(said.status or 200, said, route=route, request=request, shown=said.status or status)
+    return _with_headers(error, headers, said.wait_s)
+
+
+def _with_headers(error: UpstreamError, headers: Mapping[str, str], wait_s: float | None) -> UpstreamError:
+    if isinstance(error, (RateLimitedError, UnavailableError)):
+        announced = retry_after_s(headers)
+        error.retry_after_s = wait_s if announced is None else announced
     error.rates = read_rates(headers)
     return error
 
 
-def _error_of(status: int, headers: Mapping[str, str], content: bytes, *, route: str) -> UpstreamError:
-    code = _error_code(content)
-    said = f": {code}" if code else ""
-    if status == 402 or code in _EXHAUSTED:
-        return QuotaExceededError(f"the account's quota is used up{said}", route=route, status=status)
-    if status in {401, 403} or code in _NO_KEY:
-        return AuthenticationError(f"the key was refused{said}; check api_key", route=route, status=status)
-    wait = retry_after_s(headers)
-    if wait is None:
-        wait = _retry_delay_s(content)
-    if status == 429:
-        return RateLimitedError(f"too many requests{said}", route=route, status=status, retry_after_s=wait)
-    if status in _PASSING or (status >= 500 and status not in _LASTING):
-        return UnavailableError(
-            f"the service failed{said}", route=route, status=status, billed=status not in _UNREAD, retry_after_s=wait
-        )
-    if status in {400, 413, 422}:
-        return RefusedInputError(f"the service refused the request{said}", route=route, status=status)
-    advice = "; check model and base_url" if status == 404 else ""
-    return ProtocolError(f"unexpected answer{said}{advice}", route=route, status=status)
+def _error(
+    status: int, said: ServerError, *, route: str, request: SentRequest, shown: int | None = None
+) -> UpstreamError:
+    """Return the error for what a service said. `shown` is the status to show for an error inside HTTP 200."""
+    meaning, code, limits = _meaning(status, said, request)
+    code = code or shown_code(said.codes)
+    where = "" if shown is None else "an error inside HTTP 200: "
+    text = f"{where}{meaning.message}{f': {code}' if code else ''}"
+    remedy = meaning.remedy
+    if meaning in {table.NO_PATH, table.NOT_FOUND}:
+        remedy = "; ".join(part for part in (remedy, _path_remedy(request)) if part)
+    billed = meaning.computed and (shown is not None or status >= 500 or meaning.error is UnavailableError)
+    error = meaning.error(f"{text}; {remedy}" if remedy else text, route=route, status=shown or status, billed=billed)
+    error.limits = limits
+    if isinstance(error, UnavailableError):
+        error.loading = meaning.loading
+    return error
 
 
-def _error_body(content: bytes) -> dict[str, Any]:
-    try:
-        body = orjson.loads(content[:65536])
-    except orjson.JSONDecodeError:
-        return {}
-    error = body.get("error", body) if isinstance(body, dict) else {}
-    return error if isinstance(error, dict) else {}
+def _meaning(status: int, said: ServerError, request: SentRequest) -> tuple[Meaning, str, ServiceLimits | None]:
+    """Return the meaning of an error, the code that it is known by, and the limits that its message names."""
+    codes = {code.lower(): code for code in reversed(said.codes)}
+    sent = ""
+    for rule in table.RULES:
+        if rule.statuses and status not in rule.statuses:
+            continue
+        by_code = next((codes[code] for code in codes if code in rule.codes), "")
+        if by_code:
+            return rule.meaning, shown_code((by_code,)), _limits_of(rule.meaning, said)
+        found = re.search(rule.phrase, said.message, re.MULTILINE) if rule.phrase and said.message else None
+        if found is None:
+            continue
+        # A phrase that the request contains may be a user's text that the message repeats.
+        sent = sent or request.data.decode("utf-8", "replace").lower()
+        if found.group(0) not in sent:
+            return rule.meaning, "", _limits(found)
+    if said.is_loading:
+        return table.LOADING, "", None
+    if status == 200:
+        return table.UNKNOWN, "", None
+    return table.BY_STATUS.get(status, table.FAILED if status >= 500 else table.UNEXPECTED), "", None
 
 
-def _details(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return Google's typed details of an error (google.rpc.ErrorInfo, RetryInfo)."""
-    details = error.get("details")
-    return [item for item in details if isinstance(item, dict)] if isinstance(details, list) else []
+def _limits_of(meaning: Meaning, said: ServerError) -> ServiceLimits | None:
+    """Return the limits in the message of an error that is known by its code."""
+    rules = (rule for rule in table.RULES if rule.meaning is meaning and "(?P<" in rule.phrase)
+    matches = (re.search(rule.phrase, said.message) for rule in rules)
+    return next((limits for found in matches if found is not None and (limits := _limits(found))), None)
 
 
-def _retry_delay_s(content: bytes) -> float | None:
-    for detail in _details(_error_body(content)):
-        if isinstance(detail.get("retryDelay"), str):
-            return duration_s(detail["retryDelay"])
-    return None
+def _limits(found: re.Match[str]) -> ServiceLimits | None:
+    numbers = {name: int(text.replace(",", "")) for name, text in found.groupdict().items() if text}
+    if not numbers or not all(0 < number <= _MOST_LIMIT for number in numbers.values()):
+        return None
+    names = {"inputs": "max_inputs", "request_tokens": "max_request_tokens", "tokens": "max_tokens"}
+    return replace(ServiceLimits(), **{names[name]: number for name, number in numbers.items()})
 
 
-def _error_code(content: bytes) -> str:
-    """Return the short identifier in an error body, if any; never its message."""
-    error = _error_body(content)
-    for detail in _details(error):
-        if detail.get("reason") in _NO_KEY:
-            return str(detail["reason"])
-    for key in ("code", "type", "error_type", "status"):
-        value = error.get(key)
-        if isinstance(value, str) and _CODE.fullmatch(value):
-            return value
-    return ""
+def _page_error(status: int, content: bytes, *, route: str) -> UpstreamError:
+    """Return the error for HTML. A proxy or firewall wrote it, so that it says nothing about the texts, or the key."""
+    if re.search(rb"plain http request was sent to https", content[:4096], re.IGNORECASE):
+        meaning, place = table.HTTPS, ""
+    else:
+        meaning = table.BY_STATUS.get(status, table.FAILED if status >= 500 else table.UNEXPECTED)
+        place = f": {_PAGE}"
+        if meaning.error is AuthenticationError and status == 401:
+            meaning = Meaning(AuthenticationError, "a login is required", "check base_url, proxies and api_key")
+        elif status not in {413, 429} and meaning.error is not UnavailableError and status != 511:
+            meaning = Meaning(ProtocolError, "unexpected answer", "check base_url, proxies and firewalls")
+    text = f"{meaning.message}{place}"
+    remedy = f"; {meaning.remedy}" if meaning.remedy else ""
+    return meaning.error(f"{text}{remedy}", route=route, status=status, billed=meaning.computed)
+
+
+def _path_remedy(request: SentRequest) -> str:
+    """Return the advice for a wrong path, from the settings' URL alone."""
+    path = urlsplit(request.base_url).path.rstrip("/")
+    last = request.path.partition("?")[0]
+    if last and path.endswith(last):
+        return f"base_url must end before {last}, which is added to it"
+    if not re.search(r"/v\d", path) and not re.match(r"/v\d|/openai", last):
+        return f"check base_url, which usually ends in /v1, such as {request.base_url}/v1"
+    return "check base_url"
