@@ -166,7 +166,7 @@ def test_keys_of_the_settings_are_sent_where_the_settings_say(tmp_path):
 
 
 def test_routes_that_a_program_puts_in_itself_get_no_key_of_the_environment():
-    from embedway.config.sections import RouteSettings
+    from embedway.config.routes import RouteSettings
 
     route = RouteSettings(model=SMALL, provider="openai", base_url=GATEWAY, api_key_env="OPENAI_API_KEY")
     config = Config.load(environ={"OPENAI_API_KEY": KEY}).model_copy(update={"routes": {"r": route}})

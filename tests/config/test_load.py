@@ -17,7 +17,7 @@ from embedway.cache.factory import open_secret_keys
 from embedway.config import Config, ModelBenchmark
 from embedway.config.load import KEYS
 from embedway.config.problems import key_types
-from embedway.config.sections import RouteSettings
+from embedway.config.routes import RouteSettings
 from embedway.errors import ConfigError, UsageError
 
 SECRET = "hf_thisIsTheSecret1234567890"  # noqa: S105  a fake
@@ -422,7 +422,7 @@ PATHS = sorted({key for key, kinds in key_types(Config) if Path in kinds})
     ("path", "rule"), [(f"{NOBODY}/x", NOBODY), ("a\0b", "invalid in a path"), ("\ud800", "invalid in a path")]
 )
 def test_paths_that_no_file_can_have_are_refused(tmp_path, key, path, rule):
-    value = [path] if key == "weights.folders" else path
+    value = [path] if key == "weights.folders" else {"X-Key": path} if key.endswith("headers_file") else path
     *tables, name = key.replace("*", "r").split(".")
     table = {"model": "m", "provider": "openai", name: value} if tables[0] == "routes" else {name: value}
     for above in reversed(tables):

@@ -394,6 +394,33 @@ CASES = {
     "gemini bytes": Case(
         413, in_error("Request payload size exceeds the limit: 4194304 bytes."), RefusedInputError, "large"
     ),
+    "gemini bytes, 400": Case(
+        400,
+        in_error("Request payload size exceeds the limit: 4194304 bytes.", code=400),
+        RefusedInputError,
+        "too large",
+    ),
+    "gemini invalid": Case(
+        400,
+        in_error("Request contains an invalid argument.", status="INVALID_ARGUMENT"),
+        RefusedInputError,
+        "refused the",
+    ),
+    "openai over a minute": Case(
+        429,
+        in_error(
+            "Request too large for text-embedding-3-small in organization x on tokens per min (TPM): Limit 10000, "
+            "Requested 12000. The input or output tokens must be reduced in order to run successfully.",
+            type="tokens",
+            code="rate_limit_exceeded",
+        ),
+        RefusedInputError,
+        "too many tokens in a request",
+        request_tokens(10_000),
+    ),
+    "azure tokens a minute": Case(
+        429, in_error("have exceeded token rate limit of your current OpenAI S0 pricing tier."), RateLimitedError, ""
+    ),
     # Models, paths and parameters.
     "ollama model": Case(
         404, in_error('model "x" not found, try pulling it first', type="not_found_error"), ProtocolError, "ollama pull"
@@ -528,6 +555,7 @@ CASES = {
     ),
     "wait, wait": Case(429, {"detail": "Please wait 1.5 min"}, RateLimitedError, "", wait_s=90),
     "kserve loads": Case(503, {"error": "Model x is not ready"}, UnavailableError, "is loading", loading=True),
+    "loading": Case(503, in_error("loading"), UnavailableError, "is loading", loading=True),
     "endpoint starts": Case(503, b"Endpoint is initializing", UnavailableError, "is loading", loading=True),
     "memory": Case(500, in_error("CUDA out of memory. Tried"), UnavailableError, "out of memory; lower", billed=True),
     "ollama memory": Case(

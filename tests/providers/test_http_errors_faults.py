@@ -126,7 +126,8 @@ def test_no_error_and_no_log_repeats_the_key_or_a_text(caplog, body, shape, head
     except EmbedwayError as error:
         chained = "".join(traceback.format_exception(error, chain=True))
         shown = "\n".join(line for line in chained.splitlines() if not line.lstrip().startswith(("File ", "raise ")))
-        # Limits are numbers that an error is parsed for.
-        facts = {name: value for name, value in error.__dict__.items() if name not in {"rates", "limits"}}
+        # Limits and waits are numbers, which the answer is read for.
+        numbers = {"rates", "limits", "retry_after_s"}
+        facts = {name: value for name, value in error.__dict__.items() if name not in numbers}
         assert_nothing_is_told(f"{all_said(error)}\n{facts}\n{shown}")
     assert_nothing_is_told(caplog.text)

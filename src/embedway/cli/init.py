@@ -49,6 +49,8 @@ default_model = "auto"
 # provider = "openai"
 # base_url = "https://gateway.example.com/v1"
 # api_key_env = "OPENAI_API_KEY"
+# headers = { X-Team = "search" }
+# ca_file = "example-ca.pem"
 """
 
 

@@ -84,3 +84,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def suggest_scheme(url: str) -> str:
+    """Return the URL with its missing scheme, as the end of an error; empty if the URL may contain a secret."""
+    if "://" in url or set(url) & set("@?#\\ ") or not url.isascii() or url.startswith(("http:", "https:")):
+        return ""
+    try:
+        parts = parse_url(f"http://{url.lstrip('/')}", ("http",))
+    except ValueError:
+        return ""
+    return f"; write {'http' if is_loopback(parts.host) else 'https'}://{url.lstrip('/')}"

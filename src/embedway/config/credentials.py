@@ -6,34 +6,55 @@ file cannot redirect a key to a URL unless the file itself names the key's varia
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from embedway.config.addresses import belongs_to_hosts, check_address, redact_address
-from embedway.config.known_services import SERVICES, KnownService
+from embedway.config.base_urls import BaseUrl, complete_base_url
+from embedway.config.known_services import SERVICES, KnownService, key_header
 from embedway.config.layers import ENVIRONMENT, SettingSource
+from embedway.config.request_headers import check_header_value, check_key
+from embedway.config.secret_files import read_secret
+from embedway.config.types import TRUE
 from embedway.errors import ConfigError
-from embedway.files import read_bounded
 from embedway.weights.types import HUB_ENDPOINT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from pydantic import SecretStr
 
-    from embedway.config.sections import RouteSettings
+    from embedway.config.routes import RouteSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """URL and key of a route. `base_url` is empty for the provider's default; `secret` is in no repr."""
+    """URL and authorization of a route. `base_url` is empty for the provider's default; secrets are in no repr."""
 
     base_url: str = ""
     secret: str = field(default="", repr=False)
-    #: Provider options and headers that the environment sets.
+    #: Provider options that the environment or the URL sets.
     options: Mapping[str, str] = field(default_factory=dict)
+    #: Headers of each request, by lower-case name.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: Deployment in the URL; empty if there is none.
+    model: str = ""
+    #: How requests are authorized, as `auth` of a route.
+    auth: str = "key"
+    #: Files of the key (under an empty name) and of headers, which are read again when they change.
+    files: Mapping[str, Path] = field(default_factory=dict)
+    ca_file: Path | None = None
+    allow_http: bool = False
+    #: Whether requests are authorized without a key.
+    needs_no_key: bool = False
+
+    @property
+    def is_authorized(self) -> bool:
+        """Whether requests have a key, a token, or headers in place of one."""
+        return bool(self.secret) or self.needs_no_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,82 +71,155 @@ class Credentials:
         environment.
         """
         service = SERVICES.get(provider, KnownService((), ()))
-        secret, variable = self._key(service, route)
-        allow_http = route is not None and route.options.get("allow_http") == "true"
-        if route is not None and route.base_url:
-            base_url = route.base_url
-            source = self.sources.get(f"routes.{name}.base_url", SettingSource())
-            options: Mapping[str, str] = {}
-        else:
-            source = SettingSource(ENVIRONMENT, service.address)
-            base_url, options = self._address(provider, service, route)
-        named = bool(base_url) and source.layer == ENVIRONMENT
+        given, source = self._given_url(provider, service, name, route)
+        named = bool(given) and source.layer == ENVIRONMENT
+        own = not given or named or belongs_to_hosts(given, service.hosts)
+        auth = route.auth if route is not None else "key"
+        replaced = route is not None and key_header(provider, auth) in route.header_names
+        needs_no_key = auth in {"entra", "none"} or replaced
+        secret, variable = ("", "") if needs_no_key else self._key(service, route)
+        if not own:
+            self._check_secrets_of_environment(provider, name, route, source, variable)
+        completed = self._complete(provider, given, name, route, source)
+        allow_http = route is not None and (route.allow_http or is_true(route.options.get("allow_http", "")))
         if named:
-            check_address(base_url, where=source.variable, allow_http=allow_http)
-        own = not base_url or named or belongs_to_hosts(base_url, service.hosts)
-        if variable and not own and not self._same_layer(name, route):
+            check_address(completed.url, where=source.variable, allow_http=allow_http)
+        usual = self._headers(service) if own and variable in service.keys else {}
+        files = {} if route is None else {key.casefold(): path for key, path in route.headers_file.items()}
+        if secret and route is not None and route.api_key is None and route.api_key_file is not None:
+            files[""] = route.api_key_file
+        return Access(
+            completed.url,
+            secret,
+            completed.options,
+            {**usual, **self._headers_of(route)},
+            model=completed.model,
+            auth=auth,
+            files=files,
+            ca_file=None if route is None else route.ca_file,
+            allow_http=allow_http,
+            needs_no_key=needs_no_key,
+        )
+
+    def _given_url(
+        self, provider: str, service: KnownService, name: str, route: RouteSettings | None
+    ) -> tuple[str, SettingSource]:
+        """Return a route's URL as it is written, or that of the environment, and its source."""
+        if route is not None and route.base_url:
+            return route.base_url, self.sources.get(f"routes.{name}.base_url", SettingSource())
+        return self._address(provider, service), SettingSource(ENVIRONMENT, service.address)
+
+    def _complete(
+        self, provider: str, given: str, name: str, route: RouteSettings | None, source: SettingSource
+    ) -> BaseUrl:
+        """Return the URL at which the API starts. Raises ConfigError with the URL to write instead."""
+        is_route = route is not None and bool(route.base_url)
+        version = "" if route is None else route.options.get("api_version", "")
+        if provider == "azure-openai" and not is_route:
+            version = version or self._value(SERVICES[provider].version)
+        try:
+            found = complete_base_url(provider, given, version=version)
+        except ValueError as error:
+            where = f"routes.{name}" if is_route else source.variable
+            raise ConfigError(str(error), where=where, key="base_url" if is_route else "") from None
+        named = None if route is None else route.upstream_model
+        if found.model and named not in {None, found.model}:
+            message = "contains another deployment than upstream_model; write one of them"
+            raise ConfigError(message, where=f"routes.{name}", key="base_url")
+        return found
+
+    def _check_secrets_of_environment(
+        self, provider: str, name: str, route: RouteSettings | None, source: SettingSource, variable: str
+    ) -> None:
+        """Raise ConfigError for a secret of the environment that must not be sent to a URL of another layer."""
+        if variable and not self._same_layer(name, route):
             message = _explain_withheld_key(provider, variable, route, source)
             raise ConfigError(message, where=source.layer, key=f"routes.{name}.base_url")
-        headers = self._headers(service) if own and variable in service.keys else {}
-        return Access(base_url, secret, options, headers)
+        if route is None:
+            return
+        layer = source.layer or "the settings"
+        for header, named in route.headers_env.items():
+            if not self._is_beside(name, f"headers_env.{header}"):
+                message = (
+                    f"is in another layer than headers_env, so the value of {named} is not sent there; to allow it, "
+                    f"write headers_env beside base_url in {layer}"
+                )
+                raise ConfigError(message, where=source.layer, key=f"routes.{name}.base_url")
+        if route.auth == "entra" and not self._is_beside(name, "auth"):
+            message = (
+                f"is not on {provider}'s own hosts, so the token of Microsoft Entra ID is not sent there; to allow it, "
+                f'write auth = "entra" beside base_url in {layer}'
+            )
+            raise ConfigError(message, where=source.layer, key=f"routes.{name}.base_url")
 
     def addresses(self) -> dict[str, tuple[str, str]]:
         """Return the services' URLs from the environment: the variable and the URL without secrets, by provider."""
         found = {}
         for provider, service in SERVICES.items():
-            base_url, _ = self._address(provider, service, None)
+            base_url = self._address(provider, service)
             if base_url:
                 named = service.address if self._value(service.address) else service.version
+                with contextlib.suppress(ConfigError):  # the error comes when the URL is used
+                    base_url = self._complete(provider, base_url, "", None, SettingSource()).url
                 found[provider] = (named, redact_address(base_url))
         return found
 
     def _key(self, service: KnownService, route: RouteSettings | None) -> tuple[str, str]:
         """Return a route's key and its variable, which is empty for a key from the settings or a missing key."""
         if route is not None and route.api_key is not None:
-            return _check_key(route.api_key.get_secret_value(), "api_key of a route"), ""
+            return _checked_key(route.api_key.get_secret_value(), "api_key of a route"), ""
         if route is not None and route.api_key_file is not None:
-            try:
-                return _check_key(read_bounded(route.api_key_file).decode(), str(route.api_key_file)), ""
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "it is not a text file"
-                raise ConfigError(f"cannot be read: {reason}", where=str(route.api_key_file)) from None
+            return read_secret(route.api_key_file, check_key), ""
         if route is not None and route.api_key_env is not None:
-            if not self._value(route.api_key_env):
-                raise ConfigError("is not set, but a route's api_key_env names it", where=route.api_key_env)
-            return _check_key(self._value(route.api_key_env), route.api_key_env), route.api_key_env
+            return self._required(route.api_key_env, "api_key_env", check_key), route.api_key_env
         variable = next((name for name in service.keys if self._value(name)), "")
-        return _check_key(self._value(variable), variable), variable
+        return _checked_key(self._value(variable), variable), variable
 
-    def _address(
-        self, provider: str, service: KnownService, route: RouteSettings | None
-    ) -> tuple[str, Mapping[str, str]]:
-        """Return the URL from the environment and the options that it implies, as the official client does."""
+    def _required(self, variable: str, key: str, check: Callable[[str], str]) -> str:
+        """Return the checked value of a variable that a route's `key` names. Raises ConfigError."""
+        value = self._value(variable)
+        if not value:
+            raise ConfigError(f"is not set, but a route's {key} names it", where=variable)
+        try:
+            return check(value)
+        except ValueError as error:
+            reason = str(error)
+        raise ConfigError(reason, where=variable)
+
+    def _headers_of(self, route: RouteSettings | None) -> dict[str, str]:
+        """Return a route's own headers, by lower-case name. Raises ConfigError, without any value."""
+        if route is None:
+            return {}
+        found = {"openai-organization": route.organization, "openai-project": route.project}
+        headers = {header: value for header, value in found.items() if value}
+        headers |= {header.casefold(): value.get_secret_value() for header, value in route.headers.items()}
+        for header, variable in route.headers_env.items():
+            headers[header.casefold()] = self._required(variable, f"headers_env.{header}", check_header_value)
+        for header, path in route.headers_file.items():
+            headers[header.casefold()] = read_secret(path, check_header_value)
+        return headers
+
+    def _address(self, provider: str, service: KnownService) -> str:
+        """Return the URL of a service from the environment, as the official client reads it."""
         url, version = self._value(service.address).rstrip("/"), self._value(service.version)
         if provider == "gemini" and (url or version):
             # The client appends the version to the URL.
             version = "v1beta" if version in {"", "beta"} else version
-            return f"{url or 'https://generativelanguage.googleapis.com'}/{version}", {}
-        if not url:
-            return "", {}
-        if provider == "azure-openai":
-            if version or (route is not None and "api_version" in route.options):
-                return url, {"api_version": version} if version else {}
-            return (url if url.endswith("/openai/v1") else f"{url}/openai/v1"), {}
-        if provider == "cohere" and belongs_to_hosts(url, service.hosts):
-            # The client does the same, for URLs of its first API.
-            url = url.removesuffix("/v1")
-        return url, {}
+            return f"{url or 'https://generativelanguage.googleapis.com'}/{version}"
+        return url
 
     def _same_layer(self, name: str, route: RouteSettings | None) -> bool:
         """Return whether one layer sets both a route's URL and the variable of its key."""
-        if route is None or route.api_key_env is None:
-            return False
+        return route is not None and route.api_key_env is not None and self._is_beside(name, "api_key_env")
+
+    def _is_beside(self, name: str, key: str) -> bool:
+        """Return whether one layer sets both a route's URL and another key of the route."""
         layer = self.sources.get(f"routes.{name}.base_url", SettingSource()).layer
-        return bool(layer) and layer == self.sources.get(f"routes.{name}.api_key_env", SettingSource()).layer
+        return bool(layer) and layer == self.sources.get(f"routes.{name}." + key, SettingSource()).layer
 
     def _headers(self, service: KnownService) -> dict[str, str]:
         named = {header: (self._value(variable), variable) for variable, header in service.headers.items()}
-        return {header: _check_key(value, variable) for header, (value, variable) in named.items() if value}
+        return {header: _checked_key(value, variable) for header, (value, variable) in named.items() if value}
 
     def _value(self, variable: str) -> str:
         secret = self.variables.get(variable) if variable else None
@@ -161,9 +255,16 @@ def explain_withheld_token(values: Mapping[str, str], sources: Mapping[str, Sett
     )
 
 
-def _check_key(key: str, where: str) -> str:
-    """Return a key without white space around it. Raises ConfigError for characters that are invalid in a header."""
-    key = key.strip()
-    if not key.isascii() or not key.isprintable():
-        raise ConfigError("contains a character that no key has, such as a line break; paste it again", where=where)
-    return key
+def _checked_key(key: str, where: str) -> str:
+    """Return a key without white space around it. Raises ConfigError for text that is not a key alone."""
+    try:
+        return check_key(key)
+    except ValueError as error:
+        reason = str(error)
+    # Outside of `except`: nothing of the key is in a chained error.
+    raise ConfigError(reason, where=where)
+
+
+def is_true(text: str) -> bool:
+    """Return whether the text of an option means true."""
+    return text.casefold() in TRUE

@@ -29,6 +29,8 @@ class KnownService:
     version: str = ""
     #: Headers that the client sends, by variable.
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: Header of the key.
+    key_header: str = "authorization"
 
 
 SERVICES: Mapping[str, KnownService] = MappingProxyType(
@@ -46,6 +48,7 @@ SERVICES: Mapping[str, KnownService] = MappingProxyType(
             (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),
             address="AZURE_OPENAI_ENDPOINT",
             version="OPENAI_API_VERSION",
+            key_header="api-key",
         ),
         "cohere": KnownService(
             ("COHERE_API_KEY", "CO_API_KEY"), ("api.cohere.com", "api.cohere.ai"), address="CO_API_URL"
@@ -58,6 +61,7 @@ SERVICES: Mapping[str, KnownService] = MappingProxyType(
             ("generativelanguage.googleapis.com",),
             address="GOOGLE_GEMINI_BASE_URL",
             version="GOOGLE_GENAI_API_VERSION",
+            key_header="x-goog-api-key",
         ),
         # Three hosts, from mistralai/client/sdkconfiguration.py.
         "mistral": KnownService(("MISTRAL_API_KEY",), ("api.mistral.ai", "api.eu.mistral.ai", "api.us.mistral.ai")),
@@ -65,6 +69,56 @@ SERVICES: Mapping[str, KnownService] = MappingProxyType(
 )
 #: Variables of each service's key. The first one that is set is used.
 KEY_VARIABLES: dict[str, tuple[str, ...]] = {name: service.keys for name, service in SERVICES.items()}
+
+#: Providers of this package.
+BUILT_IN = frozenset({*SERVICES, "openai-compatible", "fake", "fastembed", "sentence-transformers", "local"})
+#: Other names of services and servers, in lower case and without separators, and the provider that calls them.
+SERVED_BY: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            (
+                *(
+                    "ollama",
+                    "vllm",
+                    "tei",
+                    "textembeddingsinference",
+                    "lmstudio",
+                    "infinity",
+                    "nim",
+                    "nvidia",
+                    "nvidianim",
+                ),
+                *("llamacpp", "llamaserver", "llamafile", "localai", "litellm", "openrouter", "together", "togetherai"),
+                *(
+                    "fireworks",
+                    "deepinfra",
+                    "xinference",
+                    "sglang",
+                    "tgi",
+                    "triton",
+                    "custom",
+                    "selfhosted",
+                    "compatible",
+                ),
+                *("openaicompatible", "openaicompat", "openailike", "huggingfacetei", "portkey"),
+            ),
+            "openai-compatible",
+        ),
+        **dict.fromkeys(("azure", "azureopenai", "azureai", "aoai"), "azure-openai"),
+        **dict.fromkeys(("google", "googleai", "googlegenai", "vertex", "vertexai"), "gemini"),
+        **dict.fromkeys(("voyageai",), "voyage"),
+        **dict.fromkeys(("jinaai",), "jina"),
+        **dict.fromkeys(("mistralai",), "mistral"),
+        **dict.fromkeys(("cohereai",), "cohere"),
+        **dict.fromkeys(("sbert", "sentencetransformer", "huggingface", "hf"), "sentence-transformers"),
+    }
+)
+
+
+def key_header(provider: str, auth: str) -> str:
+    """Return the header in which a route with this provider sends its key or token."""
+    known = SERVICES.get(provider)
+    return known.key_header if known is not None and auth == "key" else "authorization"
 
 
 def service_variables() -> Iterator[str]:

@@ -127,7 +127,7 @@ def parse_layer(data: bytes, path: Path, folders: frozenset[str]) -> Layer:
         for key, value in list(leaves(values)):
             if has_surrogate(key):
                 raise ConfigError("must have a name of valid Unicode", where=where, key=key)
-            if pattern_of(key) in folders:
+            if is_among(pattern_of(key), folders):
                 set_key(values, key, _from_folder(value, path.absolute().parent))
         return Layer(where, values, problems=tuple(duplicate_keys(values, where)))
     except (RecursionError, ValueError):  # very deeply nested tables; integers of thousands of digits
@@ -208,6 +208,11 @@ BENCHMARKS = "embedding.model_benchmarks."
 def pattern_of(key: str) -> str:
     """Return the key with `*` in place of the user's name: `routes.mine.model` becomes `routes.*.model`."""
     return pattern_and_name(key)[0]
+
+
+def is_among(pattern: str, keys: frozenset[str]) -> bool:
+    """Return whether a key's pattern, or its table such as the headers of a route, is one of `keys`."""
+    return pattern in keys or pattern.rpartition(".")[0] in keys
 
 
 def pattern_and_name(key: str) -> tuple[str, str]:

@@ -45,6 +45,7 @@ from embedway.config.layers import (
 )
 from embedway.config.plain_values import plain_paths, plain_table
 from embedway.config.problems import KnownKeys, combine_errors, key_types, unicode_problems, validation_problems
+from embedway.config.routes import RouteSettings  # noqa: TC001  pydantic evaluates the annotations
 from embedway.config.sections import (
     BatchingSettings,
     BudgetSettings,
@@ -55,7 +56,6 @@ from embedway.config.sections import (
     ModelSettings,
     PinsSettings,
     RerankSettings,
-    RouteSettings,
     RunSettings,
     SelectionSettings,
     TuneSettings,
@@ -150,6 +150,7 @@ class Config(Section):
             where = ", ".join(layer.where for layer in named) or "arguments"
             raise ConfigError("contains tables that are nested too deeply", where=where) from None
         variables = {route.api_key_env for route in config.routes.values() if route.api_key_env}
+        variables |= {name for route in config.routes.values() for name in route.headers_env.values()}
         variables |= set(service_variables())
         secrets = {name: SecretStr(inputs.variables[name]) for name in variables if inputs.variables.get(name)}
         config._credentials = Credentials(secrets, dict(config._sources))  # noqa: SLF001  a new object of this class

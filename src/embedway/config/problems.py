@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
-from embedway.config.layers import BENCHMARKS, Problem, SettingSource, leaves, pattern_and_name
+from embedway.config.layers import BENCHMARKS, Problem, SettingSource, is_among, leaves, pattern_and_name
 from embedway.errors import ConfigError
 from embedway.text import has_surrogate
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from embedway.config.layers import Layer
+
+#: Options of providers that are often written as keys of their route.
+_OPTIONS = frozenset(
+    {"api_version", "batch_dependent", "dialect", "dimensions", "encoding", "input_type", "max_inputs"}
+    | {"max_request_tokens", "trust_remote_code", "verify"}
+)
 
 
 def key_types(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, frozenset[type]]]:
@@ -74,6 +80,8 @@ class KnownKeys:
         if key == "config":
             return "; pass settings files with --config"
         section, _, name = key.rpartition(".")
+        if section == "routes.*" and name in _OPTIONS:
+            return f"; it is an option: write options = {{ {name} = … }}"
         tables = [table for table in self.tables if table.rpartition(".")[2] == name]
         if tables:
             return f"; the nearest is {tables[0]}"
@@ -93,7 +101,7 @@ def unicode_problems(layer: Layer, paths: frozenset[str]) -> Iterator[Problem]:
     """Return errors of texts that are not valid Unicode, which no file, server or hash accepts; not of `paths`."""
     for key, value in leaves(layer.values):
         texts = [key, *(value if isinstance(value, (list, tuple)) else [value])]
-        is_path = pattern_and_name(key)[0] in paths and not has_surrogate(key)
+        is_path = is_among(pattern_and_name(key)[0], paths) and not has_surrogate(key)
         if not is_path and any(isinstance(text, str) and has_surrogate(text) for text in texts):
             yield Problem(
                 layer.where, key, f"must be valid Unicode{_set_by(SettingSource('', layer.variables.get(key, '')))}"
@@ -144,10 +152,12 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
             return Problem(where, key, f"is one key with a dot in its name; write {last} in the table {above}{suffix}")
         return Problem(where, key, f"is not a setting{keys.nearest(pattern).replace('*', name)}{suffix}")
     table = details["type"] in {"model_type", "model_attributes_type", "dict_type"}
-    # The options of a route that is created directly have no prefix.
-    private = pattern in keys.secrets or pattern.startswith(("routes.*.options", "options"))
+    # The options and headers of a route that is created directly have no prefix.
+    own = pattern.removeprefix("routes.*.")
+    # A key may have been pasted in place of the name of its variable.
+    private = pattern in keys.secrets or own.startswith(("options", "headers")) or own == "api_key_env"
     hidden = private or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
-    shown = "" if hidden else _describe_value(details["input"])
+    shown = "" if hidden else _describe_value(details["input"], is_url=pattern.endswith("url"))
     return Problem(where, key, f"{shown}{_rule(details)}{suffix}")
 
 
@@ -175,13 +185,13 @@ def _rule(details: ErrorDetails) -> str:
     return _RULES.get(details["type"], message)
 
 
-def _describe_value(value: Any) -> str:
+def _describe_value(value: Any, *, is_url: bool = False) -> str:
     """Return the value unless it may contain a secret: a table, or a URL with a user, a password or a query."""
     if value is None:
         return "is null; "
     if not isinstance(value, (str, int, float, list, tuple)) or "@" in str(value):
         return ""
-    if "://" in str(value) and {"?", "#"} & set(str(value)):
+    if (is_url or "://" in str(value)) and {"?", "#"} & set(str(value)):
         return ""
     # NaN and infinity as settings files spell them.
     text = json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else repr(value)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from platformdirs import user_cache_path, user_data_path, user_state_path
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from embedway.config.addresses import is_loopback, parse_address, parse_http_url
+from embedway.config.addresses import is_loopback, parse_address
 from embedway.config.alerts import WebhookUrl  # noqa: TC001  pydantic evaluates the annotations
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
-from embedway.config.known_services import SERVICES
 from embedway.config.paths import expand_user
 from embedway.config.redis_urls import Cluster, RedisUrl  # noqa: TC001  pydantic evaluates the annotations
 from embedway.config.types import (
@@ -349,37 +348,6 @@ class ModelSettings(Section):
         if (self.task == "embed") != (self.dimensions is not None):
             raise ValueError("dimensions must be set for an embedding model, and unset for a reranker")
         return self
-
-
-class RouteSettings(Section):
-    """`[routes.NAME]`: a route to a model of a service, tried before the catalog's routes."""
-
-    #: Name of the model; all routes of a model must return vectors of its one space.
-    model: str = Field(min_length=1)
-    #: Provider that calls the service, such as `openai` or `openai-compatible`.
-    provider: str = Field(min_length=1)
-    #: The service's own name of the model; unset for the catalog's name.
-    upstream_model: str | None = None
-    #: URL of the service; empty for the provider's default.
-    base_url: str = ""
-    api_key: SecretStr | None = None
-    #: Environment variable, or file, that contains the key.
-    api_key_env: str | None = None
-    api_key_file: Folder | None = None
-    requests_per_minute: Positive | None = None
-    tokens_per_minute: Positive | None = None
-    #: Options of the provider, as strings.
-    options: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("base_url")
-    @classmethod
-    def _check_url(cls, url: str, info: ValidationInfo) -> str:
-        """Check an http URL, and any URL of a provider that uses http; a plug-in may use another protocol."""
-        over_http = info.data.get("provider") in {*SERVICES, "openai-compatible"}
-        if url and (over_http or url.casefold().startswith(("http:", "https:"))):
-            # A valid URL with a user or of an unsafe host fails when the route is opened, so that `doctor` works.
-            parse_http_url(url, rule="must be a URL such as https://api.example.com/v1")
-        return url
 
 
 class RunSettings(Section):

@@ -106,6 +106,8 @@ NotNegative: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=_MOST_INTEGE
 Seconds: TypeAlias = Annotated[float, Field(strict=True, gt=0, le=_MOST_SECONDS, allow_inf_nan=False)]
 NotNegativeFloat: TypeAlias = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
+#: Texts of an option that mean true and false, as in variables.
+TRUE, FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
 
 def _parse_dollars(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Names of environment variables that are not settings: proxies, certificates, and secrets.
 
-Only `embedway doctor` uses this file. The HTTP code reads the proxies, and OpenSSL the certificates.
+Only `embedway doctor` uses this file. `proxies.py` and `certificates.py` read the variables for services.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
 #: Variables of proxies; programs also read them in lower case.
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-#: Variables of certificates that Python's TLS reads, and those that only other programs, such as pip, read.
-CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-OTHERS_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+#: Variable of certificates that only pip reads.
+OTHERS_CERTIFICATES = ("PIP_CERT",)
 
 #: Names of variables, settings and options whose value may be a secret.
 _SECRET_NAME = re.compile(

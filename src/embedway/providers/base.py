@@ -9,6 +9,7 @@ from embedway.types import RateState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
@@ -70,8 +71,16 @@ class Endpoint:
     options: Mapping[str, str] = field(default_factory=dict)
     #: The model's prompts; a provider that declares `input_type` applies them itself.
     prompts: Mapping[InputType, str] = field(default_factory=dict)
-    #: Extra headers from the environment, such as an organization.
+    #: Headers of each request, from the route and the environment, such as an organization.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: How requests are authorized: `key`, `bearer`, `entra`, or `none` for headers alone.
+    auth: str = "key"
+    #: Files of the key (under an empty name) and of headers, read again when they change.
+    files: Mapping[str, Path] = field(default_factory=dict)
+    #: File of the certificates of trusted authorities; None for those of the environment.
+    ca_file: Path | None = None
+    #: Whether plain http to another machine is allowed.
+    allow_http: bool = False
 
 
 def split_requests(

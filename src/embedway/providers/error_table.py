@@ -7,31 +7,36 @@ matched: it may repeat a user's text. Sources are documentation pages, source co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from embedway.errors import (
-    AuthenticationError,
-    ProtocolError,
-    QuotaExceededError,
-    RateLimitedError,
-    RefusedInputError,
-    UnavailableError,
+from embedway.providers.error_meanings import (
+    BATCH,
+    BATCH_TOKENS,
+    BUDGET,
+    COUNTRY,
+    DIMENSIONS,
+    EMPTY_TEXT,
+    EXPIRED,
+    FILTERED,
+    HTTPS,
+    KEY,
+    LOADING,
+    MEMORY,
+    NETWORK_RULE,
+    NO_EMBEDDINGS,
+    NO_MODEL,
+    NO_PATH,
+    NO_RIGHT,
+    NOT_A_NUMBER,
+    NOT_LOADED,
+    NOT_PULLED,
+    PARAMETER,
+    QUOTA,
+    RATE,
+    TOO_LARGE,
+    TOO_LONG,
+    TRIAL,
+    Meaning,
 )
-
-if TYPE_CHECKING:
-    from embedway.errors import UpstreamError
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """Class, message and remedy of an error."""
-
-    error: type[UpstreamError]
-    message: str
-    remedy: str = ""
-    #: Whether the texts may have been computed, and billed.
-    computed: bool = False
-    loading: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,86 +54,9 @@ class Rule:
     statuses: frozenset[int] = frozenset()
 
 
-KEY = Meaning(AuthenticationError, "the key was refused", "check api_key")
-EXPIRED = Meaning(AuthenticationError, "the key has expired", "create another key and set api_key")
-NO_RIGHT = Meaning(AuthenticationError, "the key was refused or has no right to this", "check api_key and its rights")
-NETWORK_RULE = Meaning(AuthenticationError, "a network rule of the service refuses this address", "check its firewall")
-COUNTRY = Meaning(ProtocolError, "the service does not serve this country or region", "use another service or route")
-QUOTA = Meaning(QuotaExceededError, "the account's quota is used up", "add credit or raise its limit")
-BUDGET = Meaning(QuotaExceededError, "the budget of the key is used up", "raise it at the gateway")
-TRIAL = Meaning(QuotaExceededError, "the key's limit for this period is used up", "use a key without this limit")
-RATE = Meaning(RateLimitedError, "too many requests")
-FAILED = Meaning(UnavailableError, "the service failed", computed=True)
-#: It did not read the request.
-NOT_READ = Meaning(UnavailableError, "the service failed")
-MEMORY = Meaning(
-    UnavailableError, "the service ran out of memory", "lower max_inputs in the route's options", computed=True
-)
-LOADING = Meaning(UnavailableError, "the service is loading the model", loading=True)
-REFUSED = Meaning(RefusedInputError, "the service refused the request")
-TOO_LONG = Meaning(
-    RefusedInputError, "a text is too long for the service", "shorten it, or lower the model's max_tokens"
-)
-NOT_A_NUMBER = Meaning(
-    RefusedInputError, "the model's result for a text is not a number", "change the text, or use another route", True
-)
-EMPTY_TEXT = Meaning(RefusedInputError, "the service refuses an empty text", "remove it")
-FILTERED = Meaning(RefusedInputError, "a content filter refused a text", "remove it, or change the service's filter")
-BATCH = Meaning(RefusedInputError, "too many texts in a request", "lower max_inputs in the route's options")
-BATCH_TOKENS = Meaning(
-    RefusedInputError, "too many tokens in a request", "lower max_request_tokens in the route's options"
-)
-TOO_LARGE = Meaning(RefusedInputError, "the request is too large", "lower max_inputs in the route's options")
-NO_MODEL = Meaning(ProtocolError, "the service has no such model", "check upstream_model of the route")
-NOT_PULLED = Meaning(
-    ProtocolError, "the service has no such model", "check upstream_model of the route, or run `ollama pull`"
-)
-NOT_LOADED = Meaning(ProtocolError, "the service has not loaded the model", "load it there, and see the server's log")
-NO_EMBEDDINGS = Meaning(
-    ProtocolError,
-    "the model or server does not compute embeddings",
-    "check upstream_model, or start the server with its option for embeddings",
-)
-DIMENSIONS = Meaning(
-    ProtocolError, "the model does not support this number of dimensions", "remove dimensions from the route's options"
-)
-PARAMETER = Meaning(
-    ProtocolError,
-    "the service does not support a parameter, or needs another",
-    "check the route's provider and options",
-)
-#: Their remedies depend on the base URL.
-NO_PATH = Meaning(ProtocolError, "the service has no such path")
-NOT_FOUND = Meaning(ProtocolError, "the service has no such model or path", "check upstream_model")
-HTTPS = Meaning(ProtocolError, "the service requires https", "start base_url with https://")
-UNEXPECTED = Meaning(ProtocolError, "unexpected answer")
-#: Inside HTTP 200. Nothing says that the texts were not computed.
-UNKNOWN = Meaning(ProtocolError, "the answer has no rows and no known code", computed=True)
-
-#: Meanings of statuses without a rule. Others below 500, and 501 and 505, are unexpected; the rest are failures.
-BY_STATUS = {
-    400: REFUSED,
-    401: KEY,
-    402: QUOTA,
-    403: NO_RIGHT,
-    404: NOT_FOUND,
-    405: NO_PATH,
-    408: FAILED,
-    409: NOT_READ,
-    413: TOO_LARGE,
-    422: REFUSED,
-    424: FAILED,  # text-embeddings-inference: inference failed (router/src/http/server.rs)
-    425: NOT_READ,
-    429: RATE,
-    499: FAILED,  # Cohere: cancelled (docs.cohere.com/reference/errors); nginx: closed by the client
-    501: UNEXPECTED,
-    505: UNEXPECTED,
-    511: Meaning(ProtocolError, "the network requires a login", "log in with a web browser"),  # RFC 6585 6
-}
-
 _PAID = frozenset({200, 400, 401, 402, 403, 404, 412, 429, 500})
 _KEYS = frozenset({200, 400, 401, 403, 404, 500})
-_TEXTS = frozenset({200, 400, 403, 404, 413, 422, 424, 429, 500, 501, 502, 503})
+_TEXTS = frozenset({200, 400, 403, 404, 413, 422, 424, 500, 501, 502, 503})
 _MISSING = frozenset({200, 400, 401, 403, 404, 405, 422, 500, 501, 503})
 _N = r"(\d[\d,]{0,9})"
 _TOKENS, _INPUTS, _REQUEST_TOKENS = (
@@ -148,7 +76,7 @@ RULES: tuple[Rule, ...] = tuple(
     for rules in (
         # Transport and paths. Go and nginx; LM Studio (lmstudio-bug-tracker #2085); Go's gin, as in Ollama and LocalAI
         # (ollama_embed in logancyang/obsidian-copilot #805); API Gateway (repost.aws, "Missing Authentication Token").
-        _rule(HTTPS, r"http request (?:was sent )?to (?:an )?https (?:server|port)"),
+        _rule(HTTPS, r"http request (?:was sent )?to (?:an )?https (?:server|port)", r"plain http to an ssl-enabled"),
         _rule(
             NO_PATH,
             r"unexpected endpoint or method",
@@ -205,6 +133,7 @@ RULES: tuple[Rule, ...] = tuple(
             r"(?:user location|country|region)[^.]{0,40} not supported",
             r"not available in your (?:country|region)",
             codes="unsupported_country_region_territory",
+            statuses=frozenset({200, 400, 401, 403, 404, 451}),
         ),
         _rule(NETWORK_RULE, r"virtual network|firewall rules|public access is disabled", statuses=frozenset({403})),
         _rule(
@@ -280,6 +209,16 @@ RULES: tuple[Rule, ...] = tuple(
             codes="max_tokens_per_request too_many_tokens_in_batch",
             statuses=_TEXTS,
         ),
+        # OpenAI: a request over the tokens of a minute never succeeds (community.openai.com, "Request too large").
+        _rule(
+            BATCH_TOKENS, rf"request too large.{{0,120}}limit:? {_REQUEST_TOKENS}", statuses=frozenset({200, 400, 429})
+        ),
+        _rule(
+            TOO_LARGE,
+            r"payload (?:size )?(?:exceeds|is too large|too large)|request (?:body|entity) (?:is )?too large",
+            codes="payload_too_large request_too_large",
+            statuses=_TEXTS,
+        ),
         _rule(
             TOO_LONG,
             rf"maximum (?:context|model|input|sequence) length (?:is|of|\() ?{_TOKENS}",
@@ -313,7 +252,7 @@ RULES: tuple[Rule, ...] = tuple(
             r"content (?:management )?(?:policy|filter)|requires moderation|(?:input|content|text) was flagged",
             r"inappropriate content",
             codes="content_filter content_policy_violation responsibleaipolicyviolation contentpolicyviolationerror "
-            "datainspectionfailed data_inspection_failed moderation content_filtered blocked",
+            "datainspectionfailed data_inspection_failed moderation content_filtered",
             statuses=_TEXTS,
         ),
         _rule(
@@ -365,7 +304,7 @@ RULES: tuple[Rule, ...] = tuple(
         _rule(
             PARAMETER,
             r"unrecognized request argument|extra (?:inputs|fields) (?:are )?not permitted|field required",
-            r"(?:unknown|unsupported|unexpected|invalid) (?:parameter|argument|field|name)\b",
+            r"(?:unknown|unsupported|unexpected) (?:parameter|argument|field)\b|invalid (?:parameter|field) name",
             r"'?input_type'? parameter is required|valid input_type must be provided|not support parameters",
             codes="unsupported_parameter unknown_parameter missing_required_parameter missing extra_forbidden "
             "value_error.missing value_error.extra unsupported_value unsupportedparamserror",
@@ -376,6 +315,7 @@ RULES: tuple[Rule, ...] = tuple(
             LOADING,
             r"(?<!error )loading (?:the )?model|model[^.]{0,120} is (?:currently |still |being )*load(?:ing|ed)\b",
             r"model[^.]{0,60} (?:is )?(?:not ready|warming up|still starting|being downloaded)",
+            r"^(?:still |currently )?loading\b|\b(?:is|still|currently) loading\b|\bcold start|\bstarting up\b",
             r"endpoint is (?:initiali[sz]ing|starting|scaled to zero)",
             codes="modelnotreadyexception model_loading",
             statuses=frozenset({200, 400, 404, 408, 409, 425, 429, 500, 502, 503, 504}),

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
-import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,8 +16,13 @@ import aiohttp
 import orjson
 
 from embedway.config.addresses import is_loopback
-from embedway.errors import ConfigError, ProtocolError, UnavailableError
+from embedway.config.certificates import authorities, tls_context
+from embedway.config.proxies import proxy_for
+from embedway.errors import AuthenticationError, ConfigError, ProtocolError
+from embedway.providers import connections
+from embedway.providers.connections import Way
 from embedway.providers.delivery import record_request, tracing
+from embedway.providers.entra import EntraToken
 from embedway.providers.error_body import error_inside
 from embedway.providers.http_body import (
     ACCEPT_ENCODING,
@@ -34,16 +37,17 @@ from embedway.providers.http_body import (
 from embedway.providers.http_errors import SentRequest, error_in_success, error_of
 from embedway.providers.http_headers import read_rates
 from embedway.providers.options import known, yes
+from embedway.providers.request_headers import RequestHeaders, headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
+    from embedway.config.proxies import Proxy
     from embedway.providers.base import Declared, Endpoint
     from embedway.types import RateState
 
 V = TypeVar("V")
-
-_log = logging.getLogger(__name__)
 
 _CONNECT_S = 10.0
 _CONNECTIONS = 64
@@ -52,6 +56,7 @@ _CONNECTIONS = 64
 _LARGE_BYTES = 1_000_000
 #: Size above which a body is sent as a stream: aiohttp then sends it in pieces, without blocking the event loop.
 _LARGE_BODY_BYTES = 2**20
+_JSON = {"accept": "application/json", "accept-encoding": ACCEPT_ENCODING, "content-type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,56 +83,79 @@ class JsonHttp:
         base_url: str,
         *,
         route: str,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] | RequestHeaders,
         timeout_s: float = 60.0,
         allow_http: bool = False,
+        ca_file: Path | None = None,
     ) -> None:
         check_base_url(base_url, where=route, allow_http=allow_http)
         self._base_url = base_url.rstrip("/")
         self._route = route
-        self._headers = {
-            "accept": "application/json",
-            "accept-encoding": ACCEPT_ENCODING,
-            "content-type": "application/json",
-            **headers,
-        }
+        self._headers = headers if isinstance(headers, RequestHeaders) else RequestHeaders(headers)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
         self._session: aiohttp.ClientSession | None = None
-        self._proxy: str | None = None
+        self._trusted = authorities(ca_file)
+        self._is_https = self._base_url.casefold().startswith("https:")
+        if self._is_https:
+            tls_context(self._trusted, where=route)  # an unusable file is reported before anything is sent
+        self._way = _way_to(self._base_url, route)
+        #: Whether the service has answered in HTTP, so that its scheme is right.
+        self._has_answered = False
 
     async def post(self, path: str, body: Any) -> Reply:
-        """Send a JSON document and parse the answer. Raises UpstreamErrors."""
+        """Send a JSON document and parse the answer. Raises UpstreamErrors.
+
+        If the key is refused, it is read again from its file, or the token is renewed. If that changes it, the document
+        is sent once more.
+        """
+        record_request()  # of the attempt: nothing was sent while a token is renewed
+        headers = await self._headers.current()
+        try:
+            return await self._send(path, body, headers)
+        except AuthenticationError as error:
+            if error.status == 407:
+                raise
+            renewed = await self._headers.renewed(headers, expired=error.status == 401)
+            if renewed is None:
+                raise
+        return await self._send(path, body, renewed)
+
+    async def _send(self, path: str, body: Any, headers: Mapping[str, str]) -> Reply:
         session, data, delivery = self._open(), orjson.dumps(body), record_request()
+        proxy = self._way.proxy
         try:
             async with session.post(
                 self._base_url + path,
                 data=io.BytesIO(data) if len(data) > _LARGE_BODY_BYTES else data,
                 # Not the session's headers: aiohttp also sends those to a proxy, which must not get the key.
-                headers=self._headers,
+                headers={**_JSON, **headers},
                 allow_redirects=False,
-                proxy=self._proxy,
+                proxy=None if proxy is None else proxy.url,
+                proxy_headers=None if proxy is None else proxy.headers,
+                trace_request_ctx=delivery,
                 # http_body.py decompresses, and distinguishes cut, corrupt and uncompressed answers.
                 auto_decompress=False,
-                trace_request_ctx=delivery,
             ) as response:
                 content = await read_body(response)
+                self._has_answered = True
                 request = SentRequest(self._base_url, path, data)
                 if 200 <= response.status < 300:
                     large = len(content.content) > _LARGE_BYTES
                     parsed = await asyncio.to_thread(parse, content) if large else parse(content)
                     return self._reply(parsed, response, request, large=large)
-                status, headers = response.status, response.headers
-                raise error_of(status, headers, content.content, route=self._route, request=request)
+                status = response.status
+                raise error_of(status, response.headers, content.content, route=self._route, request=request)
         except TooLargeError:
             raise ProtocolError("the answer is too large", route=self._route, billed=True) from None
-        except TimeoutError:
-            failed, billed = "no answer in time", True
-        except aiohttp.ClientConnectorError as error:
-            failed, billed = f"the service is unreachable: {error.strerror or 'no connection'}", False
-        except (aiohttp.ClientError, ConnectionError) as error:
-            failed, billed = f"the connection was lost ({type(error).__name__})", True
+        except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
+            failed: Exception = error
         # Not raised above, so that it is not chained: the library's errors contain the request's headers and the key.
-        raise UnavailableError(failed, route=self._route, billed=billed and delivery.may_have_begun)
+        raise await connections.failure_of(
+            failed,
+            self._way,
+            may_have_begun=delivery.may_have_begun,
+            ask_for_tls=not self._is_https and not self._has_answered,
+        )
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -137,10 +165,11 @@ class JsonHttp:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
-            self._proxy = self._proxy_of_environment()
+            self._way = replace(self._way, proxy=self._proxy_of_environment(), trusted=self._trusted)
+            context = tls_context(self._trusted, where=self._route) if self._is_https else True
             self._session = aiohttp.ClientSession(
                 timeout=self._timeout,
-                connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+                connector=aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=context),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # aiohttp would also read netrc, whose passwords are for other servers and conflict with a key.
                 trust_env=False,
@@ -148,30 +177,13 @@ class JsonHttp:
             )
         return self._session
 
-    def _proxy_of_environment(self) -> str | None:
-        """Return the URL of the proxy for the service, with user and password, or None.
-
-        A service without https gets no proxy, which could read key and texts. Raises ProtocolError.
-        """
-        parts = urlsplit(self._base_url)
-        if parts.scheme != "https" or not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
-            return None
-        proxy = urllib.request.getproxies().get("https", "")
-        if not proxy:
-            return None
-        address = proxy if "://" in proxy else f"http://{proxy}"
+    def _proxy_of_environment(self) -> Proxy | None:
+        """Return the proxy for the service. Raises ProtocolError."""
         try:
-            scheme, host, _ = (named := urlsplit(address)).scheme, named.hostname, named.port
-        except ValueError:
-            scheme, host = "", None
-        if scheme == "https" and host:
-            # The request goes directly to the service, over TLS.
-            _log.warning("HTTPS_PROXY is an https URL, and proxies over https are not supported; no proxy is used")
-            return None
-        if scheme != "http" or not host:
-            # The value is not shown: it may contain a password.
-            raise ProtocolError("HTTPS_PROXY must be like http://proxy.example.com:3128", route=self._route)
-        return address
+            return proxy_for(self._base_url)
+        except ValueError as error:
+            reason = str(error)
+        raise ProtocolError(reason, route=self._route)
 
     def _reply(self, parsed: Parsed, response: aiohttp.ClientResponse, request: SentRequest, *, large: bool) -> Reply:
         """Return the answer. Raises UpstreamErrors for anything but JSON, and for an error inside it."""
@@ -207,21 +219,37 @@ def make_http_with_key(
     in `options`.
     """
     known(endpoint, (*options, "allow_http"))
-    if not endpoint.secret:
-        raise ConfigError(f"is not set; set {variable}, or api_key of a route", where=endpoint.route, key="api_key")
+    if not endpoint.secret and endpoint.auth in {"key", "bearer"} and not _has_header(endpoint, header):
+        instead = '; or auth = "none" if its headers contain the key' if endpoint.headers else ""
+        raise ConfigError(
+            f"is not set; set {variable}, or api_key of a route{instead}", where=endpoint.route, key="api_key"
+        )
     return make_http(endpoint, url, header=header)
 
 
 def make_http(endpoint: Endpoint, url: str = "", *, header: str = "authorization") -> JsonHttp:
     """Create the connection pool of a route, with its key if it has one. Its base URL overrides `url`."""
-    secret = f"Bearer {endpoint.secret}" if header == "authorization" else endpoint.secret
+    base_url = endpoint.base_url or url
+    token = EntraToken(base_url, route=endpoint.route) if endpoint.auth == "entra" else None
     return JsonHttp(
-        endpoint.base_url or url,
+        base_url,
         route=endpoint.route,
-        headers={**endpoint.headers, header: secret} if endpoint.secret else {},
+        headers=headers_of(endpoint, header if endpoint.auth == "key" else "authorization", token),
         timeout_s=endpoint.timeout_s,
-        allow_http=yes(endpoint, "allow_http"),
+        allow_http=endpoint.allow_http or yes(endpoint, "allow_http"),
+        ca_file=endpoint.ca_file,
     )
+
+
+def _has_header(endpoint: Endpoint, key_header: str) -> bool:
+    """Return whether the headers of a route replace its key."""
+    header = key_header if endpoint.auth == "key" else "authorization"
+    return any(name.casefold() == header for name in endpoint.headers)
+
+
+def _way_to(base_url: str, route: str) -> Way:
+    parts = urlsplit(base_url)
+    return Way(route, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
 
 
 def check_base_url(base_url: str, *, where: str, allow_http: bool) -> None:
@@ -236,8 +264,9 @@ def check_base_url(base_url: str, *, where: str, allow_http: bool) -> None:
     if user is not None:
         raise ConfigError("must not contain a user or password; set api_key", where=where, key="base_url")
     if parts.scheme == "http" and not (allow_http or is_loopback(host)):
+        place = where if where.startswith("routes.") else "routes.NAME"
         raise ConfigError(
-            "must be https, because keys and texts are sent there; set allow_http = true to allow http",
+            f"must be https, because keys and texts are sent there; to allow http, add allow_http = true in [{place}]",
             where=where,
             key="base_url",
         )

@@ -18,9 +18,10 @@ from embedway.errors import (
     UnavailableError,
     UpstreamError,
 )
-from embedway.providers import error_table as table
+from embedway.providers import error_meanings as meanings
 from embedway.providers.error_body import ServerError, read_error, shown_code
-from embedway.providers.error_table import Meaning
+from embedway.providers.error_meanings import Meaning
+from embedway.providers.error_table import RULES
 from embedway.providers.http_body import is_page
 from embedway.providers.http_headers import read_rates, retry_after_s
 from embedway.providers.redirects import redirect_message
@@ -89,7 +90,7 @@ def _error(
     where = "" if shown is None else "an error inside HTTP 200: "
     text = f"{where}{meaning.message}{f': {code}' if code else ''}"
     remedy = meaning.remedy
-    if meaning in {table.NO_PATH, table.NOT_FOUND}:
+    if meaning in {meanings.NO_PATH, meanings.NOT_FOUND}:
         remedy = "; ".join(part for part in (remedy, _path_remedy(request)) if part)
     billed = meaning.computed and (shown is not None or status >= 500 or meaning.error is UnavailableError)
     error = meaning.error(f"{text}; {remedy}" if remedy else text, route=route, status=shown or status, billed=billed)
@@ -103,7 +104,7 @@ def _meaning(status: int, said: ServerError, request: SentRequest) -> tuple[Mean
     """Return the meaning of an error, the code that it is known by, and the limits that its message names."""
     codes = {code.lower(): code for code in reversed(said.codes)}
     sent = ""
-    for rule in table.RULES:
+    for rule in RULES:
         if rule.statuses and status not in rule.statuses:
             continue
         by_code = next((codes[code] for code in codes if code in rule.codes), "")
@@ -117,15 +118,15 @@ def _meaning(status: int, said: ServerError, request: SentRequest) -> tuple[Mean
         if found.group(0) not in sent:
             return rule.meaning, "", _limits(found)
     if said.is_loading:
-        return table.LOADING, "", None
+        return meanings.LOADING, "", None
     if status == 200:
-        return table.UNKNOWN, "", None
-    return table.BY_STATUS.get(status, table.FAILED if status >= 500 else table.UNEXPECTED), "", None
+        return meanings.UNKNOWN, "", None
+    return meanings.BY_STATUS.get(status, meanings.FAILED if status >= 500 else meanings.UNEXPECTED), "", None
 
 
 def _limits_of(meaning: Meaning, said: ServerError) -> ServiceLimits | None:
     """Return the limits in the message of an error that is known by its code."""
-    rules = (rule for rule in table.RULES if rule.meaning is meaning and "(?P<" in rule.phrase)
+    rules = (rule for rule in RULES if rule.meaning is meaning and "(?P<" in rule.phrase)
     matches = (re.search(rule.phrase, said.message) for rule in rules)
     return next((limits for found in matches if found is not None and (limits := _limits(found))), None)
 
@@ -141,9 +142,9 @@ def _limits(found: re.Match[str]) -> ServiceLimits | None:
 def _page_error(status: int, content: bytes, *, route: str) -> UpstreamError:
     """Return the error for HTML. A proxy or firewall wrote it, so that it says nothing about the texts, or the key."""
     if re.search(rb"plain http request was sent to https", content[:4096], re.IGNORECASE):
-        meaning, place = table.HTTPS, ""
+        meaning, place = meanings.HTTPS, ""
     else:
-        meaning = table.BY_STATUS.get(status, table.FAILED if status >= 500 else table.UNEXPECTED)
+        meaning = meanings.BY_STATUS.get(status, meanings.FAILED if status >= 500 else meanings.UNEXPECTED)
         place = f": {_PAGE}"
         if meaning.error is AuthenticationError and status == 401:
             meaning = Meaning(AuthenticationError, "a login is required", "check base_url, proxies and api_key")
@@ -161,5 +162,5 @@ def _path_remedy(request: SentRequest) -> str:
     if last and path.endswith(last):
         return f"base_url must end before {last}, which is added to it"
     if not re.search(r"/v\d", path) and not re.match(r"/v\d|/openai", last):
-        return "check base_url, which usually ends in /v1"
+        return f"check base_url, which usually ends in /v1, such as {request.base_url}/v1"
     return "check base_url"

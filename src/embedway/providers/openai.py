@@ -10,6 +10,7 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from embedway.config.base_urls import AZURE_V1_VERSIONS
 from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
 from embedway.providers.http import HttpModel, make_http, make_http_with_key
@@ -132,10 +133,12 @@ def azure(endpoint: Endpoint) -> EmbeddingsApi:
         )
     options = ("api_version", "dimensions")
     http = make_http_with_key(endpoint, "", variable="AZURE_OPENAI_API_KEY", header="api-key", options=options)
-    version = endpoint.options.get("api_version")
-    deployment = urllib.parse.quote(endpoint.model, safe="")
-    query = urllib.parse.urlencode({"api-version": version})
-    path = f"/openai/deployments/{deployment}/embeddings?{query}" if version else "/embeddings"
+    version = endpoint.options.get("api_version", "")
+    query = f"?{urllib.parse.urlencode({'api-version': version})}" if version not in {"", "v1"} else ""
+    # Other versions are dates, of the URL with the deployment in its path.
+    is_v1 = not version or version in AZURE_V1_VERSIONS
+    deployed = "" if is_v1 else f"/openai/deployments/{urllib.parse.quote(endpoint.model, safe='')}"
+    path = f"{deployed}/embeddings{query}"
     # A deployment's name does not identify its model, so the user sets whether it supports the parameter.
     declared = Declared(max_inputs=2048, max_request_tokens=300_000, dimensions=yes(endpoint, "dimensions"))
     return EmbeddingsApi(endpoint, http, declared, BASE64, path=path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from embedway.catalog.services import RouteFacts, ServiceFacts
@@ -54,6 +55,25 @@ def library_facts(name: str, provider: str, model: str, *, max_tokens: int) -> S
     )
 
 
+def endpoint_of(
+    route: str, model: str, access: Access, options: Mapping[str, str], timeout_s: float = 60.0
+) -> Endpoint:
+    """Return the endpoint of a route with its URL, key, headers and certificates."""
+    return Endpoint(
+        route,
+        model,
+        access.base_url,
+        access.secret,
+        timeout_s,
+        options,
+        headers=access.headers,
+        auth=access.auth,
+        files=access.files,
+        ca_file=access.ca_file,
+        allow_http=access.allow_http,
+    )
+
+
 def routes_of(
     facts: ServiceFacts, config: Config, make: Callable[[str, Endpoint], P]
 ) -> list[tuple[str, P, tuple[int | None, int | None]]]:
@@ -63,13 +83,14 @@ def routes_of(
     timeout_s = config.upstream.timeout_s
 
     def endpoint(route: str, model: str, access: Access, options: Mapping[str, str]) -> Endpoint:
-        return Endpoint(route, model, access.base_url, access.secret, timeout_s, options, prompts, access.headers)
+        made = endpoint_of(route, model, access, options, timeout_s)
+        return replace(made, prompts=prompts)
 
     for name, route in config.routes_to(facts.names).items():
         # The catalog's options for this provider apply to this route too, unless the route overrides them.
         listed = next((one for one in facts.routes if one.provider == route.provider), None)
         access = config.access(route.provider, name)
-        model = route.upstream_model or (listed.model if listed else facts.name)
+        model = route.upstream_model or access.model or (listed.model if listed else facts.name)
         options = {**(listed.options if listed else {}), **access.options, **route.options}
         provider = make(route.provider, endpoint(f"routes.{name}", model, access, options))
         made.append((f"routes.{name}", provider, (route.requests_per_minute, route.tokens_per_minute)))
@@ -77,7 +98,7 @@ def routes_of(
         # If no route works, the error of this one says what is missing. It does not prevent other routes.
         try:
             access = config.access(listed.provider)
-            if made and missing(listed.provider, access.secret):
+            if made and missing(listed.provider, access):
                 continue
             name, options = f"{listed.provider}:{listed.model}", {**listed.options, **access.options}
             provider = make(listed.provider, endpoint(name, listed.model, access, options))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from embedway.config.routes import RouteSettings
+from embedway.config.types import FALSE, TRUE
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
 def known(endpoint: Endpoint, options: Sequence[str]) -> None:
     """Raise ConfigError for an option that is not in `options`."""
     for option in endpoint.options:
+        if option not in options and option in RouteSettings.model_fields:
+            raise ConfigError(
+                f"is a key of the route; write it beside options, not in it: {option} = …",
+                where=endpoint.route,
+                key=f"options.{option}",
+            )
         if option not in options:
             there = f"available: {', '.join(options)}" if options else "this provider has none"
             raise ConfigError(f"is not an option; {there}", where=endpoint.route, key=f"options.{option}")
@@ -34,11 +42,11 @@ def whole_or_none(endpoint: Endpoint, option: str) -> int | None:
 
 
 def yes(endpoint: Endpoint, option: str, *, default: bool = False) -> bool:
-    """Return an option that is `true` or `false`. Raises ConfigError for other values."""
-    text = endpoint.options.get(option, "true" if default else "false")
-    if text not in {"true", "false"}:
-        raise ConfigError('must be "true" or "false"', where=endpoint.route, key=f"options.{option}")
-    return text == "true"
+    """Return an option that is `true` or `false`, or one of their other words. Raises ConfigError for other values."""
+    text = endpoint.options.get(option, "true" if default else "false").casefold()
+    if text not in TRUE | FALSE:
+        raise ConfigError("must be true or false", where=endpoint.route, key=f"options.{option}")
+    return text in TRUE
 
 
 def one_of(endpoint: Endpoint, option: str, choices: Sequence[str]) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from embedway.catalog.services import ServiceFacts
     from embedway.catalog.types import Task
     from embedway.config import Config
-    from embedway.config.sections import RouteSettings
+    from embedway.config.credentials import Access
+    from embedway.config.routes import RouteSettings
 
 #: Providers without a default base URL.
 _ADDRESSED = frozenset({"azure-openai", "openai-compatible"})
@@ -29,9 +30,9 @@ _TO_FETCH = "weights missing: they are downloaded at the first use"
 _OFFLINE = "weights missing, and weights.offline is set"
 
 
-def missing(provider: str, key: str) -> str:
+def missing(provider: str, access: Access) -> str:
     """Return the missing requirement of a provider, a key or a library; empty if there is none."""
-    if provider in KEY_VARIABLES and not key:
+    if provider in KEY_VARIABLES and not access.is_authorized:
         return f"no key: set {KEY_VARIABLES[provider][0]}"
     module = LIBRARY_MODULES.get(provider)
     if module is not None and importlib.util.find_spec(module) is None:
@@ -44,7 +45,7 @@ def routes_here(facts: ServiceFacts, config: Config) -> list[tuple[str, str]]:
     found = routes_to(facts.names, config, task=facts.task)
     for listed in facts.routes:
         try:
-            lacks = missing(listed.provider, config.key_for(listed.provider))
+            lacks = missing(listed.provider, config.access(listed.provider))
         except ConfigError as error:
             lacks = str(error)
         if not lacks and listed.options.get("remote_code") == "needed":
@@ -72,7 +73,7 @@ def _route_lacks(name: str, route: RouteSettings, config: Config, task: Task) ->
         return str(error)
     if route.provider in _ADDRESSED and not access.base_url:
         return "no base_url"
-    lacks = missing(route.provider, access.secret)
+    lacks = missing(route.provider, access)
     return lacks or _weights_missing(route.provider, route.upstream_model or route.model, route.options, config)
 
 

@@ -154,7 +154,7 @@ def _remote_route(names: Collection[str], listed: Sequence[RouteFacts], config: 
     for one in listed:
         try:
             # As in opening: a route without its key is skipped if there are others.
-            used = not routes or not missing(one.provider, config.key_for(one.provider))
+            used = not routes or not missing(one.provider, config.access(one.provider))
         except ConfigError:
             used = not routes
         if used:

@@ -9,14 +9,15 @@ import pytest
 from embedway.cli.checks import network
 from embedway.cli.checks.base import Setup
 from embedway.config import Config
-from embedway.config.variables import CERTIFICATES, OTHERS_CERTIFICATES, PROXIES
+from embedway.config.certificates import BUNDLES, OPENSSL
+from embedway.config.variables import OTHERS_CERTIFICATES, PROXIES
 
 SECRET = "p4ssw0rd"  # noqa: S105  not one
 
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):
-    for name in (*PROXIES, *CERTIFICATES, *OTHERS_CERTIFICATES):
+    for name in (*PROXIES, *OPENSSL, *BUNDLES, *OTHERS_CERTIFICATES):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
 
@@ -35,13 +36,14 @@ def test_no_proxy_is_one_line():
         ("HTTPS_PROXY", f"http://u:{SECRET}@h:3128", "ok", "http://***@h:3128: used for services"),
         ("https_proxy", f"u:{SECRET}@h:3128", "ok", "http://***@h:3128: used for services"),
         ("HTTP_PROXY", "http://h:3128", "ok", "used only for downloads over http"),
-        ("ALL_PROXY", f"socks5://{SECRET}@h", "ok", "not used"),
+        ("ALL_PROXY", f"http://u:{SECRET}@h:3128", "ok", "http://***@h:3128: used for services over https, not for"),
+        ("ALL_PROXY", f"socks5://{SECRET}@h", "warning", "SOCKS"),
         ("NO_PROXY", "localhost,.corp", "ok", "localhost,.corp: reached without a proxy"),
-        ("HTTPS_PROXY", "https://h:3128", "warning", "proxies over https are not supported"),
-        ("HTTPS_PROXY", f"socks5://u:{SECRET}@h:1", "warning", "socks5 is not supported"),
-        ("HTTPS_PROXY", f"http://u:{SECRET}@h:port", "warning", "malformed"),
-        ("HTTPS_PROXY", "http://", "warning", "malformed"),
-        ("HTTP_PROXY", "http://[::1", "warning", "malformed"),
+        ("HTTPS_PROXY", "https://h:3128", "warning", "https://h:3128: used for services; downloads fail"),
+        ("HTTPS_PROXY", f"socks5://u:{SECRET}@h:1", "warning", "is a SOCKS proxy, which is not supported"),
+        ("HTTPS_PROXY", f"http://u:{SECRET}@h:port", "warning", "must have a port from 1 to 65535, so requests"),
+        ("HTTPS_PROXY", "http://", "warning", "must name a host"),
+        ("HTTP_PROXY", "http://[::1", "warning", "must be a URL"),
     ],
 )
 def test_proxies_are_judged_and_their_credentials_hidden(monkeypatch, name, value, status, said):
@@ -69,7 +71,24 @@ def test_files_of_certificates_are_counted(monkeypatch, certificates, name):
     line = by_name(network.check_tls(None))[name]
     assert line.status == "ok"
     assert "certificates" in line.detail
-    assert ("only pip and other programs" in line.detail) == (name in OTHERS_CERTIFICATES)
+    assert "used for services" in line.detail
+
+
+def test_all_proxy_is_not_used_beside_https_proxy(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://h:3128")
+    monkeypatch.setenv("ALL_PROXY", "socks5://h")
+    line = by_name(network.check_proxies(None))["ALL_PROXY"]
+    assert (line.status, line.detail) == ("ok", "not used: HTTPS_PROXY is set")
+
+
+def test_only_the_first_certificates_are_used(monkeypatch, certificates):
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT"):
+        monkeypatch.setenv(name, str(certificates))
+    lines = by_name(network.check_tls(None))
+    assert "used for services and downloads" in lines["SSL_CERT_FILE"].detail
+    for name in BUNDLES:
+        assert lines[name].detail == f"{certificates}: not used, because SSL_CERT_FILE is set"
+    assert "only pip" in lines["PIP_CERT"].detail
 
 
 @pytest.mark.parametrize(
@@ -92,6 +111,7 @@ def test_a_folder_of_certificates(monkeypatch, tmp_path):
     assert by_name(network.check_tls(None))["SSL_CERT_DIR"].status == "ok"
     monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path}:{tmp_path / 'none'}")
     assert "none is not a folder" in by_name(network.check_tls(None))["SSL_CERT_DIR"].detail
+    monkeypatch.delenv("SSL_CERT_DIR")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
     assert by_name(network.check_tls(None))["REQUESTS_CA_BUNDLE"].status == "ok"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from embedway.cli.checks.base import Finding, Findings
 from embedway.cli.checks.routes import lack_of
 from embedway.cli.checks.storage import inspect_folder
+from embedway.config.credentials import Access
 from embedway.errors import EmbedwayError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _inspect(name: str, task: Task, setting: str, config: Config) -> tuple[Defau
         wrong = [(f"routes.{key}", lack) for key, route in own if (lack := lack_of(key, route, task, config))]
         return _judge_routes(service.name, wrong or routes_here(service, config), setting)
     if library is not None:
-        return _judge_routes(name, [(library[0], missing(library[0], ""))], setting)
+        return _judge_routes(name, [(library[0], missing(library[0], Access()))], setting)
     named, here = _find_weights(name, config)
     if here:
         return DefaultModel(named, here=True, problem=None), _ok(f"{named}, its weights are here")

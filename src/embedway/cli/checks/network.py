@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,14 +9,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from embedway.cli.checks.base import Finding, Findings
-from embedway.config.addresses import redact_address
-from embedway.config.variables import CERTIFICATES, OTHERS_CERTIFICATES, PROXIES, set_variables
+from embedway.config.certificates import BUNDLES, OPENSSL, authorities, why_unusable
+from embedway.config.proxies import parse_proxy
+from embedway.config.variables import OTHERS_CERTIFICATES, PROXIES, set_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from embedway.cli.checks.base import Setup
     from embedway.config import Config
+    from embedway.config.certificates import Authorities
 
 #: Timeout of a request to the hub, in seconds.
 HUB_TIMEOUT_S = 5.0
@@ -40,52 +41,51 @@ def check_proxies(setup: Setup) -> Findings:
     found = set_variables([spelling for name in PROXIES for spelling in (name, name.lower())])
     if not found:
         return Findings((Finding("proxy", "ok", "no variable sets one"),))
+    has_own = "HTTPS_PROXY" in {name.upper() for name in found}
     lines = []
     for name, value in found.items():
         if name.upper() == "NO_PROXY":
             lines.append(Finding(name, "ok", f"{value}: reached without a proxy"))
-        elif name.upper() == "ALL_PROXY":
-            lines.append(Finding(name, "ok", "not used: embedway reads HTTPS_PROXY and HTTP_PROXY"))
         else:
-            lines.append(_judge_proxy(name, value))
+            lines.append(_judge_proxy(name, value, has_own=has_own))
     return Findings(tuple(lines))
 
 
-def _judge_proxy(name: str, value: str) -> Finding:
-    """Return the finding for a proxy, as `providers.http` and urllib use it."""
-    address = value if "://" in value else f"http://{value}"
+def _judge_proxy(name: str, value: str, *, has_own: bool) -> Finding:
+    """Return the finding for a proxy, as `config.proxies` and urllib use it. `has_own`: HTTPS_PROXY is set."""
     like = f"set {name} to a URL such as http://proxy.example.com:3128"
-    try:
-        parts = urlsplit(address)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if not host:
-        return Finding(name, "warning", "malformed, so requests through it fail", like)
-    shown = _redact(address)
-    if parts.scheme != "http":
-        why = "proxies over https are not supported" if parts.scheme == "https" else f"{parts.scheme} is not supported"
-        return Finding(name, "warning", f"{shown}: {why}", like)
+    kind = name.upper()
+    is_used = kind != "ALL_PROXY" or not has_own
     uses = {
         "HTTPS_PROXY": "used for services and for downloads over https",
         "HTTP_PROXY": "used only for downloads over http; services without https get no proxy",
+        "ALL_PROXY": "used for services over https, not for downloads" if is_used else "not used: HTTPS_PROXY is set",
     }
-    return Finding(name, "ok", f"{shown}: {uses[name.upper()]}")
+    try:
+        proxy = parse_proxy(name, value)
+    except ValueError as error:
+        if not is_used:
+            return Finding(name, "ok", uses[kind])
+        return Finding(name, "warning", f"{error}, so requests through it fail", like)
+    shown = _redact(proxy.url, secret=bool(proxy.headers))
+    if proxy.url.startswith("https:") and kind != "ALL_PROXY":
+        return Finding(name, "warning", f"{shown}: used for services; downloads fail with proxies over https", like)
+    return Finding(name, "ok", f"{shown}: {uses[kind]}")
 
 
-def _redact(address: str) -> str:
-    """Return a URL with `***` instead of its user and password."""
-    parts = urlsplit(redact_address(address))
-    secret = "@" in urlsplit(address).netloc
+def _redact(address: str, *, secret: bool) -> str:
+    """Return a URL, with `***` if a user and a password were before its host."""
+    parts = urlsplit(address)
     return parts._replace(netloc=f"***@{parts.netloc}" if secret else parts.netloc).geturl()
 
 
 def check_tls(setup: Setup) -> Findings:
-    """Report OpenSSL, and whether the files of certificates that variables name can be used."""
+    """Report OpenSSL, and which of the certificates that variables name are used for services."""
     del setup
-    named = set_variables((*CERTIFICATES, *OTHERS_CERTIFICATES))
-    lines = [_judge_certificates(name, value) for name, value in named.items()]
-    if not any(name in CERTIFICATES for name in named) and not _has_authorities():
+    used = authorities()
+    named = set_variables((*OPENSSL, *BUNDLES, *OTHERS_CERTIFICATES))
+    lines = [_judge_certificates(name, value, used) for name, value in named.items()]
+    if not used.source and not _has_authorities():
         detail = f"{ssl.OPENSSL_VERSION} finds no certificates, so no https server is trusted"
         lines.append(Finding("tls", "warning", detail, f"install ca-certificates, or {_CERTIFICATES_REMEDY}"))
     else:
@@ -93,30 +93,27 @@ def check_tls(setup: Setup) -> Findings:
     return Findings(tuple(lines))
 
 
-def _judge_certificates(name: str, value: str) -> Finding:
-    unset = f"correct or unset {name}"
-    path = Path(value)
-    effect = "" if name in CERTIFICATES else "; only pip and other programs use it"
-    try:
-        if name == "SSL_CERT_DIR":
-            folders = [Path(part) for part in value.split(os.pathsep) if part]
-            missing = next((folder for folder in folders if not folder.is_dir()), None)
-            if missing is not None:
-                return Finding(name, "warning", f"{missing} is not a folder", unset)
-            return Finding(name, "ok", value)
-        if path.is_dir() and name in OTHERS_CERTIFICATES:
-            return Finding(name, "ok", f"{value}{effect}")
-        with path.open("rb"):
-            pass
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cafile=value)
-    except ssl.SSLError:
-        return Finding(name, "warning", f"{value} contains no certificates{effect}", unset)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "the path is invalid"
-        return Finding(name, "warning", f"{value} cannot be read: {reason}{effect}", unset)
+def _judge_certificates(name: str, value: str, used: Authorities) -> Finding:
+    if name in OTHERS_CERTIFICATES:
+        return Finding(name, "ok", f"{value}: only pip uses it")
+    if name in OPENSSL:
+        effect = "used for services and downloads"
+    elif name == used.source:
+        effect = "used for services; downloads use only SSL_CERT_FILE and SSL_CERT_DIR"
+    else:
+        return Finding(
+            name, "ok", f"{value}: not used, because {used.source} {'are' if ' ' in used.source else 'is'} set"
+        )
+    one = authorities(environ={name: value})
+    problem = why_unusable(one)
+    if problem:
+        return Finding(name, "warning", f"{problem}, so no service over https can be used", f"correct or unset {name}")
+    if not one.file:
+        return Finding(name, "ok", f"{value}: {effect}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cafile=one.file)
     count = context.cert_store_stats()["x509"]
-    return Finding(name, "ok", f"{value}, {count} certificate{'s' if count != 1 else ''}{effect}")
+    return Finding(name, "ok", f"{value}, {count} certificate{'s' if count != 1 else ''}: {effect}")
 
 
 def _has_authorities() -> bool:

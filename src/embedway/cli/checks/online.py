@@ -63,11 +63,20 @@ def call_route(line: str, detail: str, facts: RouteFacts, config: Config, route:
     except EmbedwayError as error:
         kind = seen.error or type(error).__name__
         reason = dict(getattr(error, "failed", ())).get(route, str(error).partition("\n")[0])
-        return Finding(line, "warning", f"{detail}: {kind}: {reason}", _REMEDIES.get(kind, "see docs/providers.md"))
+        return Finding(line, "warning", f"{detail}: {kind}: {reason}", _remedy(kind, reason))
     seconds = seen.seconds if seen.seconds is not None else time.perf_counter() - started
     size = f", {dimensions} dimensions" if dimensions else ""
     by = "" if route in answered else f" by {', '.join(answered)}"
     return Finding(line, "ok", f"{detail}: answered{by} in {seconds * 1000:.0f} ms{size}")
+
+
+def _remedy(kind: str, reason: str) -> str:
+    """Return the advice for an error; that of a certificate and of a proxy are in its own words."""
+    if "the certificate of " in reason:
+        return "correct the certificate, or the trusted authorities: see docs/providers.md"
+    if "the proxy in " in reason:
+        return "correct the proxy: see docs/providers.md"
+    return _REMEDIES.get(kind, "see docs/providers.md")
 
 
 def _restricted(config: Config, only: str | None, facts: RouteFacts) -> Config:

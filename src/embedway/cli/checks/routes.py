@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from embedway.catalog.types import Task
     from embedway.cli.checks.base import Setup
     from embedway.config import Config
-    from embedway.config.sections import RouteSettings
+    from embedway.config.credentials import Access
+    from embedway.config.routes import RouteSettings
 
 #: Time limit of a check that calls a route, in seconds.
 CALL_LIMIT_S = 25.0
@@ -98,7 +99,7 @@ def check_route(name: str, setup: Setup) -> Findings:
         return Findings((Finding(line, "warning", detail, remedy),))
     access = config.access(route.provider, name)
     at = f" at {redact_address(access.base_url)}" if access.base_url else ""
-    detail = f"{route.provider}{at}, {facts.shown}, {_key_source(route)}"
+    detail = f"{route.provider}{at}, {facts.shown}, {_key_source(route, access)}"
     if not setup.online or route.provider in LOCAL_PROVIDERS:
         return Findings((Finding(line, "ok", detail),))
     from embedway.cli.checks.online import call_route
@@ -143,8 +144,18 @@ def _variable(provider: str) -> str:
     return next(iter(set_variables(KEY_VARIABLES[provider])), KEY_VARIABLES[provider][0])
 
 
-def _key_source(route: RouteSettings) -> str:
-    """Say where a route's key comes from, in the order of `Config.access`."""
+def _key_source(route: RouteSettings, access: Access) -> str:
+    """Say where a route's key comes from, in the order of `Config.access`, and which headers it sends."""
+    names = sorted(name for name in access.headers)
+    headers = f", with the headers {', '.join(names)}" if names else ""
+    if route.auth == "entra":
+        return f"token of Microsoft Entra ID{headers}"
+    return f"{_key_place(route, access)}{headers}"
+
+
+def _key_place(route: RouteSettings, access: Access) -> str:
+    if access.needs_no_key:
+        return "no key"
     if route.api_key is not None:
         return "key in api_key"
     if route.api_key_file is not None:
@@ -185,7 +196,7 @@ def lack_of(name: str, route: RouteSettings, task: Task, config: Config) -> str:
 
 
 def _lack_of(name: str, route: RouteSettings, task: Task, config: Config) -> str:
-    from embedway.providers.base import Endpoint
+    from embedway.providers.opening import endpoint_of
     from embedway.providers.registry import make_provider
     from embedway.providers.requirements import routes_to
     from embedway.rerank.base import make_reranker
@@ -195,10 +206,10 @@ def _lack_of(name: str, route: RouteSettings, task: Task, config: Config) -> str
         return lacks
     access = config.access(route.provider, name)
     options = {key: value for key, value in {**access.options, **route.options}.items() if key != "verify"}
-    model = route.upstream_model or route.model
+    model = route.upstream_model or access.model or route.model
     make = make_provider if task == "embed" else make_reranker
     # The provider checks its URL, its key and its options when it is created. It connects at its first call.
-    make(route.provider, Endpoint(f"routes.{name}", model, access.base_url, access.secret, 1.0, options))
+    make(route.provider, endpoint_of(f"routes.{name}", model, access, options))
     return ""
 
 

@@ -21,7 +21,7 @@ from embedway.config.environment import PREFIX
 from embedway.config.known_services import SERVICES, service_variables
 from embedway.config.layers import pattern_of
 from embedway.config.load import KEYS
-from embedway.config.variables import all_variables, may_be_secret
+from embedway.config.variables import all_variables, may_be_secret, set_variables
 from embedway.files import read_bounded, read_regular
 
 if TYPE_CHECKING:
@@ -60,7 +60,13 @@ def _of_environment(environ: Mapping[str, str]) -> Iterator[str]:
 def _is_secret(key: str) -> bool:
     """Return whether a value may be secret: by the type of a known setting, else by the name."""
     pattern = pattern_of(key)
+    if pattern.startswith("routes.*.headers."):
+        return True
     return pattern in KEYS.secrets or (pattern not in KEYS.all and may_be_secret(key.rpartition(".")[2]))
+
+
+def _names_variable(key: str) -> bool:
+    return key.endswith("api_key_env") or ".headers_env." in key
 
 
 def _is_path(value: str) -> bool:
@@ -89,7 +95,7 @@ def _of_values(value: Any, key: str = "") -> Iterator[str]:
     elif isinstance(value, SecretStr):
         yield from _of_secret(value.get_secret_value())
     elif isinstance(value, str):
-        if _is_secret(key) or (key.endswith("api_key_env") and not _VARIABLE.fullmatch(value)):
+        if _is_secret(key) or (_names_variable(key) and not _VARIABLE.fullmatch(value)):
             # A key may have been pasted in place of the name of its variable.
             yield from _of_secret(value)
         yield from _of_url(value, bare=key.upper().endswith(_BARE))
@@ -99,6 +105,8 @@ def _of_config(config: Config | None) -> Iterator[str]:
     if config is None:
         return
     yield from _of_values(_plain(config))
+    for route in config.routes.values():
+        yield from set_variables(filter(None, (route.api_key_env, *route.headers_env.values()))).values()
     named = [(route.provider, name) for name, route in config.routes.items()]
     for provider, name in (*((provider, "") for provider in SERVICES), *named):
         with contextlib.suppress(Exception):
@@ -106,7 +114,10 @@ def _of_config(config: Config | None) -> Iterator[str]:
             yield access.secret
             yield from access.headers.values()
             yield from _of_url(access.base_url)
-    for path in (config.cache.secret_file, *(route.api_key_file for route in config.routes.values())):
+    of_routes = (
+        path for route in config.routes.values() for path in (route.api_key_file, *route.headers_file.values())
+    )
+    for path in (config.cache.secret_file, *of_routes):
         if path is not None:
             with contextlib.suppress(OSError, ValueError):
                 yield from read_bounded(path).decode().splitlines()
