@@ -741,6 +741,7 @@ GOOD = {
     "scores": [{"index": 0, "score": 0.5, "text": "the error"}],
     "no rows": {"object": "list", "data": [], "usage": {"total_tokens": 0}},
     "no rows, and success": {"code": 0, "message": "success", "data": []},
+    "base64, and a message": {"vectors": "AACAPw==" * 40, "message": "done"},
     "an empty list": [],
     "a number": 7,
 }
