@@ -622,6 +622,9 @@ CASES = {
         "content filter refused a text: content_filter",
     ),
     "nan in it": Case(402, b'{"error": {"message": "x", "balance": NaN}}', QuotaExceededError, "quota"),
+    "conflict": Case(409, in_error("x"), UnavailableError, "the service failed"),
+    "too early": Case(425, in_error("x"), UnavailableError, "the service failed"),
+    "timeout": Case(408, in_error("x"), UnavailableError, "the service failed", billed=True),
     # Nothing to read.
     "empty": Case(403, b"", AuthenticationError, "check api_key"),
     "cut json": Case(403, b"[1, 2", AuthenticationError, "check api_key"),
