@@ -98,8 +98,7 @@ class UpstreamClient:
             hooks=self._hooks,
         )
         found: dict[tuple[str, int], Findings] = defaultdict(Findings)
-        errors = RowErrors(request, response, found)
-        recovery = _Recovery(context, policy, self._sleep, self._chance, found, errors)
+        recovery = _Recovery(context, policy, self._sleep, self._chance, found, RowErrors(request, response, found))
         rows = np.arange(len(request.texts), dtype=np.int64)
         try:
             await recovery.deliver(rows, RoutePlan(tuple(routes)), attempts=0)
@@ -124,14 +123,18 @@ class _Recovery:
     answers: Counter[str] = field(default_factory=Counter)
     healed: Counter[str] = field(default_factory=Counter)
 
-    async def deliver(self, rows: Rows, plan: RoutePlan, attempts: int) -> None:
-        """Send rows to the current route of a plan, in parts within its limits on inputs and tokens."""
+    async def deliver(self, rows: Rows, plan: RoutePlan, attempts: int, cause: EmbedwayError | None = None) -> None:
+        """Send rows to the current route of a plan, in parts within its limits on inputs and tokens.
+
+        `cause` is the error of the route before, if there is one.
+        """
         if not len(rows):
             return
         request = self.context.request
         if not plan.routes or attempts >= self.policy.max_attempts:
             skipped = tuple((route.name, "not tried: no attempts were left") for route in plan.routes)
-            self.errors.fail(rows, NoRouteError(request.space.model, failed=(*plan.failed, *skipped)))
+            failed = (*plan.failed, *skipped)
+            self.errors.fail(rows, NoRouteError(request.space.model, failed=failed), cause=cause)
             return
         route = plan.routes[0]
         parts = [rows] if len(rows) == 1 else route.split(rows, request.lengths)
@@ -162,7 +165,8 @@ class _Recovery:
             if failed is None:
                 return
             error, decision = failed.error, self._decide(failed.error, failed.attempt, history)
-            if len(rows) == 1 and decision.step != "retry" and is_about_its_texts(error):
+            is_final = failed.attempt.is_sent and decision.step != "retry"
+            if len(rows) == 1 and is_final and is_about_its_texts(error):
                 self._found(rows, plan.routes[0]).count_alone(error)
             failed = None
             if decision.wait_s is not None:
@@ -205,7 +209,8 @@ class _Recovery:
         for caller, _ in context.request.by_caller(rows):
             self.found[route.name, caller].answers += 1
         invalid = attempt.invalid
-        if invalid is not None and self._needs_one_answer(route) and not history.bad_answers:
+        can_retry = not history.bad_answers and history.attempts + 1 < self.policy.max_attempts
+        if invalid is not None and can_retry and self._needs_one_answer(route):
             # Scores of two answers are not comparable, so all texts are sent again.
             history.count(attempt, invalid)
             return Failed(attempt, invalid)
@@ -257,7 +262,8 @@ class _Recovery:
         """Decide the step after a failed attempt. Only this method decides on a retry."""
         several = self.context.request.has_several_callers(attempt.rows)
         if not (attempt.is_sent or several) and self._found(attempt.rows, attempt.route).is_exhausted:
-            return Decision("give up", error)
+            can_fail_over = attempt.has_alternative and not isinstance(error, RefusedInputError)
+            return Decision("fail over" if can_fail_over else "give up", error)
         if isinstance(error, RefusedInputError):
             return Decision("halve", error)
         if isinstance(error, (BudgetExceededError, LedgerError, DeadlineError)):
@@ -324,7 +330,7 @@ class _Recovery:
         """Send rows to the next route, or fail with the reasons of all routes."""
         failed = (*plan.failed, (plan.routes[0].name, str(error)))
         if len(plan.routes) > 1:
-            await self.deliver(rows, RoutePlan(plan.routes[1:], failed), attempts)
+            await self.deliver(rows, RoutePlan(plan.routes[1:], failed), attempts, error)
         else:
             shown = NoRouteError(self.context.request.space.model, failed=failed) if plan.failed else error
             self.errors.fail(rows, shown, cause=error)
