@@ -26,7 +26,7 @@ from embedway.dispatch.halving import (
     may_be_the_texts,
 )
 from embedway.dispatch.request import UpstreamResponse
-from embedway.dispatch.row_errors import RowErrors
+from embedway.dispatch.row_errors import RowErrors, first_error
 from embedway.dispatch.steps import Decision, Failed, History, RoutePlan
 from embedway.errors import (
     BadVectorsError,
@@ -103,7 +103,7 @@ class UpstreamClient:
         try:
             await recovery.deliver(rows, RoutePlan(tuple(routes)), attempts=0)
         except* EmbedwayError as errors:
-            raise _first_error(errors) from None
+            raise first_error(errors) from None
         recovery.errors.forget_rows_of_outages()
         return response
 
@@ -396,10 +396,3 @@ class _Recovery:
 
     def _needs_one_answer(self, route: ServiceRoute) -> bool:
         return self.context.request.one_answer and route.provider.declared.batch_dependent
-
-
-def _first_error(errors: BaseException) -> EmbedwayError:
-    while isinstance(errors, BaseExceptionGroup):
-        errors = errors.exceptions[0]
-    assert isinstance(errors, EmbedwayError)  # noqa: S101 - `except*` catches nothing else
-    return errors
