@@ -367,6 +367,9 @@ class ProtocolError(UpstreamError):
 class NoRouteError(EmbedwayError):
     """No route of the model succeeded. `failed` pairs each route with the reason."""
 
+    #: Seconds until the first route may be used again, if rate limits are among the reasons; otherwise None.
+    retry_after_s: float | None = None
+
     def __init__(self, model: str, *, failed: Sequence[tuple[str, str]], elsewhere: Sequence[str] = ()) -> None:
         self.model = model
         self.failed = tuple(failed)
@@ -381,7 +384,13 @@ class NoRouteError(EmbedwayError):
 
 
 class DeadlineError(EmbedwayError, TimeoutError):
-    """The deadline of a request passed, after `attempts` requests to services."""
+    """The deadline of a request passed, or a wait would pass it, after `attempts` requests to services.
+
+    If the wait is known, `retry_after_s` is that wait, and `route` the route that requires it.
+    """
+
+    route = ""
+    retry_after_s: float | None = None
 
     def __init__(self, message: str, *, attempts: int) -> None:
         self.attempts = attempts

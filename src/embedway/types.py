@@ -74,8 +74,22 @@ class EmbedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """One rate limit that a service reported; None where it did not. `window_s` is None if its period is unknown."""
+
+    kind: Literal["requests", "tokens"]
+    limit: int | None = None
+    remaining: int | None = None
+    reset_s: float | None = None
+    window_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RateState:
-    """Rate limits that a service reported with an answer; None where it did not."""
+    """Rate limits that a service reported with an answer; None where it did not.
+
+    The limits of the first six fields are per minute, unless their reset is later. `more` are limits of other periods.
+    """
 
     requests_limit: int | None = None
     requests_remaining: int | None = None
@@ -83,6 +97,7 @@ class RateState:
     tokens_limit: int | None = None
     tokens_remaining: int | None = None
     tokens_reset_s: float | None = None
+    more: tuple[RateLimit, ...] = ()
 
 
 #: State of a service that reports no limits.

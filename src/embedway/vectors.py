@@ -29,6 +29,8 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
 
     Its `rows` are the invalid rows if the others can be used.
     """
+    if vectors.ndim == 2 and len(vectors) == count and vectors.shape[1] != space.dimensions:
+        raise BadVectorsError(wrong_width(vectors.shape[1], space.dimensions), route=route)
     if vectors.shape != (count, space.dimensions):
         if len(vectors) == count and vectors.dtype == np.float32 and np.isnan(vectors).all():
             refuse_rows({_UNREAD: np.ones(count, bool)}, route=route)  # the width of unreadable rows is not known
@@ -49,7 +51,22 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
             "vectors of zeros": lengths == 0,
             "vectors that are not of length 1": space.normalized & (np.abs(lengths - 1) > _NORM_TOLERANCE),
         }
-    refuse_rows(faults, route=route)
+    refuse_rows(faults, route=route, remedies={"vectors that are not of length 1": wrong_length(lengths)})
+
+
+def wrong_width(came: int, wanted: int) -> str:
+    """Return the message and the remedy for vectors of another width than the model's."""
+    return (
+        f"answered with vectors of {came} dimensions, not {wanted}: set dimensions = {came} in [models.NAME] if it is "
+        "the model's width; options.dimensions = true in the route if the service can return shorter vectors, and "
+        "false if it cannot; or another upstream_model, if the service runs another model"
+    )
+
+
+def wrong_length(lengths: npt.NDArray[np.float32]) -> str:
+    """Return the remedy for vectors that are not of length 1."""
+    worst = float(lengths[np.abs(lengths - 1).argmax()]) if len(lengths) else 1.0
+    return f"; one has length {worst:.4g}: set normalized = false in [models.NAME] if the model does not normalize"
 
 
 def good_rows(vectors: Vectors, space: Space) -> npt.NDArray[np.bool_]:
@@ -95,11 +112,17 @@ def to_size(vectors: Vectors, space: Space) -> Vectors:
     return cut
 
 
-def refuse_rows(faults: Mapping[str, npt.NDArray[np.bool_]], *, route: str) -> None:
+def refuse_rows(
+    faults: Mapping[str, npt.NDArray[np.bool_]], *, route: str, remedies: Mapping[str, str] | None = None
+) -> None:
     """Raise BadVectorsError with all invalid rows, given a mask of rows for each fault, if there are any."""
     masks = list(faults.values())
     bad = np.logical_or.reduce(masks)
     if bad.any():
         what = next(fault for fault, mask in faults.items() if mask.any())
         part = f" in {int(bad.sum())} of {len(bad)} rows" if len(bad) > 1 else ""
-        raise BadVectorsError(f"answered with {what}{part}", route=route, rows=np.flatnonzero(bad).tolist())
+        raise BadVectorsError(
+            f"answered with {what}{part}{(remedies or {}).get(what, '')}",
+            route=route,
+            rows=np.flatnonzero(bad).tolist(),
+        )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway.dispatch.rate_limiter import RateLimiter
-from embedway.providers.base import RateState
+from embedway.types import RateLimit, RateState
 
 
 class Time:
@@ -125,7 +125,7 @@ def test_callers_go_in_the_order_they_came(time):
 def test_the_users_own_limit_is_never_lifted(time):
     made = limiter(time, requests_per_minute=10, tokens_per_minute=100)
     made.learn(RateState(requests_limit=3000, requests_remaining=2999, tokens_limit=50, tokens_remaining=50))
-    assert made.tokens.limit == 50
+    assert made.most_tokens == 50
     sent = asyncio.run(moments(made, time, [1] * 11))
     assert sent[-1][0] == pytest.approx(1006, abs=0.01)
 
@@ -147,3 +147,101 @@ def test_a_limit_below_the_tokens_of_the_answered_request_is_ignored(time):
     made.learn(RateState(tokens_limit=50, tokens_remaining=0), 50)
     asyncio.run(made.acquire(50))
     assert sum(time.slept) == pytest.approx(60)
+
+
+def test_a_limit_per_day_is_not_refilled_each_minute(time):
+    made = limiter(time)
+    made.learn(RateState(requests_limit=1000, requests_remaining=0, requests_reset_s=25_920.0))
+    assert made.wait_s(1) == pytest.approx(25_920)
+    time.now += 25_000
+    assert made.wait_s(1) == pytest.approx(920)
+    time.now += 921
+    assert asyncio.run(moments(made, time, [1] * 1000))[-1][0] == time.now
+
+
+def test_limits_of_different_periods_apply_together(time):
+    made = limiter(time)
+    minute = RateLimit("tokens", 60_000, 0, 10.0, 60.0)
+    day = RateLimit("requests", 100, 0, 5000.0, 86_400.0)
+    made.learn(RateState(more=(minute,)))
+    assert (made.wait_s(1), made.most_tokens) == (pytest.approx(10), 60_000)
+    made.learn(RateState(more=(minute, day)))
+    assert made.wait_s(1) == pytest.approx(5000)
+    assert made.obstacle(1).reason == "the limit of 100 requests per day, announced by the service, is used up"
+
+
+def test_a_service_with_a_limit_per_second_is_not_held_to_it_per_minute(time):
+    made = limiter(time)
+
+    async def main():
+        for _ in range(100):
+            await made.acquire(1)
+            made.learn(RateState(more=(RateLimit("requests", 10, 9, 1.0),)))
+            time.now += 0.2
+
+    asyncio.run(main())
+    assert sum(time.slept) == 0
+
+
+def test_a_used_up_limit_without_a_number_ends_with_its_reset(time):
+    made = limiter(time)
+    made.learn(RateState(requests_remaining=0, requests_reset_s=40.0))
+    assert made.wait_s(1) == pytest.approx(40)
+    assert made.obstacle(1).reason == "the limit of requests, announced by the service, is used up"
+    time.now += 41
+    asyncio.run(moments(made, time, [1] * 100))
+    assert time.slept == []
+    made.learn(RateState(requests_remaining=0))  # unknown when it ends
+    assert made.wait_s(1) == 0
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        RateState(requests_limit=0, requests_remaining=0, requests_reset_s=60.0),
+        RateState(tokens_limit=0, tokens_remaining=0, tokens_reset_s=60.0),
+        RateState(requests_limit=10, requests_remaining=10**30, requests_reset_s=1.0),
+        RateState(more=(RateLimit("requests", 10, None, None),)),
+        RateState(more=(RateLimit("requests", 10**30, 10**30, 86_400.0, 1e-9),)),
+    ],
+)
+def test_limits_that_no_service_can_mean_hold_nobody_up(time, rates):
+    made = limiter(time)
+    made.learn(rates, 1)
+    asyncio.run(moments(made, time, [1] * 3))
+    assert time.slept == []
+
+
+def test_the_users_limit_holds_beside_a_services_reset(time):
+    made = limiter(time, requests_per_minute=10)
+    sent = []
+
+    async def main():
+        for _ in range(40):
+            await made.acquire(1)
+            sent.append(time.now)
+            made.learn(RateState(requests_limit=1000, requests_remaining=0, requests_reset_s=0.001))
+            time.now += 0.01
+
+    asyncio.run(main())
+    for start in sent:
+        assert sum(start <= moment < start + 60 for moment in sent) <= 21
+
+
+def test_a_limiter_that_would_wait_too_long_says_so_at_once(time):
+    made = limiter(time, requests_per_minute=1)
+    assert asyncio.run(made.acquire(1, longest_s=lambda: 0.0)) is None
+    obstacle = asyncio.run(made.acquire(1, longest_s=lambda: 59.0))
+    assert (obstacle.wait_s, time.slept) == (pytest.approx(60), [])
+    assert str(obstacle).endswith("UTC (in 60.0 s)")
+    assert asyncio.run(made.acquire(1, longest_s=lambda: 61.0)) is None
+
+
+def test_while_callers_wait_a_limit_that_became_long_ends_their_wait(time):
+    async def sleep(seconds):
+        await time.sleep(seconds)
+        made.learn(RateState(requests_limit=1000, requests_remaining=0, requests_reset_s=25_920.0))
+
+    made = RateLimiter(clock=time, sleep=sleep, requests_per_minute=60)
+    asyncio.run(moments(made, time, [1] * 60))
+    assert asyncio.run(made.acquire(1, longest_s=lambda: 10.0)).wait_s == pytest.approx(25_920, abs=1)

@@ -406,3 +406,57 @@ def test_a_deadline_keeps_its_attempts_from_the_route_to_the_caller(tmp_path, de
         asyncio.run(main())
     assert caught.value.attempts == 1
     assert isinstance(caught.value, TimeoutError)
+
+
+class Limited(Service):
+    """Service whose good answers have these rate limits."""
+
+    def __init__(self, **headers):
+        super().__init__()
+        self.rates = {f"x-ratelimit-{name.replace('_', '-')}": value for name, value in headers.items()}
+
+    def rate_headers(self):
+        return self.rates
+
+
+USED_UP = {"limit_requests": "1000", "remaining_requests": "0", "reset_requests": "7h12m0s"}
+
+
+def embed_twice(*servers, deadline_s=None, **overrides):
+    async def main():
+        async with contextlib.AsyncExitStack() as stack:
+            for server in servers:
+                await stack.enter_async_context(server.running())
+            embedder = await stack.enter_async_context(AsyncEmbedder(config=load(*servers, **overrides)))
+            await embedder.embed(["the first text"], model=SMALL)
+            return await embedder.embed(["another text"], model=SMALL, deadline_s=deadline_s)
+
+    return asyncio.run(main())
+
+
+def test_a_limit_that_an_answer_says_is_used_up_sends_the_next_call_to_another_route():
+    first, second = Limited(**USED_UP), Service()
+    result = embed_twice(first, second)
+    assert_right(result, ["another text"])
+    assert (result.receipt.route, len(first.log), len(second.log)) == ("routes.r1", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("reset", "deadline_s", "named"),
+    [
+        ("7h12m0s", None, r"requests per day, announced by the service, is used up.*upstream.deadline_s = 120"),
+        ("59s", 30.0, r"requests per minute, announced by the service, is used up.*\(deadline_s = 30\)"),
+    ],
+)
+def test_a_limit_that_ends_after_the_deadline_is_an_error_at_once(reset, deadline_s, named):
+    server = Limited(**{**USED_UP, "reset_requests": reset})
+    with pytest.raises(DeadlineError, match=named) as caught:
+        embed_twice(server, deadline_s=deadline_s)
+    assert caught.value.route == "routes.r0"
+    assert caught.value.retry_after_s > 50
+    assert len(server.log) == 1
+
+
+def test_unix_times_and_numbers_without_end_hold_no_call_up():
+    server = Limited(**{**USED_UP, "reset_requests": "1764100000", "limit_tokens": "9" * 400, "remaining_tokens": "-1"})
+    assert_right(embed_twice(server), ["another text"])

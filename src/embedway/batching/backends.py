@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from embedway.batching.scheduler import BatchScheduler
     from embedway.dispatch.recovery import UpstreamClient
-    from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest
+    from embedway.dispatch.request import CallDeadline, Rows, ServiceRoute, UpstreamRequest
     from embedway.telemetry.operations import Outcome
     from embedway.urgency import Urgency
 
@@ -181,10 +181,19 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         self.max_wait_s = max_wait_s
         self._client = client
         self._routes = routes
-        declared = routes[0].provider.declared
-        self.max_jobs = self._max_inputs = min(max_batch_size, declared.max_inputs)
-        max_tokens = declared.max_request_tokens
-        self._max_tokens = float("inf") if max_tokens is None else max_tokens
+        self._max_batch_size = max_batch_size
+        self.max_jobs = self._max_inputs
+
+    @property
+    def _max_inputs(self) -> int:
+        """Maximum inputs of a request. It is read for each request, because the route learns limits from refusals."""
+        return min(self._max_batch_size, self._routes[0].declared.max_inputs)
+
+    @property
+    def _max_tokens(self) -> float:
+        """Maximum tokens of a request."""
+        most = self._routes[0].declared.max_request_tokens
+        return float("inf") if most is None else most
 
     def is_large(self, request: UpstreamRequest) -> bool:
         """Return whether a request fills half of a service request, and gains nothing from other callers' texts."""
@@ -193,21 +202,21 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
     def select_jobs(self, waiting: Sequence[UpstreamRequest], free: int) -> tuple[list[int], bool]:
         """Select requests of the same kind, in the order in which they are due."""
         del free
-        head = waiting[0]
+        head, most_inputs, most_tokens = waiting[0], self._max_inputs, self._max_tokens
         kind = head.input_type, head.space, head.full_width
         chosen, inputs, tokens, full = [0], len(head.texts), _tokens(head), False
         for position, one in enumerate(waiting[1:], 1):
-            if inputs == self._max_inputs:
+            if inputs >= most_inputs:
                 break
             if (one.input_type, one.space, one.full_width) != kind:
                 continue
             more_inputs, more_tokens = inputs + len(one.texts), tokens + _tokens(one)
-            if more_inputs > self._max_inputs or more_tokens > self._max_tokens:
+            if more_inputs > most_inputs or more_tokens > most_tokens:
                 full = True
                 continue
             chosen.append(position)
             inputs, tokens = more_inputs, more_tokens
-        return chosen, full or inputs == self._max_inputs
+        return chosen, full or inputs >= most_inputs
 
     def weight(self, job: UpstreamRequest) -> float:
         """Return the job's share of a service request, by inputs or by tokens, whichever is larger."""
@@ -230,6 +239,7 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
             on_ready=_on_ready_of(jobs, counts) if any(job.on_ready is not None for job in jobs) else None,
             urgency=min((job.urgency for job in jobs), key=lambda urgency: urgency.due(0.0)),
             operations=tuple(operation for job in jobs for operation in job.operations),
+            deadline=_last_deadline(jobs),
         )
         response = await self._client.send(merged, self._routes)
         # A refused text is not billed.
@@ -265,6 +275,12 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
 
 def _tokens(request: UpstreamRequest) -> int:
     return int(request.lengths.sum(dtype=np.int64))
+
+
+def _last_deadline(jobs: Sequence[UpstreamRequest]) -> CallDeadline | None:
+    """Return the last deadline of several callers, or None if one of them has none."""
+    deadlines = [job.deadline for job in jobs if job.deadline is not None]
+    return max(deadlines, key=lambda deadline: deadline.end) if len(deadlines) == len(jobs) else None
 
 
 def _on_ready_of(jobs: Sequence[UpstreamRequest], counts: Sequence[int]) -> Callable[[Rows, Vectors], None]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedway.dispatch.billing import book, mark_under_way
+from embedway.dispatch.waits import is_loading
 from embedway.errors import (
     BadVectorsError,
     DeadlineError,
@@ -19,7 +21,7 @@ from embedway.errors import (
     UnavailableError,
     UpstreamError,
 )
-from embedway.providers.answers import checked_answer
+from embedway.providers.answers import checked_answer, checked_rates
 from embedway.telemetry.operations import AttemptDetails, ValidationDetails, WaitDetails
 from embedway.third_party import must_pass, place_of
 from embedway.types import NO_RATES
@@ -43,12 +45,23 @@ class RequestContext:
     response: UpstreamResponse
     clock: Callable[[], float]
     deadline: float
+    #: The setting or argument of the deadline, and its value, for errors.
+    deadline_named: str
     #: Maximum time for which texts wait for a route if another route could serve them, in seconds.
     patience_s: float
     hooks: Hooks
+    #: Time when the request began.
+    started_at: float = 0.0
     #: One semaphore per route, in front of the route's own. It limits how many parts of a large request wait for the
     #: route at a time, so that other requests need not wait until it ends.
     fairness: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+    #: A future for each attempt that was sent and has not ended.
+    in_flight: set[asyncio.Future[None]] = field(default_factory=set)
+
+    async def others_in_flight(self) -> None:
+        """Wait for attempts under way, unless errors are returned by row: their answers are paid, and cached."""
+        if self.in_flight and not self.request.partial:
+            await asyncio.wait(set(self.in_flight))
 
 
 @dataclass(slots=True)
@@ -90,6 +103,7 @@ class Attempt:
             answer = await self._exchange(tokens, places)
         if answer.rates != NO_RATES:
             route.limiter.learn(answer.rates, tokens)
+        route.learned.accept(request.lengths[self.rows])
         if route.name not in response.routes:
             response.routes.append(route.name)
         return answer.vectors
@@ -104,9 +118,10 @@ class Attempt:
                 with hooks.operation(WaitDetails, "semaphore", route.name) if busy else contextlib.nullcontext():
                     await places.enter_async_context(fairness)
                 await places.enter_async_context(route.semaphore.hold(context.request.urgency))
-                if self.has_alternative and (closed_s := route.limiter.closed_s()) > context.patience_s:
-                    raise RateLimitedError("too many requests", route=route.name, retry_after_s=closed_s)
-                await route.limiter.acquire(tokens, context.request.urgency)
+                longest_s = functools.partial(self._longest_wait_s, context.clock())
+                obstacle = await route.limiter.acquire(tokens, context.request.urgency, longest_s=longest_s)
+                if obstacle is not None:
+                    raise RateLimitedError(str(obstacle), route=route.name, retry_after_s=obstacle.wait_s)
         except DeadlineError:
             raise
         except TimeoutError as error:
@@ -122,6 +137,7 @@ class Attempt:
         charges: list[Charge] = []
         answer: Answer | None = None
         is_judged = may_be_billed = False
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             if request.accounts and not declared.free:
                 await mark_under_way(request, self.rows, charges)
@@ -129,6 +145,7 @@ class Attempt:
             outcome = places.enter_context(context.hooks.operation(AttemptDetails, *facts))
             # Until an answer shows otherwise, it may be executed and billed.
             self.is_sent = may_be_billed = True
+            context.in_flight.add(ended)
             self.started_at = context.clock()
             context.response.attempts += 1
             answer = await self._call_provider()
@@ -144,30 +161,39 @@ class Attempt:
             if not self.is_sent:
                 raise
             is_judged = True
-            # An answer whose vectors cannot be read was computed, and is billed too.
-            may_be_billed = isinstance(error, DeadlineError) or (
-                isinstance(error, (BadVectorsError, UpstreamError)) and error.billed
-            )
-            if isinstance(error, RateLimitedError) and error.retry_after_s is None:
-                # Without a time, the reason may be the number of requests at a time.
-                route.semaphore.narrow()
-            if isinstance(error, UpstreamError) and error.rates not in {None, NO_RATES}:
-                route.limiter.learn(error.rates)
-            # A refusal and a rate limit are answers of a healthy service.
-            if isinstance(error, (RefusedInputError, RateLimitedError)):
-                route.circuit.record_success()
-            elif weight := self.weigh(error):
-                route.circuit.record_failure(weight)
-            else:
-                route.circuit.release_probe()
+            may_be_billed = self._record_failure(error)
             raise
         finally:
+            context.in_flight.discard(ended)
+            ended.set_result(None)
             if not is_judged:
                 route.circuit.release_probe()
             if charges:
                 # Bad vectors are billed like good ones.
                 await book(charges, answer, billed=may_be_billed)
         return answer
+
+    def _record_failure(self, error: EmbedwayError) -> bool:
+        """Update the route after a failed attempt, and return whether the attempt may be billed."""
+        route = self.route
+        if isinstance(error, RateLimitedError) and error.retry_after_s is None:
+            # Without a time, the reason may be the number of requests at a time.
+            route.semaphore.narrow()
+        if isinstance(error, UpstreamError) and (rates := checked_rates(error.rates)) != NO_RATES:
+            route.limiter.learn(rates)
+        # A refusal and a rate limit are answers of a healthy service.
+        if isinstance(error, (RefusedInputError, RateLimitedError)):
+            route.circuit.record_success()
+        elif is_loading(error):
+            route.circuit.release_probe()
+        elif weight := self.weigh(error):
+            route.circuit.record_failure(weight)
+        else:
+            route.circuit.release_probe()
+        # An answer whose vectors cannot be read was computed, and is billed too. A model that loads computes nothing.
+        return isinstance(error, DeadlineError) or (
+            isinstance(error, (BadVectorsError, UpstreamError)) and error.billed and not is_loading(error)
+        )
 
     def _count_bill(self, answer: Answer, tokens: int) -> None:
         """Add the bill of an answer, whatever its vectors are."""
@@ -243,6 +269,14 @@ class Attempt:
         # Not raised above: a third-party error may repeat texts, and would be the context of this one.
         raise UpstreamError(f"its provider failed ({place})", route=route.name, billed=True)
 
+    def _longest_wait_s(self, since: float) -> float:
+        """Return the longest wait for the rate limiter, in seconds: with another route, the patience that is left."""
+        left_s = self._left_s()
+        if left_s is None:
+            return float("inf")
+        waited_s = self.context.clock() - since
+        return min(left_s, self.context.patience_s - waited_s) if self.has_alternative else left_s
+
     def _left_s(self) -> float | None:
         """Return the seconds until the deadline; None for a local provider, which has no deadline."""
         if self.route.provider.declared.local:
@@ -250,8 +284,13 @@ class Attempt:
         return max(0.0, self.context.deadline - self.context.clock())
 
     def _too_late(self) -> DeadlineError:
-        attempts = self.context.response.attempts
-        return DeadlineError(f"{self.route.name} did not answer before the deadline of the request", attempts=attempts)
+        late = DeadlineError(
+            f"{self.route.name} did not answer before the deadline of the request ({self.context.deadline_named}), "
+            f"after {self.context.response.attempts} requests in all",
+            attempts=self.context.response.attempts,
+        )
+        late.route = self.route.name
+        return late
 
 
 def _circuit_error(route: ServiceRoute) -> UpstreamError:

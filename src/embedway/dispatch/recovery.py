@@ -1,6 +1,6 @@
 """Recovery of requests to services: retry, bisection and failover, in one recursion over parts of a request.
 
-This is the only retry layer, and `_Recovery._decide` is the only place that decides on a retry. A finished part is
+This is the only retry layer, and `Decisions` is the only place that decides on a retry. A finished part is
 never sent again; a failed part is sent again alone.
 """
 
@@ -9,38 +9,32 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedway.dispatch.attempt import Attempt, RequestContext
+from embedway.dispatch.decisions import Decisions
 from embedway.dispatch.halving import (
     MOST_ALONE,
-    UNLIKELY,
-    UNSURE,
-    Findings,
     is_about_its_texts,
     may_be_the_texts,
 )
 from embedway.dispatch.request import UpstreamResponse
 from embedway.dispatch.row_errors import RowErrors, first_error
 from embedway.dispatch.steps import Decision, Failed, History, RoutePlan
+from embedway.dispatch.waits import back_off_s, is_closed_by, is_loading, reason_of
 from embedway.errors import (
     BadVectorsError,
-    BudgetExceededError,
     DeadlineError,
     EmbedwayError,
     InputError,
-    LedgerError,
     NoRouteError,
-    ProtocolError,
     RateLimitedError,
     RefusedInputError,
-    UnavailableError,
-    UpstreamError,
 )
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import BatchDetails, WaitDetails
@@ -89,22 +83,29 @@ class UpstreamClient:
         if request.partial:
             vectors.fill(np.nan)
         response = UpstreamResponse(vectors)
+        deadline, named = self._clock() + policy.deadline_s, f"upstream.deadline_s = {policy.deadline_s:g}"
+        if request.deadline is not None and request.deadline.end < deadline:
+            deadline, named = request.deadline.end, f"deadline_s = {request.deadline.seconds:g}"
         context = RequestContext(
             request,
             response,
             self._clock,
-            self._clock() + policy.deadline_s,
+            deadline,
+            named,
             patience_s=2 * policy.first_wait_s,
             hooks=self._hooks,
+            started_at=self._clock(),
         )
-        found: dict[tuple[str, int], Findings] = defaultdict(Findings)
-        recovery = _Recovery(context, policy, self._sleep, self._chance, found, RowErrors(request, response, found))
+        decisions = Decisions(context, policy, self._chance)
+        row_errors = RowErrors(request, response, decisions.found)
+        recovery = _Recovery(context, policy, self._sleep, decisions, row_errors)
         rows = np.arange(len(request.texts), dtype=np.int64)
         try:
             await recovery.deliver(rows, RoutePlan(tuple(routes)), attempts=0)
         except* EmbedwayError as errors:
-            raise first_error(errors) from None
-        recovery.errors.forget_rows_of_outages()
+            error = first_error(errors)
+            raise error from error.__cause__
+        row_errors.forget_rows_of_outages()
         return response
 
 
@@ -115,9 +116,7 @@ class _Recovery:
     context: RequestContext
     policy: RetryPolicy
     sleep: Callable[[float], Awaitable[object]]
-    chance: Callable[[], float]
-    #: What is known of each route and caller.
-    found: dict[tuple[str, int], Findings]
+    decisions: Decisions
     errors: RowErrors
     #: Answers by route, and texts by route that had a valid vector when they were asked again.
     answers: Counter[str] = field(default_factory=Counter)
@@ -132,22 +131,29 @@ class _Recovery:
             return
         request = self.context.request
         if not plan.routes or attempts >= self.policy.max_attempts:
-            skipped = tuple((route.name, "not tried: no attempts were left") for route in plan.routes)
+            skipped = tuple((route.name, self._untried) for route in plan.routes)
             failed = (*plan.failed, *skipped)
             self.errors.fail(rows, NoRouteError(request.space.model, failed=failed), cause=cause)
             return
         route = plan.routes[0]
-        parts = [rows] if len(rows) == 1 else route.split(rows, request.lengths)
-        if len(parts) > 1 and self._needs_one_answer(route):
+        parts = self.decisions.split(rows, route)
+        notes = self.context.response.notes
+        if len(parts) > 1 and (note := route.learned.note(route.name)) and not any(route.name in one for one in notes):
+            notes.append(note)
+        if len(parts) > 1 and self.decisions.needs_one_answer(route):
             self.errors.fail(
                 rows,
                 InputError(
                     f"{route.name} scores all texts of a request together, and these texts need {len(parts)} requests, "
-                    f"whose answers are not comparable: send at most {route.provider.declared.max_inputs} texts"
+                    f"whose answers are not comparable: send at most {route.declared.max_inputs} texts"
                 ),
             )
             return
         await self._send_parts(parts, plan, attempts)
+
+    @property
+    def _untried(self) -> str:
+        return f"not tried: no attempts were left (upstream.max_attempts = {self.policy.max_attempts})"
 
     async def _send_parts(self, parts: Sequence[Rows], plan: RoutePlan, attempts: int) -> None:
         async with asyncio.TaskGroup() as group:
@@ -164,25 +170,35 @@ class _Recovery:
                 failed = await self._try(rows, plan, history)
             if failed is None:
                 return
-            error, decision = failed.error, self._decide(failed.error, failed.attempt, history)
-            is_final = failed.attempt.is_sent and decision.step != "retry"
+            route, attempt, error = plan.routes[0], failed.attempt, failed.error
+            decision = self.decisions.decide(error, attempt, history)
+            is_final = attempt.is_sent and decision.step != "retry"
             if len(rows) == 1 and is_final and is_about_its_texts(error):
-                self._found(rows, plan.routes[0]).count_alone(error)
+                self.decisions.found_of(rows, route).count_alone(error)
+            if not attempt.is_sent and isinstance(decision.error, DeadlineError):
+                await self.context.others_in_flight()
             failed = None
             if decision.wait_s is not None:
-                await self._back_off(decision.wait_s, error, plan.routes[0])
-            if decision.step == "retry":
-                continue
-            if decision.step == "separate callers":
-                parts = [own for _, own in self.context.request.by_caller(rows)]
-                await self._send_parts(parts, plan, min(history.attempts, self.policy.max_attempts - 1))
-            elif decision.step == "halve":
-                await self._halve(rows, plan, history, error)
-            elif decision.step == "fail over":
-                await self._fail_over(rows, plan, history.attempts, error)
-            else:
-                self.errors.fail(rows, decision.error)
-            return
+                await self._back_off(decision.wait_s, error, route)
+            if decision.step != "retry":
+                await self._follow(decision, rows, plan, history)
+                return
+
+    async def _follow(self, decision: Decision, rows: Rows, plan: RoutePlan, history: History) -> None:
+        """Take the next step with rows that failed, other than a retry."""
+        error = decision.error
+        if decision.step == "separate callers":
+            parts = [own for _, own in self.context.request.by_caller(rows)]
+            await self._send_parts(parts, plan, min(history.attempts, self.policy.max_attempts - 1))
+        elif decision.step == "split":
+            # A refusal does not count as an attempt.
+            await self.deliver(rows, plan, history.attempts - isinstance(error, RefusedInputError))
+        elif decision.step == "halve":
+            await self._halve(rows, plan, history, error)
+        elif decision.step == "fail over":
+            await self._fail_over(rows, plan, history.attempts, error)
+        else:
+            self.errors.fail(rows, error)
 
     async def _try(self, rows: Rows, plan: RoutePlan, history: History) -> Failed | None:
         """Send rows once to the current route. Accept the valid rows of an answer, and ask for the others again."""
@@ -194,23 +210,23 @@ class _Recovery:
             has_alternative=len(plan.routes) > 1,
             started_at=context.clock(),
             number=history.attempts + 1,
-            weigh=partial(self._weigh, rows, plan, history),
-            check_first=partial(self._check_first, rows, route),
+            weigh=partial(self.decisions.weigh, rows, plan, history),
+            check_first=partial(self.decisions.check_first, rows, route),
         )
         try:
             vectors = await attempt.run()
         except EmbedwayError as error:
             history.count(attempt, error)
             if history.is_searched and may_be_the_texts(error):
-                self._found(rows, route).count_failure(self.answers[route.name])
+                self.decisions.found_of(rows, route).count_failure(self.answers[route.name])
             return Failed(attempt, error)
         self.answers[route.name] += 1
         self.healed[route.name] += history.is_asked_again
         for caller, _ in context.request.by_caller(rows):
-            self.found[route.name, caller].answers += 1
+            self.decisions.found[route.name, caller].answers += 1
         invalid = attempt.invalid
         can_retry = not history.bad_answers and history.attempts + 1 < self.policy.max_attempts
-        if invalid is not None and can_retry and self._needs_one_answer(route):
+        if invalid is not None and can_retry and self.decisions.needs_one_answer(route):
             # Scores of two answers are not comparable, so all texts are sent again.
             history.count(attempt, invalid)
             return Failed(attempt, invalid)
@@ -225,7 +241,7 @@ class _Recovery:
         If not one of the first texts has a valid vector then, the others are not sent again.
         """
         route = plan.routes[0]
-        if attempts >= self.policy.max_attempts or self._needs_one_answer(route):
+        if attempts >= self.policy.max_attempts or self.decisions.needs_one_answer(route):
             groups, rest = [], rows
         else:
             groups, rest = [rows[start : start + MOST_ALONE] for start in range(0, len(rows), MOST_ALONE)], rows[:0]
@@ -237,103 +253,51 @@ class _Recovery:
                 for row in group:
                     history = History(attempts, on_route=1, bad_answers=1, is_asked_again=True)
                     tasks.create_task(self._send_part(row.reshape(1), plan, history))
-        if len(rest) and len(plan.routes) > 1 and not self._needs_one_answer(route):
+        if len(rest) and len(plan.routes) > 1 and not self.decisions.needs_one_answer(route):
             await self._fail_over(rest, plan, attempts, error)
             return
         for row in rest:
             self.errors.fail(row.reshape(1), error)
 
-    def _weigh(self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError) -> float:
-        """Return the weight of a failure in the route's circuit, less if a text may be the reason."""
-        if isinstance(error, BadVectorsError) and history.is_asked_again:
-            return UNLIKELY
-        is_repeated = history.failures + history.bad_answers > 0
-        if len(rows) == 1 and is_repeated and not history.is_searched and is_about_its_texts(error):
-            return 0.0  # one text opens no circuit
-        if len(plan.routes) > 1 or not may_be_the_texts(error):
-            return 1.0
-        if history.is_searched:
-            return UNLIKELY if self._found(rows, plan.routes[0]).answers else UNSURE
-        return 1.0 if len(rows) == 1 else 0.0 if is_repeated else UNSURE
-
-    def _decide(  # noqa: PLR0911  one return for each kind of failure
-        self, error: EmbedwayError, attempt: Attempt, history: History
-    ) -> Decision:
-        """Decide the step after a failed attempt. Only this method decides on a retry."""
-        several = self.context.request.has_several_callers(attempt.rows)
-        if not (attempt.is_sent or several) and self._found(attempt.rows, attempt.route).is_exhausted:
-            can_fail_over = attempt.has_alternative and not isinstance(error, RefusedInputError)
-            return Decision("fail over" if can_fail_over else "give up", error)
-        if isinstance(error, RefusedInputError):
-            return Decision("halve", error)
-        if isinstance(error, (BudgetExceededError, LedgerError, DeadlineError)):
-            # The budget or account is one caller's, so the other callers' texts are sent again.
-            is_shared = several and not isinstance(error, DeadlineError)
-            return Decision("separate callers" if is_shared else "give up", error)
-        if self._is_to_be_halved(error, attempt, history):
-            return Decision("separate callers" if several else "halve", error)
-        if history.attempts >= self.policy.max_attempts:
-            return Decision("fail over", error)
-        # One text may cause the failure of several callers' texts, so they are retried separately.
-        again: Literal["separate callers", "retry"] = "separate callers" if several else "retry"
-        if isinstance(error, (BadVectorsError, ProtocolError)):
-            # One bad answer may be chance; the second is the route's fault. So is an error that is not billed, such as
-            # an unknown model.
-            is_final = history.bad_answers > 1 or (isinstance(error, ProtocolError) and not error.billed)
-            return Decision("fail over" if is_final else again, error)
-        if not isinstance(error, UpstreamError) or not error.transient:
-            return Decision("fail over", error)
-        is_limit = isinstance(error, RateLimitedError)
-        wait_s, now = self._wait_s(history.on_route, error), self.context.clock()
-        is_too_late = now + wait_s > self.context.deadline
-        is_slow = history.on_route > 1 or wait_s + now - attempt.started_at > self.context.patience_s
-        if attempt.has_alternative and (is_slow or is_too_late):
-            # Another route of the space is available now; this one would require a wait.
-            return Decision("fail over", error, wait_s if is_limit else None)
-        if is_too_late:
-            late = DeadlineError(
-                f"{attempt.route.name} could only be retried in {wait_s:.1f} s, after the deadline of the request; "
-                f"its last answer: {error}",
-                attempts=self.context.response.attempts,
-            )
-            late.__cause__ = error
-            return Decision("give up", late)
-        return Decision("retry" if is_limit else again, error, wait_s)
-
-    def _is_to_be_halved(self, error: EmbedwayError, attempt: Attempt, history: History) -> bool:
-        """Return whether texts failed so often that one of them may be the reason, and can be sent apart."""
-        rows, most = attempt.rows, self.policy.max_attempts
-        if len(rows) == 1 or not may_be_the_texts(error) or self._needs_one_answer(attempt.route):
-            return False
-        is_last_try = history.attempts >= most
-        if self.context.request.has_several_callers(rows):
-            return is_last_try
-        is_repeated = history.failures > 1 and not attempt.has_alternative
-        return history.is_searched or is_repeated or (is_last_try and most > 1)
-
-    def _wait_s(self, tries: int, error: EmbedwayError) -> float:
-        """Return the seconds before the next try after `tries` tries (from 1) on a route, the last with this error."""
-        policy = self.policy
-        wait_s = min(policy.longest_wait_s, policy.first_wait_s * 2.0 ** (tries - 1)) * (1 - self.chance() / 2)
-        asked_s = error.retry_after_s if isinstance(error, (RateLimitedError, UnavailableError)) else None
-        return wait_s if asked_s is None else max(wait_s, asked_s)
-
     async def _back_off(self, seconds: float, error: EmbedwayError, route: ServiceRoute) -> None:
-        """Wait before a retry. A rate limit applies to all requests: the route is closed, and its limiter waits."""
+        """Wait before a retry. A rate limit applies to all requests: the route is closed, and its limiter waits.
+
+        So does a model that loads: the requests of all callers wait for it.
+        """
         if isinstance(error, RateLimitedError):
             route.limiter.close_for(seconds)
+        elif is_loading(error):
+            route.limiter.close_for(seconds, "the service is loading its model, and is not asked")
         else:
             with self.context.hooks.operation(WaitDetails, "retry", route.name):
                 await self.sleep(seconds)
 
     async def _fail_over(self, rows: Rows, plan: RoutePlan, attempts: int, error: EmbedwayError) -> None:
-        """Send rows to the next route, or fail with the reasons of all routes."""
-        failed = (*plan.failed, (plan.routes[0].name, str(error)))
+        """Send rows to the next route, or fail with the reasons of all routes.
+
+        If no route is left, the one is used again whose limit or loading model ends first, before the deadline.
+        """
+        route = plan.routes[0]
+        failed = (*plan.failed, (route.name, reason_of(error, route)))
+        waiting = (*plan.waiting, route) if is_closed_by(error) else plan.waiting
         if len(plan.routes) > 1:
-            await self.deliver(rows, RoutePlan(plan.routes[1:], failed), attempts, error)
-        else:
-            shown = NoRouteError(self.context.request.space.model, failed=failed) if plan.failed else error
-            self.errors.fail(rows, shown, cause=error)
+            await self.deliver(rows, RoutePlan(plan.routes[1:], failed, waiting), attempts, error)
+            return
+        if plan.waiting:
+            tokens = int(self.context.request.lengths[rows].sum(dtype=np.int64))
+            wait_s, soonest = min(((one.limiter.wait_s(tokens), one) for one in waiting), key=lambda pair: pair[0])
+            if self.context.clock() + wait_s <= self.context.deadline and attempts < self.policy.max_attempts:
+                others = tuple(reason for reason in failed if reason[0] != soonest.name)
+                await self.deliver(rows, RoutePlan((soonest,), others), attempts, error)
+                return
+        if not plan.failed:
+            self.errors.fail(rows, error, cause=error)
+            return
+        reasons = NoRouteError(self.context.request.space.model, failed=failed)
+        waits = [one.limiter.wait_s(0) for one in waiting]
+        waits += [error.retry_after_s] if isinstance(error, DeadlineError) and error.retry_after_s is not None else []
+        reasons.retry_after_s = min(waits, default=None)
+        self.errors.fail(rows, reasons, cause=error)
 
     async def _halve(self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError) -> None:
         """Halve refused or failing rows until the texts at fault are alone. A refusal does not count as an attempt."""
@@ -342,12 +306,12 @@ class _Recovery:
             middle = request.middle(rows)
             await self._send_parts((rows[:middle], rows[middle:]), plan, history.attempts - 1)
             return
-        if len(rows) == 1 or self._needs_one_answer(route):
+        if len(rows) == 1 or self.decisions.needs_one_answer(route):
             self.errors.fail(rows, error)
             return
-        found, attempts = self._found(rows, route), history.attempts - 1
+        found, attempts = self.decisions.found_of(rows, route), history.attempts - 1
         if not is_refused:
-            skipped = tuple((route.name, "not tried: no attempts were left") for route in plan.routes[1:])
+            skipped = tuple((route.name, self._untried) for route in plan.routes[1:])
             plan = RoutePlan(plan.routes[:1], plan.failed + skipped)
             attempts = min(2, self.policy.max_attempts - 1)
             found.begin(history.failures, self.answers[route.name])
@@ -372,9 +336,9 @@ class _Recovery:
         """
         route, failures = plan.routes[0], []
         for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-            tries = self._found(rows, route).failures_in_a_row(self.answers[route.name])
+            tries = self.decisions.found_of(rows, route).failures_in_a_row(self.answers[route.name])
             if 1 < tries < self.policy.max_attempts:
-                wait_s = self._wait_s(tries, _NO_ERROR)
+                wait_s = back_off_s(self.policy, _NO_ERROR, tries=tries, polls=0, chance=self.decisions.chance)
                 if self.context.clock() + wait_s <= self.context.deadline:
                     await self._back_off(wait_s, _NO_ERROR, route)
             history = History(attempts, is_searched=True)
@@ -383,16 +347,3 @@ class _Recovery:
                 failures.append((half, history, failed))
         for half, history, failed in failures:
             await self._send_part(half, plan, history, failed)
-
-    def _found(self, rows: Rows, route: ServiceRoute) -> Findings:
-        """Return what is known of a route and the caller of the first row."""
-        callers = self.context.request.callers
-        return self.found[route.name, 0 if callers is None else int(callers[rows[0]])]
-
-    def _check_first(self, rows: Rows, route: ServiceRoute) -> None:
-        """Raise an error if too many other texts of their caller failed."""
-        if not self.context.request.has_several_callers(rows):
-            self._found(rows, route).check(route.name)
-
-    def _needs_one_answer(self, route: ServiceRoute) -> bool:
-        return self.context.request.one_answer and route.provider.declared.batch_dependent

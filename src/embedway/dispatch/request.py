@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedway.dispatch.circuit_breaker import CircuitBreaker
+from embedway.dispatch.limits import LearnedLimits
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.providers.base import split_requests
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from embedway.errors import EmbedwayError
     from embedway.ledger.account import Account
-    from embedway.providers.base import Provider
+    from embedway.providers.base import Declared, Provider
     from embedway.types import InputType, Space, Vectors
     from embedway.urgency import Urgency
 
@@ -45,6 +47,18 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class CallDeadline:
+    """Deadline of a call: the seconds that its caller allows, and their end by `time.monotonic`."""
+
+    seconds: float
+    end: float
+
+
+#: Deadline of the current call, if its caller set one.
+current_deadline: ContextVar[CallDeadline | None] = ContextVar("current_deadline", default=None)
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceRoute:
     """Provider with its rate limiter, circuit breaker and semaphore, which persist between requests."""
 
@@ -53,10 +67,17 @@ class ServiceRoute:
     limiter: RateLimiter = field(default_factory=RateLimiter)
     circuit: CircuitBreaker = field(default_factory=CircuitBreaker)
     semaphore: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
+    #: Limits that the service named when it refused requests.
+    learned: LearnedLimits = field(default_factory=LearnedLimits)
+
+    @property
+    def declared(self) -> Declared:
+        """The provider's properties, within the learned limits."""
+        return self.learned.applied_to(self.provider.declared)
 
     def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
         """Split rows, in order, into parts within the service's limits on inputs and tokens per request."""
-        return split_requests(rows, lengths, self.provider.declared, tokens_per_minute=self.limiter.tokens.limit)
+        return split_requests(rows, lengths, self.declared, tokens_per_minute=self.limiter.most_tokens)
 
 
 @dataclass(slots=True)
@@ -109,6 +130,8 @@ class UpstreamRequest:
     #: Full name of the model, and the operations of the callers, for hooks.
     model: str = ""
     operations: tuple[int | None, ...] = ()
+    #: Deadline of its caller; of several callers, the last one, and None if one of them has none.
+    deadline: CallDeadline | None = field(default_factory=current_deadline.get)
 
     def has_several_callers(self, rows: Rows) -> bool:
         """Return whether rows belong to more than one caller."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from embedway.dispatch.halving import may_be_the_texts
+from embedway.dispatch.waits import is_loading
 from embedway.errors import BadVectorsError, ProtocolError
 
 if TYPE_CHECKING:
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
-    """Routes that texts may still use, the current one first; the routes that failed before, and their reasons."""
+    """Routes that texts may still use, the current one first; the routes that failed before, and their reasons.
+
+    `waiting` are those of the failed ones that may be used again after a wait, if no other route can help.
+    """
 
     routes: tuple[ServiceRoute, ...]
     failed: tuple[tuple[str, str], ...] = ()
+    waiting: tuple[ServiceRoute, ...] = ()
 
 
 @dataclass(slots=True)
@@ -29,6 +34,8 @@ class History:
     attempts: int
     on_route: int = 0
     bad_answers: int = 0
+    #: Answers that the model is loading, which are not attempts.
+    loading: int = 0
     #: Failures whose reason may be a text.
     failures: int = 0
     #: Whether it is a text whose vector was invalid in an answer with valid ones.
@@ -38,8 +45,10 @@ class History:
 
     def count(self, attempt: Attempt, error: EmbedwayError) -> None:
         """Count a failed attempt."""
-        self.attempts += attempt.is_sent
-        self.on_route += 1
+        loads = is_loading(error)
+        self.attempts += attempt.is_sent and not loads
+        self.on_route += not loads
+        self.loading += loads
         self.bad_answers += isinstance(error, (BadVectorsError, ProtocolError))
         self.failures += may_be_the_texts(error)
 
@@ -56,6 +65,6 @@ class Failed:
 class Decision:
     """Next step after a failed attempt, and the wait before it; None for no wait."""
 
-    step: Literal["retry", "separate callers", "halve", "fail over", "give up"]
+    step: Literal["retry", "separate callers", "split", "halve", "fail over", "give up"]
     error: EmbedwayError
     wait_s: float | None = None

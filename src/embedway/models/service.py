@@ -153,7 +153,8 @@ class ServiceModel(Model):
             raise  # it counts its attempts
         except TimeoutError:
             raise DeadlineError(
-                f"{self.name}: no request could start or finish within {settings.deadline_s:g} s", attempts=0
+                f"{self.name}: no request could start or finish within {settings.deadline_s:g} s (upstream.deadline_s)",
+                attempts=0,
             ) from None
 
     def _prices(self, dimensions: int) -> Prices:

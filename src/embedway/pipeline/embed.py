@@ -12,6 +12,7 @@ import numpy as np
 from embedway.cache.stats import CacheCheck
 from embedway.compute import ComputeRequest
 from embedway.config.local_models import AUTO
+from embedway.dispatch.request import CallDeadline, current_deadline
 from embedway.errors import DeadlineError, EmbedwayError, TextTooLongError, UnknownModelError, UsageError, with_row
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
@@ -252,6 +253,8 @@ class EmbedPipeline:
 
 async def _run_in_time(work: Awaitable[EmbedResult], deadline_s: float) -> EmbedResult:
     limit = asyncio.timeout(deadline_s)
+    # A service is not waited for if it cannot answer before this deadline.
+    token = current_deadline.set(CallDeadline(deadline_s, time.monotonic() + deadline_s))
     try:
         async with limit:
             return await work
@@ -261,6 +264,8 @@ async def _run_in_time(work: Awaitable[EmbedResult], deadline_s: float) -> Embed
         if not limit.expired():
             raise
         raise DeadlineError(f"the vectors were not ready after {deadline_s:g} s", attempts=0) from None
+    finally:
+        current_deadline.reset(token)
 
 
 def _compute_request(

@@ -12,9 +12,11 @@ from embedway.errors import BadVectorsError, ProtocolError
 from embedway.money import as_number
 from embedway.providers.base import Answer
 from embedway.providers.vectors import MOST_COUNT
-from embedway.types import NO_RATES, RateState
+from embedway.types import NO_RATES, RateLimit, RateState
 
-_RATES = tuple(RateState.__dataclass_fields__)
+_RATES = tuple(name for name in RateState.__dataclass_fields__ if name != "more")
+#: Maximum number of further limits of one answer.
+_MOST_LIMITS = 16
 #: Maximum of a rate limit or wait; larger ones are ignored, far below the overflow of a float.
 _MOST_RATE = 1e30
 
@@ -29,7 +31,7 @@ def checked_answer(answer: Any, *, route: str) -> Answer:
     if not issubclass(type(answer.vectors), np.ndarray) or answer.vectors.ndim != 2:
         raise BadVectorsError("answered with something that is not an array of one row per text", route=route)
     tokens, searches = (_count(value, route) for value in (answer.tokens, answer.searches))
-    return replace(answer, tokens=tokens, searches=searches, rates=_checked_rates(answer.rates))
+    return replace(answer, tokens=tokens, searches=searches, rates=checked_rates(answer.rates))
 
 
 def _count(value: Any, route: str) -> int | None:
@@ -39,10 +41,25 @@ def _count(value: Any, route: str) -> int | None:
     raise ProtocolError("answered with an invalid number of tokens or searches", route=route, billed=True)
 
 
-def _checked_rates(rates: object) -> RateState:
+def checked_rates(rates: object) -> RateState:
+    """Return rate limits without implausible numbers; none for another object."""
     if rates is NO_RATES or type(rates) is not RateState:
         return NO_RATES
-    return RateState(**{name: _rate(getattr(rates, name), whole=not name.endswith("_s")) for name in _RATES})
+    more = rates.more if type(rates.more) is tuple else ()
+    checked = (_checked_limit(limit) for limit in more[:_MOST_LIMITS] if type(limit) is RateLimit)
+    return RateState(
+        **{name: _rate(getattr(rates, name), whole=not name.endswith("_s")) for name in _RATES},
+        more=tuple(limit for limit in checked if limit is not None),
+    )
+
+
+def _checked_limit(limit: RateLimit) -> RateLimit | None:
+    if limit.kind not in {"requests", "tokens"}:
+        return None
+    count, remaining = _rate(limit.limit, whole=True), _rate(limit.remaining, whole=True)
+    return RateLimit(
+        limit.kind, count, remaining, _rate(limit.reset_s, whole=False), _rate(limit.window_s, whole=False)
+    )
 
 
 def _rate(value: Any, *, whole: bool) -> Any:

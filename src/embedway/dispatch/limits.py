@@ -1,0 +1,133 @@
+"""Limits of one request that a service names when it refuses one, and remedies for answers of the wrong form."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from embedway.dispatch.request import Rows
+    from embedway.errors import EmbedwayError, UpstreamError
+    from embedway.providers.base import Declared
+    from embedway.types import ServiceLimits
+
+    E = TypeVar("E", bound=EmbedwayError)
+
+_log = logging.getLogger(__name__)
+
+#: Factor for a limit on tokens if our count of a refused request is within the limit: the service counts more.
+_RECOUNT = 0.75
+
+
+@dataclass(slots=True)
+class LearnedLimits:
+    """Limits of a route, learned from refusals; None where nothing was learned.
+
+    They are never lower than a request or text that the service accepted. `max_request_tokens` and `max_tokens` are in
+    our own count of tokens, which may differ from the service's.
+    """
+
+    max_inputs: int | None = None
+    max_request_tokens: int | None = None
+    max_tokens: int | None = None
+    #: The largest request and text that the service accepted.
+    _inputs: int = 0
+    _tokens: int = 0
+    _longest: int = 0
+
+    def applied_to(self, declared: Declared) -> Declared:
+        """Return declared properties with the learned limits; they are never raised."""
+        if self.max_inputs is None and self.max_request_tokens is None:
+            return declared
+        return replace(
+            declared,
+            max_inputs=_least(declared.max_inputs, self.max_inputs) or declared.max_inputs,
+            max_request_tokens=_least(declared.max_request_tokens, self.max_request_tokens),
+        )
+
+    def alone(self, parts: list[Rows], lengths: npt.NDArray[np.int32]) -> list[Rows]:
+        """Take texts over the learned limit of a text out of their requests, so that they fail alone.
+
+        They are still sent, because the service's count of tokens may differ.
+        """
+        if self.max_tokens is None:
+            return parts
+        found: list[Rows] = []
+        for part in parts:
+            is_long = lengths[part] > self.max_tokens
+            found += [own for own in (part[~is_long], *np.split(part[is_long], is_long.sum())) if len(own)]
+        return found
+
+    def accept(self, lengths: npt.NDArray[np.int32]) -> None:
+        """Record the texts of a request that the service accepted."""
+        self._inputs = max(self._inputs, len(lengths))
+        self._tokens = max(self._tokens, int(lengths.sum(dtype=np.int64)))
+        self._longest = max(self._longest, int(lengths.max(initial=0)))
+
+    def learn(self, limits: ServiceLimits, lengths: npt.NDArray[np.int32], *, route: str) -> str:
+        """Learn from the refusal of a request with these texts. Returns a note if a limit is new, otherwise "".
+
+        A limit above the refused request is not its reason, unless it is a number of tokens, which we may count
+        differently: then the limit in our count is lower.
+        """
+        inputs, tokens, longest = len(lengths), int(lengths.sum(dtype=np.int64)), int(lengths.max(initial=0))
+        by_count = limits.max_request_tokens
+        if by_count is not None and by_count >= tokens and inputs > 1:
+            by_count = max(1, int(tokens * _RECOUNT))
+        found = (
+            ("max_inputs", limits.max_inputs, self._inputs, inputs, "inputs per request"),
+            ("max_request_tokens", by_count, self._tokens, tokens if inputs > 1 else 0, "tokens per request"),
+            ("max_tokens", limits.max_tokens, self._longest, longest, "tokens per text"),
+        )
+        said = []
+        for name, named, accepted, sent, of in found:
+            most, known = max(_positive(named) or sent, accepted), getattr(self, name)
+            if most < sent and (known is None or most < known):
+                setattr(self, name, most)
+                said.append(f"at most {most} {of} ({name})")
+        if not said:
+            return ""
+        note = f"{route} accepts {' and '.join(said)}, learned from a refusal"
+        _log.warning("%s, and kept while this process uses the route", note)
+        return note
+
+    def note(self, route: str) -> str:
+        """Return the note for a receipt whose request was split at learned limits."""
+        facts = (("inputs", self.max_inputs), ("tokens", self.max_request_tokens))
+        named = [f"{most} {unit}" for unit, most in facts if most is not None]
+        return f"requests to {route} were split at {' and '.join(named)}, learned from a refusal" if named else ""
+
+
+def too_long(error: UpstreamError, tokens: int) -> UpstreamError:
+    """Return the refusal of a single text with its tokens, the limit and the remedy."""
+    limits = error.limits
+    most = _positive(limits.max_tokens) or _positive(limits.max_request_tokens)
+    if most is None:
+        return error
+    return with_advice(
+        error,
+        f"; the text has {tokens} tokens by our count, and the service accepts {most}: set max_tokens = {most} in "
+        "[models.NAME], so that longer texts are truncated or averaged, or split it into chunks",
+    )
+
+
+def with_advice(error: E, advice: str) -> E:
+    """Return a copy of an error, with its class and attributes, whose message continues with advice."""
+    longer = copy.copy(error)
+    longer.args = (f"{error.args[0] if error.args else ''}{advice}", *error.args[1:])
+    longer.__cause__ = error.__cause__
+    return longer
+
+
+def _positive(number: int | None) -> int | None:
+    return number if type(number) is int and number > 0 else None
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)

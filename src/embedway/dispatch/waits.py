@@ -1,0 +1,83 @@
+"""Waits between requests to a route, and the errors for waits that are too long."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedway.dispatch.limits import with_advice
+from embedway.dispatch.rate_limiter import utc_in
+from embedway.errors import DeadlineError, RateLimitedError, UnavailableError
+from embedway.money import as_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embedway.dispatch.attempt import Attempt
+    from embedway.dispatch.request import RetryPolicy, ServiceRoute
+    from embedway.errors import EmbedwayError, UpstreamError
+
+#: Pauses between requests to a service that loads its model and does not say how long, in seconds, and their growth.
+_FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 1.0, 5.0, 1.5
+#: Maximum wait that a service may request, in seconds. A larger number is a mistake, such as a Unix time.
+_LONGEST_WAIT_S = 366 * 86_400.0
+#: Maximum doublings of a wait; more would overflow.
+_MOST_DOUBLINGS = 100
+
+
+def is_loading(error: EmbedwayError) -> bool:
+    """Return whether the service says that it loads the model: it is healthy, and will answer later."""
+    return isinstance(error, UnavailableError) and error.loading
+
+
+def is_closed_by(error: EmbedwayError) -> bool:
+    """Return whether an error applies to all requests to its route, and ends with time."""
+    return isinstance(error, RateLimitedError) or is_loading(error)
+
+
+def reason_of(error: EmbedwayError, route: ServiceRoute) -> str:
+    """Return the message of an error, with the end of the wait that it requires."""
+    obstacle = route.limiter.obstacle(0) if is_closed_by(error) else None
+    return str(error) if obstacle is None or obstacle.reason in str(error) else f"{error}; {obstacle}"
+
+
+def back_off_s(
+    policy: RetryPolicy, error: EmbedwayError, *, tries: int, polls: int, chance: Callable[[], float]
+) -> float:
+    """Return the seconds before the next try after `tries` tries (from 1) on a route, the last with this error.
+
+    `polls` is the number of answers that the model is loading.
+    """
+    asked_s = as_number(error.retry_after_s) if isinstance(error, (RateLimitedError, UnavailableError)) else None
+    if asked_s is not None and not 0 <= asked_s <= _LONGEST_WAIT_S:
+        asked_s = None
+    if is_loading(error):
+        poll_s = min(_LONGEST_POLL_S, _FIRST_POLL_S * _POLL_GROWTH ** min(polls - 1, _MOST_DOUBLINGS))
+        return poll_s if asked_s is None else max(_FIRST_POLL_S, asked_s)
+    wait_s = min(policy.longest_wait_s, policy.first_wait_s * 2.0 ** min(tries - 1, _MOST_DOUBLINGS))
+    wait_s *= 1 - chance() / 2
+    return wait_s if asked_s is None else max(wait_s, asked_s)
+
+
+def too_late(error: UpstreamError, attempt: Attempt, wait_s: float) -> DeadlineError:
+    """Return the error for a wait that would pass the deadline: the limit or reason, and when the wait ends."""
+    context, route = attempt.context, attempt.route
+    deadline = f"after the deadline of the request ({context.deadline_named})"
+    if is_loading(error):
+        message = f"{route.name} is still loading its model; it could be asked again in {wait_s:.1f} s, {deadline}; "
+        message += f"its last answer: {error}"
+    elif attempt.is_sent:
+        limit = route.limiter.obstacle(int(context.request.lengths[attempt.rows].sum(dtype="int64")))
+        named = "" if limit is None else f"{limit}; "
+        message = f"{route.name} could only be retried in {wait_s:.1f} s, at {utc_in(wait_s)}, {deadline}; {named}"
+        message += f"its last answer: {error}"
+    else:
+        message = f"{error}, {deadline}"
+    late = DeadlineError(message, attempts=context.response.attempts)
+    late.route, late.retry_after_s, late.__cause__ = route.name, wait_s, error
+    return late
+
+
+def exhausted(policy: RetryPolicy, error: EmbedwayError, *, tries: int, passed_s: float) -> EmbedwayError:
+    """Return the last error of exhausted tries, with their number, their time, and the settings to raise."""
+    settings = f"upstream.max_attempts = {policy.max_attempts}, upstream.deadline_s = {policy.deadline_s:g}"
+    return with_advice(error, f"; gave up after {tries} tries in {passed_s:.1f} s (settings: {settings})")
