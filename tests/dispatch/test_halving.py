@@ -305,6 +305,30 @@ def test_an_invalid_score_is_asked_for_with_all_documents_where_scores_are_not_c
     assert_right(FakeUpstream(fake).send(texts, one_answer=True), texts)
 
 
+def test_an_invalid_score_without_attempts_left_fails_alone():
+    fake = Poisoned(spoiled=texts_of(1), declared=Declared(max_inputs=8, batch_dependent=True))
+    response = FakeUpstream(fake, max_attempts=1).send(texts_of(3), one_answer=True, partial=True)
+    assert (rows_of(response), len(fake.calls)) == ([0], 1)
+
+
+@pytest.mark.parametrize("kind", ["failing", "spoiled"])
+def test_a_route_on_which_each_text_alone_fails_is_left(kind):
+    texts = texts_of(100)
+    first, second = Poisoned(**{kind: texts}, declared=Declared(max_inputs=1)), Poisoned()
+    response = FakeUpstream(first, second).send(texts)
+    assert_right(response, texts)
+    assert len(first.calls) <= {"failing": 48, "spoiled": 140}[kind]
+
+
+@pytest.mark.parametrize("kind", ["failing", "spoiled"])
+def test_a_text_without_attempts_for_the_next_route_has_its_row(kind):
+    texts = texts_of(4)
+    fakes = [Poisoned(**{kind: texts[:1]}), Poisoned(**{kind: texts[:1]})]
+    response = FakeUpstream(*fakes, max_attempts=2).send(texts, partial=True)
+    assert rows_of(response) == [0]
+    assert isinstance(response.errors[0], NoRouteError)
+
+
 def test_the_deadline_ends_a_search():
     texts = texts_of(64)
     fake = Poisoned(failing=texts[:40])

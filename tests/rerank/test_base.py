@@ -249,7 +249,8 @@ def test_a_storm_ends_when_the_attempts_are_used_up(name, server, misdeed, log):
     server.misdeeds = [misdeed] * 20
     with pytest.raises(FAILURES[misdeed][0]) as caught:
         rerank(name, server, settings={"upstream.max_attempts": 4})
-    assert max(Counter(text for served in server.log for text in served.texts).values()) == 4
+    # Requests that halve the documents do not count.
+    assert 4 <= max(Counter(text for served in server.log for text in served.texts).values()) <= 4 + 2
     assert_tells_nothing(caught.value, log)
 
 

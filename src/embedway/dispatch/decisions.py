@@ -70,7 +70,8 @@ class Decisions:
         """Decide the step after a failed attempt. Only this method and `_decide_wait` decide on a retry."""
         several = self.context.request.has_several_callers(attempt.rows)
         if not (attempt.is_sent or several) and self.found_of(attempt.rows, attempt.route).is_exhausted:
-            return Decision("give up", error)
+            can_fail_over = attempt.has_alternative and not isinstance(error, RefusedInputError)
+            return Decision("fail over" if can_fail_over else "give up", error)
         if isinstance(error, UpstreamError) and self._may_split(error, attempt):
             return Decision("split", error)
         if isinstance(error, RefusedInputError):

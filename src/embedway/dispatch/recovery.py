@@ -24,7 +24,7 @@ from embedway.dispatch.halving import (
     may_be_the_texts,
 )
 from embedway.dispatch.request import UpstreamResponse
-from embedway.dispatch.row_errors import RowErrors
+from embedway.dispatch.row_errors import RowErrors, first_error
 from embedway.dispatch.steps import Decision, Failed, History, RoutePlan
 from embedway.dispatch.waits import back_off_s, is_closed_by, is_loading, reason_of
 from embedway.errors import (
@@ -103,7 +103,7 @@ class UpstreamClient:
         try:
             await recovery.deliver(rows, RoutePlan(tuple(routes)), attempts=0)
         except* EmbedwayError as errors:
-            error = _first_error(errors)
+            error = first_error(errors)
             raise error from error.__cause__
         row_errors.forget_rows_of_outages()
         return response
@@ -122,14 +122,18 @@ class _Recovery:
     answers: Counter[str] = field(default_factory=Counter)
     healed: Counter[str] = field(default_factory=Counter)
 
-    async def deliver(self, rows: Rows, plan: RoutePlan, attempts: int) -> None:
-        """Send rows to the current route of a plan, in parts within its limits on inputs and tokens."""
+    async def deliver(self, rows: Rows, plan: RoutePlan, attempts: int, cause: EmbedwayError | None = None) -> None:
+        """Send rows to the current route of a plan, in parts within its limits on inputs and tokens.
+
+        `cause` is the error of the route before, if there is one.
+        """
         if not len(rows):
             return
         request = self.context.request
         if not plan.routes or attempts >= self.policy.max_attempts:
             skipped = tuple((route.name, self._untried) for route in plan.routes)
-            self.errors.fail(rows, NoRouteError(request.space.model, failed=(*plan.failed, *skipped)))
+            failed = (*plan.failed, *skipped)
+            self.errors.fail(rows, NoRouteError(request.space.model, failed=failed), cause=cause)
             return
         route = plan.routes[0]
         parts = self.decisions.split(rows, route)
@@ -168,7 +172,8 @@ class _Recovery:
                 return
             route, attempt, error = plan.routes[0], failed.attempt, failed.error
             decision = self.decisions.decide(error, attempt, history)
-            if len(rows) == 1 and decision.step != "retry" and is_about_its_texts(error):
+            is_final = attempt.is_sent and decision.step != "retry"
+            if len(rows) == 1 and is_final and is_about_its_texts(error):
                 self.decisions.found_of(rows, route).count_alone(error)
             if not attempt.is_sent and isinstance(decision.error, DeadlineError):
                 await self.context.others_in_flight()
@@ -220,7 +225,8 @@ class _Recovery:
         for caller, _ in context.request.by_caller(rows):
             self.decisions.found[route.name, caller].answers += 1
         invalid = attempt.invalid
-        if invalid is not None and self.decisions.needs_one_answer(route) and not history.bad_answers:
+        can_retry = not history.bad_answers and history.attempts + 1 < self.policy.max_attempts
+        if invalid is not None and can_retry and self.decisions.needs_one_answer(route):
             # Scores of two answers are not comparable, so all texts are sent again.
             history.count(attempt, invalid)
             return Failed(attempt, invalid)
@@ -275,14 +281,14 @@ class _Recovery:
         failed = (*plan.failed, (route.name, reason_of(error, route)))
         waiting = (*plan.waiting, route) if is_closed_by(error) else plan.waiting
         if len(plan.routes) > 1:
-            await self.deliver(rows, RoutePlan(plan.routes[1:], failed, waiting), attempts)
+            await self.deliver(rows, RoutePlan(plan.routes[1:], failed, waiting), attempts, error)
             return
         if plan.waiting:
             tokens = int(self.context.request.lengths[rows].sum(dtype=np.int64))
             wait_s, soonest = min(((one.limiter.wait_s(tokens), one) for one in waiting), key=lambda pair: pair[0])
             if self.context.clock() + wait_s <= self.context.deadline and attempts < self.policy.max_attempts:
                 others = tuple(reason for reason in failed if reason[0] != soonest.name)
-                await self.deliver(rows, RoutePlan((soonest,), others), attempts)
+                await self.deliver(rows, RoutePlan((soonest,), others), attempts, error)
                 return
         if not plan.failed:
             self.errors.fail(rows, error, cause=error)
@@ -341,10 +347,3 @@ class _Recovery:
                 failures.append((half, history, failed))
         for half, history, failed in failures:
             await self._send_part(half, plan, history, failed)
-
-
-def _first_error(errors: BaseException) -> EmbedwayError:
-    while isinstance(errors, BaseExceptionGroup):
-        errors = errors.exceptions[0]
-    assert isinstance(errors, EmbedwayError)  # noqa: S101 - `except*` catches nothing else
-    return errors

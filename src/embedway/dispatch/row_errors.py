@@ -49,3 +49,11 @@ class RowErrors:
         for row, error in errors.items():
             if error.row is not None and self._is_outage(row, error):
                 errors[row] = of_row(error, None)
+
+
+def first_error(errors: BaseException) -> EmbedwayError:
+    """Return the first error of a group."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    assert isinstance(errors, EmbedwayError)  # noqa: S101 - `except*` catches nothing else
+    return errors
