@@ -526,8 +526,9 @@ def test_a_failover_goes_on_counting_and_names_the_route_that_answers():
     assert [(one.details.number, one.details.route) for one in attempts] == [
         (1, "routes.r"),
         (2, "routes.r"),
-        (3, "routes.s"),
+        *[(3, "routes.s")] * 3,  # a probe as query, one as document, then the text
     ]
+    assert {one.parent for one in attempts} == {hook.one(BatchDetails).id}
     assert hook.one(ValidationDetails).details.route == "routes.s"
     assert hook.ended(hook.one(RequestDetails)).routes == ("routes.s",)
 
