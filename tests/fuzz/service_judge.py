@@ -136,7 +136,7 @@ def _judge_error(mix, error, bad_rows, *, tame, is_raised=False):
     if isinstance(error, BudgetExceededError):
         return [] if mix.budget is not None else [Finding("class", "a budget without one")]
     named = {int(row) for row in _ROW.findall(str(error))}
-    if bad_rows and named - set(bad_rows):
+    if bad_rows and named - set(bad_rows) and all(map(is_sound, mix.routes)):
         found.append(Finding("name", f"rows {bad_rows} are at fault: {_short(error)}"))
     elif bad_rows and not named and tame and is_raised and type(error).__name__ in _OF_TEXTS:
         found.append(Finding("name", f"no row is named: {_short(error)}"))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import importlib.util
 import logging
 import os
 import secrets
@@ -13,6 +14,7 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from service_server import WIDTH, Bill
 
 from embedway import AsyncEmbedder, Config
@@ -86,7 +88,7 @@ class Player:
         loop.set_exception_handler(
             lambda _, context: self._leaks.append(str(context.get("exception") or context["message"]))
         )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _short_polls():
             warnings.simplefilter("always")
             warnings.showwarning = lambda message, kind, *_: self._leaks.append(f"{kind.__name__}: {message}")
             try:
@@ -252,6 +254,18 @@ def text_of(error):
         parts += [repr(one), str(one), repr(vars(one)), repr(one.args), *getattr(one, "__notes__", ())]
         chain += [other for other in (one.__cause__, one.__context__) if other is not None]
     return "\n".join(["".join(traceback.format_exception_only(error)), *parts])
+
+
+@contextlib.contextmanager
+def _short_polls():
+    """Ask a service that loads its model again after milliseconds instead of seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("embedway.dispatch.waits") is None:
+            yield
+            return
+        for name in ("_FIRST_POLL_S", "_LONGEST_POLL_S"):
+            patch.setattr(f"embedway.dispatch.waits.{name}", 0.004)
+        yield
 
 
 @contextlib.contextmanager
