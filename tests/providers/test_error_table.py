@@ -622,6 +622,9 @@ CASES = {
         "content filter refused a text: content_filter",
     ),
     "nan in it": Case(402, b'{"error": {"message": "x", "balance": NaN}}', QuotaExceededError, "quota"),
+    "conflict": Case(409, in_error("x"), UnavailableError, "the service failed"),
+    "too early": Case(425, in_error("x"), UnavailableError, "the service failed"),
+    "timeout": Case(408, in_error("x"), UnavailableError, "the service failed", billed=True),
     # Nothing to read.
     "empty": Case(403, b"", AuthenticationError, "check api_key"),
     "cut json": Case(403, b"[1, 2", AuthenticationError, "check api_key"),
@@ -741,6 +744,7 @@ GOOD = {
     "scores": [{"index": 0, "score": 0.5, "text": "the error"}],
     "no rows": {"object": "list", "data": [], "usage": {"total_tokens": 0}},
     "no rows, and success": {"code": 0, "message": "success", "data": []},
+    "base64, and a message": {"vectors": "AACAPw==" * 40, "message": "done"},
     "an empty list": [],
     "a number": 7,
 }

@@ -18,7 +18,7 @@ from embedway.errors import (
     RefusedInputError,
     UnavailableError,
 )
-from provider_suite import KEY, MODEL, TEXTS, all_said, assert_tells_no_secret
+from provider_suite import APIS, KEY, MODEL, TEXTS, all_said, ask, assert_tells_no_secret
 from raw_server import RawServer, answer
 
 BUDGET = {"error": {"message": "Budget has been exceeded!", "type": "budget_exceeded", "code": "400"}}
@@ -128,3 +128,12 @@ def test_a_stream_without_its_last_chunk_is_paid_once(header):
     result = call(server, rerank=False)
     assert len(server.requests) == result.receipt.attempts == 1
     np.testing.assert_allclose(result.vectors[:, 0] / result.vectors[:, 1], [len(text) for text in TEXTS], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(APIS))
+def test_every_provider_reads_an_error_inside_http_200(name):
+    server = APIS[name].serve()
+    server.misdeeds = [lambda _: {"error": {"message": "x", "code": 402}}]
+    with pytest.raises(QuotaExceededError, match="an error inside HTTP 200") as caught:
+        ask(name, server)
+    assert not caught.value.billed

@@ -78,6 +78,8 @@ _MARKS = frozenset(
         "detail",
     }
 )
+#: Length above which a field is content, such as vectors in base64, and not a fact of an error.
+_LONG = 200
 #: Codes that say nothing.
 _EMPTY = frozenset({"error", "fail", "failed", "failure", "none", "null", "unknown"})
 _MOST_NODES, _MOST_CHARACTERS, _MOST_JSON = 300, 2_000, 4_000_000
@@ -159,7 +161,11 @@ def _is_marked(body: dict[Any, Any]) -> bool:
     base, response = lower.get("base_resp"), lower.get("response")
     if (isinstance(base, dict) and base.get("status_code")) or (isinstance(response, dict) and response.get("Error")):
         return True
-    return bool(lower.get("message") or lower.get("msg")) and str(code).lower() not in {"0", "200", "ok", "success"}
+    if str(code).lower() in {"0", "200", "ok", "success"} or any(
+        isinstance(value, str) and len(value) > _LONG for key, value in lower.items() if key not in _NO_ROWS
+    ):
+        return False
+    return bool(lower.get("message") or lower.get("msg"))
 
 
 def _numbers(body: Mapping[str, Any]) -> Iterator[Any]:

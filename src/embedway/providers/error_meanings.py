@@ -43,6 +43,8 @@ FAILED = Meaning(UnavailableError, "the service failed", computed=True)
 MEMORY = Meaning(
     UnavailableError, "the service ran out of memory", "lower max_inputs in the route's options", computed=True
 )
+#: Transient refusals. Not 408, with which LiteLLM answers if the service behind it takes too long.
+UNREAD = Meaning(UnavailableError, "the service failed")
 LOADING = Meaning(UnavailableError, "the service is loading the model", loading=True)
 REFUSED = Meaning(RefusedInputError, "the service refused the request")
 TOO_LONG = Meaning(
@@ -93,11 +95,11 @@ BY_STATUS = {
     404: NOT_FOUND,
     405: NO_PATH,
     408: FAILED,
-    409: FAILED,
+    409: UNREAD,
     413: TOO_LARGE,
     422: REFUSED,
     424: FAILED,  # text-embeddings-inference: inference failed (router/src/http/server.rs)
-    425: FAILED,
+    425: UNREAD,
     429: RATE,
     451: COUNTRY,
     499: FAILED,  # Cohere: cancelled (docs.cohere.com/reference/errors); nginx: closed by the client

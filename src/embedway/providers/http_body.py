@@ -179,12 +179,14 @@ def _parse_text(text: str) -> Parsed:
     return _lenient(text)
 
 
+def _with_plain_nan(text: str) -> str:
+    return _BARE_NAN.sub("NaN", text)
+
+
 def _lenient(text: str) -> Parsed:
     """Parse JSON with literals and characters that the standard excludes."""
-    for candidate in (text, None):
-        document = _BARE_NAN.sub("NaN", text) if candidate is None else candidate
-        if candidate is None and document == text:
-            break
+    for clean in (str, _with_plain_nan):
+        document = clean(text)
         try:
             value, end = _LENIENT.raw_decode(document)
         except (ValueError, RecursionError):
