@@ -319,7 +319,7 @@ class Receipt:
     averaged: tuple[Averaged, ...] = ()
     #: Searches that a reranking service bills; 0 if it bills tokens.
     billed_searches: int = 0
-    #: Part of the cost, in nano-dollars: failed requests that a service may have processed, and implausible usage.
+    #: Part of the cost, in nano-dollars, for implausible usage and failed requests that a service may have processed.
     unsure_nanousd: int = 0
     #: Cost that cache hits saved, in nano-dollars: our count at today's price.
     saved_nanousd: int = 0
