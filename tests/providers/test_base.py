@@ -157,6 +157,24 @@ def test_keys_travel_in_headers_alone(name, server):
     assert any(KEY in value for value in server.headers[0].values())
 
 
+def test_a_refused_key_is_read_again_from_its_file(name, server, tmp_path):
+    path = tmp_path / "key"
+    path.write_text("sk-wrong")
+
+    async def main():
+        more = {"secret": "sk-old", "headers": {"x-team": "a"}, "files": {"": path}}
+        async with opened(name, server, **more) as provider:
+            with pytest.raises(AuthenticationError):
+                await provider.embed(TEXTS, input_type="document", dimensions=None)
+            path.write_text(KEY)
+            await provider.embed(TEXTS, input_type="document", dimensions=None)
+
+    asyncio.run(main())
+    assert {headers["x-team"] for headers in server.headers} == {"a"}
+    # The file was read before its first request, so that one was refused once.
+    assert len(server.headers) == 2
+
+
 def test_without_a_key_it_says_which_variable_to_set(name, server):
     if name.startswith("openai-compatible"):
         with pytest.raises(AuthenticationError):  # a local server may need no key; this one does

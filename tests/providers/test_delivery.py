@@ -9,7 +9,7 @@ import pytest
 
 from books import MODEL, PRICE, PaidServer, route_to, settings_of, sqlite_books
 from embedway import AsyncEmbedder
-from embedway.errors import DeadlineError, EmbedwayError, UnavailableError
+from embedway.errors import DeadlineError, EmbedwayError, ProtocolError, UnavailableError
 from embedway.providers import http
 
 TEXT = "a text of some words"
@@ -109,7 +109,7 @@ def test_a_failed_handshake_costs_nothing(ask, answer):
             return await ask(f"https://127.0.0.1:{port}/v1")
 
     error, entry = asyncio.run(main())
-    assert isinstance(error, UnavailableError)
+    assert isinstance(error, (ProtocolError, UnavailableError))
     assert (error.billed, entry.spent, entry.unsure) == (False, 0, 0)
 
 

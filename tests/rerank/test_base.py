@@ -1,6 +1,7 @@
 """Every reranker of an API against its own strict server with faults: one suite for all."""
 
 import asyncio
+import contextlib
 import functools
 import importlib.metadata
 import logging
@@ -320,3 +321,35 @@ def test_whatever_order_the_results_come_in_each_score_is_its_document_s(order, 
         assert clean == [False]
         return
     assert_right(answer)
+
+
+def test_headers_and_a_key_that_is_read_again(name, server, tmp_path):
+    """A refused key is read again from its file, and the request is sent once more, with the route's headers."""
+    provider_name, _, dialect = name.partition(" ")
+    path = tmp_path / "key"
+    path.write_text(KEY)
+
+    async def main():
+        async with server.running():
+            endpoint = Endpoint(
+                "r",
+                server.model,
+                f"{server.url}{APIS[name][1]}",
+                "sk-old",
+                options={"dialect": dialect} if dialect else {},
+                headers={"x-team": "search"},
+                files={"": path},
+            )
+            reranker = make_reranker(provider_name, endpoint)
+            try:
+                path.write_text("sk-wrong")
+                with contextlib.suppress(AuthenticationError):
+                    await reranker.rerank(QUERY, DOCUMENTS)
+                path.write_text(KEY)
+                return await reranker.rerank(QUERY, DOCUMENTS)
+            finally:
+                await reranker.aclose()
+
+    scores = asyncio.run(main())
+    assert len(scores.scores) == len(DOCUMENTS)
+    assert {headers["x-team"] for headers in server.headers} == {"search"}

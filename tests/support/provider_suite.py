@@ -124,10 +124,10 @@ def timeout_for(misdeed):
 INDEXED = [name for name, api in APIS.items() if api.indexed]
 
 
-def provider_of(name, server, *, secret=KEY, timeout_s=20.0):
+def provider_of(name, server, *, secret=KEY, timeout_s=20.0, **more):
     api = APIS[name]
     url = server.url + api.prefix
-    endpoint = Endpoint("r", api.model, url, secret=secret, timeout_s=timeout_s, options=api.options)
+    endpoint = Endpoint("r", api.model, url, secret=secret, timeout_s=timeout_s, options=api.options, **more)
     return make_provider(name.partition(" ")[0], endpoint)
 
 

@@ -128,3 +128,17 @@ def test_budgets_need_an_existing_model():
     assert found["budget a"].detail == "$5.00 in total for everything"
     assert (found["budget b"].status, found["budget b"].remedy) == ("problem", "correct budgets.b.model")
     assert "$1.00 per day for model:nope" in found["budget b"].detail
+
+
+def test_a_route_shows_its_authorization_and_the_names_of_its_headers(tmp_path):
+    base = {"model": SMALL, "provider": "azure-openai", "base_url": "https://n.openai.azure.com", "auth": "none"}
+    headers = {"headers": {"X-Team": "search"}, "headers_env": {"Ocp-Apim-Subscription-Key": "APIM_KEY"}}
+    line = check({"APIM_KEY": KEY}, **route(**base, **headers))["route r"]
+    assert line.status == "ok"
+    assert "no key, with the headers ocp-apim-subscription-key, x-team" in line.detail
+    assert KEY not in line.detail
+    line = check(**route(**{**base, "auth": "entra"}))["route r"]
+    assert "token of Microsoft Entra ID" in line.detail
+    line = check(**route(**base, ca_file=str(tmp_path / "none.pem")))["route r"]
+    assert (line.status, line.remedy) == ("warning", "correct routes.r")
+    assert "none.pem cannot be read" in line.detail

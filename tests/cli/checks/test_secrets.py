@@ -171,3 +171,25 @@ def test_sources_that_cannot_be_read_have_no_secrets(tmp_path):
     (tmp_path / "b.json").write_text("[" * 100_000)
     collect(Config(), (tmp_path / "a.toml", tmp_path / "b.json", tmp_path / "none.toml"))
     collect(None, ())
+
+
+@pytest.mark.parametrize("ending", ["", "[local]\nthreads = 'x'\n"], ids=["valid", "invalid"])
+@pytest.mark.parametrize("named", [True, False], ids=["named", "discovered"])
+def test_no_header_of_a_route_is_shown(command, place, ending, named):
+    (place / "embedway.toml").write_text(
+        f"""[routes.r]
+model = "text-embedding-3-small"
+provider = "openai"
+base_url = "https://gateway.example/v1"
+auth = "none"
+headers = {{ X-Team = "{MARK}-team" }}
+headers_env = {{ X-Other = "PLAIN_NAME" }}
+headers_file = {{ X-Third = "third.txt" }}
+{ending}"""
+    )
+    (place / "third.txt").write_text(f"{MARK}-third\n")
+    arguments = ("--config", "embedway.toml") if named else ()
+    shown = written(place, command, *arguments, PLAIN_NAME=f"{MARK}-other")
+    assert MARK not in shown
+    if named and not ending:
+        assert "with the headers x-other, x-team, x-third" in shown
