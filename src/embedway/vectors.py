@@ -29,11 +29,11 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
 
     Its `rows` are the invalid rows if the others can be used.
     """
-    if vectors.ndim == 2 and len(vectors) == count and vectors.shape[1] != space.dimensions:
-        raise BadVectorsError(wrong_width(vectors.shape[1], space.dimensions), route=route)
     if vectors.shape != (count, space.dimensions):
         if len(vectors) == count and vectors.dtype == np.float32 and np.isnan(vectors).all():
             refuse_rows({_UNREAD: np.ones(count, bool)}, route=route)  # the width of unreadable rows is not known
+        if vectors.ndim == 2 and len(vectors) == count:
+            raise BadVectorsError(wrong_width(vectors.shape[1], space.dimensions), route=route)
         raise BadVectorsError(
             f"answered with an array of shape {vectors.shape}, not {(count, space.dimensions)}", route=route
         )

@@ -110,6 +110,12 @@ def test_rows_are_those_of_each_caller_in_a_merged_request(server, kind):
             assert_right(result.vectors, texts, server)
 
 
+def test_a_row_that_is_no_vector_is_named_as_such():
+    with pytest.raises(BadVectorsError) as caught:
+        embed("openai", PoisonServer("null"), ["a", POISON])
+    assert str(caught.value) == "text 1: routes.r: answered with something that is not a vector of numbers"
+
+
 def test_a_text_alone_is_row_0(server, kind):
     with pytest.raises(KINDS[kind], match=r"^text 0: routes.r: "):
         embed("openai", server, POISON)
