@@ -292,8 +292,6 @@ def test_exhausted_tries_name_their_number_their_time_and_the_settings(kind):
 
 
 def test_a_real_clock_ends_a_call_at_once_too():
-    from embedway.dispatch.recovery import UpstreamClient
-    from embedway.dispatch.request import RetryPolicy, ServiceRoute
 
     client, route = UpstreamClient(RetryPolicy(deadline_s=600.0)), ServiceRoute("r", Fake(faults=says(DAY)))
     request = UpstreamRequest(["a"], np.ones(1, np.int32), "document", SPACE, WIDTH)
