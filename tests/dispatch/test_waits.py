@@ -7,14 +7,35 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from embedway.dispatch.rate_limiter import RateLimiter
-from embedway.dispatch.request import UpstreamRequest
-from embedway.errors import AuthenticationError, DeadlineError, NoRouteError, RateLimitedError, UnavailableError
+from embedway.dispatch.recovery import UpstreamClient
+from embedway.dispatch.request import RetryPolicy, ServiceRoute, UpstreamRequest
+from embedway.errors import (
+    AuthenticationError,
+    DeadlineError,
+    EmbedwayError,
+    NoRouteError,
+    RateLimitedError,
+    RefusedInputError,
+    UnavailableError,
+)
 from embedway.providers.base import Declared, RateState
 from embedway.providers.fake import Fake
-from embedway.types import RateLimit
-from failing_services import SPACE, WIDTH, FakeUpstream, assert_right, limited, on_calls, texts_of, unavailable
+from embedway.types import RateLimit, ServiceLimits
+from failing_services import (
+    SPACE,
+    WIDTH,
+    FakeUpstream,
+    assert_right,
+    limited,
+    on_calls,
+    refused,
+    texts_of,
+    unavailable,
+)
 from inside import failures_of
 
 DAY = RateState(requests_limit=1000, requests_remaining=0, requests_reset_s=25_920.0)
@@ -271,8 +292,6 @@ def test_exhausted_tries_name_their_number_their_time_and_the_settings(kind):
 
 
 def test_a_real_clock_ends_a_call_at_once_too():
-    from embedway.dispatch.recovery import UpstreamClient
-    from embedway.dispatch.request import RetryPolicy, ServiceRoute
 
     client, route = UpstreamClient(RetryPolicy(deadline_s=600.0)), ServiceRoute("r", Fake(faults=says(DAY)))
     request = UpstreamRequest(["a"], np.ones(1, np.int32), "document", SPACE, WIDTH)
@@ -313,3 +332,41 @@ def test_a_request_over_a_limit_on_tokens_that_a_refusal_names_is_split():
     upstream = FakeUpstream(fake, deadline_s=1000.0)
     assert_right(upstream.send(texts_of(8)), texts_of(8))
     assert [len(call) for call in fake.calls] == [8, 4, 4]
+
+
+RATES = [
+    RateState(requests_limit=1000, requests_remaining=0, requests_reset_s=50.0),
+    RateState(tokens_limit=40, tokens_remaining=3, tokens_reset_s=20.0),
+    RateState(more=(RateLimit("requests", 9, 0, 700.0, 86_400.0),)),
+]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data(), st.integers(1, 30), st.integers(1, 9), st.integers(1, 3), st.sampled_from([20.0, 200.0, 1e9]))
+def test_with_limits_loading_models_and_named_limits_every_row_is_right_or_an_error(
+    data, count, inputs, routes, deadline_s
+):
+    def faults(_number, _texts):
+        kind = data.draw(st.sampled_from([None, None, "rates", "loading", "limited", "day", "named", "unavailable"]))
+        if kind == "rates":
+            rates = data.draw(st.sampled_from(RATES))
+            return lambda answer: dataclasses.replace(answer, rates=rates)
+        if kind == "named":
+            error = refused()
+            error.limits = ServiceLimits(max_inputs=data.draw(st.integers(0, 9)))
+            return error
+        made = {"loading": loading, "limited": lambda: limited(1.0), "day": lambda: limited(86_400.0)}
+        return {**made, "unavailable": unavailable, None: lambda: None}[kind]()
+
+    fakes = [Fake(declared=Declared(max_inputs=inputs), faults=faults) for _ in range(routes)]
+    upstream, texts = FakeUpstream(*fakes, deadline_s=deadline_s), texts_of(count)
+    response = upstream.send(texts, partial=True)
+    assert_right(response, texts)
+    assert all(isinstance(error, EmbedwayError) for error in response.errors.values())
+    assert upstream.time.now <= deadline_s + 0.01
+    done = [text for fake in fakes for call in fake.calls for text in call]
+    answered = {text for row, text in enumerate(texts) if row not in response.errors}
+    assert answered <= set(done)
+    for error in response.errors.values():
+        late = error.__cause__ if isinstance(error, DeadlineError) else None
+        assert late is None or isinstance(late, (RateLimitedError, UnavailableError, RefusedInputError))
