@@ -58,6 +58,8 @@ def is_tame(mix):
     return (
         mix.budget is None
         and any(map(is_sound, mix.routes))
+        # A request that failed on one route goes to the next, and never back.
+        and (all(map(is_sound, mix.routes)) or not any(faults))
         and all(route.space == "right" for route in mix.routes)
         and not any(kind in SPOILING_ROWS for kind in kinds)
         and failing <= 2
@@ -171,12 +173,13 @@ def _short(error):
 def _judge_sends(seen):
     """No text that was answered well is sent again, and the number of requests is bounded."""
     mix, found = seen.mix, []
+    cancelled = {mix.texts[row] for call in mix.calls if call.cancel_at is not None for row in call.rows}
     allowed = Counter(text for call in mix.calls for text in {mix.texts[row] for row in call.rows})
     for text, calls in allowed.items():
         # Scores are not cached.
         most = 1 if mix.cache != "none" and mix.task == "embed" else calls
         answered = sorted(one.answered_before for one in seen.bill.served if text in one.good and not one.dropped)
-        if mix.budget is not None:
+        if mix.budget is not None or text in cancelled:
             continue
         if len(answered) >= most:
             after = [one for one in seen.bill.served[answered[most - 1] :] if text in one.texts]

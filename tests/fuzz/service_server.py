@@ -41,7 +41,8 @@ _COMPLETE = frozenset(
     {"whole", "chunks", "byte-order mark", "gzip", "text/plain", "no content type", "spaces", "close", "slow"}
 )
 _UNAUTHORIZED = FINAL["401"]
-_GEMINI_PROMPT = "title: none | text: "
+#: Gemini's provider puts them before the texts.
+_GEMINI_PROMPTS = ("title: none | text: ", "task: search result | query: ")
 
 
 @functools.lru_cache(100_000)
@@ -303,8 +304,10 @@ class OddServer:
 
 
 def _texts_of(body):
-    """Return the texts of a request; Gemini's provider puts a prompt before each."""
-    parts = [one["content"]["parts"][0]["text"].removeprefix(_GEMINI_PROMPT) for one in body.get("requests", ())]
+    """Return the texts of a request, without the prompts of a provider."""
+    parts = [one["content"]["parts"][0]["text"] for one in body.get("requests", ())]
+    for prompt in _GEMINI_PROMPTS:
+        parts = [text.removeprefix(prompt) for text in parts]
     return tuple(parts or body.get("input") or body.get("texts") or body.get("documents") or ())
 
 
