@@ -44,13 +44,13 @@ class Declared:
 class Answer:
     """Vectors, float32 (n, d), row i for text i, and the service's usage data.
 
-    `tokens` is the number of billed tokens, None if the service does not report it.
+    `tokens` is the number of billed tokens, None or 0 if the service does not report it.
     """
 
     vectors: Vectors
     tokens: int | None = None
     rates: RateState = field(default_factory=RateState)
-    #: Searches that a reranker bills; None if not reported.
+    #: Searches that a reranker bills; None or 0 if not reported.
     searches: int | None = None
 
 

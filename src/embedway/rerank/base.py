@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Scores:
     """Scores, float32 (n,), of document i, higher is better, and the service's usage data.
 
-    `tokens` or `searches` are the billed amounts, None if the service does not report them.
+    `tokens` or `searches` are the billed amounts, None or 0 if the service does not report them.
     """
 
     scores: Vectors
