@@ -181,6 +181,7 @@ def test_https_on_a_port_for_plain_http_is_named():
         b"<center>The plain HTTP request was sent to HTTPS port</center>",
         b"Client sent an HTTP request to an HTTPS server.\n",
         b"Reason: You're speaking plain HTTP to an SSL-enabled server port.",
+        b"<html>You're speaking plain HTTP to an SSL-enabled server port.<br /></html>",
     ],
 )
 def test_answers_of_servers_that_expect_tls_are_named(content):
@@ -194,6 +195,27 @@ def test_answers_of_servers_that_expect_tls_are_named(content):
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             error = await failure(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
         assert "start base_url with https://" in str(error)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "text/html"])
+@pytest.mark.parametrize("path", ["", "/v1"])
+def test_a_missing_version_in_the_url_is_named_whatever_answers(kind, path):
+    content = b"<html><body>404 page not found</body></html>" if kind == "text/html" else b"404 page not found"
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 404 Not Found\r\ncontent-type: {kind}\r\ncontent-length: {len(content)}\r\n\r\n"
+        writer.write(head.encode() + content)
+        await writer.drain()
+        writer.close()
+
+    async def main():
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{path}"
+            error = await failure(url)
+        assert (f"usually ends in /v1, such as {url}/v1" in str(error)) == (not path)
 
     asyncio.run(main())
 

@@ -118,7 +118,7 @@ NEVER_ENDING = {"slow", "drip", "stall"}
 
 
 def timeout_for(misdeed):
-    return 0.05 if misdeed in NEVER_ENDING else 20.0
+    return 0.2 if misdeed in NEVER_ENDING else 20.0
 
 
 INDEXED = [name for name, api in APIS.items() if api.indexed]

@@ -53,7 +53,11 @@ def check_address(base_url: str, *, where: str, allow_http: bool) -> None:
     except ValueError as error:
         raise ConfigError(str(error), where=where) from None
     if parts.scheme == "http" and not (allow_http or is_loopback(parts.host)):
-        raise ConfigError("must be https, or http to this machine, because keys and texts are sent there", where=where)
+        raise ConfigError(
+            "must be https, or http to this machine, because keys and texts are sent there; to allow http, set "
+            "allow_http = true in a route to the model",
+            where=where,
+        )
 
 
 def redact_address(base_url: str) -> str:

@@ -301,9 +301,10 @@ class Config(Section):
         """Return URL and key of the route `name` in `routes`, or of the catalog's route if the name is empty.
 
         The key is the route's own `api_key`, `api_key_file` or `api_key_env`, else the provider's usual variable
-        (such as `OPENAI_API_KEY`). A key from the environment is sent only to the provider's own hosts, to a URL from
-        the environment, or to a URL that the same layer sets as `api_key_env`. Raises ConfigError for a key that must
-        not be sent to the URL, an unreadable file, an unset variable, or text that is not a valid key.
+        (such as `OPENAI_API_KEY`); none if `auth` or a header replaces it. A secret from the environment is sent only
+        to the provider's own hosts, to a URL from the environment, or to a URL that the same layer sets as
+        `api_key_env` or `headers_env`. Raises ConfigError for a secret that must not be sent to the URL, a URL that
+        cannot be completed, an unreadable file, an unset variable, or text that is not a valid key.
         """
         if type(provider) is not str or type(name) is not str:
             raise UsageError("provider and name must be strings")

@@ -57,7 +57,7 @@ def error_of(
             redirect_message(headers.get("Location", ""), request.base_url, request.path), route=route, status=status
         )
     if is_page(content, headers.get("Content-Type", "").partition(";")[0].strip().lower()):
-        error = _page_error(status, content, route=route)
+        error = _page_error(status, content, route=route, request=request)
         wait_s = None
     else:
         said = read_error(content, headers)
@@ -139,9 +139,9 @@ def _limits(found: re.Match[str]) -> ServiceLimits | None:
     return replace(ServiceLimits(), **{names[name]: number for name, number in numbers.items()})
 
 
-def _page_error(status: int, content: bytes, *, route: str) -> UpstreamError:
+def _page_error(status: int, content: bytes, *, route: str, request: SentRequest) -> UpstreamError:
     """Return the error for HTML. A proxy or firewall wrote it, so that it says nothing about the texts, or the key."""
-    if re.search(rb"plain http request was sent to https", content[:4096], re.IGNORECASE):
+    if re.search(rb"plain http (?:request was sent to https|to an ssl-enabled)", content[:4096], re.IGNORECASE):
         meaning, place = meanings.HTTPS, ""
     else:
         meaning = meanings.BY_STATUS.get(status, meanings.FAILED if status >= 500 else meanings.UNEXPECTED)
@@ -149,7 +149,8 @@ def _page_error(status: int, content: bytes, *, route: str) -> UpstreamError:
         if meaning.error is AuthenticationError and status == 401:
             meaning = Meaning(AuthenticationError, "a login is required", "check base_url, proxies and api_key")
         elif status not in {413, 429} and meaning.error is not UnavailableError and status != 511:
-            meaning = Meaning(ProtocolError, "unexpected answer", "check base_url, proxies and firewalls")
+            advice = f"{_path_remedy(request)}; check" if status == 404 else "check base_url,"
+            meaning = Meaning(ProtocolError, "unexpected answer", f"{advice} proxies and firewalls")
     text = f"{meaning.message}{place}"
     remedy = f"; {meaning.remedy}" if meaning.remedy else ""
     return meaning.error(f"{text}{remedy}", route=route, status=status, billed=meaning.computed)
