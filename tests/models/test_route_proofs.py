@@ -265,7 +265,7 @@ def test_the_check_can_be_left_out():
 
 def test_another_value_of_the_option_is_an_error():
     async def main():
-        async with embedder_for(Own(), Own(), routes={"options": {"verify": "no"}}) as embedder:
+        async with embedder_for(Own(), Own(), routes={"options": {"verify": "maybe"}}) as embedder:
             await embedder.embed(TEXTS, model=MODEL)
 
     with pytest.raises(ConfigError, match=r"options\.verify"):

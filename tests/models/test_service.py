@@ -438,7 +438,8 @@ def test_a_limit_that_an_answer_says_is_used_up_sends_the_next_call_to_another_r
     first, second = Limited(**USED_UP), Service()
     result = embed_twice(first, second)
     assert_right(result, ["another text"])
-    assert (result.receipt.route, len(first.log), len(second.log)) == ("routes.r1", 1, 1)
+    # Each route has answered a probe and one call.
+    assert (result.receipt.route, len(first.log), len(second.log)) == ("routes.r1", 2, 2)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def call(server, *, rerank, texts=TEXTS):
 def test_an_odd_answer_is_one_named_error_after_as_many_requests_as_help(odd, rerank, caplog):
     server = RawServer(lambda _: odd.raw)
     with pytest.raises(odd.kind, match=odd.says) as caught:
-        call(server, rerank=rerank)
+        call(server, rerank=rerank, texts=TEXTS[:1])
     assert len(server.requests) == odd.requests
     assert_tells_no_secret(all_said(caught.value) + caplog.text)
 

@@ -46,9 +46,9 @@ def test_headers_of_a_route_are_sent_with_each_request_and_replace_the_key():
         headers = {"Authorization": f"Bearer {KEY}", "X-Team": "search"}
         async with embedder_of(server, {"OPENAI_API_KEY": "sk-other"}, headers=headers) as embedder:
             await embedder.embed(["a text"], model=SMALL)
-        (sent,) = server.headers
-        assert (sent["authorization"], sent["x-team"]) == (f"Bearer {KEY}", "search")
-        assert sent.getall("authorization") == [f"Bearer {KEY}"]
+        assert len(server.headers) == 2  # a probe, because OpenAI's own route exists too, and the text
+        for sent in server.headers:
+            assert (sent.getall("authorization"), sent["x-team"]) == ([f"Bearer {KEY}"], "search")
 
     asyncio.run(main())
 

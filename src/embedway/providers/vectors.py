@@ -31,15 +31,17 @@ def read_indexed(body: Any, *, count: int, route: str) -> Vectors:
 def read_rows(body: Any, *, count: int, route: str) -> tuple[Vectors, bool]:
     """Read an answer like `read_indexed`, but accept rows without `index`, by position.
 
-    Returns the vectors, and whether an index is missing: `Answer.by_position`. Then every other index must be the
-    position of its row. Raises the same errors.
+    Returns the vectors, and whether the index of a vector is missing: `Answer.by_position`. If one is missing, every
+    other index must be the position of its row. Raises the same errors.
     """
     rows = body.get("data") if isinstance(body, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ProtocolError("the answer has no list called data", route=route, billed=True)
     if len(rows) != count:
         raise BadVectorsError(f"answered with {len(rows)} vectors for {count} texts", route=route)
-    order, by_position = read_order([row.get("index") for row in rows], route=route, of="texts")
+    order, _ = read_order([row.get("index") for row in rows], route=route, of="texts")
+    # A row without a vector needs no order.
+    by_position = any(row.get("index") is None and row.get("embedding") is not None for row in rows)
     placed = dict(zip(order, rows, strict=True))
     return _stack([placed[index].get("embedding") for index in range(count)]), by_position
 
