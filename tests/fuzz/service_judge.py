@@ -16,7 +16,6 @@ from embedway.errors import BudgetExceededError, EmbedwayError
 _MARGIN = 2
 #: Names of a row in a message: the row of the caller's texts.
 _ROW = re.compile(r"\b(?:text|texts|row|rows|document|documents) (\d+)\b")
-_SLOW_S = 6.0
 #: Errors that a text may cause.
 _OF_TEXTS = {"RefusedInputError", "BadVectorsError", "UnavailableError", "ProtocolError"}
 
@@ -32,8 +31,6 @@ class Finding:
 def judge(seen):
     """Return the faults of an observed mix."""
     found = [Finding("leak" if not leak.startswith("hang") else "hang", leak) for leak in seen.leaks]
-    if seen.seconds > _SLOW_S:
-        found.append(Finding("slow", f"{seen.seconds:.1f} s"))
     for outcome in seen.outcomes:
         found += _judge_call(seen, outcome)
     return [*found, *_judge_spaces(seen), *_judge_sends(seen), *_judge_money(seen), *_judge_secrets(seen)]

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import gc
 
-import numpy as np
 import pytest
 import service_play
 import services
@@ -14,10 +13,8 @@ from service_mixes import CallPlan, Mix, RoutePlan, draw, shrink, singles
 from service_server import OddServer, tokens_of
 
 from embedway.errors import UnavailableError
-from embedway.ledger.account import Account
 from embedway.models import service
-from embedway.providers import http, openai
-from embedway.providers.base import Answer
+from embedway.providers import http
 from embedway.providers.counting import EstimatingCounter
 
 _TEXTS = tuple(f"zq000000000001 {word} stone lamp" for word in ("river", "north", "copper"))
@@ -57,9 +54,47 @@ def test_a_mix_without_oddities_shows_no_fault(tmp_path):
     assert kinds_of(plain(), tmp_path) == set()
 
 
+def changing_answers(monkeypatch, change):
+    """Change the parsed answers, as a wrong reader would."""
+    right = http.JsonHttp.post
+
+    async def post(self, path, body):
+        reply = await right(self, path, body)
+        change(reply.body)
+        return reply
+
+    monkeypatch.setattr(http.JsonHttp, "post", post)
+
+
 def wrong_rows(monkeypatch):
-    right = openai.read_indexed
-    monkeypatch.setattr(openai, "read_indexed", lambda *args, **more: right(*args, **more)[::-1].copy())
+    def change(body):
+        vectors = [row["embedding"] for row in body["data"]]
+        for row, vector in zip(body["data"], vectors[::-1], strict=True):
+            row["embedding"] = vector
+
+    changing_answers(monkeypatch, change)
+
+
+def rows_of_another_space(monkeypatch):
+    def change(body):
+        for row in body["data"]:
+            row["embedding"] = [*row["embedding"][1:], row["embedding"][0]]
+
+    changing_answers(monkeypatch, change)
+
+
+def booked_twice(monkeypatch):
+    def change(body):
+        body["usage"] = {name: 2 * tokens for name, tokens in body["usage"].items()}
+
+    changing_answers(monkeypatch, change)
+
+
+def half_booked(monkeypatch):
+    def change(body):
+        body["usage"] = {name: tokens // 2 for name, tokens in body["usage"].items()}
+
+    changing_answers(monkeypatch, change)
 
 
 def two_requests(monkeypatch):
@@ -70,24 +105,6 @@ def two_requests(monkeypatch):
         return await right(self, path, body)
 
     monkeypatch.setattr(http.JsonHttp, "post", post)
-
-
-def booked_twice(monkeypatch):
-    right = Account.settle_answer
-
-    async def settle(self, sent, *, tokens, **more):
-        await right(self, sent, tokens=2 * tokens, **more)
-
-    monkeypatch.setattr(Account, "settle_answer", settle)
-
-
-def never_booked(monkeypatch):
-    right = Account.settle_answer
-
-    async def settle(self, sent, *, tokens, **more):
-        await right(self, sent, tokens=0, **more)
-
-    monkeypatch.setattr(Account, "settle_answer", settle)
 
 
 def wrong_receipt(monkeypatch):
@@ -111,31 +128,14 @@ def connections_left_open(monkeypatch):
 
 
 def an_error_with_the_body(monkeypatch):
-    def error_of(status, headers, content, *, route):
-        return UnavailableError(content.decode(), route=route, status=status)
+    def error_of(status, headers, content, **more):
+        return UnavailableError(content.decode(), route="a", status=status)
 
     monkeypatch.setattr(http, "error_of", error_of)
 
 
-def an_error_with_the_key(monkeypatch):
-    async def post(self, path, body):
-        raise UnavailableError(str(self._headers), route=self._route)
-
-    monkeypatch.setattr(http.JsonHttp, "post", post)
-
-
 def no_retries(monkeypatch):
     monkeypatch.setattr(UnavailableError, "transient", False)
-
-
-def rows_of_another_space(monkeypatch):
-    right = openai.EmbeddingsApi.embed
-
-    async def embed(self, texts, **more):
-        answer = await right(self, texts, **more)
-        return Answer(np.roll(answer.vectors, 1, axis=1), tokens=answer.tokens)
-
-    monkeypatch.setattr(openai.EmbeddingsApi, "embed", embed)
 
 
 @pytest.mark.parametrize(
@@ -145,13 +145,12 @@ def rows_of_another_space(monkeypatch):
         (rows_of_another_space, "row", {}),
         (two_requests, "twice", {}),
         (booked_twice, "money", {}),
-        (never_booked, "money", {}),
+        (half_booked, "money", {}),
         (wrong_receipt, "receipt", {}),
         (an_error_of_python, "outside", {}),
         (connections_left_open, "leak", {}),
         (an_error_with_the_body, "secret", {"final": "401"}),
         (an_error_with_the_body, "words", {"final": "403 firewall"}),
-        (an_error_with_the_key, "secret", {}),
         (an_error_with_the_body, "class", {"final": "401"}),
         (no_retries, "lost", {"faults": ("500",)}),
     ],
