@@ -342,7 +342,7 @@ def test_every_setting_that_init_shows_is_one(user, command, place):
     file.write_text("\n".join(settings))
     done = command("--config", "embedway.toml", "doctor", "--json")
     assert done.code == 0, done.stderr
-    assert len([item for item in done.json["settings"] if item["source"] == "embedway.toml"]) == 11
+    assert len([item for item in done.json["settings"] if item["source"] == "embedway.toml"]) == 13
 
 
 # ------------------------------------------------------------ URLs from the environment

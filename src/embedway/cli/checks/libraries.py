@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: Optional extras, each with its packages.
 EXTRAS = {
+    "azure": ("azure-identity",),
     "fastembed": ("fastembed",),
     "lancedb": ("lancedb",),
     "magika": ("magika",),
