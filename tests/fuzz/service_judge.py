@@ -174,7 +174,7 @@ def _judge_sends(seen):
     allowed = Counter(text for call in mix.calls for text in {mix.texts[row] for row in call.rows})
     for text, calls in allowed.items():
         # Scores are not cached.
-        most = 1 if mix.cache != "none" and mix.task == "embed" else calls
+        most = 1 + _waiting(seen, text) if mix.cache != "none" and mix.task == "embed" else calls
         answered = sorted(one.answered_before for one in seen.bill.served if text in one.good and not one.dropped)
         if mix.budget is not None or text in cancelled:
             continue
@@ -194,6 +194,16 @@ def _judge_sends(seen):
     if not set(seen.bill.strange_keys) <= set(seen.secrets["key"]):
         found.append(Finding("secret", "an unknown credential was sent"))
     return found
+
+
+def _waiting(seen, text):
+    """Return the calls that may each compute a text, because a concurrent call that was to compute it failed."""
+    start = waiting = 0
+    for round_ in seen.mix.rounds:
+        own, start = seen.outcomes[start : start + len(round_)], start + len(round_)
+        having = [one for one in own if text in {seen.mix.texts[row] for row in one.call.rows}]
+        waiting += len(having) - 1 if any(one.error is not None for one in having) else 0
+    return waiting
 
 
 def most_requests(mix):
