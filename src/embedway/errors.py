@@ -280,7 +280,9 @@ class BadVectorsError(EmbedwayError):
     def __init__(self, message: str, *, route: str, rows: Sequence[int] = ()) -> None:
         self.route = route
         self.rows = tuple(rows)
-        super().__init__(f"{route}: {message}")
+        #: The message without rows.
+        self.message = f"{route}: {message}"
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         """Return the message, with the first invalid rows unless the error is about one text."""

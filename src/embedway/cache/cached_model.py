@@ -175,8 +175,9 @@ class _ReadThrough:
             if rows and flights.resolved != since:
                 rows = await self._look_up_again(rows)
             still = await self._compute_leased(rows) if rows else []
-        except _COMPUTING_ERRORS:
-            failed = True
+        except _COMPUTING_ERRORS as error:
+            # The error of one text does not speak against the others, so callers that wait for them share them again.
+            failed = error.row is None
             raise
         finally:
             # No caller may wait forever: a key without a result is released for another caller to compute.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.dispatch.probes import Probe
-from embedway.errors import BadVectorsError
+from embedway.errors import BadVectorsError, ProtocolError, RefusedInputError
 from embedway.vectors import SAME_COSINE
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ ORDER_TEXTS = (
 #: Texts of the rows of the probe of the order. Neighbours differ, so that each swap, shift, reversal and sorting of the
 #: rows changes it. A random order passes once in 2,000,000 times (6! 5! 5! / 16!).
 ORDER_PATTERN = (0, 1, 2, 0, 2, 1, 0, 1, 0, 2, 1, 2, 0, 2, 0, 1)
+#: Minimum rows of a part of this probe.
+_LEAST_ROWS = 2
 
 
 class RouteProof:
@@ -171,12 +173,23 @@ async def _is_in_order(
         tokens = sum(_tokens_of(prompt + text) for text in texts)
         return (await send(route, Probe(len(texts), tokens, lambda: embed(texts)))).vectors
 
+    async def rows_of(texts: Sequence[str]) -> list[Vectors]:
+        try:
+            return [await vectors_of(texts)]
+        except ProtocolError as error:
+            if len(texts) < 2 * _LEAST_ROWS or not isinstance(error.__cause__, RefusedInputError):
+                raise
+        # The service accepts fewer texts in a request.
+        middle = len(texts) // 2
+        return [*await rows_of(texts[:middle]), *await rows_of(texts[middle:])]
+
     texts = [ORDER_TEXTS[place] for place in ORDER_PATTERN]
     lengths = np.array([_tokens_of(prompt + text) for text in texts], np.int32)
-    parts = route.split(np.arange(len(texts)), lengths)
     # First alone: a gateway with a cache then has some of the rows, as it may have later.
     alone = [await vectors_of([text]) for text in ORDER_TEXTS[:2]]
-    rows = [await vectors_of([texts[row] for row in part.tolist()]) for part in parts]
+    rows: list[Vectors] = []
+    for part in route.split(np.arange(len(texts)), lengths):
+        rows += await rows_of([texts[row] for row in part.tolist()])
     if len({block.shape[1] for block in (*rows, *alone)}) > 1 or any(len(block) != 1 for block in alone):
         return False
     return has_order(np.vstack(rows), np.vstack(alone))

@@ -85,11 +85,12 @@ def usage_of(answer: Answer, request: UpstreamRequest, rows: Rows, declared: Dec
 
 
 def usage_of_probe(answer: Answer, probe: Probe, searches: int, declared: Declared) -> Usage:
-    """Return the usage of the answer to a probe. Its texts are fixed, so that a low report is plausible."""
+    """Return the usage of the answer to a probe. Our count of its tokens is up to twice too high."""
 
     def count(reported: int | None, own: int) -> Count:
         is_high = (reported or 0) > _MOST_TIMES * max(1, own) + _MORE_TOKENS * probe.texts
-        source: Source = "estimated" if not reported else "unsure" if is_high else "reported"
+        is_low = own > 2 * (_LEAST_PART * (reported or 0) + _FEWER_TOKENS * probe.texts)
+        source: Source = "estimated" if not reported else "unsure" if is_high or is_low else "reported"
         return Count(reported, own, "reported" if declared.free else source)
 
     return Usage(count(answer.tokens, probe.tokens), count(answer.searches, searches))

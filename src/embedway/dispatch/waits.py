@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from embedway.dispatch.limits import with_advice
 from embedway.dispatch.rate_limiter import utc_in
-from embedway.errors import DeadlineError, RateLimitedError, UnavailableError
+from embedway.errors import BadVectorsError, DeadlineError, RateLimitedError, UnavailableError, without_row
 from embedway.money import as_number
 
 if TYPE_CHECKING:
@@ -35,9 +35,10 @@ def is_closed_by(error: EmbedwayError) -> bool:
 
 
 def reason_of(error: EmbedwayError, route: ServiceRoute) -> str:
-    """Return the message of an error, with the end of the wait that it requires."""
+    """Return the message of an error without rows, with the end of the wait that it requires."""
+    message = error.message if isinstance(error, BadVectorsError) else without_row(error)
     obstacle = route.limiter.obstacle(0) if is_closed_by(error) else None
-    return str(error) if obstacle is None or obstacle.reason in str(error) else f"{error}; {obstacle}"
+    return message if obstacle is None or obstacle.reason in message else f"{message}; {obstacle}"
 
 
 def back_off_s(
