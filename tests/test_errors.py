@@ -154,6 +154,7 @@ THIRD_PARTY_ONLY = {
     "cache/write_behind.py",
     "ledger/redis.py",
     "ledger/redis_pins.py",
+    "providers/connections.py",
     "providers/http.py",
     "providers/http_body.py",
 }

@@ -90,7 +90,9 @@ async def with_own_errors(work: Awaitable[V], *, route: str) -> V:
     """Await a provider's call. Raises only our own errors and TimeoutError, without any third-party text."""
     try:
         return await work
-    except (EmbedwayError, TimeoutError):
+    except EmbedwayError:
+        raise
+    except TimeoutError:
         raise
     except BaseException as error:
         if must_pass(error):
