@@ -104,7 +104,6 @@ class _EmbedCommand:
         from embedway.worker import Worker
 
         first, cut = 0, 0
-        noted: set[str] = set()
         # Model selection and a maximum cost apply to all texts together.
         together = bool(self.options["criteria"] or self.options["max_cost"])
         next_batch: Callable[[Iterator[str]], list[str]] = list if together else _next_batch
@@ -119,7 +118,6 @@ class _EmbedCommand:
                         mark = f', "averaged_windows": {averaged[row]}' if row in averaged else mark
                         write_result(f'{{"index": {first + row}{mark}, "embedding": {vector_json(vector)}}}\n')
                     flush_result()
-                    self._print_notes(result, noted)
                     first += len(batch)
                     cut += len(truncated)
         self._note_cut(cut)
@@ -137,7 +135,6 @@ class _EmbedCommand:
         for row, vector in enumerate(result.vectors):
             write_result((", " if row else "") + vector_json(vector))
         write_result("]}\n")
-        self._print_notes(result, set())
         self._note_cut(len(result.receipt.truncations))
 
     async def _embed(self, embedder: Any, texts: list[str], first: int) -> "EmbedResult":
@@ -152,13 +149,6 @@ class _EmbedCommand:
                 raise with_row(error, first + error.row) from error.__cause__
             raise SourceError(without_row(error), path=STANDARD_INPUT, line=first + error.row + 1) from error
         return result
-
-    def _print_notes(self, result: "EmbedResult", noted: set[str]) -> None:
-        """Print the notes of a receipt that are not in `noted`, and add them to it."""
-        for line in result.receipt.notes:
-            if line not in noted:
-                noted.add(line)
-                note(self.invocation, line)
 
     def _note_cut(self, cut: int) -> None:
         if cut:

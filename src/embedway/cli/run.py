@@ -225,8 +225,6 @@ def progress_text(status: "RunStatus") -> str:
 def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bool) -> None:
     if summary.truncated and not as_json:
         note(invocation, f"{summary.truncated:,} texts were truncated at the model's limit")
-    for line in summary.notes:
-        note(invocation, line)
     if summary.links_skipped:
         from embedway.collections.readers import links_note
 

@@ -57,9 +57,6 @@ def search(
     request = _SearchRequest(query, model, top, rerank, candidates)
     found = wait_for(_search(invocation, config, collection, request))
     seconds = time.perf_counter() - start
-    receipts = [found.receipt] if found.reranked is None else [found.receipt, found.reranked]
-    for line in dict.fromkeys(line for receipt in receipts for line in receipt.notes):
-        note(invocation, line)
     if as_json:
         print_json(_to_json(collection, found, seconds))
         return

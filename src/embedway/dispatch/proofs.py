@@ -144,7 +144,7 @@ class RouteProof:
             _log.warning("%s is not used for several texts at a time: it %s", route.name, _UNORDERED)
         elif not self._is_logged:
             self._is_logged = True
-            _log.info("%s", order_note(route.name))  # receipts and commands show it too
+            _log.warning("%s", order_note(route.name))
 
 
 _UNORDERED = (

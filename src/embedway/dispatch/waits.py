@@ -81,4 +81,5 @@ def too_late(error: UpstreamError, attempt: Attempt, wait_s: float) -> DeadlineE
 def exhausted(policy: RetryPolicy, error: EmbedwayError, *, tries: int, passed_s: float) -> EmbedwayError:
     """Return the last error of exhausted tries, with their number, their time, and the settings to raise."""
     settings = f"upstream.max_attempts = {policy.max_attempts}, upstream.deadline_s = {policy.deadline_s:g}"
-    return with_advice(error, f"; gave up after {tries} tries in {passed_s:.1f} s (settings: {settings})")
+    times = "1 try" if tries == 1 else f"{tries} tries"
+    return with_advice(error, f"; gave up after {times} in {passed_s:.1f} s (settings: {settings})")
