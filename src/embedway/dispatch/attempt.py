@@ -85,6 +85,8 @@ class Attempt:
     number: int
     #: Time when it started, or when it was sent.
     started_at: float
+    #: Whether a route that failed before may be used again after a wait, so that an attempt is left for it.
+    has_waiting: bool = False
     #: Returns the weight of a failure in the route's circuit; below 1 if one of the texts may be the reason.
     weigh: Callable[[EmbedwayError], float] = lambda _error: 1.0
     #: Raises an error if the texts are not to be sent after all; called after the waits.

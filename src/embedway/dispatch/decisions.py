@@ -84,7 +84,7 @@ class Decisions:
             return Decision("separate callers" if is_shared else "give up", error)
         if self._is_to_be_halved(error, attempt, history):
             return Decision("separate callers" if several else "halve", error)
-        if history.attempts >= self.policy.max_attempts:
+        if history.attempts >= self.policy.max_attempts - attempt.has_waiting:
             return Decision("fail over", self._exhausted(error, history))
         # One text may cause the failure of several callers' texts, so they are retried separately.
         again: Literal["separate callers", "retry"] = "separate callers" if several else "retry"

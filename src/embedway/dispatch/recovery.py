@@ -208,6 +208,7 @@ class _Recovery:
             rows,
             route,
             has_alternative=len(plan.routes) > 1,
+            has_waiting=bool(plan.waiting),
             started_at=context.clock(),
             number=history.attempts + 1,
             weigh=partial(self.decisions.weigh, rows, plan, history),

@@ -89,7 +89,7 @@ def usage_of_probe(answer: Answer, probe: Probe, searches: int, declared: Declar
 
     def count(reported: int | None, own: int) -> Count:
         is_high = (reported or 0) > _MOST_TIMES * max(1, own) + _MORE_TOKENS * probe.texts
-        is_low = own > 2 * (_LEAST_PART * (reported or 0) + _FEWER_TOKENS * probe.texts)
+        is_low = own > _LEAST_PART * (reported or 0) + _FEWER_TOKENS * probe.texts
         source: Source = "estimated" if not reported else "unsure" if is_high or is_low else "reported"
         return Count(reported, own, "reported" if declared.free else source)
 
