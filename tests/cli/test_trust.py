@@ -39,7 +39,7 @@ def recorder():
             texts = json.loads(body).get("input", []) if body else []
             data = base64.b64encode(np.eye(1, 1536, dtype=np.float32).tobytes()).decode()
             rows = [{"object": "embedding", "index": row, "embedding": data} for row in range(len(texts))]
-            usage = {"prompt_tokens": 1, "total_tokens": 1}
+            usage = {"prompt_tokens": 10 * len(rows), "total_tokens": 10 * len(rows)}
             answer = json.dumps({"object": "list", "data": rows, "model": SMALL, "usage": usage}).encode()
             self.send_response(200)
             self.send_header("content-type", "application/json")
@@ -342,7 +342,7 @@ def test_every_setting_that_init_shows_is_one(user, command, place):
     file.write_text("\n".join(settings))
     done = command("--config", "embedway.toml", "doctor", "--json")
     assert done.code == 0, done.stderr
-    assert len([item for item in done.json["settings"] if item["source"] == "embedway.toml"]) == 13
+    assert len([item for item in done.json["settings"] if item["source"] == "embedway.toml"]) == 16
 
 
 # ------------------------------------------------------------ URLs from the environment

@@ -14,6 +14,7 @@ from embedway import AsyncEmbedder, Config
 from embedway.config.certificates import BUNDLES, OPENSSL
 from embedway.errors import AuthenticationError, ConfigError, ProtocolError, UnavailableError
 from embedway.providers.http import JsonHttp
+from serving import serving
 from tls_servers import HOST, Gateway, Proxy, served, server_context, write_authority
 
 SMALL = "text-embedding-3-small"
@@ -192,8 +193,8 @@ def test_answers_of_servers_that_expect_tls_are_named(content):
         writer.close()
 
     async def main():
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            error = await failure(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        async with serving(serve) as port:
+            error = await failure(f"http://127.0.0.1:{port}/v1")
         assert "start base_url with https://" in str(error)
 
     asyncio.run(main())
@@ -212,8 +213,8 @@ def test_a_missing_version_in_the_url_is_named_whatever_answers(kind, path):
         writer.close()
 
     async def main():
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{path}"
+        async with serving(serve) as port:
+            url = f"http://127.0.0.1:{port}{path}"
             error = await failure(url)
         assert (f"usually ends in /v1, such as {url}/v1" in str(error)) == (not path)
 

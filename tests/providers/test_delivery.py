@@ -11,26 +11,11 @@ from books import MODEL, PRICE, PaidServer, route_to, settings_of, sqlite_books
 from embedway import AsyncEmbedder
 from embedway.errors import DeadlineError, EmbedwayError, ProtocolError, UnavailableError
 from embedway.providers import http
+from serving import serving
 
 TEXT = "a text of some words"
 #: Maximum cost of one attempt with the text: twice the estimate.
 MOST = 2 * PaidServer().billed(TEXT) * PRICE
-
-
-@contextlib.asynccontextmanager
-async def listening(answer):
-    """Run a server of bytes, and return its port. `answer` gets the reader and the writer of a connection."""
-
-    async def serve(reader, writer):
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await answer(reader, writer)
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
 
 
 async def close_at_once(reader, writer):
@@ -105,7 +90,7 @@ def test_an_unknown_host_costs_nothing(ask):
 @pytest.mark.parametrize("answer", [close_at_once, answer_without_tls])
 def test_a_failed_handshake_costs_nothing(ask, answer):
     async def main():
-        async with listening(answer) as port:
+        async with serving(answer) as port:
             return await ask(f"https://127.0.0.1:{port}/v1")
 
     error, entry = asyncio.run(main())
@@ -116,7 +101,7 @@ def test_a_failed_handshake_costs_nothing(ask, answer):
 @pytest.mark.parametrize("answer", [refuse(407), refuse(403), refuse(502), close_at_once])
 def test_a_proxy_that_opens_no_tunnel_costs_nothing(ask, answer, monkeypatch):
     async def main():
-        async with listening(answer) as port:
+        async with serving(answer) as port:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
             return await ask("https://service.invalid/v1")
 
@@ -129,7 +114,7 @@ def test_a_handshake_that_takes_too_long_costs_nothing(ask, monkeypatch):
     monkeypatch.setattr(http, "_CONNECT_S", 0.05)
 
     async def main():
-        async with listening(say_nothing) as port:
+        async with serving(say_nothing) as port:
             return await ask(f"https://127.0.0.1:{port}/v1")
 
     error, entry = asyncio.run(main())
@@ -140,7 +125,7 @@ def test_a_handshake_that_takes_too_long_costs_nothing(ask, monkeypatch):
 @pytest.mark.parametrize("through", ["handshake", "proxy"])
 def test_a_deadline_before_the_connection_is_open_costs_nothing(ask, through, monkeypatch):
     async def main():
-        async with listening(say_nothing) as port:
+        async with serving(say_nothing) as port:
             if through == "proxy":
                 monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
             url = "https://service.invalid/v1" if through == "proxy" else f"https://127.0.0.1:{port}/v1"
@@ -159,7 +144,7 @@ def test_a_caller_that_is_cancelled_before_the_connection_is_open_pays_nothing(a
             connected.set()
             await say_nothing(reader, writer)
 
-        async with listening(accept) as port:
+        async with serving(accept) as port:
             return await ask(f"https://127.0.0.1:{port}/v1", cancel=connected)
 
     error, entry = asyncio.run(main())
@@ -199,7 +184,7 @@ def test_a_caller_that_waits_for_a_free_connection_pays_nothing(tmp_path, monkey
 @pytest.mark.parametrize("answer", [read_and_close, close_at_once])
 def test_a_connection_that_the_service_closes_may_have_delivered_the_request(ask, answer):
     async def main():
-        async with listening(answer) as port:
+        async with serving(answer) as port:
             return await ask(f"http://127.0.0.1:{port}/v1")
 
     error, entry = asyncio.run(main())
@@ -217,7 +202,7 @@ def test_a_caller_that_is_cancelled_after_the_request_was_sent_may_be_billed(ask
             received.set()
             await say_nothing(reader, writer)
 
-        async with listening(receive) as port:
+        async with serving(receive) as port:
             return await ask(f"http://127.0.0.1:{port}/v1", cancel=received)
 
     error, entry = asyncio.run(main())

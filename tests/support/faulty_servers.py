@@ -1,35 +1,13 @@
 """Redis servers that fail: a fixed answer to every command, silence, and TLS in front of a real server."""
 
 import asyncio
-import contextlib
 import shutil
 import ssl
 import subprocess
 
 import pytest
 
-
-@contextlib.asynccontextmanager
-async def serving(handle, **options):
-    """Run a server of TCP connections, and yield its port. Its connections end with it."""
-    tasks = set()
-
-    async def handle_one(reader, writer):
-        tasks.add(asyncio.current_task())
-        try:
-            with contextlib.suppress(ConnectionError, ssl.SSLError, asyncio.CancelledError):
-                await handle(reader, writer)
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(handle_one, "127.0.0.1", 0, **options)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+from serving import serving
 
 
 def answering(*answers):

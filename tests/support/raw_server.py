@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 from embedway.providers.http import JsonHttp
+from serving import serving
 
 
 class RawServer:
@@ -14,22 +15,18 @@ class RawServer:
         self.requests = []
 
     async def _serve(self, reader, writer):
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            body = await reader.readexactly(int(length.partition(b":")[2]))
-            self.requests.append((head, body))
-            writer.write(self._answer(body))
-            await writer.drain()
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        body = await reader.readexactly(int(length.partition(b":")[2]))
+        self.requests.append((head, body))
+        writer.write(self._answer(body))
+        await writer.drain()
 
     @contextlib.asynccontextmanager
     async def running(self):
         """Run the server, and yield its URL."""
-        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with serving(self._serve) as port:
+            yield f"http://127.0.0.1:{port}"
 
 
 def answer(content, *headers, status=200, length=True, content_type="application/json"):

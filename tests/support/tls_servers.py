@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from api_misdeeds import SERVER
 from api_servers import OpenAIServer
+from serving import serving
 
 #: Host of the service behind the proxy, which only the proxy resolves.
 HOST = "embeddings.example.com"
@@ -114,17 +115,19 @@ class Proxy:
                 await writer.drain()
                 return
             there, to = await asyncio.open_connection("127.0.0.1", self.port)
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await asyncio.gather(_copy(reader, to), _copy(there, writer))
+            try:
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                await asyncio.gather(_copy(reader, to), _copy(there, writer))
+            finally:
+                to.close()
+                with contextlib.suppress(OSError, asyncio.CancelledError):
+                    await to.wait_closed()
 
     @contextlib.asynccontextmanager
     async def running(self, context=None):
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
-        self.url = f"{'https' if context else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        try:
+        async with serving(self._serve, ssl=context) as port:
+            self.url = f"{'https' if context else 'http'}://127.0.0.1:{port}"
             yield self
-        finally:
-            server.close()
 
 
 async def _copy(reader, writer):

@@ -268,5 +268,5 @@ def shown_s(seconds: float) -> str:
 
 def utc_in(seconds: float) -> str:
     """Return the time in some seconds, UTC, for a message."""
-    when = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=min(seconds, 1e9))
+    when = dt.datetime.fromtimestamp(time.time() + min(seconds, 1e9), dt.UTC)
     return when.strftime("%Y-%m-%d %H:%M:%S UTC")
