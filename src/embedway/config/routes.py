@@ -149,7 +149,7 @@ class RouteSettings(Section):
         return self
 
     @model_validator(mode="after")
-    def _check_provider_keys(self) -> Self:
+    def _check_openai_account(self) -> Self:
         if self.provider not in {"openai", "openai-compatible"} and (self.organization or self.project):
             raise ValueError("organization and project are accounts of OpenAI; set headers for other services")
         return self

@@ -149,7 +149,7 @@ class RouteProof:
 
 _UNORDERED = (
     "answers without index, and the order of its answers could not be proved: the vectors of a probe are not those of "
-    'the same texts alone; set max_inputs = "1" in the options of the route'
+    "the same texts alone; set max_inputs = 1 in the options of the route"
 )
 
 
