@@ -14,14 +14,16 @@ class RawServer:
         self.requests = []
 
     async def _serve(self, reader, writer):
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            body = await reader.readexactly(int(length.partition(b":")[2]))
-            self.requests.append((head, body))
-            writer.write(self._answer(body))
-            await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                body = await reader.readexactly(int(length.partition(b":")[2]))
+                self.requests.append((head, body))
+                writer.write(self._answer(body))
+                await writer.drain()
+        finally:  # also if the test ends first, and cancels this
+            writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
 
