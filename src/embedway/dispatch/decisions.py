@@ -1,6 +1,6 @@
 """Decisions of the recovery of a request: the next step after a failed attempt.
 
-This is the only place that decides on a retry.
+This is the only place that decides on a retry after a failure.
 """
 
 from __future__ import annotations
