@@ -1,7 +1,7 @@
 """Recovery of requests to services: retry, bisection and failover, in one recursion over parts of a request.
 
-This is the only retry layer. `Decisions` decides on a retry; only texts with an invalid vector in a good answer are sent
-again without it. A finished part is never sent again; a failed part is sent again alone.
+This is the only retry layer. `Decisions` decides on a retry; only texts with an invalid vector in a good answer are
+sent again without it. A finished part is never sent again; a failed part is sent again alone.
 """
 
 from __future__ import annotations
