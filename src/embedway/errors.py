@@ -136,7 +136,7 @@ class TextTooLongError(InputError):
 
 
 def of_row(error: EmbedwayError, row: int | None) -> EmbedwayError:
-    """Return a copy of an error that is about the text in a row; None if it is not about one text."""
+    """Return a copy of an error with another row; None for an error that is not about one text."""
     copied = copy.copy(error)
     copied.row = row
     copied.__cause__, copied.__suppress_context__ = error.__cause__, True
@@ -144,7 +144,7 @@ def of_row(error: EmbedwayError, row: int | None) -> EmbedwayError:
 
 
 def with_row(error: EmbedwayError, row: int) -> EmbedwayError:
-    """Return the error of a text for another row of it; return an error that is not about one text unchanged."""
+    """Return the error of a text with another row; return an error that is not about one text unchanged."""
     return error if error.row is None or error.row == row else of_row(error, row)
 
 
@@ -357,7 +357,7 @@ class RateLimitedError(UpstreamError):
 class UnavailableError(UpstreamError):
     """The service is unreachable, too slow, resets the connection, or fails.
 
-    Its statuses are 408, 409, 424, 425, 499, and those from 500 but 501, 505 and 511.
+    Its statuses are 408, 409, 424, 425, 499, and those from 500 except 501, 505 and 511.
     """
 
     transient = True

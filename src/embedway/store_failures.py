@@ -1,4 +1,4 @@
-"""Why a store cannot be used, and what to do: Redis and Valkey servers, and SQLite files.
+"""Reasons and remedies for stores that cannot be used: Redis and Valkey servers, and SQLite files.
 
 A failure contains our own words only. The message of a server may repeat a password, a key or an address.
 """

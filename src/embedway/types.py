@@ -183,7 +183,7 @@ class Bill:
     unsure: int = 0
     #: The ledger's entries.
     entries: tuple[str, ...] = ()
-    #: Notes on the routes; see `Receipt.notes`.
+    #: Notes of the request; see `Receipt.notes`.
     notes: tuple[str, ...] = ()
 
     def __add__(self, other: Bill) -> Bill:
@@ -345,7 +345,7 @@ class Receipt:
     ledger_entries: tuple[str, ...] = ()
     #: Cache hits that were stored with a lossy codec (`cache.codec`).
     lossy_hits: int = 0
-    #: What a route did that the API does not promise, such as an answer without `index`; one sentence each.
+    #: One sentence for each unusual fact: a failed cache, learned limits, implausible usage, answers without `index`.
     notes: tuple[str, ...] = ()
 
     @property

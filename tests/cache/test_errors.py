@@ -70,7 +70,7 @@ def check_message(message, *, place, said, reason, remedy):
 @pytest.mark.parametrize(
     ("given", "reason"), [("", "it requires a password"), (f":x{SECRET}@", "it refuses the user or password")]
 )
-def test_a_wrong_password_is_told_once_in_the_log_and_in_each_receipt(client, own_server, logged, given, reason):
+def test_a_wrong_password_is_reported_once_in_the_log_and_in_each_receipt(client, own_server, logged, given, reason):
     client.config_set("requirepass", SECRET)
     try:
         receipts, error = asyncio.run(calls(f"redis://{given}127.0.0.1:{own_server.port}/0"))
@@ -84,7 +84,7 @@ def test_a_wrong_password_is_told_once_in_the_log_and_in_each_receipt(client, ow
     assert error.startswith(f"{place} cannot be read: {reason}")
 
 
-def test_a_replica_is_told_although_it_can_be_read(client, own_server, logged):
+def test_a_replica_is_reported_although_it_can_be_read(client, own_server, logged):
     client.execute_command("REPLICAOF", "127.0.0.1", "1")
     receipts, error = asyncio.run(calls(f"redis://127.0.0.1:{own_server.port}/0"))
     (message,) = logged()
@@ -95,7 +95,7 @@ def test_a_replica_is_told_although_it_can_be_read(client, own_server, logged):
     assert error == ""
 
 
-def test_a_full_server_is_told_and_then_that_it_works_again(client, own_server, logged):
+def test_a_full_server_is_reported_and_then_that_it_works_again(client, own_server, logged):
     url = f"redis://127.0.0.1:{own_server.port}/0"
 
     async def main():
@@ -126,7 +126,7 @@ def test_a_full_server_is_told_and_then_that_it_works_again(client, own_server, 
         (["~other:*", "+@all"], "read", "may not run the command"),
     ],
 )
-def test_a_missing_permission_is_told(client, own_server, logged, rights, said, reason):
+def test_a_missing_permission_is_reported(client, own_server, logged, rights, said, reason):
     client.execute_command("ACL", "SETUSER", "limited", "reset", "on", f">{SECRET}", *rights)
     asyncio.run(calls(f"redis://limited:{SECRET}@127.0.0.1:{own_server.port}/0"))
     messages = logged()
@@ -143,7 +143,7 @@ def test_a_size_that_may_not_be_read_is_no_zero(client, own_server, logged, comm
     assert logged() == []
 
 
-def test_a_database_that_does_not_exist_is_told(client, own_server, logged):
+def test_a_database_that_does_not_exist_is_reported(client, own_server, logged):
     asyncio.run(calls(f"redis://127.0.0.1:{own_server.port}/99"))
     (message,) = logged()
     assert f"127.0.0.1:{own_server.port}/99 cannot be read: it has no database of this number" in message
@@ -161,7 +161,7 @@ def test_a_database_that_does_not_exist_is_told(client, own_server, logged):
         ("right", None, None),
     ],
 )
-def test_mistakes_with_tls_are_told(own_server, client, logged, tmp_path, monkeypatch, kind, reason, remedy):
+def test_mistakes_with_tls_are_reported(own_server, client, logged, tmp_path, monkeypatch, kind, reason, remedy):
     if kind == "plain server":
         set_cache_patience(monkeypatch, 0.1)
     name = "DNS:other.example" if kind == "another host" else "IP:127.0.0.1"
@@ -183,7 +183,7 @@ def test_mistakes_with_tls_are_told(own_server, client, logged, tmp_path, monkey
         assert remedy in message
 
 
-def test_a_server_that_hangs_costs_a_bounded_wait_and_is_told(logged, clock, monkeypatch):
+def test_a_server_that_hangs_costs_a_bounded_wait_and_is_reported(logged, clock, monkeypatch):
     set_cache_patience(monkeypatch, 0.2)
 
     async def main():
@@ -200,7 +200,7 @@ def test_a_server_that_hangs_costs_a_bounded_wait_and_is_told(logged, clock, mon
     assert "cannot be read: no answer within 0.2 s" in message or "cannot be read: no connection in time" in message
 
 
-def test_another_kind_of_failure_is_told_again_and_the_same_is_not(logged, clock):
+def test_another_kind_of_failure_is_reported_again_and_the_same_is_not(logged, clock):
     """A server that is loading its data, then refuses the password, then loads again."""
     loading, refused = b"-LOADING data\r\n", b"-WRONGPASS no\r\n"
 
@@ -219,7 +219,7 @@ def test_another_kind_of_failure_is_told_again_and_the_same_is_not(logged, clock
     assert "refuses the user or password" in refused
 
 
-def test_a_cluster_that_was_not_configured_is_told(valkey_cluster, logged):
+def test_a_cluster_that_was_not_configured_is_reported(valkey_cluster, logged):
     """The lookup of several texts needs keys of several slots."""
     asyncio.run(calls(valkey_cluster.replace("?cluster", "")))
     (message,) = logged()
@@ -227,14 +227,14 @@ def test_a_cluster_that_was_not_configured_is_told(valkey_cluster, logged):
     assert "cache.cluster = true" in message
 
 
-def test_a_server_without_a_cluster_is_told(own_server, client, logged):
+def test_a_server_without_a_cluster_is_reported(own_server, client, logged):
     asyncio.run(calls(f"redis://127.0.0.1:{own_server.port}", cluster=True))
     (message,) = logged()
     assert "it is not a node of a cluster" in message
     assert "cache.cluster = false" in message
 
 
-def test_a_file_that_cannot_be_written_is_told_and_then_that_it_works_again(tmp_path, clock, logged):
+def test_a_file_that_cannot_be_written_is_reported_and_then_that_it_works_again(tmp_path, clock, logged):
     path = tmp_path / "v.sqlite"
 
     async def main():
@@ -262,7 +262,7 @@ def test_a_file_that_cannot_be_written_is_told_and_then_that_it_works_again(tmp_
     )
 
 
-def test_a_folder_that_cannot_be_made_is_told_and_noted(tmp_path, logged):
+def test_a_folder_that_cannot_be_made_is_reported_and_noted(tmp_path, logged):
     (tmp_path / "file").write_text("no folder")
     path = tmp_path / "file" / "v.sqlite"
 

@@ -110,7 +110,7 @@ def test_texts_over_a_learned_limit_fail_alone_and_name_it():
     assert "a b c" not in str(error)
 
 
-def test_a_single_text_over_the_tokens_of_a_request_is_told_the_remedy():
+def test_the_error_of_a_single_text_over_the_tokens_of_a_request_names_the_remedy():
     fake = Fake(faults=over(lambda sent: tokens_of(sent) > 8, max_request_tokens=8))
     with pytest.raises(RefusedInputError, match="the service accepts 8: set max_tokens = 8"):
         FakeUpstream(fake).send(["a b c d e f g h i j"])

@@ -51,7 +51,7 @@ def test_another_order_is_not(order):
     ],
     ids=["all equal", "too few", "nan", "zeros", "two texts alike"],
 )
-def test_rows_that_cannot_be_told_apart_prove_nothing(rows):
+def test_rows_that_cannot_be_distinguished_prove_nothing(rows):
     assert not has_order(rows, ALONE[:2])
 
 

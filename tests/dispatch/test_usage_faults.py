@@ -140,7 +140,7 @@ def test_a_call_s_own_limit_holds_too(books):
     assert receipt.cost_nanousd == receipt.unsure_nanousd == 10_000_000
 
 
-def test_it_is_told_once_in_the_log_and_in_each_receipt(books, caplog):
+def test_it_is_reported_once_in_the_log_and_in_each_receipt(books, caplog):
     async def main():
         async with PaidServer(lambda tokens: {"total_tokens": 1}).running() as server:
             return await spend(server, books, calls=5, **{"budgets.all": {"usd": "5"}})

@@ -248,7 +248,7 @@ def test_a_model_that_loads_is_waited_for_and_uses_up_no_attempts(asked_s):
     assert asked_s is None or upstream.time.slept == [4.0] * 5
 
 
-def test_a_model_that_loads_past_the_deadline_is_told():
+def test_a_model_that_loads_past_the_deadline_is_reported():
     fake = Fake(faults=lambda _number, _texts: loading())
     upstream = FakeUpstream(fake, deadline_s=30.0, max_attempts=2)
     with pytest.raises(

@@ -148,7 +148,7 @@ def _judge_error(mix, error, bad_rows, *, tame, is_raised=False):
 
 
 def _judge_notes(seen, outcome):
-    """An answer without indexes is told in the receipt."""
+    """An answer without indexes is noted in the receipt."""
     (first, *others) = seen.mix.routes
     receipt = outcome.result.receipt
     if others or INDEXES[first.index].effect != "noted" or outcome.result.errors:

@@ -101,7 +101,7 @@ class ClientAuthenticationError(Exception):
     ("error", "kind", "said"),
     [
         (ClientAuthenticationError(f"{SECRET} tenant"), AuthenticationError, "run `az login`, or set the variables"),
-        (OSError(f"{SECRET} refused"), UnavailableError, "could not be asked for a token (OSError)"),
+        (OSError(f"{SECRET} refused"), UnavailableError, "no token could be requested from Microsoft"),
     ],
 )
 def test_a_missing_token_is_an_error_without_the_librarys_message(error, kind, said):

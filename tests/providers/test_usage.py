@@ -56,7 +56,7 @@ def test_a_number_that_no_request_can_have_is_cut(many):
     assert read_tokens({"data": [{"inputTextTokenCount": many}] * 3}) == MOST_COUNT
 
 
-def test_a_report_of_nothing_is_told_from_no_report():
+def test_a_report_of_nothing_differs_from_no_report():
     assert read_tokens({"usage": {"prompt_tokens": 0, "total_tokens": 0}}) == 0
     assert read_searches({"meta": {"billed_units": {"search_units": 0}}}) == 0
     assert read_searches({"meta": {"billed_units": {"search_units": 2.0}}}) == 2

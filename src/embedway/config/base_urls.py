@@ -42,7 +42,7 @@ class BaseUrl:
 
 
 def complete_base_url(provider: str, text: str, *, version: str = "") -> BaseUrl:
-    """Return the URL at which the API of a provider starts, from one that may go beyond it or end before it.
+    """Return the URL at which the API of a provider starts, from a URL that may be longer or shorter.
 
     `version` is Azure's API version, if a setting names one. Raises ValueError, which says what to write, for a query
     that the provider cannot send. URLs of other packages' providers, and invalid ones, are returned unchanged.

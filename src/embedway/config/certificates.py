@@ -68,7 +68,7 @@ def tls_context(trusted: Authorities, *, where: str = "") -> ssl.SSLContext:
 
 
 def why_unusable(trusted: Authorities) -> str:
-    """Return why the certificates cannot be used; empty if they can."""
+    """Return the reason why the certificates cannot be used; empty if they can be."""
     missing = next((folder for folder in trusted.folders if not Path(folder).is_dir()), None)
     if missing is not None:
         return f"{missing} is not a folder"

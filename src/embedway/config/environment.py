@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from embedway.config.layers import ENVIRONMENT, NAMED, JsonTable, Layer, Problem, duplicate_keys, set_path
+from embedway.config.types import FALSE, TRUE
 from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _MOST_PARTS = 10
 _DEEPEST = 20
 #: Maximum characters of an unknown variable or key that an error repeats.
 _SHOWN = 60
-_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_WORDS = dict.fromkeys(TRUE, True) | dict.fromkeys(FALSE, False)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,9})?", re.IGNORECASE)
 

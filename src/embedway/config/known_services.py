@@ -72,46 +72,22 @@ KEY_VARIABLES: dict[str, tuple[str, ...]] = {name: service.keys for name, servic
 
 #: Providers of this package.
 BUILT_IN = frozenset({*SERVICES, "openai-compatible", "fake", "fastembed", "sentence-transformers", "local"})
-#: Other names of services and servers, in lower case and without separators, and the provider that calls them.
+#: Other names of services and servers, in lower case and without separators, by the provider that calls them.
+_OTHER_NAMES = {
+    "openai-compatible": "ollama vllm tei textembeddingsinference lmstudio infinity nim nvidia nvidianim llamacpp "
+    "llamaserver llamafile localai litellm openrouter together togetherai fireworks deepinfra xinference sglang tgi "
+    "triton custom selfhosted compatible openaicompatible openaicompat openailike huggingfacetei portkey",
+    "azure-openai": "azure azureopenai azureai aoai",
+    "gemini": "google googleai googlegenai vertex vertexai",
+    "voyage": "voyageai",
+    "jina": "jinaai",
+    "mistral": "mistralai",
+    "cohere": "cohereai",
+    "sentence-transformers": "sbert sentencetransformer huggingface hf",
+}
+#: The provider of each of these names.
 SERVED_BY: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(
-            (
-                *(
-                    "ollama",
-                    "vllm",
-                    "tei",
-                    "textembeddingsinference",
-                    "lmstudio",
-                    "infinity",
-                    "nim",
-                    "nvidia",
-                    "nvidianim",
-                ),
-                *("llamacpp", "llamaserver", "llamafile", "localai", "litellm", "openrouter", "together", "togetherai"),
-                *(
-                    "fireworks",
-                    "deepinfra",
-                    "xinference",
-                    "sglang",
-                    "tgi",
-                    "triton",
-                    "custom",
-                    "selfhosted",
-                    "compatible",
-                ),
-                *("openaicompatible", "openaicompat", "openailike", "huggingfacetei", "portkey"),
-            ),
-            "openai-compatible",
-        ),
-        **dict.fromkeys(("azure", "azureopenai", "azureai", "aoai"), "azure-openai"),
-        **dict.fromkeys(("google", "googleai", "googlegenai", "vertex", "vertexai"), "gemini"),
-        **dict.fromkeys(("voyageai",), "voyage"),
-        **dict.fromkeys(("jinaai",), "jina"),
-        **dict.fromkeys(("mistralai",), "mistral"),
-        **dict.fromkeys(("cohereai",), "cohere"),
-        **dict.fromkeys(("sbert", "sentencetransformer", "huggingface", "hf"), "sentence-transformers"),
-    }
+    {name: provider for provider, names in _OTHER_NAMES.items() for name in names.split()}
 )
 
 

@@ -34,7 +34,7 @@ def proxy_for(url: str, environ: Mapping[str, str] | None = None) -> Proxy | Non
     """Return the proxy for a service, or None. Raises ValueError, without any part of the proxy's URL.
 
     Only services with https get a proxy: it could read the key and the texts of others. The proxy is in HTTPS_PROXY, or
-    else in ALL_PROXY; names in lower case go first. Hosts in NO_PROXY have none.
+    else in ALL_PROXY; lower-case names take precedence. Hosts in NO_PROXY have none.
     """
     given = os.environ if environ is None else environ
     parts = urlsplit(url)

@@ -16,7 +16,8 @@ from embedway.config.request_headers import check_header_name, check_header_valu
 from embedway.config.types import File, Flag, Positive, Section
 from embedway.text import shown_name
 
-_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+#: Name of an environment variable.
+VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 #: Similarity above which an unknown name is a misspelled one.
 _TYPO = 0.75
 _GROUPS = ("embedway.providers", "embedway.rerankers")
@@ -115,7 +116,7 @@ class RouteSettings(Section):
     @classmethod
     def _check_variables(cls, named: str | dict[str, str] | None) -> str | dict[str, str] | None:
         for name in named.values() if isinstance(named, dict) else (named,):
-            if name is not None and not _VARIABLE.fullmatch(name):
+            if name is not None and not VARIABLE.fullmatch(name):
                 raise ValueError("must be the name of an environment variable, not a key or a value itself")
         return named
 
@@ -149,7 +150,7 @@ class RouteSettings(Section):
         return self
 
     @model_validator(mode="after")
-    def _check_provider_keys(self) -> Self:
+    def _check_openai_account(self) -> Self:
         if self.provider not in {"openai", "openai-compatible"} and (self.organization or self.project):
             raise ValueError("organization and project are accounts of OpenAI; set headers for other services")
         return self

@@ -51,7 +51,7 @@ class CircuitBreaker:
             return False
         self._probing = True
         # The half-open state results from time alone, and is reported with the probe.
-        self._tell("half-open")
+        self._report("half-open")
         return True
 
     def record_success(self) -> None:
@@ -79,9 +79,9 @@ class CircuitBreaker:
     def _change(self, opened_at: float | None) -> None:
         """Open or close the circuit. Only this method does."""
         self.opened_at = opened_at
-        self._tell("closed" if opened_at is None else "open")
+        self._report("closed" if opened_at is None else "open")
 
-    def _tell(self, state: State) -> None:
+    def _report(self, state: State) -> None:
         """Report a state change once: another probe after an unanswered one is not a change."""
         before, self._reported = self._reported, state
         if self._on_change is not None and before != state:

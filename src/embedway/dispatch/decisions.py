@@ -1,6 +1,6 @@
 """Decisions of the recovery of a request: the next step after a failed attempt.
 
-This is the only place that decides on a retry.
+This is the only place that decides on a retry after a failure.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """Decisions for one request, from its policy and from what is known of its routes."""
+    """Decisions for one request, from its policy and the findings about its routes."""
 
     context: RequestContext
     policy: RetryPolicy
     chance: Callable[[], float]
-    #: What is known of each route and caller.
+    #: Findings by route and caller.
     found: dict[tuple[str, int], Findings] = field(default_factory=lambda: defaultdict(Findings))
 
     def split(self, rows: Rows, route: ServiceRoute) -> list[Rows]:
@@ -146,7 +146,7 @@ class Decisions:
         return history.is_searched or is_repeated or (is_last_try and most > 1)
 
     def found_of(self, rows: Rows, route: ServiceRoute) -> Findings:
-        """Return what is known of a route and the caller of the first row."""
+        """Return the findings about a route and the caller of the first row."""
         callers = self.context.request.callers
         return self.found[route.name, 0 if callers is None else int(callers[rows[0]])]
 

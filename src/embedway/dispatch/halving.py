@@ -79,7 +79,7 @@ def may_be_the_texts(error: EmbedwayError) -> bool:
 
 
 def is_about_its_texts(error: EmbedwayError) -> bool:
-    """Return whether the error of one text alone names the text."""
+    """Return whether the error of a text that was sent alone is about the text."""
     if isinstance(error, BadVectorsError):
         return error.billed and not error.of_probe
     return isinstance(error, RefusedInputError) or may_be_the_texts(error)

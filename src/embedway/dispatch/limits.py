@@ -94,7 +94,7 @@ class LearnedLimits:
         if not said:
             return ""
         note = f"{route} accepts {' and '.join(said)}, learned from a refusal"
-        _log.warning("%s, and kept while this process uses the route", note)
+        _log.warning("%s, and kept until the embedder is closed", note)
         return note
 
     def note(self, route: str) -> str:

@@ -149,7 +149,7 @@ class RouteProof:
 
 _UNORDERED = (
     "answers without index, and the order of its answers could not be proved: the vectors of a probe are not those of "
-    'the same texts alone; set max_inputs = "1" in the options of the route'
+    "the same texts alone; set max_inputs = 1 in the options of the route"
 )
 
 
@@ -185,7 +185,7 @@ async def _is_in_order(
 
     texts = [ORDER_TEXTS[place] for place in ORDER_PATTERN]
     lengths = np.array([_tokens_of(prompt + text) for text in texts], np.int32)
-    # First alone: a gateway with a cache then has some of the rows, as it may have later.
+    # Single texts are sent first: a gateway's cache then has some of the rows, as it may have later.
     alone = [await vectors_of([text]) for text in ORDER_TEXTS[:2]]
     rows: list[Vectors] = []
     for part in route.split(np.arange(len(texts)), lengths):

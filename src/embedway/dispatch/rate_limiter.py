@@ -95,8 +95,8 @@ class TokenBucket:
             self.limit = said.limit
         if said.remaining is None:
             return
-        # The service knows other users of the key, but not the requests under way. So the level is only lowered, unless
-        # the period is unknown, so that only the service knows when it is refilled.
+        # The service knows other users of the key, but not the requests under way. So the level is only lowered. If the
+        # period is unknown, only the service knows when it is refilled.
         self.level = min(self.level, float(said.remaining)) if self.period else float(said.remaining)
         if said.reset_s is None or (self.is_used_up and said.remaining > 0):
             return

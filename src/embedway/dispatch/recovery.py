@@ -1,7 +1,7 @@
 """Recovery of requests to services: retry, bisection and failover, in one recursion over parts of a request.
 
-This is the only retry layer, and `Decisions` is the only place that decides on a retry. A finished part is
-never sent again; a failed part is sent again alone.
+This is the only retry layer. `Decisions` decides on a retry; only texts with an invalid vector in a good answer are
+sent again without it. A finished part is never sent again; a failed part is sent again alone.
 """
 
 from __future__ import annotations
@@ -18,11 +18,7 @@ import numpy as np
 
 from embedway.dispatch.attempt import Attempt, RequestContext
 from embedway.dispatch.decisions import Decisions
-from embedway.dispatch.halving import (
-    MOST_ALONE,
-    is_about_its_texts,
-    may_be_the_texts,
-)
+from embedway.dispatch.halving import MOST_ALONE, is_about_its_texts, may_be_the_texts
 from embedway.dispatch.request import UpstreamResponse
 from embedway.dispatch.row_errors import RowErrors, first_error
 from embedway.dispatch.steps import Decision, Failed, History, RoutePlan
@@ -125,7 +121,7 @@ class _Recovery:
     async def deliver(self, rows: Rows, plan: RoutePlan, attempts: int, cause: EmbedwayError | None = None) -> None:
         """Send rows to the current route of a plan, in parts within its limits on inputs and tokens.
 
-        `cause` is the error of the route before, if there is one.
+        `cause` is the error of the previous route, if there is one.
         """
         if not len(rows):
             return
@@ -163,7 +159,7 @@ class _Recovery:
     async def _send_part(self, rows: Rows, plan: RoutePlan, history: History, failed: Failed | None = None) -> None:
         """Send rows in one request to the current route, until they are answered or another step is decided.
 
-        `failed` is their last attempt, if it is not followed by a decision yet.
+        `failed` is their last attempt, if no step was decided after it yet.
         """
         while True:
             if failed is None:
@@ -239,7 +235,7 @@ class _Recovery:
     async def _ask_again(self, rows: Rows, plan: RoutePlan, attempts: int, error: BadVectorsError) -> None:
         """Send texts alone whose vectors were invalid in an answer with valid ones. A second invalid vector is final.
 
-        If not one of the first texts has a valid vector then, the others are not sent again.
+        If none of the first texts then has a valid vector, the others are not sent again.
         """
         route = plan.routes[0]
         if attempts >= self.policy.max_attempts or self.decisions.needs_one_answer(route):
@@ -276,7 +272,7 @@ class _Recovery:
     async def _fail_over(self, rows: Rows, plan: RoutePlan, attempts: int, error: EmbedwayError) -> None:
         """Send rows to the next route, or fail with the reasons of all routes.
 
-        If no route is left, the one is used again whose limit or loading model ends first, before the deadline.
+        If no route is left, one that failed is used again: the one that is available first, if before the deadline.
         """
         route = plan.routes[0]
         failed = (*plan.failed, (route.name, reason_of(error, route)))

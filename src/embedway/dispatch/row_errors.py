@@ -35,7 +35,7 @@ class RowErrors:
         self.response.errors.update(errors)
 
     def _is_outage(self, row: int, error: EmbedwayError) -> bool:
-        """Return whether the service may be the reason for a text's error: it answered none of its caller's texts."""
+        """Return whether the service itself may have caused an error: it answered none of the caller's texts."""
         callers = self.request.callers
         caller, texts = 0, len(self.request.texts)
         if callers is not None:
@@ -44,7 +44,7 @@ class RowErrors:
         return texts > 1 and not is_answered and isinstance(error, (UnavailableError, NoRouteError))
 
     def forget_rows_of_outages(self) -> None:
-        """Remove the rows from errors that the service may be the reason for."""
+        """Remove the row of each error that the service itself may have caused."""
         errors = self.response.errors
         for row, error in errors.items():
             if error.row is not None and self._is_outage(row, error):

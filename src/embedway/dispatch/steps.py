@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class RoutePlan:
     """Routes that texts may still use, the current one first; the routes that failed before, and their reasons.
 
-    `waiting` are those of the failed ones that may be used again after a wait, if no other route can help.
+    `waiting` are the failed ones that may be used again after a wait, if no other route answers.
     """
 
     routes: tuple[ServiceRoute, ...]
@@ -34,13 +34,13 @@ class History:
     attempts: int
     on_route: int = 0
     bad_answers: int = 0
-    #: Answers that the model is loading, which are not attempts.
+    #: Answers that say that the model is loading; they are not attempts.
     loading: int = 0
     #: Failures whose reason may be a text.
     failures: int = 0
-    #: Whether it is a text whose vector was invalid in an answer with valid ones.
+    #: Whether it is a text that is sent again alone: its vector was invalid in an answer with valid ones.
     is_asked_again: bool = False
-    #: Whether they are a part of texts that failed.
+    #: Whether they are a part of a failed request, which is halved to find the text at fault.
     is_searched: bool = False
 
     def count(self, attempt: Attempt, error: EmbedwayError) -> None:

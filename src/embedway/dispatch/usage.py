@@ -29,11 +29,11 @@ Source: TypeAlias = Literal["reported", "estimated", "unsure"]
 
 _log = logging.getLogger("embedway.budget")
 
-#: A report is implausible below this part of our count, and above this multiple of it.
+#: A report is implausible below our count divided by the first, and above our count times the second.
 _LEAST_PART, _MOST_TIMES = 3, 10
 #: Tokens of each text by which a plausible report may be lower or higher: special tokens, prompts of the service.
 _FEWER_TOKENS, _MORE_TOKENS = 2, 16
-#: Runs of digits, of letters, and of other characters, which some tokenizers read as one token.
+#: Runs of digits, of letters, and of other characters. Some tokenizers read the last as one token.
 _RUNS = re.compile(r"(\d+)|([^\W\d]+)|[^\w\s]+")
 _DIGITS_A_TOKEN, _BYTES_A_TOKEN = 3, 3
 _LONGEST_WORD = 100
@@ -125,6 +125,7 @@ def _has_more(request: UpstreamRequest, rows: Rows, tokens: int) -> bool:
 
 
 def _fewest(request: UpstreamRequest, rows: Rows) -> Iterator[int]:
+    """Yield the minimum tokens of each run of characters in the texts."""
     for word in itertools.chain.from_iterable(request.texts[row].split() for row in rows.tolist()):
         # BERT's tokenizer makes one token of a longer word. Chinese characters are words of their own.
         if len(word) > _LONGEST_WORD and word.isascii():

@@ -8,6 +8,7 @@ from embedway.dispatch.limits import with_advice
 from embedway.dispatch.rate_limiter import utc_in
 from embedway.errors import BadVectorsError, DeadlineError, RateLimitedError, UnavailableError, without_row
 from embedway.money import as_number
+from embedway.providers.http_headers import LONGEST_WAIT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 #: Pauses between requests to a service that loads its model and does not say how long, in seconds, and their growth.
 _FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 1.0, 5.0, 1.5
-#: Maximum wait that a service may request, in seconds. A larger number is a mistake, such as a Unix time.
-_LONGEST_WAIT_S = 366 * 86_400.0
 #: Maximum doublings of a wait; more would overflow.
 _MOST_DOUBLINGS = 100
 
@@ -49,7 +48,7 @@ def back_off_s(
     `polls` is the number of answers that the model is loading.
     """
     asked_s = as_number(error.retry_after_s) if isinstance(error, (RateLimitedError, UnavailableError)) else None
-    if asked_s is not None and not 0 <= asked_s <= _LONGEST_WAIT_S:
+    if asked_s is not None and not 0 <= asked_s <= LONGEST_WAIT_S:
         asked_s = None
     if is_loading(error):
         poll_s = min(_LONGEST_POLL_S, _FIRST_POLL_S * _POLL_GROWTH ** min(polls - 1, _MOST_DOUBLINGS))

@@ -185,7 +185,7 @@ def _routes(
                 tokens_per_minute=tokens,
                 on_wait=partial(hooks.operation, WaitDetails, "rate_limit", name),
             ),
-            circuit=CircuitBreaker(on_change=partial(_tell_change, hooks, name)),
+            circuit=CircuitBreaker(on_change=partial(_report_change, hooks, name)),
             error_rate=None if rates is None else rates.of(name),
             semaphore=PrioritySemaphore(concurrency, on_wait=partial(hooks.operation, WaitDetails, "semaphore", name)),
         )
@@ -193,7 +193,7 @@ def _routes(
     )
 
 
-def _tell_change(hooks: Hooks, route: str, before: State, after: State) -> None:
+def _report_change(hooks: Hooks, route: str, before: State, after: State) -> None:
     hooks.event(CircuitDetails, route, before, after)
 
 

@@ -11,12 +11,11 @@ import numpy as np
 from embedway.errors import BadVectorsError, ProtocolError
 from embedway.money import as_number
 from embedway.providers.base import Answer
+from embedway.providers.http_headers import MOST_LIMITS
 from embedway.providers.usage import MOST_COUNT
 from embedway.types import NO_RATES, RateLimit, RateState
 
 _RATES = tuple(name for name in RateState.__dataclass_fields__ if name != "more")
-#: Maximum number of further limits of one answer.
-_MOST_LIMITS = 16
 #: Maximum of a rate limit or wait; larger ones are ignored, far below the overflow of a float.
 _MOST_RATE = 1e30
 
@@ -46,7 +45,7 @@ def checked_rates(rates: object) -> RateState:
     if rates is NO_RATES or type(rates) is not RateState:
         return NO_RATES
     more = rates.more if type(rates.more) is tuple else ()
-    checked = (_checked_limit(limit) for limit in more[:_MOST_LIMITS] if type(limit) is RateLimit)
+    checked = (_checked_limit(limit) for limit in more[:MOST_LIMITS] if type(limit) is RateLimit)
     return RateState(
         **{name: _rate(getattr(rates, name), whole=not name.endswith("_s")) for name in _RATES},
         more=tuple(limit for limit in checked if limit is not None),

@@ -137,7 +137,7 @@ def _refused_by_proxy(status: int, way: Way) -> UpstreamError:
         reason = "requires a user and a password" if missing else "refused the user or the password in its URL"
         advice = f"write {variable} as http://USER:PASSWORD@HOST:PORT, with special characters percent-encoded"
         return AuthenticationError(f"{proxy} {reason}: {advice}", route=way.route, status=status)
-    if status in {429, 500, 502, 503, 504} or status == 408:
+    if status in {408, 429, 500, 502, 503, 504}:
         return UnavailableError(f"{proxy} could not connect to {way.place}", route=way.route, status=status)
     if status in {401, 403}:
         advice = f"allow {way.host} there, or add it to NO_PROXY"

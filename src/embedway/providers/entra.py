@@ -87,12 +87,12 @@ class EntraToken:
             return  # the token is still valid; the next request tries again
         if is_certain:
             raise AuthenticationError(
-                f"Microsoft Entra ID gave no token ({reason}): run `az login`, or set the variables of a service "
+                f"Microsoft Entra ID returned no token ({reason}): run `az login`, or set the variables of a service "
                 "principal, or give the machine an identity with the role Cognitive Services OpenAI User",
                 route=self._route,
             )
         if reason:
-            raise UnavailableError(f"Microsoft Entra ID could not be asked for a token ({reason})", route=self._route)
+            raise UnavailableError(f"no token could be requested from Microsoft Entra ID ({reason})", route=self._route)
 
     def _ask(self) -> Any:
         if self._credential is None:

@@ -80,8 +80,9 @@ _MARKS = frozenset(
 )
 #: Length above which a field is content, such as vectors in base64, and not a fact of an error.
 _LONG = 200
-#: Codes that say nothing.
+#: Codes without information.
 _EMPTY = frozenset({"error", "fail", "failed", "failure", "none", "null", "unknown"})
+#: Maximum values of a body, characters of a message, and bytes of JSON that are read.
 _MOST_NODES, _MOST_CHARACTERS, _MOST_JSON = 300, 2_000, 4_000_000
 #: Waits above this are ignored: about four months.
 _MOST_WAIT_S = 1e7

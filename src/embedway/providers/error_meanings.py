@@ -43,7 +43,7 @@ FAILED = Meaning(UnavailableError, "the service failed", computed=True)
 MEMORY = Meaning(
     UnavailableError, "the service ran out of memory", "lower max_inputs in the route's options", computed=True
 )
-#: Transient refusals. Not 408, with which LiteLLM answers if the service behind it takes too long.
+#: Transient refusals, which are not billed. 408 is not one: LiteLLM sends it if the service behind it takes too long.
 UNREAD = Meaning(UnavailableError, "the service failed")
 LOADING = Meaning(UnavailableError, "the service is loading the model", loading=True)
 REFUSED = Meaning(RefusedInputError, "the service refused the request")

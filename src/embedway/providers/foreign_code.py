@@ -64,7 +64,7 @@ def model_source(endpoint: Endpoint) -> str:
         if named is not None:
             raise UnsupportedModelError(
                 f"{endpoint.model}: in its folder, {named}, which could run third-party code. If you trust the folder, "
-                'allow that: set options.trust_remote_code = "true" on a route of the model'
+                "allow that: set options.trust_remote_code = true on a route of the model"
             )
     # A relative path could be a hub name, for which the library queries the hub.
     return str(Path(source).absolute())

@@ -1,7 +1,7 @@
 """JSON over HTTP for providers: one request, one parsed answer or one EmbedwayError.
 
-Errors contain nothing of a request's body, and of an answer's body only the provider's short error code. Keys are sent
-only in headers.
+Errors contain nothing of a request's body, and of an answer's body only a code of known words. Keys are sent only in
+headers.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def parse(body: Body) -> Parsed:
 
 
 def is_page(content: bytes, content_type: str) -> bool:
-    """Return whether an answer is HTML, or is no JSON and has this type."""
+    """Return whether an answer is HTML, or is not JSON and has this type."""
     start = content[:2000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"<"):
         return content_type == "text/html" or _HTML.search(start) is not None

@@ -84,7 +84,7 @@ def _with_headers(error: UpstreamError, headers: Mapping[str, str], wait_s: floa
 def _error(
     status: int, said: ServerError, *, route: str, request: SentRequest, shown: int | None = None
 ) -> UpstreamError:
-    """Return the error for what a service said. `shown` is the status to show for an error inside HTTP 200."""
+    """Return the error for an error body. `shown` is the status to show for an error inside HTTP 200."""
     meaning, code, limits = _meaning(status, said, request)
     code = code or shown_code(said.codes)
     where = "" if shown is None else "an error inside HTTP 200: "
@@ -140,7 +140,7 @@ def _limits(found: re.Match[str]) -> ServiceLimits | None:
 
 
 def _page_error(status: int, content: bytes, *, route: str, request: SentRequest) -> UpstreamError:
-    """Return the error for HTML. A proxy or firewall wrote it, so that it says nothing about the texts, or the key."""
+    """Return the error for HTML. A proxy or firewall wrote it, so it says nothing about the texts or the key."""
     if re.search(rb"plain http (?:request was sent to https|to an ssl-enabled)", content[:4096], re.IGNORECASE):
         meaning, place = meanings.HTTPS, ""
     else:

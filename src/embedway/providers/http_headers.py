@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 #: Maximum digits of a number in a header. Python refuses to convert some thousands, and a float overflows earlier.
 _MOST_DIGITS = 30
 #: Maximum wait that a service may request, in seconds. A larger number is a mistake, such as a Unix time.
-_LONGEST_WAIT_S = 366 * 86_400.0
-#: Maximum characters of a header with a list, and of limits in one answer.
-_MOST_CHARACTERS, _MOST_LIMITS = 1000, 16
+LONGEST_WAIT_S = 366 * 86_400.0
+#: Maximum characters of a header with a list, and maximum limits of one answer besides the usual ones.
+_MOST_CHARACTERS, MOST_LIMITS = 1000, 16
 _DURATION = re.compile(
     r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?(?:([\d.]+)(?:us|µs|μs))?(?:([\d.]+)ns)?"
 )
@@ -46,11 +46,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         exact = headers.get(name, "").strip()
-        if _is_number(exact) and float(exact) / 1000 <= _LONGEST_WAIT_S:
+        if _is_number(exact) and float(exact) / 1000 <= LONGEST_WAIT_S:
             return float(exact) / 1000
     value = headers.get("Retry-After", "").strip()
     if _is_number(value):
-        return float(value) if float(value) <= _LONGEST_WAIT_S else None
+        return float(value) if float(value) <= LONGEST_WAIT_S else None
     return _until_s(value, headers)
 
 
@@ -65,7 +65,7 @@ def _until_s(value: str, headers: Mapping[str, str]) -> float | None:
         return None
     waits = [until - now for now in (_date_s(headers.get("Date", "")), time.time()) if now is not None]
     wait = min((wait for wait in waits if wait > 0), default=0.0)
-    return wait if wait <= _LONGEST_WAIT_S else None
+    return wait if wait <= LONGEST_WAIT_S else None
 
 
 def _date_s(value: str) -> float | None:
@@ -91,7 +91,7 @@ def read_rates(headers: Mapping[str, str]) -> RateState:
     policies = dict(_policies(named.get("ratelimit-policy", "")))
     limits = [*_named_limits(named, headers, policies), *_draft_limits(named.get("ratelimit", ""), policies)]
     known = {kind: limit for kind, limit in limits if kind in {"requests", "tokens"}}
-    more = tuple(limit for kind, limit in limits if kind not in known)[:_MOST_LIMITS]
+    more = tuple(limit for kind, limit in limits if kind not in known)[:MOST_LIMITS]
     requests, tokens = known.get("requests", _NONE), known.get("tokens", _NONE)
     return RateState(
         requests_limit=requests.limit,
@@ -144,7 +144,7 @@ def _policies(value: str) -> Iterator[tuple[str, RateLimit]]:
     for name, parameters in _items(value):
         unit = parameters.get("qu", "requests")
         window = duration_s(parameters.get("w", parameters.get("window", "")))
-        if unit in {"requests", "tokens"} and (window is None or 0 < window <= _LONGEST_WAIT_S):
+        if unit in {"requests", "tokens"} and (window is None or 0 < window <= LONGEST_WAIT_S):
             kind: Kind = "tokens" if unit == "tokens" else "requests"
             yield name, RateLimit(kind, _count(parameters.get("q", name)), window_s=window)
 

@@ -131,7 +131,7 @@ def _why(endpoint: Endpoint, error: BaseException) -> str:
     if "trust_remote_code" in said:
         return (
             f"{endpoint.model}: its repository contains code that would run here. If you trust it, allow that with "
-            f'options.trust_remote_code = "true" on a route of the model'
+            "options.trust_remote_code = true on a route of the model"
         )
     line = said.splitlines()[0] if said else ""
     return f"{endpoint.model}: the library cannot load it ({type(error).__name__}): {redact(line, endpoint.secret)}"

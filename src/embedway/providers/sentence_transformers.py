@@ -115,7 +115,7 @@ def check(endpoint: Endpoint, options: Sequence[str]) -> None:
     if endpoint.options.get("remote_code") == "needed" and not yes(endpoint, "trust_remote_code"):
         raise ConfigError(
             f"{endpoint.model} needs code from its repository, which is run only if you allow it: set "
-            '"true" on a route of the model',
+            "true on a route of the model",
             where=endpoint.route,
             key="options.trust_remote_code",
         )

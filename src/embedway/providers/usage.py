@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-#: Maximum tokens or searches of one request. More is no count, and its cost would overflow the ledger.
+#: Maximum tokens or searches of one request. More is not plausible, and its cost would overflow the ledger.
 MOST_COUNT = 10**9
 #: Paths to the number of tokens: OpenAI's format and its variants, Gemini, Amazon Bedrock, Ollama.
 _TOKENS = (

@@ -119,7 +119,7 @@ def _indexes(results: Sequence[dict[str, Any]], *, route: str) -> list[int]:
     missing = indexes.count(None)
     if missing > 1:
         raise BadVectorsError(
-            f'answered without the index of {missing} of {len(indexes)} documents; set max_inputs = "1" in the options '
+            f"answered without the index of {missing} of {len(indexes)} documents; set max_inputs = 1 in the options "
             "of the route",
             route=route,
         )

@@ -35,9 +35,9 @@ class AlertHook(BaseHook):
         """Send an alert."""
         details = operation.details
         if isinstance(details, ErrorRateDetails):
-            self._tell_rate(details)
+            self._report_rate(details)
         elif isinstance(details, CircuitDetails):
-            self._tell_circuit(details)
+            self._report_circuit(details)
         elif isinstance(details, BudgetWarningDetails) and self._budgets:
             self._post("budget", budget_document(details))
 
@@ -46,7 +46,7 @@ class AlertHook(BaseHook):
         if self._webhook is not None:
             await self._webhook.flush()
 
-    def _tell_rate(self, details: ErrorRateDetails) -> None:
+    def _report_rate(self, details: ErrorRateDetails) -> None:
         kinds = ", ".join(f"{kind}: {count}" for kind, count in details.errors)
         facts = details.failed, details.requests, details.window_s
         if details.level == "raised":
@@ -62,7 +62,7 @@ class AlertHook(BaseHook):
         document |= {"window_s": details.window_s, "errors": dict(details.errors)}
         self._post("error_rate", {"level": details.level, "route": details.route, **document})
 
-    def _tell_circuit(self, details: CircuitDetails) -> None:
+    def _report_circuit(self, details: CircuitDetails) -> None:
         route, is_open = details.route, details.after == "open"
         if details.after == "half-open" or is_open == (route in self._open):
             return

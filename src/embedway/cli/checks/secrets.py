@@ -21,6 +21,7 @@ from embedway.config.environment import PREFIX
 from embedway.config.known_services import SERVICES, service_variables
 from embedway.config.layers import pattern_of
 from embedway.config.load import KEYS
+from embedway.config.routes import VARIABLE
 from embedway.config.variables import all_variables, may_be_secret, set_variables
 from embedway.files import read_bounded, read_regular
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from embedway.config import Config
 
 _MOST_BYTES = 2**20
-_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 #: Schemes of URLs whose host and path are not secret.
 _SERVERS = frozenset({"redis", "rediss", "unix"})
 #: Endings of names whose values are URLs, maybe without a scheme.
@@ -95,7 +95,7 @@ def _of_values(value: Any, key: str = "") -> Iterator[str]:
     elif isinstance(value, SecretStr):
         yield from _of_secret(value.get_secret_value())
     elif isinstance(value, str):
-        if _is_secret(key) or (_names_variable(key) and not _VARIABLE.fullmatch(value)):
+        if _is_secret(key) or (_names_variable(key) and not VARIABLE.fullmatch(value)):
             # A key may have been pasted in place of the name of its variable.
             yield from _of_secret(value)
         yield from _of_url(value, bare=key.upper().endswith(_BARE))
