@@ -83,7 +83,7 @@ class Served:
     answered_before: int | None = None
     #: Whether the client closed the connection before or after the answer, as it does when a request is cancelled.
     dropped: bool = False
-    #: Whether the answer was written, and the server then closed the connection, so that the client may not have read it.
+    #: Whether the answer was written, and the server then closed the connection: the client may not have read it.
     written: bool = False
     ended: bool = False
 

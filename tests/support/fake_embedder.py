@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from embedway import Config
 from embedway.types import EmbedResult, Receipt, Space, Timing, Truncation
 
 DIMENSIONS = 8
@@ -55,6 +56,7 @@ class FakeEmbedder:
     max_tokens: int = 64
     prompt: str = ""
     on_embed: object = None
+    config: Config = field(default_factory=lambda: Config.load(environ={}))
     calls: list = field(default_factory=list)
 
     @property
