@@ -340,22 +340,25 @@ class TestEmbedderFaults:
 
     @pytest.mark.usefixtures("small_batches")
     @pytest.mark.parametrize(
-        ("backend", "size", "said"),
+        ("cache", "size", "said"),
         [
             ("sqlite", 40, r"\d+ of 40 texts are computed and in the cache; run the same command again in 8 s"),
             ("sqlite", 500, r"\d+ texts are computed and in the cache; run the same command again in 8 s"),
             ("none", 40, ""),
             ("memory", 40, ""),
+            ("of a model whose vectors depend on the batch", 40, ""),
         ],
     )
-    def test_that_stop_a_job_say_what_is_in_the_cache(self, fake_embedder, rows_file, out, backend, size, said):
+    def test_that_stop_a_job_say_what_is_in_the_cache(self, fake_embedder, rows_file, out, cache, size, said):
         async def limit(texts):
             late = RateLimitedError("the limit is used up", route="r", status=429, retry_after_s=7.5)
             return {row: late for row, text in enumerate(texts) if int(text.split()[-1]) >= 30}
 
-        config = Config.load(environ={}, overrides={"cache.backend": backend})
+        dependent = cache not in {"sqlite", "none", "memory"}
+        config = Config.load(environ={}, overrides={"cache.backend": "sqlite" if dependent else cache})
+        embedder = fake_embedder(on_embed=limit, config=config, is_batch_dependent=dependent)
         with pytest.raises(RateLimitedError) as caught:
-            run(fake_embedder(on_embed=limit, config=config), [rows_file(size)], out / "o.jsonl")
+            run(embedder, [rows_file(size)], out / "o.jsonl")
         notes = getattr(caught.value, "__notes__", [])
         assert [bool(re.fullmatch(said, note)) for note in notes] == [True] * bool(said)
 

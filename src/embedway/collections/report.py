@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from embedway.errors import EmbedwayError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunk_reader import ChunkBatch
-    from embedway.errors import EmbedwayError
+    from embedway.collections.run import RunOptions
     from embedway.types import EmbedResult
 
 
@@ -87,10 +92,20 @@ def rows_were(count: int) -> str:
     return "1 row was" if count == 1 else f"{count:,} rows were"
 
 
+async def is_stored(embedder: AsyncEmbedder, text: str | None, options: RunOptions) -> bool:
+    """Return whether the vector of a text that was computed is in a cache that outlasts the process."""
+    if text is None or embedder.config.cache.backend == "memory":
+        return False
+    more: dict[str, Any] = {"dimensions": options.dimensions, "on_overflow": options.on_overflow}
+    try:
+        plan = await embedder.plan([text], model=options.model, collection=options.collection, **more)
+    except EmbedwayError:
+        return False
+    return plan.cached_texts == 1
+
+
 def note_progress(error: EmbedwayError, done: int, total: int | None) -> None:
     """Add to the error that stops a job how many texts are in the cache, and how to continue."""
-    if not done:
-        return
     wait_s = getattr(error, "retry_after_s", None)
     when = f" in {math.ceil(wait_s):,} s" if wait_s else ""
     texts = f"{done:,} text{'s' if done > 1 else ''}" if total is None else f"{done:,} of {total:,} texts"
@@ -116,6 +131,9 @@ class Tally:
     routes: tuple[str, ...] = ()
     unsure_nanousd: int = 0
     estimated: bool = False
+    #: Texts with a vector, those of unfinished batches included, and the last of them.
+    computed: int = 0
+    last_text: str | None = field(default=None, repr=False)
     began: float | None = None
     ended: float = 0.0
 
@@ -123,6 +141,12 @@ class Tally:
         """Record when the first text goes to the model."""
         if self.began is None:
             self.began = now
+
+    def note_computed(self, texts: Sequence[str], result: EmbedResult) -> None:
+        """Count the texts with a vector."""
+        self.computed += len(texts) - len(result.errors)
+        good = (text for row, text in enumerate(texts) if row not in result.errors)
+        self.last_text = next(good, self.last_text)
 
     def add(self, batch: ChunkBatch, result: EmbedResult, now: float) -> None:
         """Add an embedded batch."""

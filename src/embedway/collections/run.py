@@ -21,7 +21,7 @@ from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_to
 from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_files
 from embedway.collections.rejects import RejectsFile
-from embedway.collections.report import RunSummary, Tally, note_progress, rows_were
+from embedway.collections.report import RunSummary, Tally, is_stored, note_progress, rows_were
 from embedway.collections.stores import store_for
 from embedway.errors import (
     BadVectorsError,
@@ -182,8 +182,6 @@ class _Job:
         self._store = store_for(destination)
         self._rejects = RejectsFile(self._store.rejects_path)
         self._tally = Tally()
-        #: Texts whose vectors were computed, or found in the cache.
-        self._computed = 0
         self._links: list[str] = []
         self._started = clock()
 
@@ -216,8 +214,8 @@ class _Job:
             await self._stream(chunk_reader, reader=reader, writer=writer, space=described.space)
             await _uncancelled(writer.call(self._commit))
         except BaseException as error:
-            if isinstance(error, EmbedwayError) and self._embedder.config.cache.backend not in {"none", "memory"}:
-                note_progress(error, self._computed, chunk_reader.total)
+            if isinstance(error, EmbedwayError) and await is_stored(self._embedder, self._tally.last_text, options):
+                note_progress(error, self._tally.computed, chunk_reader.total)
             chunk_reader.stop()
             # In this order, because the store removes the folder that it created only if the folder is empty.
             await writer.call(self._rejects.abort)
@@ -273,7 +271,7 @@ class _Job:
             partial=True,
             **self._call_options(),
         )
-        self._computed += len(texts) - len(result.errors)
+        self._tally.note_computed(texts, result)
         if not comparable(result.space, space):
             raise SpaceMismatchError(
                 collection=self._store.destination, collection_space=space.id, asked_space=result.space.id
