@@ -21,6 +21,11 @@ Ctrl-C and SIGTERM end every command within two seconds. A second signal ends it
 unchanged, never half-written. Standard error says what is stored and how to continue. The next `run` reuses the vectors
 that are in the cache.
 
+An error that stops `run` says how many texts are computed and in the cache, of all texts if all were read, and how long
+to wait for a limit if that is known. The same command continues. An error of one text of `embed` says how many of the
+other texts are in the cache. A cost is *unsure* if failed requests may be billed, or if the reported usage is
+implausible ([budgets.md](budgets.md)).
+
 `embedway doctor` also works if the settings are invalid. Each mistake is then a line of its report, the other checks
 use the defaults, and the exit code is 1. Only a wrong option exits with 2. The JSON document contains `works`, which
 decides the exit code; `advice`, with the problems first; and a list `checks`. Each check has `section`, `name`,

@@ -154,7 +154,13 @@ def without_row(error: EmbedwayError) -> str:
 
 
 class SourceError(InputError):
-    """A file, line or row of a source cannot be used. `line` counts from 1."""
+    """A file, line or row of a source cannot be used. `line` counts from 1.
+
+    `id` is that of the row, None if it is unknown. `kind` is the class of the error that the row caused.
+    """
+
+    id: str | None = None
+    kind = "SourceError"
 
     def __init__(self, message: str, *, path: Path | str, line: int | None = None, field: str | None = None) -> None:
         self.path = str(path)

@@ -89,6 +89,9 @@ def test_a_call_without_an_answer_is_shown_as_failed(command, place):
     (entry,) = command("budget", "ledger", "--json").json
     # The stored state is that of every finished call.
     assert (entry["state"], entry["spent_usd"], entry["unsure_usd"]) == ("done", "0.00", "0.00")
+    assert entry["failed"]
+    (row,) = csv.DictReader(io.StringIO(command("budget", "ledger", "--csv").stdout))
+    assert row["failed"] == "true"
 
 
 def test_collections_are_listed_and_forgotten(command, place, environment):

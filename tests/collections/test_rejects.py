@@ -64,3 +64,13 @@ def test_a_full_disk_leaves_nothing(rejects, tmp_path, commit):
             rejects.commit()
     rejects.abort()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("newer", [{}, {"id": None, "error": "SourceError"}])
+def test_files_of_this_version_and_of_the_first_one_are_of_a_job(path, rejects, newer):
+    row = {"source": "a", "line": 1, "field": None, "reason": "b"}
+    path.write_text(json.dumps({**row, **newer}) + "\n")
+    rejects.refuse_existing()
+    path.write_text(json.dumps({**row, "other": 1}) + "\n")
+    with pytest.raises(SinkError):
+        rejects.refuse_existing()

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from embedway import Config
 from embedway.collections import chunk_reader, readers
 from embedway.collections.run import RunOptions, run_job
 from embedway.collections.stores import open_store
@@ -21,6 +22,7 @@ from embedway.errors import (
     BadVectorsError,
     InputError,
     NoRouteError,
+    RateLimitedError,
     RefusedInputError,
     SinkError,
     SourceError,
@@ -191,8 +193,22 @@ class TestBadRows:
         assert summary.rejects_path == str(rejects)
         assert "private" not in rejects.read_text()
         assert [json.loads(line) for line in rejects.read_text().splitlines()] == [
-            {"source": source, "line": 2, "field": None, "reason": "is not JSON (column 1)"},
-            {"source": source, "line": 3, "field": "text", "reason": "is empty"},
+            {
+                "source": source,
+                "line": 2,
+                "field": None,
+                "reason": "is not JSON (column 1)",
+                "id": None,
+                "error": "SourceError",
+            },
+            {
+                "source": source,
+                "line": 3,
+                "field": "text",
+                "reason": "is empty",
+                "id": None,
+                "error": "SourceError",
+            },
         ]
         assert sorted(path.name for path in out.iterdir()) == ["o.parquet", "o.parquet.rejects.jsonl"]
 
@@ -213,7 +229,7 @@ class TestBadRows:
     def test_only_bad_rows_are_an_error(self, fake_embedder, tmp_path, out):
         source = tmp_path / "rows.jsonl"
         source.write_text("no\nno\n")
-        with pytest.raises(SourceError, match="nothing to embed; 2 rows were rejected"):
+        with pytest.raises(SourceError, match=r"nothing to embed; 2 rows were rejected$"):
             run(fake_embedder(), [str(source)], out / "o.parquet", RunOptions(on_error="skip"))
         assert list(out.iterdir()) == []
 
@@ -296,7 +312,7 @@ class TestEmbedderFaults:
 
         embedder, options = fake_embedder(on_embed=fail), RunOptions(on_error=on_error)
         if on_error == "stop":
-            with pytest.raises(SourceError, match=r"rows\.jsonl:34: " + re.escape(str(OF_A_TEXT[kind])) + "$"):
+            with pytest.raises(SourceError, match=r"rows\.jsonl:34: " + re.escape(str(OF_A_TEXT[kind])) + "(\n|$)"):
                 run(embedder, [rows_file(50)], out / "o.jsonl", options)
             assert list(out.iterdir()) == []
             return
@@ -304,6 +320,8 @@ class TestEmbedderFaults:
         assert (summary.chunks, summary.rejected) == (49, 1)
         (reject,) = [json.loads(line) for line in (out / "o.jsonl.rejects.jsonl").read_text().splitlines()]
         assert (reject["line"], reject["reason"]) == (34, str(OF_A_TEXT[kind]))
+        assert reject["error"] == type(OF_A_TEXT[kind]).__name__
+        assert reject["id"] is not None
 
     @pytest.mark.usefixtures("small_batches")
     @pytest.mark.parametrize("since", [0, 20])
@@ -313,9 +331,66 @@ class TestEmbedderFaults:
                 return {row: of_row(OF_A_TEXT["failing"], row) for row in range(len(texts))}
             return {}
 
-        with pytest.raises(UnavailableError, match=r"^r: the service failed"):
+        with pytest.raises(UnavailableError, match=r"^r: the service failed") as caught:
             run(fake_embedder(on_embed=fail), [rows_file(50)], out / "o.jsonl", RunOptions(on_error="skip"))
         assert list(out.iterdir()) == []
+        notes = caught.value.__notes__
+        assert "texts was answered, so the service is taken to be at fault and no row is skipped" in notes[0]
+        assert bool(notes[1:]) == (since > 0)
+
+    @pytest.mark.usefixtures("small_batches")
+    @pytest.mark.parametrize(
+        ("cache", "size", "said"),
+        [
+            ("sqlite", 40, r"\d+ of 40 texts are computed and in the cache; run the same command again in 8 s"),
+            ("sqlite", 500, r"\d+ texts are computed and in the cache; run the same command again in 8 s"),
+            ("none", 40, ""),
+            ("memory", 40, ""),
+            ("of a model whose vectors depend on the batch", 40, ""),
+        ],
+    )
+    def test_that_stop_a_job_say_what_is_in_the_cache(self, fake_embedder, rows_file, out, cache, size, said):
+        async def limit(texts):
+            late = RateLimitedError("the limit is used up", route="r", status=429, retry_after_s=7.5)
+            return {row: late for row, text in enumerate(texts) if int(text.split()[-1]) >= 30}
+
+        dependent = cache not in {"sqlite", "none", "memory"}
+        config = Config.load(environ={}, overrides={"cache.backend": "sqlite" if dependent else cache})
+        embedder = fake_embedder(on_embed=limit, config=config, is_batch_dependent=dependent)
+        with pytest.raises(RateLimitedError) as caught:
+            run(embedder, [rows_file(size)], out / "o.jsonl")
+        notes = getattr(caught.value, "__notes__", [])
+        assert [bool(re.fullmatch(said, note)) for note in notes] == [True] * bool(said)
+
+    def test_that_stop_a_job_before_its_first_vector_promise_nothing(self, fake_embedder, rows_file, out):
+        async def fail(texts):
+            raise OF_A_TEXT["failing"]
+
+        with pytest.raises(UnavailableError) as caught:
+            run(fake_embedder(on_embed=fail), [rows_file(5)], out / "o.jsonl")
+        assert not hasattr(caught.value, "__notes__")
+
+    def test_of_a_row_have_its_id(self, fake_embedder, tmp_path, out):
+        async def refuse(texts):
+            return {row: RefusedInputError("it is odd", route="r") for row, text in enumerate(texts) if "odd" in text}
+
+        source = tmp_path / "rows.jsonl"
+        rows = [
+            {"key": "a", "text": "fine"},
+            {"key": 7, "text": "odd"},
+            {"key": "c", "text": ""},
+            {"key": [], "text": ""},
+        ]
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        options = RunOptions(on_error="skip", id_field="key")
+        summary = run(fake_embedder(on_embed=refuse), [str(source)], out / "o.jsonl", options)
+        rejects = [json.loads(line) for line in (out / "o.jsonl.rejects.jsonl").read_text().splitlines()]
+        assert {row["line"]: (row["id"], row["error"]) for row in rejects} == {
+            2: ("7", "RefusedInputError"),
+            3: ("c", "SourceError"),
+            4: (None, "SourceError"),
+        }
+        assert summary.rejected == 3
 
     @pytest.mark.parametrize("count", [1, 2])
     def test_of_the_only_text_end_the_job_unless_it_is_refused(self, fake_embedder, rows_file, out, count):

@@ -262,7 +262,10 @@ def _judge_money(seen):
 def expected(seen):
     """Return the least and the most tokens that must be booked, by kind."""
     low, high = Counter(), Counter()
+    cancelled = {seen.mix.texts[row] for call in seen.mix.calls if call.cancel_at is not None for row in call.rows}
     for one in seen.bill.served:
+        # An answer that a cancelled caller may not have read is unsure.
+        is_unread = one.dropped or (one.ended and one.fate == "good" and not cancelled.isdisjoint(one.texts))
         ours, theirs, most = one.tokens, one.reported, _MARGIN * one.tokens
         spans = {
             "free": {},
@@ -279,7 +282,7 @@ def expected(seen):
             "implausible": {"unsure": (min(ours, theirs), max(most, theirs))},
             # The tokens of an answer that was refused as a whole.
             "bad": _any_of(min(ours, theirs), max(most, theirs)),
-        }[one.money if not one.dropped else "bad"]
+        }["bad" if is_unread else one.money]
         spans = {"spent": _sum(spans), **spans}
         for name, (least, most) in spans.items():
             low[name] += least

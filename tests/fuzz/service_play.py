@@ -123,7 +123,7 @@ class Player:
                             seen.outcomes += await self._round(embedder, mix, round_)
                         if any(outcome.error is not None for outcome in seen.outcomes):
                             await asyncio.sleep(0.003)  # connections of cancelled requests end before the others
-                        self._server.closing = True
+                        self._server.close()
                     seen.shown.append(("repr of the embedder", repr(embedder)))
             except TimeoutError:
                 seen.leaks.append(f"hang: it did not end within {HANG_S} s")

@@ -1,7 +1,7 @@
 """A service on the loopback that plays the behaviours of a mix, and keeps its own bill.
 
-The bill is what the server did, not what a client may conclude from it: which texts arrived, which rows it computed,
-which answers it sent completely, and the tokens that it reported.
+The bill is what the server did: which texts arrived, which rows it computed, which answers it sent completely, and the
+tokens that it reported. It is not what a client may conclude from that.
 """
 
 import asyncio
@@ -40,7 +40,6 @@ WIDTH = 8
 _COMPLETE = frozenset(
     {"whole", "chunks", "byte-order mark", "gzip", "text/plain", "no content type", "spaces", "close", "slow"}
 )
-_UNAUTHORIZED = FINAL["401"]
 #: Gemini's provider puts them before the texts.
 _GEMINI_PROMPTS = ("title: none | text: ", "task: search result | query: ")
 
@@ -80,10 +79,13 @@ class Served:
     reported: int = 0
     #: Texts whose right rows were sent in a complete answer.
     good: frozenset[str] = frozenset()
-    #: Requests that had arrived when the answer was complete; later ones must not repeat the good texts.
+    #: Requests that had arrived when the answer was complete. Later ones must not repeat the good texts.
     answered_before: int | None = None
     #: Whether the client closed the connection before or after the answer, as it does when a request is cancelled.
     dropped: bool = False
+    #: Whether the answer was written, and the server then closed the connection: the client may not have read it.
+    written: bool = False
+    ended: bool = False
 
 
 @dataclass
@@ -130,6 +132,12 @@ class OddServer:
         self._left = {route.name: list(route.faults) for route in mix.routes}
         self._loading = {route.name: route.loading_for for route in mix.routes}
         self._once = {(route.name, text) for route in mix.routes for text, _, kind in route.poison if kind == "once"}
+
+    def close(self):
+        """Note that the client closes all connections now."""
+        self.closing = True
+        for served in self.bill.served:
+            served.dropped |= not served.written
 
     def url(self, route):
         """Return the base URL of a route, also of one that cannot be reached."""
@@ -190,6 +198,7 @@ class OddServer:
             answer = self._good(route, query, served)
         served.money = fault.money if fault.money != "good" else USAGES[route.usage].effect
         is_open = await self._send(fault, answer, headers, served.texts, writer)
+        served.written, served.ended = True, not is_open
         if served.fate == "good":
             self._note_good(route, served)
         return is_open
@@ -218,7 +227,7 @@ class OddServer:
         if headers["key"] != self._keys[route.name]:
             self.bill.strange_keys.append(headers["key"])
             self.on_refused_key(route.name)
-            return "401", _UNAUTHORIZED
+            return "401", FINAL["401"]
         if route.final:
             return route.final, FINAL[route.final]
         if route.loading and self._loading[route.name] > 0:

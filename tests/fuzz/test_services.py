@@ -58,8 +58,8 @@ def changing_answers(monkeypatch, change):
     """Change the parsed answers, as a wrong reader would."""
     right = http.JsonHttp.post
 
-    async def post(self, path, body):
-        reply = await right(self, path, body)
+    async def post(self, path, body, **more):
+        reply = await right(self, path, body, **more)
         change(reply.body)
         return reply
 
@@ -100,9 +100,9 @@ def half_booked(monkeypatch):
 def two_requests(monkeypatch):
     right = http.JsonHttp.post
 
-    async def post(self, path, body):
-        await right(self, path, body)
-        return await right(self, path, body)
+    async def post(self, path, body, **more):
+        await right(self, path, body, **more)
+        return await right(self, path, body, **more)
 
     monkeypatch.setattr(http.JsonHttp, "post", post)
 
@@ -163,7 +163,7 @@ def test_each_kind_of_fault_is_found(monkeypatch, tmp_path, break_it, kind, rout
 
 
 def test_a_call_that_never_ends_is_found(monkeypatch, tmp_path):
-    async def post(self, path, body):
+    async def post(self, path, body, **more):
         await asyncio.Event().wait()
 
     monkeypatch.setattr(http.JsonHttp, "post", post)

@@ -666,7 +666,7 @@ def test_a_webhook_that_is_down_fails_no_call(caplog):
         assert len(server.bodies) == 1
 
     run(work, **{"budgets.b": {"usd": usd(120)}, "ledger.webhook": "http://127.0.0.1:1/secret-token"})
-    assert "a budget's warning could not be sent to the webhook" in caplog.text
+    assert "ledger.webhook: it refuses the connection; a budget's warning could not be sent" in caplog.text
     assert "secret-token" not in caplog.text
 
 
@@ -700,7 +700,7 @@ def test_a_webhook_that_hangs_holds_nothing_up(monkeypatch, caplog):
         await runner.cleanup()
 
     asyncio.run(main())
-    assert "the webhook was too slow: a budget's warning was not sent before the end (1 times)" in caplog.text
+    assert "ledger.webhook: it is too slow: a budget's warning was not sent before the end (1 times)" in caplog.text
 
 
 # ------------------------------------------------------------------ properties

@@ -210,6 +210,36 @@ def test_a_caller_that_is_cancelled_after_the_request_was_sent_may_be_billed(ask
     assert entry.unsure == MOST
 
 
+def test_a_caller_that_is_cancelled_after_the_key_was_renewed_may_be_billed(ask, tmp_path):
+    key = tmp_path / "key"
+    key.write_text("sk-old\n")
+    key.chmod(0o600)
+
+    async def main():
+        answered = asyncio.Event()
+
+        async def serve(reader, writer):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"sk-old" in head:
+                key.write_text("sk-new\n")
+                writer.write(b"HTTP/1.1 401 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                await writer.drain()
+                return
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\n")
+            await writer.drain()
+            answered.set()
+            await say_nothing(reader, writer)
+
+        async with serving(serve) as port:
+            route = route_to(PaidServer(), base_url=f"http://127.0.0.1:{port}/v1")
+            del route["api_key"]
+            return await ask("", cancel=answered, **{"routes.r": {**route, "api_key_file": str(key)}})
+
+    error, entry = asyncio.run(main())
+    assert isinstance(error, asyncio.CancelledError)
+    assert entry.unsure == entry.spent == MOST
+
+
 def test_a_reused_connection_that_the_service_closes_may_have_delivered_the_request(tmp_path):
     books = sqlite_books(tmp_path)
 

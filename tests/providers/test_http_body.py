@@ -11,7 +11,7 @@ import pytest
 from embedway.errors import ProtocolError, UnavailableError
 from embedway.providers import http_body
 from embedway.providers.http import JsonHttp
-from embedway.providers.http_body import Body, parse
+from embedway.providers.http_body import Body, Bounds, parse
 from raw_server import RawServer, answer, post
 
 GOOD = {"object": "list", "data": [{"index": 0, "embedding": [0.6, 0.8]}], "usage": {"total_tokens": 3}}
@@ -91,7 +91,7 @@ NOT_READ = {
         BAD,
         "stream of events",
     ),
-    "deep": (answer(b"[" * 100_000), BAD, "not valid JSON"),
+    "deep": (answer(b"[" * 5_000), BAD, "not valid JSON"),
     "a long number": (answer(b'{"data": [1' + b"0" * 5000 + b"a]}"), BAD, "not valid JSON"),
     "a string": (answer(b'"data"'), None, ""),
 }
@@ -137,6 +137,49 @@ def test_an_answer_that_unpacks_to_too_much_is_refused(monkeypatch, encoding):
         post(answer(b" " * 200_000))
     with pytest.raises(ProtocolError, match="too large"):
         post(answer(b" " * 200_000, length=False))
+
+
+TOO_MUCH = {
+    "lists": b'{"data":[' + b"[]," * 300_000 + b"[]]}",
+    "objects": b'{"data":[' + b'{"a":{}},' * 100_000 + b"{}]}",
+    "numbers": b'{"data":[' + b"1," * 500_000 + b"1]}",
+    "literals": b'{"data":[' + b"nan," * 250_000 + b"1]}",
+    "fields": b"{" + b",".join(b'"%d":1' % number for number in range(100_000)) + b"}",
+    "rows": b'{"data":[' + b'{"index":0,"embedding":[1]},' * 30_000 + b"{}]}",
+}
+
+
+@pytest.mark.parametrize("content", TOO_MUCH.values(), ids=list(TOO_MUCH))
+def test_an_answer_with_more_values_than_its_texts_need_is_refused_before_it_is_parsed(monkeypatch, content):
+    assert len(content) < Bounds.of(1, 0).content
+    monkeypatch.setattr(http_body, "orjson", None)
+    with pytest.raises(ProtocolError, match="too large"):
+        post(answer(gzip.compress(content, 1), GZIP))
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_the_size_of_an_answer_is_bounded_by_the_number_of_its_texts(compressed):
+    content = json.dumps({**GOOD, "more": "a" * 3_000_000}).encode()
+    raw = answer(gzip.compress(content, 1), GZIP) if compressed else answer(content)
+    assert post(raw, texts=12).body["data"] == GOOD["data"]
+    with pytest.raises(ProtocolError, match="too large"):
+        post(raw, texts=1)
+
+
+def test_of_an_error_only_the_beginning_is_read():
+    content = b'{"error": "' + b"a" * 60_000_000 + b'"}'
+    with pytest.raises(UnavailableError) as caught:
+        post(answer(gzip.compress(content, 1), GZIP, status=503))
+    assert caught.value.status == 503
+    with pytest.raises(UnavailableError):
+        post(answer(content[:3_000_000], status=503))
+
+
+def test_the_largest_vectors_are_within_the_bounds():
+    row = {"object": "embedding", "index": 0, "embedding": [-0.1234567890123456789] * 8192}
+    content = json.dumps({"data": [row] * 50}).encode()
+    assert len(parse(Body(content), Bounds.of(50, 0)).value["data"]) == 50
+    assert len(content) < Bounds.of(50, 0).content
 
 
 def test_only_compressions_of_the_standard_library_are_requested():

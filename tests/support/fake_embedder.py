@@ -3,10 +3,12 @@
 import hashlib
 import string
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from embedway import Config
 from embedway.types import EmbedResult, Receipt, Space, Timing, Truncation
 
 DIMENSIONS = 8
@@ -55,6 +57,8 @@ class FakeEmbedder:
     max_tokens: int = 64
     prompt: str = ""
     on_embed: object = None
+    is_batch_dependent: bool = False
+    config: Config = field(default_factory=lambda: Config.load(environ={}))
     calls: list = field(default_factory=list)
 
     @property
@@ -67,6 +71,10 @@ class FakeEmbedder:
 
     async def describe(self, model="auto", dimensions=None):
         return Description(self.space, self.max_tokens, 2, self.tokenizer)
+
+    async def plan(self, texts, **_):
+        stored = self.config.cache.backend != "none" and not self.is_batch_dependent
+        return SimpleNamespace(cached_texts=len(texts) * stored)
 
     async def embed(
         self, texts, *, input_type="document", model="auto", dimensions=None, on_overflow="truncate", partial=False

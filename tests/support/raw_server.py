@@ -37,7 +37,7 @@ def answer(content, *headers, status=200, length=True, content_type="application
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
 
 
-def post(raw, *, path="/embeddings", prefix="/v1", body=None, key="sk-key-of-the-test"):
+def post(raw, *, path="/embeddings", prefix="/v1", body=None, key="sk-key-of-the-test", **more):
     """Return the reply of `JsonHttp` to an answer of these bytes."""
 
     async def main():
@@ -45,7 +45,7 @@ def post(raw, *, path="/embeddings", prefix="/v1", body=None, key="sk-key-of-the
         async with server.running() as url:
             http = JsonHttp(url + prefix, route="r", headers={"authorization": f"Bearer {key}"}, timeout_s=20)
             try:
-                return await http.post(path, body or {"input": ["alpha one"]})
+                return await http.post(path, body or {"input": ["alpha one"]}, **more)
             finally:
                 await http.aclose()
 

@@ -59,8 +59,8 @@ def circuit(*states):
 def test_an_error_rate_is_logged_with_its_counts(logged):
     tell(open_hooks(alerts=True), RAISED, CLEARED)
     assert logged() == [
-        "route routes.r: 3 of 12 requests failed in 300 s (UnavailableError 503: 3)",
-        "route routes.r works again: 1 of 40 requests failed in 300 s",
+        "route routes.r: 3 of 12 requests failed in the last 300 s (UnavailableError 503: 3)",
+        "route routes.r works again: 1 of 40 requests failed in the last 300 s",
     ]
 
 
@@ -138,7 +138,7 @@ def test_a_webhook_that_fails_is_logged_without_its_url(status, logged):
             assert len(documents) == 1
 
     asyncio.run(main())
-    assert logged()[1] == f"the webhook answered an alert with HTTP {status}"
+    assert logged()[1] == f"alerts.webhook: it answered an alert with HTTP {status}"
     assert "secret-token" not in str(logged())
 
 

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
+import re
 
 import pytest
 from aiohttp import web
 
+import serving as tcp
 from embedway.telemetry import webhook
 from embedway.telemetry.budget_hooks import WebhookHook
 from embedway.telemetry.operations import BudgetWarningDetails, Operation
@@ -52,7 +54,7 @@ def test_a_redirect_is_not_followed(caplog, status):
 
     caplog.set_level(logging.WARNING, "embedway.budget")
     asyncio.run(main())
-    assert f"the webhook answered a budget's warning with HTTP {status}" in caplog.text
+    assert f"ledger.webhook: it answered a budget's warning with HTTP {status}" in caplog.text
     assert "secret" not in caplog.text
     assert "elsewhere" not in caplog.text
 
@@ -94,7 +96,7 @@ def test_a_request_has_a_time_limit(monkeypatch, caplog):
             over.set()
 
     asyncio.run(main())
-    assert "a budget's warning could not be sent to the webhook: TimeoutError" in caplog.text
+    assert "ledger.webhook: it did not answer in 0.05 s; a budget's warning could not be sent" in caplog.text
     assert "secret-token" not in caplog.text
 
 
@@ -111,7 +113,7 @@ def test_a_request_has_a_time_limit(monkeypatch, caplog):
 )
 def test_no_address_fails_anything(url, caplog):
     asyncio.run(post(url))
-    assert "a budget's warning could not be sent to the webhook" in caplog.text
+    assert "a budget's warning could not be sent" in caplog.text
     assert "secret" not in caplog.text
 
 
@@ -121,5 +123,27 @@ def test_an_error_of_any_kind_stays_in_the_hook(monkeypatch, caplog):
 
     monkeypatch.setattr("aiohttp.ClientSession", fail)
     asyncio.run(post("https://hooks.example.com/secret"))
-    assert "could not be sent to the webhook: RuntimeError" in caplog.text
+    assert "ledger.webhook: it failed (RuntimeError); a budget's warning could not be sent" in caplog.text
     assert "secret" not in caplog.text
+
+
+async def hang_up(reader, writer):
+    await reader.read(1)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://127.0.0.1:1/secret", "it refuses the connection"),
+        ("http://127.0.0.1:{port}/secret", "the connection was lost"),
+        ("https://127.0.0.1:{port}/secret", "the TLS handshake failed|the connection was lost|it is unreachable"),
+        ("secret", "it is not a valid URL"),
+    ],
+)
+def test_a_webhook_that_fails_is_named_with_the_reason(address, reason, caplog):
+    async def main():
+        async with tcp.serving(hang_up) as port:
+            await post(address.format(port=port))
+
+    asyncio.run(main())
+    assert re.search(f"ledger.webhook: ({reason}); a budget's warning could not be sent", caplog.text)

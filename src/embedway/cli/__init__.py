@@ -107,7 +107,7 @@ def _main(arguments: list[str]) -> NoReturn:
             flush_result()
             raise
     except EmbedwayError as error:
-        _report(error, str(error), invocation)
+        _report(error, "\n".join((str(error), *getattr(error, "__notes__", ()))), invocation)
         sys.exit(error.exit_code)
     except OutputError as error:
         if not error.reader_left:

@@ -34,7 +34,7 @@ BUDGET_FIELDS = (
 )
 ENTRY_FIELDS = (
     *("id", "opened", "closed", "state", "model", "route", "collection", "api_key", "texts", "hits", "tokens"),
-    *("unpriced", "reserved_usd", "sent_usd", "spent_usd", "estimated_usd", "unsure_usd", "saved_usd"),
+    *("unpriced", "reserved_usd", "sent_usd", "spent_usd", "estimated_usd", "unsure_usd", "saved_usd", "failed"),
 )
 
 app = typer.Typer(help="Set budgets, show spending and pins.", no_args_is_help=True, rich_markup_mode=None)
@@ -281,7 +281,7 @@ def _entry_row(entry: "Entry") -> tuple[str, ...]:
         notes.append(f"{_usd(entry.estimated)} estimated")
     if entry.unsure:
         notes.append(
-            f"{_usd(entry.unsure)} uncertain: a failed request may be billed, or the reported usage is implausible"
+            f"{_usd(entry.unsure)} unsure: a failed request may be billed, or the reported usage is implausible"
         )
     if entry.reserved + entry.sent:
         notes.append(f"{_usd(entry.reserved + entry.sent)} reserved")

@@ -145,10 +145,30 @@ class _EmbedCommand:
         except EmbedwayError as error:
             if error.row is None:
                 raise
-            if not self.from_stdin:
-                raise with_row(error, first + error.row) from error.__cause__
-            raise SourceError(without_row(error), path=STANDARD_INPUT, line=first + error.row + 1) from error
+            progress = await self._progress_of_others(embedder, texts[: error.row] + texts[error.row + 1 :])
+            shown: EmbedwayError = with_row(error, first + error.row)
+            if self.from_stdin:
+                shown = SourceError(without_row(error), path=STANDARD_INPUT, line=first + error.row + 1)
+            if progress:
+                shown.add_note(progress)
+            raise shown from (error if self.from_stdin else error.__cause__)
         return result
+
+    async def _progress_of_others(self, embedder: Any, texts: list[str]) -> str:
+        """Return how many of the texts that did not fail are in the cache; empty if none is."""
+        if not texts or self.config.cache.backend in {"none", "memory"}:
+            return ""
+        options = {"input_type": self.input_type, "model": self.options["model"]}
+        try:
+            plan = await embedder.plan(texts, **options, dimensions=self.options["dimensions"], on_overflow="truncate")
+        except EmbedwayError:  # such as a model that the criteria choose
+            return ""
+        if plan.cached_texts == plan.unique_texts:
+            return f"the other {'text is' if len(texts) == 1 else f'{len(texts)} texts are'} in the cache"
+        if not plan.cached_texts:
+            return ""
+        verb = "is" if plan.cached_texts == 1 else "are"
+        return f"{plan.cached_texts} of the other {plan.unique_texts} texts {verb} in the cache"
 
     def _note_cut(self, cut: int) -> None:
         if cut:

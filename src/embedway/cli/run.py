@@ -224,13 +224,16 @@ def progress_text(status: "RunStatus") -> str:
 
 def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bool) -> None:
     if summary.truncated and not as_json:
-        note(invocation, f"{summary.truncated:,} texts were truncated at the model's limit")
+        texts = "1 text was" if summary.truncated == 1 else f"{summary.truncated:,} texts were"
+        note(invocation, f"{texts} truncated at the model's limit")
     if summary.links_skipped:
         from embedway.collections.readers import links_note
 
         note(invocation, links_note(summary.links_skipped))
     if summary.rejected:
-        note(invocation, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} lists them with reasons")
+        from embedway.collections.report import rows_were
+
+        note(invocation, f"{rows_were(summary.rejected)} rejected; {summary.rejects_path} lists them with reasons")
     with report_of_work(invocation, as_json=as_json):
         if as_json:
             print_json(summary.to_json())
@@ -257,5 +260,9 @@ def _print_summary(summary: "RunSummary") -> None:
     if summary.cost_nanousd is None:
         rows.append(("cost", f"unknown: no price for {summary.billed_tokens:,} tokens"))
     elif summary.billed_tokens or summary.cost_nanousd:
-        rows.append(("cost", f"${usd(summary.cost_nanousd)} for {summary.billed_tokens:,} tokens"))
+        unsure = ""
+        if summary.unsure_nanousd:
+            why = "failed requests may be billed, or the reported usage is implausible"
+            unsure = f", of which ${usd(summary.unsure_nanousd)} is unsure ({why})"
+        rows.append(("cost", f"${usd(summary.cost_nanousd)} for {summary.billed_tokens:,} tokens{unsure}"))
     print_table(("result", ""), rows)

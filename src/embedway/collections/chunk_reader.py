@@ -78,6 +78,9 @@ class ChunkReader:
         self._document_count = 0
         self._chunks = self._cut()
         self._stopped = False
+        self._count = 0
+        #: Number of all chunks; None until all are read.
+        self.total: int | None = None
 
     def next_batch(self, max_chunks: int) -> ChunkBatch | None:
         """Return the next chunks, at most `max_chunks`; None at the end. Raises the errors of the readers."""
@@ -88,6 +91,9 @@ class ChunkReader:
             characters += chunk_characters(chunk)
             if len(chunks) >= max_chunks or characters >= MAX_BATCH_CHARACTERS:
                 break
+        else:
+            self.total = self._count + len(chunks)
+        self._count += len(chunks)
         if not chunks:
             return None
         return ChunkBatch(tuple(chunks), self._document_count, self._counter.done, self._counter.total)

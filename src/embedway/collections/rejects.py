@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from embedway.errors import SourceError
 
 
+#: Fields of a row. Files of version 0.1 have the first four.
+_FIELDS = ("source", "line", "field", "reason", "id", "error")
+
+
 class RejectsFile:
-    """File of rejected rows, one object per line: `source`, `line`, `field`, `reason`.
+    """File of rejected rows, one object per line, with the fields of `_FIELDS`.
 
     The file is created with the first row and appears on `commit`. `add` may be called from another thread than
     the other methods.
@@ -36,7 +40,8 @@ class RejectsFile:
 
     def add(self, fault: SourceError) -> None:
         """Record a row. Raises `SinkError`."""
-        row = {"source": fault.path, "line": fault.line, "field": fault.field, "reason": fault.reason}
+        values = fault.path, fault.line, fault.field, fault.reason, fault.id, fault.kind
+        row = dict(zip(_FIELDS, values, strict=True))
         with self._lock:
             if self._closed:
                 return
@@ -82,7 +87,7 @@ class RejectsFile:
                 first = json.loads(file.readline(1 << 20))
         except (OSError, ValueError):
             return False
-        return isinstance(first, dict) and list(first) == ["source", "line", "field", "reason"]
+        return isinstance(first, dict) and tuple(first) in {_FIELDS, _FIELDS[:4]}
 
     def abort(self) -> None:
         """Remove the file; later rows are dropped."""

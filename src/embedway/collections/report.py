@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from embedway.errors import EmbedwayError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunk_reader import ChunkBatch
+    from embedway.collections.run import RunOptions
     from embedway.types import EmbedResult
 
 
@@ -67,10 +74,43 @@ class RunSummary:  # a field for each fact of the summary's JSON
     links_skipped: int = 0
     #: Notes of all receipts; see `Receipt.notes`.
     notes: tuple[str, ...] = ()
+    #: Batches computed or requests sent, and the routes that answered.
+    attempts: int = 0
+    routes: tuple[str, ...] = ()
+    #: Part of the cost, in nano-dollars, for failed requests that may be billed and implausible usage.
+    unsure_nanousd: int = 0
+    #: Whether a part of the billed tokens and the cost is our own count.
+    estimated: bool = False
 
     def to_json(self) -> dict[str, str | int | float | tuple[str, ...] | None]:
         """Return all fields, for `--json`."""
         return asdict(self)
+
+
+def rows_were(count: int) -> str:
+    """Return a number of rows as the subject of a sentence."""
+    return "1 row was" if count == 1 else f"{count:,} rows were"
+
+
+async def is_stored(embedder: AsyncEmbedder, text: str | None, options: RunOptions) -> bool:
+    """Return whether the vector of a text that was computed is in a cache that outlasts the process."""
+    if text is None or embedder.config.cache.backend == "memory":
+        return False
+    more: dict[str, Any] = {"dimensions": options.dimensions, "on_overflow": options.on_overflow}
+    try:
+        plan = await embedder.plan([text], model=options.model, collection=options.collection, **more)
+    except EmbedwayError:
+        return False
+    return plan.cached_texts == 1
+
+
+def note_progress(error: EmbedwayError, done: int, total: int | None) -> None:
+    """Add to the error that stops a job how many texts are in the cache, and how to continue."""
+    wait_s = getattr(error, "retry_after_s", None)
+    when = f" in {math.ceil(wait_s):,} s" if wait_s else ""
+    texts = f"{done:,} text{'s' if done > 1 else ''}" if total is None else f"{done:,} of {total:,} texts"
+    verb = "is" if texts == "1 text" else "are"
+    error.add_note(f"{texts} {verb} computed and in the cache; run the same command again{when}")
 
 
 @dataclass(slots=True)
@@ -87,6 +127,13 @@ class Tally:
     lossy: int = 0
     runtime: str = ""
     notes: tuple[str, ...] = ()
+    attempts: int = 0
+    routes: tuple[str, ...] = ()
+    unsure_nanousd: int = 0
+    estimated: bool = False
+    #: Texts with a vector, those of unfinished batches included, and the last of them.
+    computed: int = 0
+    last_text: str | None = field(default=None, repr=False)
     began: float | None = None
     ended: float = 0.0
 
@@ -94,6 +141,12 @@ class Tally:
         """Record when the first text goes to the model."""
         if self.began is None:
             self.began = now
+
+    def note_computed(self, texts: Sequence[str], result: EmbedResult) -> None:
+        """Count the texts with a vector."""
+        self.computed += len(texts) - len(result.errors)
+        good = (text for row, text in enumerate(texts) if row not in result.errors)
+        self.last_text = next(good, self.last_text)
 
     def add(self, batch: ChunkBatch, result: EmbedResult, now: float) -> None:
         """Add an embedded batch."""
@@ -108,6 +161,10 @@ class Tally:
         self.cost_nanousd = None if cost is None or self.cost_nanousd is None else self.cost_nanousd + cost
         self.runtime = result.receipt.runtime
         self.notes = tuple(dict.fromkeys((*self.notes, *result.receipt.notes)))
+        self.attempts += result.receipt.attempts
+        self.routes = tuple(dict.fromkeys((*self.routes, *result.receipt.routes)))
+        self.unsure_nanousd += result.receipt.unsure_nanousd
+        self.estimated |= result.receipt.estimated
         self.ended = now
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Protocol
 
 from embedway.collections.documents import (
@@ -232,7 +233,17 @@ def _csv_record(header: list[str], cells: list[str], source: str, line: int) -> 
 
 
 def to_document(row: Mapping[str, object], source: str, line: int, options: ReadOptions) -> Document:
-    """Return a row as a document. Raises `SourceError`."""
+    """Return a row as a document. Raises `SourceError`, with the row's id if it has one."""
+    try:
+        return _document(row, source, line, options)
+    except SourceError as error:
+        if row.get(options.id_field) not in (None, "") and error.field != options.id_field:
+            with suppress(SourceError):
+                error.id = _identifier(row[options.id_field], source, line, options.id_field)
+        raise
+
+
+def _document(row: Mapping[str, object], source: str, line: int, options: ReadOptions) -> Document:
     name = options.text_field
     text = row.get(name)
     if text is None:

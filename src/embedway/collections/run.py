@@ -21,10 +21,11 @@ from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_to
 from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_files
 from embedway.collections.rejects import RejectsFile
-from embedway.collections.report import RunSummary, Tally
+from embedway.collections.report import RunSummary, Tally, is_stored, note_progress, rows_were
 from embedway.collections.stores import store_for
 from embedway.errors import (
     BadVectorsError,
+    EmbedwayError,
     InputError,
     RefusedInputError,
     SourceError,
@@ -213,6 +214,8 @@ class _Job:
             await self._stream(chunk_reader, reader=reader, writer=writer, space=described.space)
             await _uncancelled(writer.call(self._commit))
         except BaseException as error:
+            if isinstance(error, EmbedwayError) and await is_stored(self._embedder, self._tally.last_text, options):
+                note_progress(error, self._tally.computed, chunk_reader.total)
             chunk_reader.stop()
             # In this order, because the store removes the folder that it created only if the folder is empty.
             await writer.call(self._rejects.abort)
@@ -246,7 +249,7 @@ class _Job:
             if self._progress is not None:
                 self._progress.update(self._tally.status(batch))
         if writing is None:
-            rejected = f"; {self._rejects.count} rows were rejected" if self._rejects.count else ""
+            rejected = f"; {rows_were(self._rejects.count)} rejected" if self._rejects.count else ""
             raise SourceError(f"there is nothing to embed{rejected}", path="sources")
         await writing
 
@@ -268,6 +271,7 @@ class _Job:
             partial=True,
             **self._call_options(),
         )
+        self._tally.note_computed(texts, result)
         if not comparable(result.space, space):
             raise SpaceMismatchError(
                 collection=self._store.destination, collection_space=space.id, asked_space=result.space.id
@@ -297,10 +301,18 @@ class _Job:
             is_refused = isinstance(error, RefusedInputError)
             is_certain = not is_none_good or (len(batch.chunks) == 1 and (is_refused or self._tally.chunks > 0))
             if not is_certain or (error.row is None and not is_refused):
-                raise of_row(error, None)
+                stopped = of_row(error, None)
+                if is_none_good and len(batch.chunks) > 1 and self._options.on_error == "skip":
+                    stopped.add_note(
+                        f"none of the {len(batch.chunks):,} texts was answered, so the service is taken to be at fault "
+                        "and no row is skipped"
+                    )
+                raise stopped
         for row, error in sorted(result.errors.items()):
             chunk = batch.chunks[row]
-            self._on_bad_row(SourceError(without_row(error), path=chunk.source, line=chunk.start_line))
+            fault = SourceError(without_row(error), path=chunk.source, line=chunk.start_line)
+            fault.id, fault.kind = chunk.document_id, type(error).__name__
+            self._on_bad_row(fault)
         good = [row for row in range(len(batch.chunks)) if row not in result.errors]
         return tuple(batch.chunks[row] for row in good), replace(result, vectors=result.vectors[good])
 
@@ -331,6 +343,10 @@ class _Job:
             cost_nanousd=tally.cost_nanousd,
             links_skipped=len(self._links),
             notes=tally.notes,
+            attempts=tally.attempts,
+            routes=tally.routes,
+            unsure_nanousd=tally.unsure_nanousd,
+            estimated=tally.estimated,
         )
 
 

@@ -228,7 +228,7 @@ class Entry:
             found[name] = None if found[name] is None else moment(found[name])
         for name in ("reserved", "sent", "spent", "estimated", "unsure", "saved"):
             found[f"{name}_usd"] = usd(found.pop(name))
-        return found
+        return {**found, "failed": self.failed}
 
 
 @dataclass(frozen=True, slots=True)

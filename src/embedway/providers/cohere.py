@@ -35,7 +35,7 @@ class Cohere(HttpModel):
         }
         if dimensions is not None:
             body["output_dimension"] = dimensions
-        reply = await self._http.post("/v2/embed", body)
+        reply = await self._http.post("/v2/embed", body, texts=len(texts))
         by_type = reply.body.get("embeddings") if isinstance(reply.body, dict) else None
         values = by_type.get("float") if isinstance(by_type, dict) else None
         vectors = await reply.read(read_listed, values, count=len(texts), route=self._endpoint.route)

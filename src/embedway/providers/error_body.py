@@ -84,6 +84,8 @@ _LONG = 200
 _EMPTY = frozenset({"error", "fail", "failed", "failure", "none", "null", "unknown"})
 #: Maximum values of a body, characters of a message, and bytes of JSON that are read.
 _MOST_NODES, _MOST_CHARACTERS, _MOST_JSON = 300, 2_000, 4_000_000
+#: Fields above which an object is content.
+_MOST_FIELDS = 1_000
 #: Waits above this are ignored: about four months.
 _MOST_WAIT_S = 1e7
 _CODE = re.compile(r"[A-Za-z0-9_.\-#/]{1,80}")
@@ -132,11 +134,9 @@ def read_error(content: bytes, headers: Mapping[str, str]) -> ServerError:
 
 def error_inside(value: Any) -> ServerError | None:
     """Return the error that a parsed answer with HTTP 200 contains in place of rows, or None."""
-    if isinstance(value, list):
-        is_error = bool(value) and isinstance(value[0], dict) and _is_marked(value[0]) and not _has_rows(value[0])
-    else:
-        is_error = isinstance(value, dict) and _is_marked(value) and not _has_rows(value)
-    return _read(value) if is_error else None
+    body = value[0] if isinstance(value, list) and value else value
+    is_short = isinstance(body, dict) and len(body) <= _MOST_FIELDS
+    return _read(value) if is_short and _is_marked(body) and not _has_rows(body) else None
 
 
 def shown_code(codes: tuple[str, ...]) -> str:

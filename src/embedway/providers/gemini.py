@@ -29,7 +29,7 @@ class Gemini(HttpModel):
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         model = f"models/{self._endpoint.model}"
         requests = [self._request(model, text, input_type, dimensions) for text in texts]
-        reply = await self._http.post(f"/{model}:batchEmbedContents", {"requests": requests})
+        reply = await self._http.post(f"/{model}:batchEmbedContents", {"requests": requests}, texts=len(texts))
         listed = reply.body.get("embeddings") if isinstance(reply.body, dict) else None
         if isinstance(listed, list):
             listed = [row.get("values") if isinstance(row, dict) else None for row in listed]

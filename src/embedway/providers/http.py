@@ -28,6 +28,7 @@ from embedway.providers.http_body import (
     ACCEPT_ENCODING,
     NOT_JSON,
     PAGE,
+    Bounds,
     Parsed,
     TooLargeError,
     is_page,
@@ -102,8 +103,10 @@ class JsonHttp:
         #: Whether the service has answered in HTTP, so that its scheme is right.
         self._has_answered = False
 
-    async def post(self, path: str, body: Any) -> Reply:
-        """Send a JSON document and parse the answer. Raises UpstreamErrors.
+    async def post(self, path: str, body: Any, *, texts: int = 1) -> Reply:
+        """Send a JSON document and parse the answer, whose size is bounded by the number of texts.
+
+        Raises UpstreamErrors.
 
         If the key is refused, it is read again from its file, or the token is renewed. If that changes it, the document
         is sent once more.
@@ -111,18 +114,18 @@ class JsonHttp:
         record_request()  # of the attempt: nothing was sent while a token is renewed
         headers = await self._headers.current()
         try:
-            return await self._send(path, body, headers)
+            return await self._send(path, body, headers, texts)
         except AuthenticationError as error:
             if error.status == 407:
                 raise
             renewed = await self._headers.renewed(headers, expired=error.status == 401)
             if renewed is None:
                 raise
-        return await self._send(path, body, renewed)
+        return await self._send(path, body, renewed, texts)
 
-    async def _send(self, path: str, body: Any, headers: Mapping[str, str]) -> Reply:
+    async def _send(self, path: str, body: Any, headers: Mapping[str, str], texts: int) -> Reply:
         session, data, delivery = self._open(), orjson.dumps(body), record_request()
-        proxy = self._way.proxy
+        proxy, bounds = self._way.proxy, Bounds.of(texts, len(data))
         try:
             async with session.post(
                 self._base_url + path,
@@ -136,12 +139,12 @@ class JsonHttp:
                 # http_body.py decompresses, and distinguishes cut, corrupt and uncompressed answers.
                 auto_decompress=False,
             ) as response:
-                content = await read_body(response)
+                content = await read_body(response, bounds)
                 self._has_answered = True
                 request = SentRequest(self._base_url, path, data)
                 if 200 <= response.status < 300:
                     large = len(content.content) > _LARGE_BYTES
-                    parsed = await asyncio.to_thread(parse, content) if large else parse(content)
+                    parsed = await asyncio.to_thread(parse, content, bounds) if large else parse(content, bounds)
                     return self._reply(parsed, response, request, large=large)
                 status = response.status
                 raise error_of(status, response.headers, content.content, route=self._route, request=request)

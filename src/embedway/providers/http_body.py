@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import numpy as np
 import orjson
 
 from embedway.errors import ProtocolError, UnavailableError
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
 
 #: Maximum size of an answer. 2,048 vectors of 4,096 numbers as JSON text are about 180 MB.
 _MAX_BODY_BYTES = 400_000_000
-#: Compressed size above which a thread decompresses.
-_LARGE_COMPRESSED_BYTES = 65_536
+#: Size of an answer besides its rows, and of a row: 8,192 numbers of 25 characters.
+_BASE_BYTES, _ROW_BYTES = 1_048_576, 204_800
+#: Commas and opening brackets of an answer besides its rows, and of a row.
+_BASE_VALUES, _ROW_VALUES, _ROW_BRACKETS = 10_000, 8_192, 16
+#: Maximum size that is read of an error's body.
+_MOST_ERROR_BYTES = 1_048_576
+#: Compressed and decompressed sizes above which a thread decompresses, and the maximum ratio of the two.
+_LARGE_COMPRESSED_BYTES, _LARGE_UNPACKED_BYTES, _MOST_RATIO = 65_536, 8_000_000, 1_032
 #: Maximum members of a gzip answer; each costs a copy of the rest.
 _MOST_MEMBERS = 100
 #: Encodings that we accept: those of the standard library.
@@ -54,6 +61,34 @@ class TooLargeError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """Maximum bytes, commas, and opening brackets of an answer: parsed values need up to 100 times their bytes."""
+
+    content: int
+    commas: int
+    brackets: int
+
+    @classmethod
+    def of(cls, rows: int, request: int) -> Bounds:
+        """Return what the answer to a request of this size can need. It may repeat the texts."""
+        return cls(
+            min(_MAX_BODY_BYTES, _BASE_BYTES + rows * _ROW_BYTES + 2 * request),
+            _BASE_VALUES + rows * _ROW_VALUES + request,
+            _BASE_VALUES + rows * _ROW_BRACKETS + request,
+        )
+
+    def check(self, content: bytes) -> None:
+        """Raise TooLargeError for a document with more values."""
+        commas = brackets = 0
+        for start in range(0, len(content) if len(content) > self.brackets else 0, _BASE_BYTES):
+            piece = np.frombuffer(content, np.uint8, min(_BASE_BYTES, len(content) - start), start)
+            commas += int(np.count_nonzero(piece == ord(",")))
+            brackets += int(np.count_nonzero(piece | 32 == ord("{")))  # also [
+            if commas > self.commas or brackets > self.brackets:
+                raise TooLargeError
+
+
+@dataclass(frozen=True, slots=True)
 class Body:
     """Bytes of an answer, decompressed; `problem` says why they are not complete, and is empty if they are."""
 
@@ -76,41 +111,54 @@ class Parsed:
         return kind(self.problem, route=route, status=status, billed=True)
 
 
-async def read_body(response: aiohttp.ClientResponse) -> Body:
-    """Read an answer with `auto_decompress=False`. Raises TooLargeError, and TimeoutError."""
+async def read_body(response: aiohttp.ClientResponse, bounds: Bounds) -> Body:
+    """Read an answer with `auto_decompress=False`; of an error, only the beginning.
+
+    Raises TooLargeError, and TimeoutError.
+    """
     chunks: list[bytes] = []
-    size, problem = response.content_length or 0, ""
+    is_error = response.status >= 300
+    most, size, problem = _MOST_ERROR_BYTES if is_error else bounds.content, 0, ""
     try:
-        if size > _MAX_BODY_BYTES:
+        if not is_error and (response.content_length or 0) > most:
             raise TooLargeError
-        size = 0
         async for chunk in response.content.iter_any():
             size += len(chunk)
-            if size > _MAX_BODY_BYTES:
-                raise TooLargeError
             chunks.append(chunk)
+            if size > most:
+                break
     except TimeoutError:
         raise
     except (aiohttp.ClientError, ConnectionError):
         problem = CUT
-    content = b"".join(chunks)
+    content = _within(b"".join(chunks), most, is_error=is_error)
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     for _ in range(2):  # some proxies compress twice
         if not content.startswith(_GZIP) and (encoding in {"", "identity"} or not content or _is_text(content)):
             break
         large = len(content) > _LARGE_COMPRESSED_BYTES
-        unpack = asyncio.to_thread(_unpacked, content, encoding) if large else None
-        content, found = await unpack if unpack else _unpacked(content, encoding)
-        encoding, problem = "", found or problem
+        large |= min(most, len(content) * _MOST_RATIO) > _LARGE_UNPACKED_BYTES
+        unpack = asyncio.to_thread(_unpacked, content, encoding, most) if large else None
+        content, found = await unpack if unpack else _unpacked(content, encoding, most)
+        content, encoding, problem = _within(content, most, is_error=is_error), "", found or problem
     has_end = response.content_length is not None or "Transfer-Encoding" in response.headers
     return Body(content, problem, has_end)
 
 
-def parse(body: Body) -> Parsed:
-    """Parse an answer as JSON; of equal keys, the last counts.
+def _within(content: bytes, most: int, *, is_error: bool) -> bytes:
+    """Return a body; of an error, only the beginning. Raises TooLargeError."""
+    if len(content) > most and not is_error:
+        raise TooLargeError
+    return content[:most]
+
+
+def parse(body: Body, bounds: Bounds | None = None) -> Parsed:
+    """Parse an answer as JSON; of equal keys, the last counts. Raises TooLargeError for more values than `bounds`.
 
     Numbers that are not finite become NaN or infinity, which row checks reject.
     """
+    if bounds is not None:
+        bounds.check(body.content)
     try:
         return Parsed(orjson.loads(body.content))
     except orjson.JSONDecodeError:
@@ -140,8 +188,8 @@ def _is_text(content: bytes) -> bool:
     return content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in {b"{", b"[", b"<"}
 
 
-def _unpacked(content: bytes, encoding: str) -> tuple[bytes, str]:
-    """Decompress gzip or deflate, and return the problem, if any. Raises TooLargeError."""
+def _unpacked(content: bytes, encoding: str, most: int) -> tuple[bytes, str]:
+    """Decompress gzip or deflate, up to a byte more than `most`, and return the problem, if any."""
     if content.startswith(_GZIP):
         windows = [zlib.MAX_WBITS | 16]
     elif encoding == "deflate":
@@ -156,12 +204,10 @@ def _unpacked(content: bytes, encoding: str) -> tuple[bytes, str]:
         try:
             while left and len(parts) < _MOST_MEMBERS:
                 stream = zlib.decompressobj(window)
-                part = stream.decompress(left, _MAX_BODY_BYTES - size + 1)
+                part = stream.decompress(left, most - size + 1)
                 size += len(part)
-                if size > _MAX_BODY_BYTES:
-                    raise TooLargeError
                 parts.append(part)
-                if not stream.eof:
+                if size > most or not stream.eof:
                     return b"".join(parts), CUT
                 left = stream.unused_data if stream.unused_data.startswith(_GZIP) else b""
             return b"".join(parts), CORRUPT if left else ""

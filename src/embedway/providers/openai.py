@@ -75,7 +75,7 @@ class EmbeddingsApi(HttpModel):
             body[dialect.input_type] = dialect.query if input_type == "query" else dialect.document
         if dimensions is not None:
             body[dialect.dimensions] = dimensions
-        reply = await self._http.post(self._path, body)
+        reply = await self._http.post(self._path, body, texts=len(texts))
         route = self._endpoint.route
         vectors, by_position = await reply.read(read_rows, reply.body, count=len(texts), route=route)
         if dialect.normalize == "all" or (dialect.normalize == "narrow" and dimensions is not None):

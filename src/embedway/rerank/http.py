@@ -62,7 +62,7 @@ class HttpReranker(HttpModel):
         body = {"query": query, dialect.documents: list(documents), **dialect.more}
         if dialect is not TEI:  # TEI serves one model, and rejects this field
             body["model"] = self._endpoint.model
-        reply = await self._http.post(dialect.path, body)
+        reply = await self._http.post(dialect.path, body, texts=len(documents))
         results = reply.body
         if dialect.results:
             results = results.get(dialect.results) if isinstance(results, dict) else None

@@ -26,7 +26,7 @@ class AlertHook(BaseHook):
     """
 
     def __init__(self, webhook: str | None = None, *, budgets: bool = False) -> None:
-        self._webhook = None if webhook is None else Webhook(webhook, "an alert", _log)
+        self._webhook = None if webhook is None else Webhook(webhook, "an alert", _log, setting="alerts.webhook")
         self._budgets = budgets
         #: Routes whose circuit was reported as open. A failed probe opens it again, which is not another alert.
         self._open: set[str] = set()
@@ -51,9 +51,9 @@ class AlertHook(BaseHook):
         facts = details.failed, details.requests, details.window_s
         if details.level == "raised":
             _count("error_rate", details.route)
-            _log.warning("route %s: %d of %d requests failed in %g s (%s)", details.route, *facts, kinds)
+            _log.warning("route %s: %d of %d requests failed in the last %g s (%s)", details.route, *facts, kinds)
         else:
-            _log.warning("route %s works again: %d of %d requests failed in %g s", details.route, *facts)
+            _log.warning("route %s works again: %d of %d requests failed in the last %g s", details.route, *facts)
         document: dict[str, Any] = {
             "failed": details.failed,
             "requests": details.requests,

@@ -40,7 +40,7 @@ class WebhookHook(BaseHook):
     """Hook that posts warnings of budgets in the background. The URL may contain a token and is never logged."""
 
     def __init__(self, url: str) -> None:
-        self._webhook = Webhook(url, "a budget's warning", _log)
+        self._webhook = Webhook(url, "a budget's warning", _log, setting="ledger.webhook")
 
     def event(self, operation: Operation) -> None:
         """Start to post a warning of a budget."""

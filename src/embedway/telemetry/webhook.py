@@ -15,10 +15,11 @@ _FLUSH_S = 1.0
 
 
 class Webhook:
-    """Webhook of a URL, which may contain a token and is never logged. `what` names a document in log messages."""
+    """Webhook of a URL, which may contain a token and is never logged. Messages name `setting`, and `what` it sends."""
 
-    def __init__(self, url: str, what: str, log: Logger) -> None:
+    def __init__(self, url: str, what: str, log: Logger, *, setting: str) -> None:
         self._url = url
+        self._setting = setting
         self._what = what
         self._log = log
         self._posting: set[asyncio.Task[None]] = set()
@@ -38,7 +39,7 @@ class Webhook:
             task.cancel()
         if late:
             self._log.warning(
-                "the webhook was too slow: %s was not sent before the end (%d times)", self._what, len(late)
+                "%s: it is too slow: %s was not sent before the end (%d times)", self._setting, self._what, len(late)
             )
             await asyncio.wait(late)
 
@@ -54,7 +55,26 @@ class Webhook:
                 session.post(self._url, json=document, allow_redirects=False) as response,
             ):
                 if response.status >= 300:
-                    self._log.warning("the webhook answered %s with HTTP %d", self._what, response.status)
+                    self._log.warning("%s: it answered %s with HTTP %d", self._setting, self._what, response.status)
         # Every error is caught, because no code awaits this task. Its message may contain the URL.
         except Exception as error:  # noqa: BLE001
-            self._log.warning("%s could not be sent to the webhook: %s", self._what, type(error).__name__)
+            self._log.warning("%s: %s; %s could not be sent", self._setting, _reason(error), self._what)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a request failed."""
+    import aiohttp  # noqa: PLC0415  few programs have a webhook
+
+    cause = getattr(error, "os_error", error)
+    kinds: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
+        (TimeoutError, f"it did not answer in {REQUEST_S:g} s"),
+        (aiohttp.ClientConnectorDNSError, "its host is unknown"),
+        (aiohttp.ClientConnectorCertificateError, "its certificate is not trusted"),
+        (aiohttp.ClientSSLError, "the TLS handshake failed"),
+        (ConnectionRefusedError, "it refuses the connection"),
+        (aiohttp.ClientConnectorError, "it is unreachable"),
+        ((aiohttp.ClientConnectionError, ConnectionError), "the connection was lost"),
+        ((aiohttp.InvalidURL, ValueError), "it is not a valid URL"),
+    ]
+    found = (reason for kind, reason in kinds if isinstance(error, kind) or isinstance(cause, kind))
+    return next(found, f"it failed ({type(error).__name__})")

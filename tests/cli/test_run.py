@@ -1,0 +1,116 @@
+"""Costs and progress of `run` and `embed` with a service that fails, as a user sees them."""
+
+import http.server
+import json
+import threading
+
+import pytest
+
+from embedway.providers.fake import vector_of
+
+TEXTS = ["one two", "three four", "five six", "seven eight"]
+
+
+class Service(http.server.BaseHTTPRequestHandler):
+    """Embeddings API of a server with `faults`: statuses of the next requests. It refuses texts with `odd`."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        texts = json.loads(self.rfile.read(int(self.headers["content-length"])))["input"]
+        faults = self.server.faults
+        status = faults.pop(0) if faults else 400 if any("odd" in text for text in texts) else 200
+        rows = [{"index": row, "embedding": vector_of(text, 16).tolist()} for row, text in enumerate(texts)]
+        tokens = sum(len(text.split()) for text in texts)
+        answer = {"data": rows, "usage": {"total_tokens": tokens, "prompt_tokens": tokens}}
+        data = json.dumps(answer if status == 200 else {"error": {"message": "no"}}).encode()
+        self.send_response(status)
+        if status == 429:
+            self.send_header("retry-after", "3600")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def service(place):
+    """Run the service, with settings that name it, and yield it."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        server.faults = []
+        (place / "embedway.toml").write_text(
+            '[models.m]\nname = "acme/m"\ndimensions = 16\nmax_tokens = 50\nprice_usd_per_million_tokens = "1000"\n'
+            '[routes.r]\nmodel = "acme/m"\nprovider = "openai-compatible"\noptions.max_inputs = "2"\n'
+            f'base_url = "http://127.0.0.1:{server.server_port}/v1"\n'
+            "[upstream]\nfirst_wait_s = 0.001\nlongest_wait_s = 0.002\ndeadline_s = 30\n"
+        )
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def run(own_settings, place):
+    def start(texts, *more):
+        rows = [json.dumps({"id": f"row-{number}", "text": text}) for number, text in enumerate(texts)]
+        (place / "in.jsonl").write_text("\n".join(rows) + "\n")
+        return own_settings("run", "in.jsonl", "--to", "out.jsonl", "--model", "acme/m", "--no-chunk", *more)
+
+    return start
+
+
+def test_the_unsure_part_of_a_cost_is_shown(run, service, own_settings):
+    service.faults = [500]
+    done = run(["one two three four"])
+    assert done.code == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("cost"))
+    assert ", of which $0.0" in line
+    assert "is unsure (failed requests may be billed, or the reported usage is implausible)" in line
+    assert "unsure: a failed request may be billed" in own_settings("budget", "ledger").stdout
+
+
+def test_the_document_has_the_attempts_the_routes_and_the_unsure_cost(run, service):
+    service.faults = [500]
+    summary = run(["one two three four"], "--json").json
+    assert (summary["attempts"], summary["routes"], summary["estimated"]) == (2, ["routes.r"], False)
+    assert 0 < summary["unsure_nanousd"] < summary["cost_nanousd"]
+
+
+def test_one_rejected_row_is_one_row(run, service, place):
+    done = run([*TEXTS, "odd"], "--on-error", "skip")
+    assert done.code == 4
+    assert "1 row was rejected; out.jsonl.rejects.jsonl" in done.stderr
+    (reject,) = map(json.loads, (place / "out.jsonl.rejects.jsonl").read_text().splitlines())
+    assert (reject["id"], reject["error"]) == ("row-4", "RefusedInputError")
+
+
+def test_a_limit_that_is_used_up_names_what_is_done_and_when_to_continue(run, service):
+    service.faults = [200, 429, 429]
+    stopped = run(TEXTS)
+    assert stopped.code == 1
+    assert "\n2 of 4 texts are computed and in the cache; run the same command again in 3,600 s\n" in stopped.stderr
+    service.faults = []
+    done = run(TEXTS, "--json")
+    assert (done.code, done.json["cached"]) == (0, 2)
+
+
+def test_a_service_that_answers_nothing_is_at_fault_and_not_its_rows(run, service):
+    service.faults = [503] * 200
+    stopped = run(TEXTS, "--on-error", "skip")
+    assert stopped.code == 1
+    assert (
+        "none of the 4 texts was answered, so the service is taken to be at fault and no row is skipped"
+        in stopped.stderr
+    )
+
+
+def test_embed_says_how_many_of_the_other_texts_are_in_the_cache(own_settings, service):
+    stopped = own_settings("embed", "--model", "acme/m", *TEXTS[:3], "odd")
+    assert (stopped.code, stopped.stdout) == (1, "")
+    assert "text 3: " in stopped.stderr
+    assert "the other 3 texts are in the cache" in stopped.stderr
+    assert "cache" not in own_settings("embed", "--model", "acme/m", "odd").stderr
