@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 
 from embedway.config.layers import BENCHMARKS, Problem, SettingSource, is_among, leaves, pattern_and_name
+from embedway.config.request_headers import known_part
 from embedway.errors import ConfigError
 from embedway.text import has_surrogate
 
@@ -144,6 +145,7 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
         parts.pop()  # for an item of a list, the list is what was set
     key = ".".join(parts)
     source = sources.get(key, SettingSource())
+    key = known_part(key.removesuffix(".[key]"))
     where, suffix = source.layer, _set_by(source)
     pattern, name = pattern_and_name(key)
     if details["type"] == "extra_forbidden":
