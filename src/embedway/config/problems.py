@@ -88,6 +88,9 @@ class KnownKeys:
             return f"; the nearest is {tables[0]}"
         siblings = [known for known in self.all if known.rpartition(".")[0] == section]
         close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.75)
+        started = [known for known in siblings if known.startswith(f"{key}_")]
+        if not close and len(started) == 1:
+            close = started
         if not close:
             same = [known for known in self.all if known.rpartition(".")[2] == name]
             close = same or difflib.get_close_matches(key, self.all, n=1, cutoff=0.6)
