@@ -251,6 +251,30 @@ def test_trust_shows_what_a_file_sets_hides_secrets_and_has_it_followed(user, co
     assert "has changed since it was trusted" in ignored_line(command("doctor"))
 
 
+def test_names_of_variables_and_files_of_secrets_are_shown(command, place):
+    (place / "embedway.toml").write_text(
+        f"""[routes.x]
+model = "{SMALL}"
+provider = "openai"
+ca_file = "/certificates/a@b.pem"
+headers = {{ X-Value = "sk-in-header", "X Bad: sk-in-name" = "1" }}
+headers_env = {{ X-Variable = "DATABASE_PASSWORD", X-Key = "hf_abcdefgh1234567890" }}
+headers_file = {{ X-File = "/run/secrets/key" }}
+"""
+    )
+    shown = {one["key"]: one["value"] for one in command("trust", "--show", "--json").json["sets"]}
+    assert shown == {
+        "routes.x.model": SMALL,
+        "routes.x.provider": "openai",
+        "routes.x.ca_file": "/certificates/a@b.pem",
+        "routes.x.headers.X-Value": "(hidden)",
+        "routes.x.headers": "(hidden)",
+        "routes.x.headers_env.X-Variable": "DATABASE_PASSWORD",
+        "routes.x.headers_env.X-Key": "(hidden)",
+        "routes.x.headers_file.X-File": "/run/secrets/key",
+    }
+
+
 def test_trusted_files_are_listed_and_removed(user, command, place):
     assert command("trust", "--list").stdout == "no file is trusted\n"
     for name in ("a", "b"):

@@ -1,6 +1,8 @@
 """Trusted certificates: the order of their sources, and files that cannot be used."""
 
+import os
 import ssl
+from pathlib import Path
 
 import pytest
 import trustme
@@ -46,6 +48,16 @@ def test_a_file_without_certificates_is_an_error(tmp_path, name, content):
     (tmp_path / "ca.pem").write_bytes(content)
     with pytest.raises(ConfigError, match=f"^{name}: .*contains no certificates"):
         tls_context(authorities(None, {name: str(tmp_path / "ca.pem")}))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_file_that_never_ends_is_an_error(tmp_path, kind):
+    path = {"pipe": tmp_path / "pipe", "device": Path("/dev/zero"), "folder": tmp_path}[kind]
+    if kind == "pipe":
+        os.mkfifo(path)
+    for trusted in (authorities(path, {}), authorities(None, {"SSL_CERT_FILE": str(path)})):
+        with pytest.raises(ConfigError, match="cannot be read: it is not a regular file"):
+            tls_context(trusted)
 
 
 def test_a_route_names_its_file(tmp_path):

@@ -160,6 +160,14 @@ def test_headers_are_secrets(tmp_path):
         assert SECRET not in shown
 
 
+@pytest.mark.parametrize("table", ["headers", "headers_env", "headers_file"])
+@pytest.mark.parametrize("name", [f"X T:{SECRET}", f"X.{SECRET}"])
+def test_no_invalid_name_of_a_header_is_shown(tmp_path, table, name):
+    with pytest.raises(ConfigError, match=rf"routes\.\w+\.{table}: must be the name of a header") as caught:
+        load(tmp_path, f'{OWN}{table} = {{ "{name}" = "x" }}\n')
+    assert SECRET not in str(caught.value)
+
+
 def test_headers_of_variables_and_files(tmp_path):
     (tmp_path / "header").write_text(f"{SECRET}\n")
     config = load(

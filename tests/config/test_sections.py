@@ -74,12 +74,24 @@ def test_prompts_that_differ_are_another_space():
         ({"matryoshka": [16]}, "must be in descending order and below dimensions, which is 16"),
         ({"tokenizer": "guess"}, r"models\.acme\.tokenizer"),
         ({"price_usd_per_million_tokens": "cheap"}, r"models\.acme\.price"),
+        ({"price_usd_per_million_tokens": 0.0000001}, r"models\.acme\.price"),
+        ({"price_usd_per_million_tokens": True}, r"models\.acme\.price"),
+        ({"price": 1}, r"models\.acme\.price: is not a setting; the nearest is models\.acme\.price_usd_per_million_"),
         ({"dimension": 3}, r"models\.acme\.dimension: is not a setting; the nearest is models\.acme\.dimensions"),
     ],
 )
 def test_mistakes_are_reported_with_their_key(change, said):
     with pytest.raises(ConfigError, match=said):
         embed(["a"], model=change)
+
+
+@pytest.mark.parametrize(
+    ("price", "text"), [(0, "0"), (0.02, "0.02"), (1, "1"), (0.000001, "0.000001"), ("0.5", "0.5")]
+)
+def test_a_price_is_a_number_or_a_text(price, text):
+    model = {"name": "acme/m", "dimensions": 8, "max_tokens": 9, "price_usd_per_million_tokens": price}
+    config = Config.load(environ={}, overrides={"models.acme": model})
+    assert config.models["acme"].price_usd_per_million_tokens == text
 
 
 @pytest.mark.parametrize("name", ["text-embedding-3-small", "all-MiniLM-L6-v2", "BAAI/bge-m3"])

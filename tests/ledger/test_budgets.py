@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from api_servers import KEY, CohereRerankServer, OpenAIServer
-from embedway import AsyncEmbedder, Config
+from embedway import AsyncEmbedder, Config, Embedder
 from embedway.errors import (
     BudgetExceededError,
     ClosedError,
@@ -121,10 +121,26 @@ def test_a_budget_for_an_unknown_model_is_an_error():
         limits_of(config, full_name)
 
 
+def test_the_refusal_names_the_setting_of_a_price_of_your_own_model():
+    model = {"name": "acme/m", "dimensions": 16, "max_tokens": 500}
+    route = {"model": "acme/m", "provider": "openai-compatible", "base_url": "http://127.0.0.1:9/v1"}
+    values = {"models.m": model, "routes.r": route, "budgets.b.usd": 1, "cache.backend": "none"}
+    said = r'write price_usd_per_million_tokens = "0\.02" in \[models\.NAME\] \("0" if it is free\)'
+    with (
+        Embedder("acme/m", config=Config.load(environ={}, overrides=values)) as embedder,
+        pytest.raises(BudgetExceededError, match=said),
+    ):
+        embedder.embed(["a"])
+
+
 def test_an_unknown_price_is_refused_under_a_limit_and_reported_without_one():
     async def limited(embedder, server):
-        with pytest.raises(BudgetExceededError, match=r"the call has no known price.*set a price for the model"):
+        with pytest.raises(
+            BudgetExceededError, match=r"the call has no known price.*set a price for the model"
+        ) as caught:
             await embed(embedder)
+        advice = f'write cost_per_million_tokens = "0.02" in [embedding.model_benchmarks."{SMALL}"] ("0" if it is free)'
+        assert advice in str(caught.value)
         with pytest.raises(BudgetExceededError, match="has no known price, and max_cost is"):
             await embed(embedder, max_cost=1)
         assert not server.bodies

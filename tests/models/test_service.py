@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from api_servers import KEY, OpenAIServer, error
-from embedway import AsyncEmbedder, Config
+from embedway import AsyncEmbedder, Config, Embedder
 from embedway.catalog.services import default_services, read_services
 from embedway.collections.run import RunOptions, run_job
 from embedway.errors import (
@@ -461,3 +461,20 @@ def test_a_limit_that_ends_after_the_deadline_is_an_error_at_once(reset, deadlin
 def test_unix_times_and_numbers_without_end_hold_no_call_up():
     server = Limited(**{**USED_UP, "reset_requests": "1764100000", "limit_tokens": "9" * 400, "remaining_tokens": "-1"})
     assert_right(embed_twice(server), ["another text"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "my-unknown",
+            r"^routes\.x serves 'my-unknown', which no \[models\.NAME\] describes: add \[models\.NAME\] with",
+        ),
+        ("text-embedding-3-smal", r"describes: .*; nearest: text-embedding-3-small"),
+    ],
+)
+def test_a_route_to_a_model_without_a_description_is_named(name, said):
+    route = {"model": name, "provider": "openai-compatible", "base_url": "http://127.0.0.1:9/v1"}
+    config = Config.load(environ={}, overrides={"routes.x": route, "cache.backend": "none"})
+    with Embedder(name, config=config) as embedder, pytest.raises(UnknownModelError, match=said):
+        embedder.embed(["a"])

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -13,8 +15,11 @@ from api_servers import AzureServer
 from embedway import AsyncEmbedder, Config
 from embedway.errors import AuthenticationError, ConfigError, UnavailableError
 from embedway.providers.base import Endpoint
-from embedway.providers.entra import EntraToken
+from embedway.providers.delivery import record_attempt
+from embedway.providers.entra import EntraToken, _default_credential
+from embedway.providers.http import JsonHttp
 from embedway.providers.openai import azure
+from embedway.providers.request_headers import RequestHeaders
 
 SMALL = "text-embedding-3-small"
 SECRET = "t0ken-of-the-test"  # noqa: S105  a fake
@@ -101,7 +106,10 @@ class ClientAuthenticationError(Exception):
     ("error", "kind", "said"),
     [
         (ClientAuthenticationError(f"{SECRET} tenant"), AuthenticationError, "run `az login`, or set the variables"),
-        (OSError(f"{SECRET} refused"), UnavailableError, "no token could be requested from Microsoft"),
+        (OSError(f"{SECRET} refused"), UnavailableError, "Microsoft Entra ID returned no token (OSError)"),
+        (ClientAuthenticationError(f"{SECRET} none"), AuthenticationError, "no credential was found"),
+        (ClientAuthenticationError(f"Authentication failed: {SECRET}"), AuthenticationError, "credential was refused"),
+        (ClientAuthenticationError(f"Failed to resolve 'h' {SECRET}"), UnavailableError, "proxy, set HTTPS_PROXY"),
     ],
 )
 def test_a_missing_token_is_an_error_without_the_librarys_message(error, kind, said):
@@ -133,6 +141,111 @@ def test_a_valid_token_is_used_while_no_other_can_be_got():
             await token.current()
 
     asyncio.run(main())
+
+
+class Hanging(Credential):
+    """Credential that gives no token until `released` is set."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.released = threading.Event()
+        self.threads = []
+
+    def get_token(self, scope):
+        self.threads.append(threading.current_thread())
+        assert self.released.wait(60)
+        return super().get_token(scope)
+
+
+def test_a_credential_that_hangs_holds_one_thread_and_callers_only_once():
+    clock = Clock()
+    credential = Hanging(clock)
+    token = EntraToken("https://h", route="routes.r", open_credential=lambda: credential, clock=clock, wait_s=0.05)
+
+    async def refused():
+        for one in await asyncio.gather(*(token.current() for _ in range(20)), return_exceptions=True):
+            assert isinstance(one, UnavailableError)
+            assert str(one) == "routes.r: Microsoft Entra ID gave no token in time"
+
+    async def at_once():
+        coroutine = token.current()
+        with pytest.raises(UnavailableError, match="gave no token in time"):
+            coroutine.send(None)  # it fails before its first wait
+
+    asyncio.run(refused())
+    asyncio.run(at_once())
+    assert [thread.daemon for thread in credential.threads] == [True]
+    credential.released.set()
+    credential.threads[0].join(60)
+    assert asyncio.run(token.current()) == f"{SECRET}-1"
+    assert len(credential.threads) == 1
+
+
+def test_a_cancelled_caller_does_not_cancel_the_renewal_of_others():
+    async def main():
+        clock = Clock()
+        credential = Hanging(clock)
+        token = token_of(credential, clock)
+        first, second = asyncio.ensure_future(token.current()), asyncio.ensure_future(token.current())
+        await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        credential.released.set()
+        assert await second == f"{SECRET}-1"
+        assert len(credential.threads) == 1
+
+    asyncio.run(main())
+
+
+def test_a_valid_token_is_used_while_the_credential_hangs():
+    clock = Clock()
+    credential = Hanging(clock)
+    credential.released.set()
+    token = EntraToken("https://h", route="routes.r", open_credential=lambda: credential, clock=clock, wait_s=0.05)
+    assert asyncio.run(token.current()) == f"{SECRET}-1"
+    credential.released.clear()
+    clock.now += 3500
+    assert asyncio.run(token.current()) == f"{SECRET}-1"
+    clock.now += 101
+    with pytest.raises(UnavailableError, match="gave no token in time"):
+        asyncio.run(token.current())
+    credential.released.set()
+
+
+def test_a_renewal_that_hangs_after_a_refusal_costs_nothing():
+    async def main():
+        server = AzureServer()
+        server.refusal = lambda _request, _body: server.failure(401, "Unauthorized")
+        clock = Clock()
+        credential = Hanging(clock)
+        credential.released.set()
+        token = EntraToken("https://h", route="routes.r", open_credential=lambda: credential, clock=clock, wait_s=0.05)
+        await token.current()
+        credential.released.clear()
+        async with server.running():
+            http = JsonHttp(f"{server.url}/v1", route="routes.r", headers=RequestHeaders({}, token=token))
+            delivery = record_attempt()
+            with pytest.raises(UnavailableError, match="gave no token in time"):
+                await http.post("/embeddings", {"input": ["a"], "model": "m"})
+            await http.aclose()
+        credential.released.set()
+        assert not delivery.may_have_begun
+
+    asyncio.run(main())
+
+
+def test_warnings_of_the_library_are_not_logged(monkeypatch):
+    identity = pytest.importorskip("azure.identity")
+    log = logging.getLogger("azure.identity")
+    monkeypatch.setattr(log, "level", logging.NOTSET)
+    monkeypatch.setattr(identity, "DefaultAzureCredential", object)
+    _default_credential()
+    assert not logging.getLogger("azure.identity._credentials.chained").isEnabledFor(logging.WARNING)
+    log.setLevel(logging.INFO)
+    _default_credential()
+    assert log.level == logging.INFO
+    log.setLevel(logging.NOTSET)
 
 
 def test_without_the_library_the_error_names_the_extra(monkeypatch):

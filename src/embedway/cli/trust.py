@@ -50,6 +50,7 @@ def trust(
 def _trust(context: typer.Context, file: Path | None, *, only_show: bool, as_json: bool) -> None:
     from embedway.config import Config
     from embedway.config.discovered_file import DEFAULT_FILE, discover
+    from embedway.config.request_headers import known_part
     from embedway.config.trust import add_trust
 
     path = file or Path(DEFAULT_FILE)
@@ -58,7 +59,7 @@ def _trust(context: typer.Context, file: Path | None, *, only_show: bool, as_jso
     found = discover(path)
     if found is None:
         raise UsageError(f"{one_line(str(path))} does not exist; `embedway init` creates one in the working directory")
-    sets = [(one_line(key), _format_value(key, value)) for key, value in Config.untrusted_settings(found)]
+    sets = [(one_line(known_part(key)), _format_value(key, value)) for key, value in Config.untrusted_settings(found)]
     if not only_show:
         Config.load([path])
         add_trust(found.location, found.sha256)
@@ -130,16 +131,28 @@ def _state(place: str) -> str:
 def _format_value(key: str, value: Any) -> str:
     """Format a value on one line; hide it if it may contain a secret, or if its key is unknown."""
     from embedway.config.addresses import redact_address
-    from embedway.config.layers import pattern_of
+    from embedway.config.layers import is_among, pattern_of
     from embedway.config.load import KEYS
 
     pattern = pattern_of(key)
-    known = pattern in KEYS.all or pattern.startswith("routes.*.options.")
-    if not known or pattern in KEYS.secrets:
+    known = is_among(pattern, frozenset(KEYS.all)) or pattern.startswith("routes.*.options.")
+    if not known or is_among(pattern, KEYS.secrets):
         return "(hidden)"
+    if pattern == "routes.*.api_key_env" or pattern.startswith("routes.*.headers_env."):
+        return one_line(str(value), VALUE_CHARACTERS) if _is_variable(value) else "(hidden)"
+    if isinstance(value, str) and is_among(pattern, KEYS.paths):
+        return one_line(value, VALUE_CHARACTERS)
     if isinstance(value, str) and "//" in value:
         value = redact_address(value)
     if "@" in str(value):
         return "(hidden)"
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return one_line(text, VALUE_CHARACTERS)
+
+
+def _is_variable(value: Any) -> bool:
+    """Return whether a value is the name of a variable, and not a key in its place."""
+    from embedway.cli.checks.masking import Mask
+    from embedway.config.routes import VARIABLE
+
+    return isinstance(value, str) and VARIABLE.fullmatch(value) is not None and Mask().text(value) == value

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedway.errors import ConfigError
+from embedway.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,8 +76,7 @@ def why_unusable(trusted: Authorities) -> str:
     if not trusted.file:
         return ""
     try:
-        with Path(trusted.file).open("rb"):
-            pass
+        os.close(open_regular(Path(trusted.file)))  # OpenSSL would wait for a pipe, and read a device without end
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=trusted.file)
     except ssl.SSLError:
         return f"{trusted.file} contains no certificates in PEM format"

@@ -45,6 +45,7 @@ from embedway.config.layers import (
 )
 from embedway.config.plain_values import plain_paths, plain_table
 from embedway.config.problems import KnownKeys, combine_errors, key_types, unicode_problems, validation_problems
+from embedway.config.request_headers import known_part
 from embedway.config.routes import RouteSettings  # noqa: TC001  pydantic evaluates the annotations
 from embedway.config.sections import (
     BatchingSettings,
@@ -170,7 +171,7 @@ class Config(Section):
         if state == "trusted":
             return layer, ()
         filtered = cls._filter(layer, inputs)
-        ignored = tuple(key for key, _ in filtered.ignored)
+        ignored = tuple(dict.fromkeys(known_part(key) for key, _ in filtered.ignored))
         if ignored:
             _log.warning("%s", ignored_warning(found, ignored, changed=state == "changed"))
         return replace(layer, values=filtered.kept), ignored

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 
 from embedway.config.layers import BENCHMARKS, Problem, SettingSource, is_among, leaves, pattern_and_name
+from embedway.config.request_headers import known_part
 from embedway.errors import ConfigError
 from embedway.text import has_surrogate
 
@@ -87,6 +88,9 @@ class KnownKeys:
             return f"; the nearest is {tables[0]}"
         siblings = [known for known in self.all if known.rpartition(".")[0] == section]
         close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.75)
+        started = [known for known in siblings if known.startswith(f"{key}_")]
+        if not close and len(started) == 1:
+            close = started
         if not close:
             same = [known for known in self.all if known.rpartition(".")[2] == name]
             close = same or difflib.get_close_matches(key, self.all, n=1, cutoff=0.6)
@@ -144,6 +148,7 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
         parts.pop()  # for an item of a list, the list is what was set
     key = ".".join(parts)
     source = sources.get(key, SettingSource())
+    key = known_part(key.removesuffix(".[key]"))
     where, suffix = source.layer, _set_by(source)
     pattern, name = pattern_and_name(key)
     if details["type"] == "extra_forbidden":

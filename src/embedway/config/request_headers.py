@@ -6,6 +6,8 @@ import re
 
 #: A token of HTTP without a dot, which divides the keys of settings.
 _NAME = re.compile(r"[!#$%&'*+^_`|~0-9A-Za-z-]+")
+#: Key of a header of a route, also of one that is created directly.
+_IN_TABLE = re.compile(r"(?P<table>(?:routes\..*?\.)?headers(?:_env|_file)?)\.(?P<name>.*)", re.DOTALL)
 #: Headers that the HTTP client sets itself, that belong to one connection, or that change what an answer looks like.
 _RESERVED = frozenset(
     {
@@ -42,6 +44,12 @@ def check_header_name(name: object) -> str:
             raise ValueError("must not be set: the proxy's user and password are in the URL of HTTPS_PROXY")
         raise ValueError("must not be set: embedway or its connection sets this header")
     return text
+
+
+def known_part(key: str) -> str:
+    """Return a key of settings without the name of a header that is invalid, because it may be a pasted header."""
+    found = _IN_TABLE.fullmatch(key)
+    return key if found is None or _NAME.fullmatch(found["name"]) else found["table"]
 
 
 def check_header_value(text: str) -> str:

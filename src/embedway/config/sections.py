@@ -23,6 +23,7 @@ from embedway.config.types import (
     NotNegative,
     NotNegativeFloat,
     Positive,
+    PriceText,
     Seconds,
     Section,
     is_secret,
@@ -325,8 +326,8 @@ class ModelSettings(Section):
     #: `estimate`: one token per digit or per three other bytes, marked as estimated in plans and receipts.
     tokenizer: str = Field(default="estimate", pattern=r"^(tiktoken:[a-z0-9_]+|hub:[\w.-]+/[\w.-]+|library|estimate)$")
     normalized: Flag = True
-    #: Dollars, as a text such as "0.02"; unset if unknown.
-    price_usd_per_million_tokens: str | None = Field(default=None, pattern=r"^\d{1,6}(\.\d{1,6})?$")
+    #: Dollars, as a number or a text such as "0.02"; 0 if it is free, unset if unknown.
+    price_usd_per_million_tokens: PriceText | None = None
     #: Prompts prepended to queries and to documents.
     query_prompt: str = ""
     document_prompt: str = ""

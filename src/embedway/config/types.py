@@ -68,6 +68,12 @@ def _parse_price(value: Any) -> Any:
     return price
 
 
+def _to_price_text(value: Any) -> Any:
+    """Convert a number of dollars to its decimal text."""
+    number = None if isinstance(value, bool) else value
+    return f"{decimal.Decimal(str(number)):f}" if isinstance(number, (int, float, decimal.Decimal)) else value
+
+
 def _to_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -85,6 +91,11 @@ Price: TypeAlias = Annotated[
     decimal.Decimal | None,
     BeforeValidator(_parse_price, json_schema_input_type=Annotated[float, Field(ge=0)] | str | None),
     PlainSerializer(lambda price: None if price is None else str(price), when_used="json"),
+]
+PriceText: TypeAlias = Annotated[
+    str,
+    BeforeValidator(_to_price_text, json_schema_input_type=Annotated[float, Field(ge=0)] | str),
+    Field(pattern=r"^\d{1,6}(\.\d{1,6})?$"),
 ]
 Name: TypeAlias = Annotated[str, Field(strict=True, min_length=1)]
 Number: TypeAlias = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]

@@ -27,7 +27,7 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers.answers import checked_answer, checked_rates
-from embedway.providers.delivery import record_attempt
+from embedway.providers.delivery import of_attempt, record_attempt
 from embedway.telemetry.operations import AttemptDetails, ValidationDetails, WaitDetails
 from embedway.types import NO_RATES
 from embedway.vectors import to_size
@@ -298,7 +298,9 @@ class Attempt:
         except TimeoutError as error:
             if not self.has_alternative:
                 raise self._too_late() from error
-            raise UnavailableError("no answer in time", route=self.route.name, billed=True) from error
+            awaited = of_attempt().awaited
+            reason = f"{awaited} gave no token in time" if awaited else "no answer in time"
+            raise UnavailableError(reason, route=self.route.name, billed=True) from error
 
     def _longest_wait_s(self, since: float) -> float:
         """Return the longest wait for the rate limiter, in seconds: with another route, the patience that is left."""
@@ -315,9 +317,11 @@ class Attempt:
         return max(0.0, self.context.deadline - self.context.clock())
 
     def _too_late(self) -> DeadlineError:
+        awaited = of_attempt().awaited
+        reason = f", because {awaited} gave no token in time" if awaited else ""
         late = DeadlineError(
             f"{self.route.name} did not answer before the deadline of the request ({self.context.deadline_named}), "
-            f"after {self.context.response.attempts} requests in all",
+            f"after {self.context.response.attempts} requests in all{reason}",
             attempts=self.context.response.attempts,
         )
         late.route = self.route.name

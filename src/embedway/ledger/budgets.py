@@ -82,7 +82,7 @@ class Budgets:
                 raise
             if isinstance(answer, Refused):
                 call_budget.held -= account.reserved
-                raise self.refuse(answer, needed, note=note)
+                raise self.refuse(answer, needed, model=call_budget.purpose.model, note=note)
             account.entry = answer
             self.open_accounts[answer] = account
             if self._renewing is None or self._renewing.done():
@@ -125,10 +125,10 @@ class Budgets:
             task.add_done_callback(self._close_again)
         return task
 
-    def refuse(self, refused: Refused, needed: int | None, *, note: str = "") -> BudgetExceededError:
+    def refuse(self, refused: Refused, needed: int | None, *, model: str = "", note: str = "") -> BudgetExceededError:
         """Return the error for a reservation that a limit refuses, and report it to the hooks."""
         self.hooks.event(BudgetRefusalDetails, refused.limit.name, needed, refused.left)
-        return budget_exceeded(refused, needed, note=note)
+        return budget_exceeded(refused, needed, model=model, note=note)
 
     def _close_again(self, _task: asyncio.Task[Any]) -> None:
         """Close the ledger again, after a booking that outlived its embedder reopened it."""

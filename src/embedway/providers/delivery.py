@@ -25,6 +25,8 @@ class Delivery:
     is_recorded: bool = False
     #: Whether a request had a connection.
     had_connection: bool = False
+    #: Service that the request waits for before it is sent, such as that of a token; empty if there is none.
+    awaited: str = ""
 
     @property
     def may_have_begun(self) -> bool:
@@ -40,6 +42,11 @@ def record_attempt() -> Delivery:
     delivery = Delivery()
     _of_attempt.set(delivery)
     return delivery
+
+
+def of_attempt() -> Delivery:
+    """Return the record of the attempt of this context."""
+    return _of_attempt.get() or Delivery()
 
 
 def record_request() -> Delivery:

@@ -21,8 +21,8 @@ from embedway.config.proxies import proxy_for
 from embedway.errors import AuthenticationError, ConfigError, ProtocolError
 from embedway.providers import connections
 from embedway.providers.connections import Way
-from embedway.providers.delivery import record_request, tracing
-from embedway.providers.entra import EntraToken
+from embedway.providers.delivery import of_attempt, record_request, tracing
+from embedway.providers.entra import TOKEN_WAIT_S, EntraToken
 from embedway.providers.error_body import error_inside
 from embedway.providers.http_body import (
     ACCEPT_ENCODING,
@@ -112,12 +112,15 @@ class JsonHttp:
         is sent once more.
         """
         record_request()  # of the attempt: nothing was sent while a token is renewed
+        attempt = of_attempt()
+        had_connection = attempt.had_connection
         headers = await self._headers.current()
         try:
             return await self._send(path, body, headers, texts)
         except AuthenticationError as error:
             if error.status == 407:
                 raise
+            attempt.had_connection = had_connection  # a refused request is not billed
             renewed = await self._headers.renewed(headers, expired=error.status == 401)
             if renewed is None:
                 raise
@@ -233,7 +236,10 @@ def make_http_with_key(
 def make_http(endpoint: Endpoint, url: str = "", *, header: str = "authorization") -> JsonHttp:
     """Create the connection pool of a route, with its key if it has one. Its base URL overrides `url`."""
     base_url = endpoint.base_url or url
-    token = EntraToken(base_url, route=endpoint.route) if endpoint.auth == "entra" else None
+    token = None
+    if endpoint.auth == "entra":
+        # A third of the time, so that some is left for another route.
+        token = EntraToken(base_url, route=endpoint.route, wait_s=min(TOKEN_WAIT_S, endpoint.timeout_s / 3))
     return JsonHttp(
         base_url,
         route=endpoint.route,

@@ -84,7 +84,8 @@ def key_of(name: str, config: Config) -> str:
         others = {**default_services(), **own_models(config)}
         near = difflib.get_close_matches(name.casefold(), others, n=2)
         known = {others[spelling].name: None for spelling in near}
-        raise UnknownModelError(name, nearest=[*known, *error.nearest][:5]) from None
+        route = next((f"routes.{route}" for route in config.routes_to({name.casefold()})), "")
+        raise UnknownModelError(name, nearest=[*known, *error.nearest][:5], route=route) from None
 
 
 def full_name(name: str, config: Config) -> str:

@@ -80,7 +80,7 @@ def routes_of(
     """Create a model's routes by calling `make(provider, endpoint)`; return them with their limits per minute."""
     made: list[tuple[str, P, tuple[int | None, int | None]]] = []
     prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
-    timeout_s = config.upstream.timeout_s
+    timeout_s = min(config.upstream.timeout_s, config.upstream.deadline_s)
 
     def endpoint(route: str, model: str, access: Access, options: Mapping[str, str]) -> Endpoint:
         made = endpoint_of(route, model, access, options, timeout_s)

@@ -22,6 +22,7 @@ def test_documents_are_masked_at_every_depth():
     ("text", "shown"),
     [
         ("http://u:p@h/v1", "http://***@h/v1"),
+        ("write http://USER:PASSWORD@HOST:PORT", "write http://USER:PASSWORD@HOST:PORT"),
         ("see https://h/a?b=c, and", "see https://h/a?***, and"),
         ("Authorization: Bearer abcdefgh123", "Authorization: Bearer ***"),
         ("api_key_env = sk-proj-abcdefgh1234567890", "api_key_env = ***"),

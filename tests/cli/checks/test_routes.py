@@ -34,7 +34,7 @@ def no_keys(monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "said", "remedy"),
     [
-        ({"model": "text-embedding-9", "provider": "openai"}, "no model is called", "correct routes.r"),
+        ({"model": "text-embedding-9", "provider": "openai"}, "no [models.NAME] describes", "correct routes.r"),
         ({"model": SMALL, "provider": "acme"}, "no provider is called 'acme'", "correct routes.r"),
         ({"model": SMALL, "provider": "openai"}, "no key", "set OPENAI_API_KEY"),
         ({"model": SMALL, "provider": "openai", "api_key_env": "MINE"}, "MINE: is not set", "correct routes.r"),

@@ -193,3 +193,62 @@ headers_file = {{ X-Third = "third.txt" }}
     assert MARK not in shown
     if named and not ending:
         assert "with the headers x-other, x-team, x-third" in shown
+
+
+def test_words_and_names_are_shown(command, place):
+    (place / "s.toml").write_text(
+        """[alerts]
+webhook = "https://hooks.example.com/alerts"
+[ledger]
+webhook = "https://hooks.example.com/budgets/everything"
+[budgets.everything]
+usd = "50"
+[routes.plain]
+model = "text-embedding-3-small"
+provider = "openai-compatible"
+base_url = "https://gateway.example/azure/plain/v1"
+auth = "none"
+headers = { X-Version = "2026", X-Team = "routes", X-Kind = "openai-compatible" }
+[routes.other]
+model = "text-embedding-3-small"
+provider = "openai-compatible"
+base_url = "https://gateway.example/azure/plain/v1"
+auth = "none"
+headers_env = { X-Key = "APIM_KEY" }
+"""
+    )
+    done = command(
+        "--config", "s.toml", "doctor", variables={"OPENAI_BASE_URL": "https://gateway.example/azure/plain-text"}
+    )
+    for shown in (
+        "alerts.webhook ",
+        "ledger.webhook ",
+        "budgets.everything.usd ",
+        "route plain ",
+        "openai-compatible at https://gateway.example/azure/plain/v1",
+        "APIM_KEY",
+        "routes.other.headers_env.X-Key ",
+        "https://gateway.example/azure/plain-text",
+    ):
+        assert shown in done.stdout
+    assert "***" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("webhook", "secrets"),
+    [
+        ("https://h/services/T0ABCDEFG/kLmNoPqRsTuV", {"T0ABCDEFG", "kLmNoPqRsTuV", "services/T0ABCDEFG/kLmNoPqRsTuV"}),
+        ("https://h/embedway-alerts/everything", set()),
+    ],
+)
+def test_of_a_webhook_tokens_are_secret_and_words_are_not(tmp_path, webhook, secrets):
+    file = tmp_path / "s.toml"
+    file.write_text(f'[alerts]\nwebhook = "{webhook}"\n')
+    assert collect(None, (file,)) == {webhook, *secrets}
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "valkeys"])
+def test_of_a_server_only_the_password_is_secret(tmp_path, scheme):
+    file = tmp_path / "s.toml"
+    file.write_text(f'[cache]\nurl = "{scheme}://user:{MARK}@valkey.example:6379/0"\n')
+    assert collect(None, (file,)) == {MARK, "user", f"user:{MARK}"}

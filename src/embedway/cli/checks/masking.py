@@ -19,7 +19,8 @@ MASK = "***"
 ANYWHERE, _LEAST = 8, 4
 #: Values that are not secrets, whatever the name of their variable is.
 _WORDS = frozenset({"true", "false", "none", "null", "auto", "yes", "no"})
-_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^/?#\s]*@")
+#: Not of `USER:PASSWORD`, which embedway's own advice contains.
+_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)(?!USER:PASSWORD@HOST)[^/?#\s]*@")
 _QUERY = re.compile(r"(\w[\w+.-]*://[^\s?#]*)[?#][^\s'\",;)]*")
 _BEARER = re.compile(r"\b(Bearer|Basic|Token)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 

@@ -18,8 +18,8 @@ from pydantic import BaseModel, SecretStr
 
 from embedway.cli.checks.masking import ANYWHERE
 from embedway.config.environment import PREFIX
-from embedway.config.known_services import SERVICES, service_variables
-from embedway.config.layers import pattern_of
+from embedway.config.known_services import BUILT_IN, SERVICES, service_variables
+from embedway.config.layers import is_among, pattern_of
 from embedway.config.load import KEYS
 from embedway.config.routes import VARIABLE
 from embedway.config.variables import all_variables, may_be_secret, set_variables
@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 2**20
 #: Schemes of URLs whose host and path are not secret.
-_SERVERS = frozenset({"redis", "rediss", "unix"})
+_SERVERS = frozenset({"redis", "rediss", "valkey", "valkeys", "unix"})
+#: Part of a path that is no token: a word, or several.
+_WORD = re.compile(r"[a-z]+(?:[-_.][a-z]+)*|[A-Z][a-z]+")
+#: Words of embedway's own sentences: names of settings and of providers.
+_OWN_WORDS = frozenset({part.casefold() for key in KEYS.all for part in key.split(".")} | {*BUILT_IN})
 #: Endings of names whose values are URLs, maybe without a scheme.
 _BARE = ("_PROXY", "URL", "ENDPOINT")
 
@@ -45,24 +49,30 @@ def collect(config: Config | None, files: tuple[Path, ...]) -> set[str]:
         with contextlib.suppress(Exception):
             for secret in source:
                 found.add(secret)
-    return found
+    return {secret for secret in found if secret.strip().casefold() not in _OWN_WORDS}
 
 
 def _of_environment(environ: Mapping[str, str]) -> Iterator[str]:
     services = {*service_variables()}
     for name, value in environ.items():
         key = ".".join(name.removeprefix(PREFIX).lower().split("__")) if name.startswith(PREFIX) else name
-        if (name in services or _is_secret(key)) and not _is_path(value):
-            yield from _of_secret(value)
+        # The URL of a service is no secret; a key may have been pasted in its place.
+        is_named = name in services and not (name.endswith(_BARE) and "://" in value)
+        if (is_named or _is_secret(key)) and not _is_path(value):
+            yield from _of_header(value) if _is_header(key) else _of_secret(value)
         yield from _of_url(value, bare=name.upper().endswith(_BARE))
 
 
 def _is_secret(key: str) -> bool:
     """Return whether a value may be secret: by the type of a known setting, else by the name."""
     pattern = pattern_of(key)
-    if pattern.startswith("routes.*.headers."):
+    if is_among(pattern, KEYS.secrets):
         return True
-    return pattern in KEYS.secrets or (pattern not in KEYS.all and may_be_secret(key.rpartition(".")[2]))
+    return not is_among(pattern, frozenset(KEYS.all)) and may_be_secret(key.rpartition(".")[2])
+
+
+def _is_header(key: str) -> bool:
+    return pattern_of(key).startswith("routes.*.headers.")
 
 
 def _names_variable(key: str) -> bool:
@@ -93,11 +103,11 @@ def _of_values(value: Any, key: str = "") -> Iterator[str]:
         for inner in value:
             yield from _of_values(inner, key)
     elif isinstance(value, SecretStr):
-        yield from _of_secret(value.get_secret_value())
+        yield from _of_values(value.get_secret_value(), key)
     elif isinstance(value, str):
         if _is_secret(key) or (_names_variable(key) and not VARIABLE.fullmatch(value)):
             # A key may have been pasted in place of the name of its variable.
-            yield from _of_secret(value)
+            yield from _of_header(value) if _is_header(key) else _of_secret(value)
         yield from _of_url(value, bare=key.upper().endswith(_BARE))
 
 
@@ -106,21 +116,27 @@ def _of_config(config: Config | None) -> Iterator[str]:
         return
     yield from _of_values(_plain(config))
     for route in config.routes.values():
-        yield from set_variables(filter(None, (route.api_key_env, *route.headers_env.values()))).values()
+        yield from set_variables(filter(None, (route.api_key_env,))).values()
     named = [(route.provider, name) for name, route in config.routes.items()]
     for provider, name in (*((provider, "") for provider in SERVICES), *named):
         with contextlib.suppress(Exception):
             access = config.access(provider, name)
             yield access.secret
-            yield from access.headers.values()
             yield from _of_url(access.base_url)
-    of_routes = (
-        path for route in config.routes.values() for path in (route.api_key_file, *route.headers_file.values())
-    )
-    for path in (config.cache.secret_file, *of_routes):
+    for path in (config.cache.secret_file, *(route.api_key_file for route in config.routes.values())):
         if path is not None:
-            with contextlib.suppress(OSError, ValueError):
-                yield from read_bounded(path).decode().splitlines()
+            yield from _lines_of(path)
+    for route in config.routes.values():
+        headers = [*set_variables(route.headers_env.values()).values()]
+        headers += (line for path in route.headers_file.values() for line in _lines_of(path))
+        for value in headers:
+            yield from _of_header(value)
+
+
+def _lines_of(path: Path) -> list[str]:
+    with contextlib.suppress(OSError, ValueError):
+        return read_bounded(path).decode().splitlines()
+    return []
 
 
 def _plain(model: BaseModel) -> dict[str, Any]:
@@ -136,8 +152,14 @@ def _plain(model: BaseModel) -> dict[str, Any]:
     return {name: convert(getattr(model, name)) for name in type(model).model_fields}
 
 
+def _of_header(value: str) -> Iterator[str]:
+    """Iterate over the parts of a header's value; a short one, such as a date or a team, is no secret."""
+    if len(value.strip()) >= ANYWHERE:
+        yield from _of_secret(value)
+
+
 def _of_secret(text: str) -> Iterator[str]:
-    """Iterate over a secret and its parts: of a webhook's URL, the path is secret too."""
+    """Iterate over a secret and its parts: of a webhook's URL, the path is secret too, but not its words."""
     scheme, _, rest = text.partition("://")
     yield from _of_url(text)
     # A password with an unescaped slash ends the host for a parser, which then repeats a part of it in its error.
@@ -147,8 +169,10 @@ def _of_secret(text: str) -> Iterator[str]:
     if scheme not in _SERVERS:
         yield text
         path = re.split(r"[?#]", rest.partition("/")[2])[0]
-        yield path
-        yield from (part for part in path.split("/") if len(part) >= ANYWHERE)
+        tokens = [part for part in path.split("/") if len(part) >= ANYWHERE and not _WORD.fullmatch(part)]
+        yield from tokens
+        if tokens:
+            yield path
 
 
 def _of_url(text: str, *, bare: bool = False) -> Iterator[str]:
