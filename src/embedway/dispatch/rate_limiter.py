@@ -161,17 +161,17 @@ class RateLimiter:
     ) -> Obstacle | None:
         """Wait until a request of `tokens` tokens may be sent.
 
-        Returns the obstacle at once, and sends nothing, if it lasts longer than `longest_s()`.
+        Returns the obstacle at once, and sends nothing, if it does not end within `longest_s()`.
         """
         if self.is_unlimited:
             return None
         obstacle = self.obstacle(tokens)
-        if obstacle is not None and longest_s is not None and obstacle.wait_s > longest_s():
+        if obstacle is not None and longest_s is not None and obstacle.wait_s >= longest_s():
             return obstacle
         with self._on_wait() if self._queue.is_busy or obstacle is not None else contextlib.nullcontext():
             async with self._queue.hold(urgency):
                 while (obstacle := self.obstacle(tokens)) is not None:
-                    if longest_s is not None and obstacle.wait_s > longest_s():
+                    if longest_s is not None and obstacle.wait_s >= longest_s():
                         return obstacle
                     await self._sleep(obstacle.wait_s)
                 # Levels may become negative: an amount over the limit is paid back afterwards.
