@@ -11,6 +11,7 @@ from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.errors import AuthenticationError, DeadlineError, UpstreamError
 from embedway.providers.base import Answer, Declared, RateState
 from embedway.providers.fake import Fake, vector_of
+from embedway.urgency import DOCUMENTS
 from failing_services import SPACE, WIDTH, FakeUpstream, assert_right, limited, on_calls, texts_of
 from inside import failures_of, set_time
 
@@ -180,3 +181,19 @@ def test_the_fake_distinguishes_queries_from_documents():
     query, document = asyncio.run(both())
     assert isinstance(query, Answer)
     assert not np.allclose(query.vectors, document.vectors)
+
+
+def test_a_deadline_that_passes_while_the_route_is_busy_says_so():
+    upstream = FakeUpstream(Fake(delay_s=60), deadline_s=0.05)
+
+    async def main():
+        routes = upstream.routes()
+        routes[0] = dataclasses.replace(routes[0], semaphore=PrioritySemaphore(1, express=False))
+        request = UpstreamRequest(["a"], np.ones(1, np.int32), "document", SPACE, WIDTH)
+        async with routes[0].semaphore.hold(DOCUMENTS):
+            await upstream.client.send(request, routes)
+
+    with pytest.raises(
+        DeadlineError, match=r"fake-0 could not be asked, because 1 of its requests are under way, befo"
+    ):
+        asyncio.run(main())

@@ -77,3 +77,21 @@ def test_late_failures_of_requests_sent_before_do_not_lengthen_the_rest(circuit,
     circuit.record_failure()
     clock.now = 10
     assert circuit.state == "half-open"
+
+
+def test_a_text_is_new_until_the_next_success(circuit):
+    assert [circuit.is_new(text) for text in ("a", "a", "b", "a")] == [True, False, True, False]
+    circuit.record_success()
+    assert circuit.is_new("a")
+    assert all(circuit.is_new(f"text {number}") for number in range(500))
+
+
+def test_it_says_how_long_requests_are_skipped_and_why(circuit, clock):
+    for _ in range(3):
+        circuit.record_failure(reason="the service failed (HTTP 500)")
+    clock.now = 2.5
+    assert circuit.skipped == (
+        "skipped for another 7.5 s, after several failures in a row; the last error: the service failed (HTTP 500)"
+    )
+    clock.now = 11.0
+    assert "until a request under way is answered" in circuit.skipped

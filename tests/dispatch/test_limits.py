@@ -9,7 +9,7 @@ import pytest
 
 from embedway.batching.backends import UpstreamBackend
 from embedway.batching.scheduler import BatchScheduler
-from embedway.dispatch.limits import LearnedLimits
+from embedway.dispatch.limits import LearnedLimits, add_note
 from embedway.dispatch.request import UpstreamRequest
 from embedway.errors import BadVectorsError, InputError, RefusedInputError
 from embedway.providers.base import Declared
@@ -176,3 +176,34 @@ def test_another_width_or_length_names_the_setting():
     assert (
         len(FakeUpstream(Fake(faults=lambda _number, _texts: MANGLERS["long"])).send(["a"], space=space).vectors) == 1
     )
+
+
+def test_a_server_that_always_names_one_less_is_halved_for(caplog):
+    caplog.set_level(logging.WARNING)
+
+    def faults(_number, texts):
+        return over(lambda sent: len(sent) > 1, max_inputs=len(texts) - 1)(0, texts)
+
+    fake = Fake(declared=Declared(max_inputs=512), faults=faults)
+    response = FakeUpstream(fake).send(texts_of(512))
+    assert_right(response, texts_of(512))
+    assert len(fake.calls) < 2 * 512
+    assert sum(map(len, fake.calls)) <= 512 * 20  # not half of 512 * 512
+    assert len(response.notes) == 1
+    assert len(caplog.records) <= 20
+
+
+def test_a_limit_that_was_lowered_often_is_learned_each_time_once_it_is_confirmed():
+    learned, lengths = LearnedLimits(), np.full(100, 3, np.int32)
+    for most in (90, 80, 70, 60, 50):
+        assert learned.learn(ServiceLimits(max_inputs=most), lengths, route="r")
+        learned.accept(lengths[:most])
+        learned = dataclasses.replace(learned, _inputs=0, _tokens=0)  # the server has restarted
+    assert learned.max_inputs == 50
+
+
+def test_the_note_of_a_route_does_not_depend_on_the_names_of_others():
+    notes = ["r2 accepts at most 3 inputs per request (max_inputs), learned from a refusal", "x r y"]
+    add_note(notes, "r accepts at most 8 inputs", "r")
+    add_note(notes, "r accepts at most 7 inputs", "r")
+    assert notes[2:] == ["r accepts at most 7 inputs"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import re
 from collections import Counter
 
 import numpy as np
@@ -31,6 +32,7 @@ from failing_services import (
     SPACE,
     WIDTH,
     FakeUpstream,
+    Poisoned,
     assert_right,
     limited,
     on_calls,
@@ -287,3 +289,61 @@ def test_every_row_is_right_or_an_error_and_nothing_is_done_twice(data, count, i
     assert set(done.values()) <= {1}
     assert all(times <= attempts for times in per_text.values())
     assert response.attempts == sum(len(fake.calls) for fake in fakes)
+
+
+def call_each(upstream, batches):
+    """Return the error of each call with some texts, None for an answer."""
+
+    async def main():
+        routes, errors = upstream.routes(), []
+        for texts in batches:
+            request = UpstreamRequest(texts, np.ones(len(texts), np.int32), "document", SPACE, WIDTH, partial=True)
+            errors.append((await upstream.client.send(request, routes)).errors.get(0))
+        return errors
+
+    return asyncio.run(main())
+
+
+def test_one_text_that_fails_in_every_call_opens_no_circuit():
+    fake = Poisoned(failing=["poison"])
+    assert call_each(FakeUpstream(fake, failures=8), [["poison"]] * 20 + [["good"]])[-1] is None
+
+
+def test_many_texts_that_fail_open_the_circuit_and_the_error_names_the_failure_and_the_time():
+    texts = texts_of(12)
+    upstream = FakeUpstream(Poisoned(failing=texts), failures=8, first_wait_s=0.01)
+    error = call_each(upstream, [[text] for text in texts])[-1]
+    assert re.fullmatch(
+        r"fake-0: skipped for another [\d.]+ s, after several failures in a row; the last error: .*HTTP 500\).*",
+        str(error),
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ProtocolError("the certificate has expired", route="fake-1"),
+        AuthenticationError("the key was refused", route="fake-1", status=401),
+        UnavailableError("the service is unreachable", route="fake-1"),
+    ],
+)
+@pytest.mark.parametrize("callers", [None, np.arange(6) // 3])
+def test_the_text_at_fault_is_found_on_an_earlier_route_if_the_last_one_cannot_be_used(error, callers):
+    texts = texts_of(6)
+    first, second = Poisoned(failing=[texts[1]]), Fake(faults=lambda _number, _texts: error)
+    response = FakeUpstream(first, second).send(texts, partial=True, callers=callers)
+    assert_right(response, texts)
+    assert list(response.errors) == [1]
+    assert isinstance(response.errors[1], NoRouteError)
+    assert {name for name, _ in response.errors[1].failed} == {"fake-0", "fake-1"}
+    assert not [reason for _, reason in response.errors[1].failed if reason.startswith("fake-1")]
+    assert len(first.calls) <= 24
+
+
+def test_an_outage_of_two_routes_is_searched_a_bounded_number_of_times():
+    texts = texts_of(64)
+    first = Poisoned(failing=texts, declared=Declared(max_inputs=64))
+    second = Fake(faults=lambda _number, _texts: ProtocolError("the certificate has expired", route="fake"))
+    response = FakeUpstream(first, second).send(texts, partial=True)
+    assert len(response.errors) == 64
+    assert len(first.calls) <= 200

@@ -370,3 +370,14 @@ def test_with_limits_loading_models_and_named_limits_every_row_is_right_or_an_er
     for error in response.errors.values():
         late = error.__cause__ if isinstance(error, DeadlineError) else None
         assert late is None or isinstance(late, (RateLimitedError, UnavailableError, RefusedInputError))
+
+
+def test_a_wait_that_ends_at_the_deadline_names_its_limit():
+    rates = [lambda answer: dataclasses.replace(answer, rates=RATES[1])]
+    fake = Fake(declared=Declared(max_inputs=4), faults=on_calls(*rates, loading(), loading()))
+    upstream = FakeUpstream(fake, deadline_s=20.0)
+    response = upstream.send(texts_of(11), partial=True)
+    late = [error for error in response.errors.values() if isinstance(error, DeadlineError)]
+    assert late
+    assert all(error.__cause__ is None or isinstance(error.__cause__, EmbedwayError) for error in late)
+    assert all("limit of" in str(error) or "loading its model" in str(error) for error in late)

@@ -44,13 +44,22 @@ def test_retry_after_in_every_form():
 
 
 def test_a_date_to_retry_after_is_by_the_clock_of_the_service():
-    there = dt.datetime.now(dt.UTC) + dt.timedelta(days=30)
+    there = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
     until = there + dt.timedelta(seconds=7)
     dates = {
         name: email.utils.format_datetime(when, usegmt=True) for name, when in (("Date", there), ("Retry-After", until))
     }
     assert retry_after_s(dates) == 7
-    assert retry_after_s({**dates, "Date": "today"}) > 86_400
+    assert retry_after_s({**dates, "Date": "today"}) > 86_000
+
+
+@pytest.mark.parametrize("seconds", ["172801", "20000000", str(2**31)])
+def test_waits_above_two_days_are_ignored_in_headers_and_bodies(seconds):
+    body = b'{"error": "Model x is currently loading", "estimated_time": %s}' % seconds.encode()
+    for headers, content, status in (({"Retry-After": seconds}, b"{}", 429), ({}, body, 503)):
+        error = error_of(status, headers, content, route="r")
+        assert error.retry_after_s is None
+    assert error.loading
 
 
 @pytest.mark.parametrize("digits", ["9" * 31, "9" * 400, "9" * 5_000])

@@ -14,7 +14,7 @@ from embedway.dispatch.billing import book, mark_under_way
 from embedway.dispatch.probes import send_probe, with_own_errors
 from embedway.dispatch.proofs import order_note
 from embedway.dispatch.usage import record, usage_of
-from embedway.dispatch.waits import is_loading
+from embedway.dispatch.waits import is_loading, reason_of, waited_for
 from embedway.errors import (
     BadVectorsError,
     BudgetExceededError,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest, UpstreamResponse
     from embedway.dispatch.usage import Usage
     from embedway.providers.base import Answer
+    from embedway.providers.delivery import Delivery
     from embedway.telemetry.hooks import Hooks
     from embedway.types import Vectors
 
@@ -93,6 +94,8 @@ class Attempt:
     check_first: Callable[[], None] = lambda: None
     #: Whether it was sent, so that it counts.
     is_sent: bool = False
+    #: Whether its requests had a connection.
+    delivery: Delivery | None = None
     #: Error of the invalid rows in an answer whose other rows are valid.
     invalid: BadVectorsError | None = None
 
@@ -132,7 +135,7 @@ class Attempt:
         except DeadlineError:
             raise
         except TimeoutError as error:
-            raise self._too_late() from error
+            raise self._too_late(f"could not be asked, {waited_for(route, tokens)},") from error
 
     async def pass_limits(self, tokens: int) -> None:
         """Wait for the rate limiter. Raises RateLimitedError if the wait is too long."""
@@ -154,7 +157,7 @@ class Attempt:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             await self._verify_route()
-            delivery = record_attempt()  # the connections of probes do not count
+            delivery = self.delivery = record_attempt()  # the connections of probes do not count
             if request.accounts and not declared.free:
                 await mark_under_way(request, self.rows, charges)
             facts = request.model, route.name, self.number, len(self.rows), tokens
@@ -211,7 +214,7 @@ class Attempt:
         elif is_loading(error):
             route.circuit.release_probe()
         elif weight := self.weigh(error):
-            route.circuit.record_failure(weight)
+            route.circuit.record_failure(weight, reason_of(error, route))
         else:
             route.circuit.release_probe()
         # An answer whose vectors cannot be read was computed, and is billed too. A model that loads computes nothing.
@@ -297,7 +300,9 @@ class Attempt:
             raise
         except TimeoutError as error:
             if not self.has_alternative:
-                raise self._too_late() from error
+                is_connected = self.delivery is None or self.delivery.may_have_begun
+                how = "did not answer" if is_connected else "could not be asked, because no connection was ready"
+                raise self._too_late(how) from error
             awaited = of_attempt().awaited
             reason = f"{awaited} gave no token in time" if awaited else "no answer in time"
             raise UnavailableError(reason, route=self.route.name, billed=True) from error
@@ -316,12 +321,12 @@ class Attempt:
             return None
         return max(0.0, self.context.deadline - self.context.clock())
 
-    def _too_late(self) -> DeadlineError:
+    def _too_late(self, how: str) -> DeadlineError:
         awaited = of_attempt().awaited
-        reason = f", because {awaited} gave no token in time" if awaited else ""
+        how = f"could not be asked, because {awaited} gave no token," if awaited else how
         late = DeadlineError(
-            f"{self.route.name} did not answer before the deadline of the request ({self.context.deadline_named}), "
-            f"after {self.context.response.attempts} requests in all{reason}",
+            f"{self.route.name} {how} before the deadline of the request ({self.context.deadline_named}), "
+            f"after {self.context.response.attempts} requests in all",
             attempts=self.context.response.attempts,
         )
         late.route = self.route.name
@@ -331,4 +336,4 @@ class Attempt:
 def _circuit_error(route: ServiceRoute) -> UpstreamError:
     if route.error_rate is not None:
         route.error_rate.record_skip()
-    return UpstreamError("skipped for a while after several failures in a row", route=route.name)
+    return UpstreamError(route.circuit.skipped, route=route.name)

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 State: TypeAlias = Literal["closed", "open", "half-open"]
+#: Maximum number of texts that a circuit remembers.
+_MOST_TEXTS = 100
 
 
 class CircuitBreaker:
@@ -33,6 +35,10 @@ class CircuitBreaker:
         #: Time of opening; None while closed.
         self.opened_at: float | None = None
         self._probing = False
+        #: Hashes of the texts that failed alone since the last success.
+        self._texts: set[int] = set()
+        #: Reason of the last failure.
+        self._reason = ""
         #: The state reported last.
         self._reported: State = "closed"
 
@@ -42,6 +48,21 @@ class CircuitBreaker:
         if self.opened_at is None:
             return "closed"
         return "half-open" if self._clock() - self.opened_at >= self._rest_s else "open"
+
+    @property
+    def skipped(self) -> str:
+        """Why and how long requests are not sent, in words."""
+        left_s = 0.0 if self.opened_at is None else self.opened_at + self._rest_s - self._clock()
+        until = f"for another {left_s:.1f} s" if left_s > 0 else "until a request under way is answered"
+        last = f"; the last error: {self._reason}" if self._reason else ""
+        return f"skipped {until}, after several failures in a row{last}"
+
+    def is_new(self, text: str) -> bool:
+        """Return whether a text that failed alone did not fail alone before, since the last success."""
+        known, number = len(self._texts), hash(text)
+        if known < _MOST_TEXTS:
+            self._texts.add(number)
+        return len(self._texts) > known or (known == _MOST_TEXTS and number not in self._texts)
 
     def allow(self) -> bool:
         """Return whether a request may be sent now. In the half-open state the first caller sends the probe."""
@@ -57,16 +78,18 @@ class CircuitBreaker:
     def record_success(self) -> None:
         """Record a successful request and close the circuit."""
         self._failed = 0
+        self._texts.clear()
         self._probing = False
         if self.opened_at is not None:
             self._change(None)
 
-    def record_failure(self, weight: float = 1.0) -> None:
+    def record_failure(self, weight: float = 1.0, reason: str = "") -> None:
         """Record a request that failed because of the route; open the circuit when the limit is reached.
 
         `weight` is below 1 if the reason may be a text of the request.
         """
         self._failed += weight
+        self._reason = reason
         # While it is open, failures of earlier requests do not extend the pause.
         if self._probing or (self.opened_at is None and self._failed >= self._limit):
             self._change(self._clock())

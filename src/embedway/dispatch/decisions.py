@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from embedway.dispatch.halving import UNLIKELY, UNSURE, Findings, is_about_its_texts, may_be_the_texts
-from embedway.dispatch.limits import too_long
+from embedway.dispatch.limits import add_note, too_long
 from embedway.dispatch.steps import Decision
 from embedway.dispatch.waits import back_off_s, exhausted, is_closed_by, is_loading, too_late
 from embedway.errors import (
@@ -62,7 +62,10 @@ class Decisions:
             return 1.0
         if history.is_searched:
             return UNLIKELY if self.found_of(rows, plan.routes[0]).answers else UNSURE
-        return 1.0 if len(rows) == 1 else 0.0 if is_repeated else UNSURE
+        if len(rows) > 1:
+            return 0.0 if is_repeated else UNSURE
+        # One text opens no circuit, however often its callers send it.
+        return 1.0 if plan.routes[0].circuit.is_new(self.context.request.texts[rows[0]]) else 0.0
 
     def decide(  # noqa: PLR0911  one return for each kind of failure
         self, error: EmbedwayError, attempt: Attempt, history: History
@@ -108,7 +111,7 @@ class Decisions:
         tries, now = max(1, history.on_route), self.context.clock()
         wait_s = back_off_s(self.policy, error, tries=tries, polls=history.loading, chance=self.chance)
         closed_s = wait_s if is_closed_by(error) and attempt.is_sent else None
-        is_too_late = now + wait_s > self.context.deadline
+        is_too_late = now + wait_s >= self.context.deadline
         is_slow = history.on_route > 1 or wait_s + now - attempt.started_at > self.context.patience_s
         if attempt.has_alternative and (is_slow or is_too_late or is_loading(error)):
             # Another route of the space is available now; this one would require a wait.
@@ -127,7 +130,7 @@ class Decisions:
             return False
         note = route.learned.learn(error.limits, self.context.request.lengths[rows], route=route.name)
         if note:
-            self.context.response.notes.append(note)
+            add_note(self.context.response.notes, note, route.name)
         return len(self.split(rows, route)) > 1
 
     def _exhausted(self, error: EmbedwayError, history: History) -> EmbedwayError:
@@ -137,13 +140,17 @@ class Decisions:
     def _is_to_be_halved(self, error: EmbedwayError, attempt: Attempt, history: History) -> bool:
         """Return whether texts failed so often that one of them may be the reason, and can be sent apart."""
         rows, most = attempt.rows, self.policy.max_attempts
-        if len(rows) == 1 or not may_be_the_texts(error) or self.needs_one_answer(attempt.route):
+        if not may_be_the_texts(error) or not self.can_search(rows, attempt.route):
             return False
         is_last_try = history.attempts >= most
         if self.context.request.has_several_callers(rows):
             return is_last_try
         is_repeated = history.failures > 1 and not attempt.has_alternative
         return history.is_searched or is_repeated or (is_last_try and most > 1)
+
+    def can_search(self, rows: Rows, route: ServiceRoute) -> bool:
+        """Return whether rows may be sent to a route in parts, to find a text at fault."""
+        return len(rows) > 1 and not self.needs_one_answer(route)
 
     def found_of(self, rows: Rows, route: ServiceRoute) -> Findings:
         """Return the findings about a route and the caller of the first row."""

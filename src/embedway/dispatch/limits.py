@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -23,6 +24,11 @@ _log = logging.getLogger(__name__)
 
 #: Factor for a limit on tokens if our count of a refused request is within the limit: the service counts more.
 _RECOUNT = 0.75
+#: Times in a row that a limit is learned as it is named. Later ones must halve it, until a request that nearly fills it
+#: is answered. Otherwise a server that always names a little less would be asked for every size.
+_MOST_LESSONS, _FULL = 2, 0.9
+#: Maximum lines of the log for a route.
+_MOST_LINES = 20
 
 
 @dataclass(slots=True)
@@ -40,6 +46,9 @@ class LearnedLimits:
     _inputs: int = 0
     _tokens: int = 0
     _longest: int = 0
+    #: Times that a limit was learned since a request nearly filled it, by name.
+    _lessons: Counter[str] = field(default_factory=Counter)
+    _lines: int = 0
 
     def applied_to(self, declared: Declared) -> Declared:
         """Return declared properties with the learned limits; they are never raised."""
@@ -69,6 +78,11 @@ class LearnedLimits:
         self._inputs = max(self._inputs, len(lengths))
         self._tokens = max(self._tokens, int(lengths.sum(dtype=np.int64)))
         self._longest = max(self._longest, int(lengths.max(initial=0)))
+        if self._lessons:
+            sizes = {"max_inputs": len(lengths), "max_request_tokens": int(lengths.sum(dtype=np.int64))}
+            sizes["max_tokens"] = int(lengths.max(initial=0))
+            for name in [name for name in self._lessons if sizes[name] >= _FULL * (getattr(self, name) or 0)]:
+                del self._lessons[name]
 
     def learn(self, limits: ServiceLimits, lengths: npt.NDArray[np.int32], *, route: str) -> str:
         """Learn from the refusal of a request with these texts. Returns a note if a limit is new, otherwise "".
@@ -89,12 +103,17 @@ class LearnedLimits:
         for name, named, accepted, sent, of in found:
             most, known = max(_positive(named) or sent, accepted), getattr(self, name)
             if most < sent and (known is None or most < known):
+                if known is not None and self._lessons[name] >= _MOST_LESSONS and 2 * most > known:
+                    continue
+                self._lessons[name] += 1
                 setattr(self, name, most)
                 said.append(f"at most {most} {of} ({name})")
         if not said:
             return ""
         note = f"{route} accepts {' and '.join(said)}, learned from a refusal"
-        _log.warning("%s, and kept until the embedder is closed", note)
+        self._lines += 1
+        if self._lines <= _MOST_LINES:
+            _log.warning("%s, and kept until the embedder is closed", note)
         return note
 
     def note(self, route: str) -> str:
@@ -102,6 +121,12 @@ class LearnedLimits:
         facts = (("inputs", self.max_inputs), ("tokens", self.max_request_tokens))
         named = [f"{most} {unit}" for unit, most in facts if most is not None]
         return f"requests to {route} were split at {' and '.join(named)}, learned from a refusal" if named else ""
+
+
+def add_note(notes: list[str], note: str, route: str) -> None:
+    """Add the note on a route's learned limits to a receipt, in place of an earlier one."""
+    about = f"{route} accepts ", f"requests to {route} were split at "
+    notes[:] = [*(one for one in notes if not one.startswith(about)), note]
 
 
 def too_long(error: UpstreamError, tokens: int) -> UpstreamError:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from embedway.dispatch.semaphore import PrioritySemaphore
+from embedway.providers.http_headers import LONGEST_WAIT_S
 from embedway.types import RateLimit
 from embedway.urgency import DOCUMENTS
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86_400.0
 _PERIODS = {1.0: "second", _MINUTE_S: "minute", _HOUR_S: "hour", _DAY_S: "day"}
-#: Maximum time until a limit is reset, in seconds: limits per day are the longest. A larger number is a mistake, such
-#: as a Unix time.
-_LONGEST_RESET_S = 2 * _DAY_S
 #: Share of a period by which a reset may exceed it: clocks differ.
 _TOLERANCE = 0.1
 #: Maximum number of limits of different kinds and periods that are kept for a route.
@@ -163,17 +161,17 @@ class RateLimiter:
     ) -> Obstacle | None:
         """Wait until a request of `tokens` tokens may be sent.
 
-        Returns the obstacle at once, and sends nothing, if it lasts longer than `longest_s()`.
+        Returns the obstacle at once, and sends nothing, if it does not end within `longest_s()`.
         """
         if self.is_unlimited:
             return None
         obstacle = self.obstacle(tokens)
-        if obstacle is not None and longest_s is not None and obstacle.wait_s > longest_s():
+        if obstacle is not None and longest_s is not None and obstacle.wait_s >= longest_s():
             return obstacle
         with self._on_wait() if self._queue.is_busy or obstacle is not None else contextlib.nullcontext():
             async with self._queue.hold(urgency):
                 while (obstacle := self.obstacle(tokens)) is not None:
-                    if longest_s is not None and obstacle.wait_s > longest_s():
+                    if longest_s is not None and obstacle.wait_s >= longest_s():
                         return obstacle
                     await self._sleep(obstacle.wait_s)
                 # Levels may become negative: an amount over the limit is paid back afterwards.
@@ -220,7 +218,7 @@ class RateLimiter:
         now = self._clock()
         if said.limit is not None and (said.limit < 1 or (said.kind == "tokens" and said.limit < tokens)):
             return
-        reset_s = said.reset_s if said.reset_s is not None and said.reset_s <= _LONGEST_RESET_S else None
+        reset_s = said.reset_s if said.reset_s is not None and said.reset_s <= LONGEST_WAIT_S else None
         said = RateLimit(said.kind, said.limit, said.remaining, reset_s)
         bucket = self._learned.get((said.kind, period_s))
         if bucket is None:
@@ -246,7 +244,7 @@ class RateLimiter:
     def close_for(self, seconds: float, reason: str = "the service asks to wait") -> None:
         """Block all requests for `seconds`, as the service requested."""
         self.is_unlimited = False
-        until = self._clock() + min(seconds, _LONGEST_RESET_S)
+        until = self._clock() + min(seconds, LONGEST_WAIT_S)
         if until > self._closed_until:
             self._closed_until, self._closed_because = until, reason
 
@@ -257,7 +255,7 @@ class RateLimiter:
 
 def _period_of(reset_s: float | None) -> float | None:
     """Return the period of a limit without a named one: per minute, or the shortest that its reset fits into."""
-    reset_s = 0.0 if reset_s is None or reset_s > _LONGEST_RESET_S else reset_s
+    reset_s = 0.0 if reset_s is None or reset_s > LONGEST_WAIT_S else reset_s
     return next((period for period in (_MINUTE_S, _HOUR_S) if reset_s <= period * (1 + _TOLERANCE)), _DAY_S)
 
 

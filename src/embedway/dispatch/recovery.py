@@ -19,6 +19,7 @@ import numpy as np
 from embedway.dispatch.attempt import Attempt, RequestContext
 from embedway.dispatch.decisions import Decisions
 from embedway.dispatch.halving import MOST_ALONE, is_about_its_texts, may_be_the_texts
+from embedway.dispatch.limits import add_note
 from embedway.dispatch.request import UpstreamResponse
 from embedway.dispatch.row_errors import RowErrors, first_error
 from embedway.dispatch.steps import Decision, Failed, History, RoutePlan
@@ -134,8 +135,9 @@ class _Recovery:
         route = plan.routes[0]
         parts = self.decisions.split(rows, route)
         notes = self.context.response.notes
-        if len(parts) > 1 and (note := route.learned.note(route.name)) and not any(route.name in one for one in notes):
-            notes.append(note)
+        is_noted = any(one.startswith(f"{route.name} accepts ") for one in notes)
+        if len(parts) > 1 and not is_noted and (note := route.learned.note(route.name)):
+            add_note(notes, note, route.name)
         if len(parts) > 1 and self.decisions.needs_one_answer(route):
             self.errors.fail(
                 rows,
@@ -272,21 +274,28 @@ class _Recovery:
     async def _fail_over(self, rows: Rows, plan: RoutePlan, attempts: int, error: EmbedwayError) -> None:
         """Send rows to the next route, or fail with the reasons of all routes.
 
-        If no route is left, one that failed is used again: the one that is available first, if before the deadline.
+        If no route is left, one that failed is used again: the one that is available first, if before the deadline; or
+        if the last route fails for another reason than the texts, one that may have failed because of a text.
         """
         route = plan.routes[0]
         failed = (*plan.failed, (route.name, reason_of(error, route)))
         waiting = (*plan.waiting, route) if is_closed_by(error) else plan.waiting
         if len(plan.routes) > 1:
-            await self.deliver(rows, RoutePlan(plan.routes[1:], failed, waiting), attempts, error)
+            suspect = (*plan.suspect, (route, error)) if may_be_the_texts(error) else plan.suspect
+            await self.deliver(rows, RoutePlan(plan.routes[1:], failed, waiting, suspect), attempts, error)
             return
         if plan.waiting:
             tokens = int(self.context.request.lengths[rows].sum(dtype=np.int64))
             wait_s, soonest = min(((one.limiter.wait_s(tokens), one) for one in waiting), key=lambda pair: pair[0])
-            if self.context.clock() + wait_s <= self.context.deadline and attempts < self.policy.max_attempts:
+            if self.context.clock() + wait_s < self.context.deadline and attempts < self.policy.max_attempts:
                 others = tuple(reason for reason in failed if reason[0] != soonest.name)
                 await self.deliver(rows, RoutePlan((soonest,), others), attempts, error)
                 return
+        if plan.suspect and not may_be_the_texts(error) and self.decisions.can_search(rows, plan.suspect[0][0]):
+            earlier, reason = plan.suspect[0]
+            others = tuple(one for one in failed if one[0] != earlier.name)
+            await self._halve(rows, RoutePlan((earlier,), others), History(attempts, failures=1), reason)
+            return
         if not plan.failed:
             self.errors.fail(rows, error, cause=error)
             return
@@ -336,7 +345,7 @@ class _Recovery:
             tries = self.decisions.found_of(rows, route).failures_in_a_row(self.answers[route.name])
             if 1 < tries < self.policy.max_attempts:
                 wait_s = back_off_s(self.policy, _NO_ERROR, tries=tries, polls=0, chance=self.decisions.chance)
-                if self.context.clock() + wait_s <= self.context.deadline:
+                if self.context.clock() + wait_s < self.context.deadline:
                     await self._back_off(wait_s, _NO_ERROR, route)
             history = History(attempts, is_searched=True)
             failed = await self._try(half, plan, history)

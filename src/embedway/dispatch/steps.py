@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 class RoutePlan:
     """Routes that texts may still use, the current one first; the routes that failed before, and their reasons.
 
-    `waiting` are the failed ones that may be used again after a wait, if no other route answers.
+    `waiting` are the failed ones that may be used again after a wait, if no other route answers. `suspect` are those
+    whose failure a text may have caused, with it: there, the texts may be sent again in halves.
     """
 
     routes: tuple[ServiceRoute, ...]
     failed: tuple[tuple[str, str], ...] = ()
     waiting: tuple[ServiceRoute, ...] = ()
+    suspect: tuple[tuple[ServiceRoute, EmbedwayError], ...] = ()
 
 
 @dataclass(slots=True)

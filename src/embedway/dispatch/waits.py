@@ -36,8 +36,18 @@ def is_closed_by(error: EmbedwayError) -> bool:
 def reason_of(error: EmbedwayError, route: ServiceRoute) -> str:
     """Return the message of an error without rows, with the end of the wait that it requires."""
     message = error.message if isinstance(error, BadVectorsError) else without_row(error)
+    message = message.removeprefix(f"{route.name}: ")  # it is shown behind the route
     obstacle = route.limiter.obstacle(0) if is_closed_by(error) else None
     return message if obstacle is None or obstacle.reason in message else f"{message}; {obstacle}"
+
+
+def waited_for(route: ServiceRoute, tokens: int) -> str:
+    """Return the reason for which a request of `tokens` tokens still waits for a route, in words."""
+    obstacle = route.limiter.obstacle(tokens)
+    if obstacle is not None:
+        return f"because {obstacle}"
+    semaphore = route.semaphore
+    return f"because {semaphore.limit} of its requests are under way" if semaphore.is_busy else "after a wait"
 
 
 def back_off_s(

@@ -16,6 +16,7 @@ from embedway.batching.scheduler import BatchScheduler
 from embedway.catalog.services import tokens_nanousd
 from embedway.dispatch.billing import make_bill, reserve_for
 from embedway.dispatch.request import UpstreamRequest
+from embedway.dispatch.waits import waited_for
 from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
 from embedway.models.base import Estimate, Model, Profile, not_here
 from embedway.providers.base import KnowsTokenizer, KnowsWeights
@@ -153,10 +154,14 @@ class ServiceModel(Model):
         except DeadlineError:
             raise  # it counts its attempts
         except TimeoutError:
-            raise DeadlineError(
-                f"{self.name}: no request could start or finish within {settings.deadline_s:g} s (upstream.deadline_s)",
+            route, tokens = self.routes[0], int(upstream.lengths.sum(dtype=np.int64))
+            late = DeadlineError(
+                f"{self.name}: no request to {route.name} could start or finish within {settings.deadline_s:g} s "
+                f"(upstream.deadline_s), {waited_for(route, tokens)}",
                 attempts=0,
-            ) from None
+            )
+            late.route = route.name
+            raise late from None
 
     def _prices(self, dimensions: int) -> Prices:
         """Return the price function of tokens and searches, for vectors of a size."""

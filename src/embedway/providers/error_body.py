@@ -16,10 +16,12 @@ import orjson
 
 from embedway.providers.error_words import WORDS
 from embedway.providers.http_body import Body, parse
-from embedway.providers.http_headers import duration_s
+from embedway.providers.http_headers import LONGEST_WAIT_S, duration_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from embedway.providers.echoes import Message
 
 #: Fields with a code, in the order in which codes are shown.
 _CODE_KEYS = (
@@ -86,8 +88,6 @@ _EMPTY = frozenset({"error", "fail", "failed", "failure", "none", "null", "unkno
 _MOST_NODES, _MOST_CHARACTERS, _MOST_JSON = 300, 2_000, 4_000_000
 #: Fields above which an object is content.
 _MOST_FIELDS = 1_000
-#: Waits above this are ignored: about four months.
-_MOST_WAIT_S = 1e7
 _CODE = re.compile(r"[A-Za-z0-9_.\-#/]{1,80}")
 _UNIT_S = {
     "ms": 0.001,
@@ -102,7 +102,7 @@ _UNIT_S = {
 _UNIT_S |= {"h": 3600.0, "hr": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0}
 _STEP = r"(\d{1,9}(?:\.\d{1,9})?) ?(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
 #: "Please try again in 1m2s" (OpenAI), "Please retry after 54 seconds" (Azure), "Please retry in 36.6s" (Gemini).
-_WAIT = re.compile(
+_WAIT = (
     r"(?:try|trying|retry|retrying|available|resets?|wait)\b[a-z ]{0,30}? ?(?:(?:in|after|for|about|until) )*"
     rf"((?:{_STEP}(?:,? and |, | )?)+)"
 )
@@ -116,6 +116,7 @@ class ServerError:
     message: str = ""
     #: HTTP status that the body names.
     status: int | None = None
+    #: Wait in a field of its own.
     wait_s: float | None = None
     #: Whether it estimates the time until the model is loaded.
     is_loading: bool = False
@@ -203,8 +204,6 @@ def _read(value: Any) -> ServerError:
         waits += [] if wait is None else [wait]
         is_loading |= key == "estimated_time" and wait is not None
     message = "\n".join(messages)[: 2 * _MOST_CHARACTERS].lower()
-    said = _said_wait(message)
-    waits += [] if said is None else [said]
     return ServerError(
         tuple(dict.fromkeys(codes)), message, next(iter(statuses), None), next(iter(waits), None), is_loading
     )
@@ -254,9 +253,9 @@ def _wait(key: str, value: Any) -> float | None:
     return None
 
 
-def _said_wait(message: str) -> float | None:
+def said_wait_s(message: Message) -> float | None:
     """Return the wait in a message, such as `try again in 1m2s`, in seconds."""
-    found = _WAIT.search(message)
+    found = message.search(_WAIT)
     if found is None:
         return None
     steps = re.findall(_STEP, found.group(1))
@@ -266,6 +265,6 @@ def _said_wait(message: str) -> float | None:
 
 
 def _plausible(seconds: float | None) -> float | None:
-    if seconds is None or not math.isfinite(seconds) or not 0 <= seconds <= _MOST_WAIT_S:
+    if seconds is None or not math.isfinite(seconds) or not 0 <= seconds <= LONGEST_WAIT_S:
         return None
     return float(seconds)

@@ -19,7 +19,8 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers import error_meanings as meanings
-from embedway.providers.error_body import ServerError, read_error, shown_code
+from embedway.providers.echoes import Message
+from embedway.providers.error_body import ServerError, read_error, said_wait_s, shown_code
 from embedway.providers.error_meanings import Meaning
 from embedway.providers.error_table import RULES
 from embedway.providers.http_body import is_page
@@ -61,7 +62,8 @@ def error_of(
         wait_s = None
     else:
         said = read_error(content, headers)
-        error, wait_s = _error(status, said, route=route, request=request), said.wait_s
+        message = Message(said.message, request.data)
+        error, wait_s = _error(status, said, message, route=route, request=request), _wait_s(said, message)
     return _with_headers(error, headers, wait_s)
 
 
@@ -69,8 +71,13 @@ def error_in_success(
     said: ServerError, headers: Mapping[str, str], *, status: int, route: str, request: SentRequest
 ) -> UpstreamError:
     """Return the error for an error inside an answer with the status 2xx: the status that it names decides."""
-    error = _error(said.status or 200, said, route=route, request=request, shown=said.status or status)
-    return _with_headers(error, headers, said.wait_s)
+    message = Message(said.message, request.data)
+    error = _error(said.status or 200, said, message, route=route, request=request, shown=said.status or status)
+    return _with_headers(error, headers, _wait_s(said, message))
+
+
+def _wait_s(said: ServerError, message: Message) -> float | None:
+    return said_wait_s(message) if said.wait_s is None else said.wait_s
 
 
 def _with_headers(error: UpstreamError, headers: Mapping[str, str], wait_s: float | None) -> UpstreamError:
@@ -82,10 +89,10 @@ def _with_headers(error: UpstreamError, headers: Mapping[str, str], wait_s: floa
 
 
 def _error(
-    status: int, said: ServerError, *, route: str, request: SentRequest, shown: int | None = None
+    status: int, said: ServerError, message: Message, *, route: str, request: SentRequest, shown: int | None = None
 ) -> UpstreamError:
     """Return the error for an error body. `shown` is the status to show for an error inside HTTP 200."""
-    meaning, code, limits = _meaning(status, said, request)
+    meaning, code, limits = _meaning(status, said, message)
     code = code or shown_code(said.codes)
     where = "" if shown is None else "an error inside HTTP 200: "
     text = f"{where}{meaning.message}{f': {code}' if code else ''}"
@@ -100,22 +107,17 @@ def _error(
     return error
 
 
-def _meaning(status: int, said: ServerError, request: SentRequest) -> tuple[Meaning, str, ServiceLimits | None]:
+def _meaning(status: int, said: ServerError, message: Message) -> tuple[Meaning, str, ServiceLimits | None]:
     """Return the meaning of an error, the code that it is known by, and the limits that its message names."""
     codes = {code.lower(): code for code in reversed(said.codes)}
-    sent = ""
     for rule in RULES:
         if rule.statuses and status not in rule.statuses:
             continue
         by_code = next((codes[code] for code in codes if code in rule.codes), "")
         if by_code:
-            return rule.meaning, shown_code((by_code,)), _limits_of(rule.meaning, said)
-        found = re.search(rule.phrase, said.message, re.MULTILINE) if rule.phrase and said.message else None
-        if found is None:
-            continue
-        # A phrase that the request contains may be a user's text that the message repeats.
-        sent = sent or request.data.decode("utf-8", "replace").lower()
-        if found.group(0) not in sent:
+            return rule.meaning, shown_code((by_code,)), _limits_of(rule.meaning, message)
+        found = message.search(rule.phrase) if rule.phrase else None
+        if found is not None:
             return rule.meaning, "", _limits(found)
     if said.is_loading:
         return meanings.LOADING, "", None
@@ -124,10 +126,10 @@ def _meaning(status: int, said: ServerError, request: SentRequest) -> tuple[Mean
     return meanings.BY_STATUS.get(status, meanings.FAILED if status >= 500 else meanings.UNEXPECTED), "", None
 
 
-def _limits_of(meaning: Meaning, said: ServerError) -> ServiceLimits | None:
+def _limits_of(meaning: Meaning, message: Message) -> ServiceLimits | None:
     """Return the limits in the message of an error that is known by its code."""
     rules = (rule for rule in RULES if rule.meaning is meaning and "(?P<" in rule.phrase)
-    matches = (re.search(rule.phrase, said.message) for rule in rules)
+    matches = (message.search(rule.phrase) for rule in rules)
     return next((limits for found in matches if found is not None and (limits := _limits(found))), None)
 
 

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 #: Maximum digits of a number in a header. Python refuses to convert some thousands, and a float overflows earlier.
 _MOST_DIGITS = 30
-#: Maximum wait that a service may request, in seconds. A larger number is a mistake, such as a Unix time.
-LONGEST_WAIT_S = 366 * 86_400.0
+#: Maximum wait that a service may request, and time until a limit is reset, in seconds: limits per day are the longest.
+#: A larger number is a mistake, such as a Unix time, and ignored.
+LONGEST_WAIT_S = 2 * 86_400.0
+#: Maximum period of a limit, in seconds.
+_LONGEST_WINDOW_S = 366 * 86_400.0
 #: Maximum characters of a header with a list, and maximum limits of one answer besides the usual ones.
 _MOST_CHARACTERS, MOST_LIMITS = 1000, 16
 _DURATION = re.compile(
@@ -144,7 +147,7 @@ def _policies(value: str) -> Iterator[tuple[str, RateLimit]]:
     for name, parameters in _items(value):
         unit = parameters.get("qu", "requests")
         window = duration_s(parameters.get("w", parameters.get("window", "")))
-        if unit in {"requests", "tokens"} and (window is None or 0 < window <= LONGEST_WAIT_S):
+        if unit in {"requests", "tokens"} and (window is None or 0 < window <= _LONGEST_WINDOW_S):
             kind: Kind = "tokens" if unit == "tokens" else "requests"
             yield name, RateLimit(kind, _count(parameters.get("q", name)), window_s=window)
 
