@@ -11,7 +11,7 @@ from embedway import AsyncEmbedder, Config
 from embedway.catalog.services import default_services
 from embedway.config.addresses import belongs_to_hosts
 from embedway.config.known_services import SERVICES
-from embedway.errors import ConfigError
+from embedway.errors import AuthenticationError, ConfigError
 from embedway.models.base import ModelEnvironment
 from embedway.models.opening import open_model
 from embedway.providers.opening import routes_of
@@ -376,3 +376,52 @@ def test_own_hosts_are_compared_whole():
     assert not belongs_to_hosts("https://b.example/x", (".b.example",))
     assert not belongs_to_hosts("https://xb.example/x", (".b.example",))
     assert not belongs_to_hosts("", ("",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "the variable OPENAI_API_KEY"),
+        ({"api_key": "sk-a"}, "api_key"),
+        ({"api_key_env": "MINE"}, "the variable MINE (api_key_env)"),
+        ({"api_key_file": "/dev/null"}, ""),
+        ({"auth": "none", "headers": {"X-A": "a"}}, "headers.X-A"),
+        ({"auth": "none", "headers_env": {"X-A": "MINE"}}, "the variable MINE (headers_env.X-A)"),
+        (
+            {"auth": "none", "headers": {"X-B": "b"}, "headers_env": {"X-A": "MINE"}},
+            "headers.X-B and the variable MINE (headers_env.X-A)",
+        ),
+        (
+            {"headers": {"X-B": "b"}, "headers_env": {"Authorization": "MINE"}},
+            "the variable MINE (headers_env.Authorization)",
+        ),
+        ({"auth": "entra"}, "the role of the identity in Microsoft Entra ID"),
+    ],
+)
+def test_the_source_of_a_credential_is_named(tmp_path, fields, said):
+    if "api_key_file" in fields:
+        path = tmp_path / "key"
+        path.write_text("sk-file")
+        fields, said = {"api_key_file": path}, f"the key in {path} (api_key_file)"
+    route = {"model": "text-embedding-3-small", "provider": "openai", **fields}
+    config = Config.load(environ={"OPENAI_API_KEY": "sk-b", "MINE": "sk-c"}, overrides={"routes.r": route})
+    assert config.access("openai", "r").credential == said
+
+
+@pytest.mark.parametrize(("status", "said"), [(401, "refused; check"), (403, "no right to this; check")])
+def test_the_error_for_a_refused_header_names_its_variable(status, said):
+    async def main():
+        server = OpenAIServer()
+        server.refusal = lambda _request, _body: server.failure(status, "no")
+        async with server.running():
+            route = {"model": "text-embedding-3-small", "provider": "openai-compatible", "base_url": f"{server.url}/v1"}
+            route |= {"auth": "none", "headers_env": {"X-Key": "APIM_KEY"}}
+            values = {"routes.r": route, "cache.backend": "none", "ledger.backend": "none"}
+            config = Config.load(environ={"APIM_KEY": KEY}, overrides=values)
+            async with AsyncEmbedder("text-embedding-3-small", config=config) as embedder:
+                with pytest.raises(AuthenticationError) as caught:
+                    await embedder.embed(["a"])
+        assert f"{said} the variable APIM_KEY (headers_env.X-Key)" in str(caught.value)
+        assert KEY not in str(caught.value)
+
+    asyncio.run(main())

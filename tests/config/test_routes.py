@@ -222,15 +222,17 @@ def test_a_header_is_set_once(tmp_path):
 
 def test_a_value_of_a_variable_or_a_file_is_checked_when_it_is_used(tmp_path):
     config = load(tmp_path, f'{OWN}headers_env = {{ X-A = "MY_A" }}\n', {"MY_A": f"{SECRET}\r\nX-B: 1"})
-    with pytest.raises(ConfigError, match=r"^MY_A: must be printable ASCII") as caught:
+    with pytest.raises(
+        ConfigError, match=r"^routes\.r: headers_env\.X-A: the variable MY_A must be printable"
+    ) as caught:
         config.access("openai-compatible", "r")
     assert SECRET not in str(caught.value)
     config = load(tmp_path, f'{OWN}headers_env = {{ X-A = "MY_A" }}\n')
-    with pytest.raises(ConfigError, match=r"^MY_A: is not set, but a route's headers_env.X-A names it"):
+    with pytest.raises(ConfigError, match=r"^routes\.\w+: headers_env\.X-A: the variable MY_A is not set"):
         config.access("openai-compatible", "r")
     (tmp_path / "header").write_text("")
     config = load(tmp_path, f'{OWN}headers_file = {{ X-A = "header" }}\n')
-    with pytest.raises(ConfigError, match="must not be empty"):
+    with pytest.raises(ConfigError, match=r"^routes\.r: headers_file\.X-A: .*header must not be empty"):
         config.access("openai-compatible", "r")
 
 

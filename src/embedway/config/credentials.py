@@ -19,6 +19,7 @@ from embedway.config.request_headers import check_header_value, check_key
 from embedway.config.secret_files import read_secret
 from embedway.config.types import TRUE
 from embedway.errors import ConfigError
+from embedway.text import printable
 from embedway.weights.types import HUB_ENDPOINT
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Access:
     allow_http: bool = False
     #: Whether requests are authorized without a key.
     needs_no_key: bool = False
+    #: Source of the key, the token or the headers in words, for the error if a service refuses them.
+    credential: str = "api_key"
 
     @property
     def is_authorized(self) -> bool:
@@ -77,7 +80,7 @@ class Credentials:
         auth = route.auth if route is not None else "key"
         replaced = route is not None and key_header(provider, auth) in route.header_names
         needs_no_key = auth in {"entra", "none"} or replaced
-        secret, variable = ("", "") if needs_no_key else self._key(service, route)
+        secret, variable = ("", "") if needs_no_key else self._key(service, name, route)
         if not own:
             self._check_secrets_of_environment(provider, name, route, source, variable)
         completed = self._complete(provider, given, name, route, source)
@@ -92,13 +95,14 @@ class Credentials:
             completed.url,
             secret,
             completed.options,
-            {**usual, **self._headers_of(route)},
+            {**usual, **self._headers_of(name, route)},
             model=completed.model,
             auth=auth,
             files=files,
             ca_file=None if route is None else route.ca_file,
             allow_http=allow_http,
             needs_no_key=needs_no_key,
+            credential=describe_credential(route, variable, key_header(provider, auth)),
         )
 
     def _given_url(
@@ -164,29 +168,29 @@ class Credentials:
                 found[provider] = (named, redact_address(base_url))
         return found
 
-    def _key(self, service: KnownService, route: RouteSettings | None) -> tuple[str, str]:
+    def _key(self, service: KnownService, name: str, route: RouteSettings | None) -> tuple[str, str]:
         """Return a route's key and its variable, which is empty for a key from the settings or a missing key."""
         if route is not None and route.api_key is not None:
             return _checked_key(route.api_key.get_secret_value(), "api_key of a route"), ""
         if route is not None and route.api_key_file is not None:
-            return read_secret(route.api_key_file, check_key), ""
+            return read_secret(route.api_key_file, check_key, where=f"routes.{name}", key="api_key_file"), ""
         if route is not None and route.api_key_env is not None:
-            return self._required(route.api_key_env, "api_key_env", check_key), route.api_key_env
-        variable = next((name for name in service.keys if self._value(name)), "")
+            return self._required(route.api_key_env, name, "api_key_env", check_key), route.api_key_env
+        variable = next((named for named in service.keys if self._value(named)), "")
         return _checked_key(self._value(variable), variable), variable
 
-    def _required(self, variable: str, key: str, check: Callable[[str], str]) -> str:
-        """Return the checked value of a variable that a route's `key` names. Raises ConfigError."""
+    def _required(self, variable: str, name: str, key: str, check: Callable[[str], str]) -> str:
+        """Return the checked value of a variable that the `key` of a route names. Raises ConfigError."""
         value = self._value(variable)
-        if not value:
-            raise ConfigError(f"is not set, but a route's {key} names it", where=variable)
-        try:
-            return check(value)
-        except ValueError as error:
-            reason = str(error)
-        raise ConfigError(reason, where=variable)
+        reason = "" if value else "is not set"
+        if value:
+            try:
+                return check(value)
+            except ValueError as error:
+                reason = str(error)
+        raise ConfigError(f"the variable {variable} {reason}", where=f"routes.{name}", key=key)
 
-    def _headers_of(self, route: RouteSettings | None) -> dict[str, str]:
+    def _headers_of(self, name: str, route: RouteSettings | None) -> dict[str, str]:
         """Return a route's own headers, by lower-case name. Raises ConfigError, without any value."""
         if route is None:
             return {}
@@ -194,9 +198,10 @@ class Credentials:
         headers = {header: value for header, value in found.items() if value}
         headers |= {header.casefold(): value.get_secret_value() for header, value in route.headers.items()}
         for header, variable in route.headers_env.items():
-            headers[header.casefold()] = self._required(variable, f"headers_env.{header}", check_header_value)
+            headers[header.casefold()] = self._required(variable, name, f"headers_env.{header}", check_header_value)
         for header, path in route.headers_file.items():
-            headers[header.casefold()] = read_secret(path, check_header_value)
+            key = f"headers_file.{header}"
+            headers[header.casefold()] = read_secret(path, check_header_value, where=f"routes.{name}", key=key)
         return headers
 
     def _address(self, provider: str, service: KnownService) -> str:
@@ -224,6 +229,25 @@ class Credentials:
     def _value(self, variable: str) -> str:
         secret = self.variables.get(variable) if variable else None
         return secret.get_secret_value().strip() if secret is not None else ""
+
+
+def describe_credential(route: RouteSettings | None, variable: str, header: str) -> str:
+    """Return the source of a route's key, token or headers in words. `header` is the lower-case one of its key."""
+    if route is not None and route.auth == "entra":
+        return "the role of the identity in Microsoft Entra ID"
+    if route is not None and (route.auth == "none" or header in route.header_names):
+        sources = {name: f"headers.{name}" for name in route.headers}
+        sources |= {name: f"the variable {value} (headers_env.{name})" for name, value in route.headers_env.items()}
+        sources |= {
+            name: f"the file {printable(str(path))} (headers_file.{name})" for name, path in route.headers_file.items()
+        }
+        found = [shown for name, shown in sources.items() if route.auth == "none" or name.casefold() == header]
+        return " and ".join(found) or "headers"
+    if route is not None and route.api_key is None and route.api_key_file is not None:
+        return f"the key in {printable(str(route.api_key_file))} (api_key_file)"
+    if route is not None and route.api_key is None and route.api_key_env is not None:
+        return f"the variable {route.api_key_env} (api_key_env)"
+    return f"the variable {variable}" if variable else "api_key"
 
 
 def _explain_withheld_key(provider: str, variable: str, route: RouteSettings | None, source: SettingSource) -> str:

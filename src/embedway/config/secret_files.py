@@ -25,8 +25,11 @@ _log = logging.getLogger("embedway.config")
 _pipes: dict[tuple[int, int], bytes] = {}
 
 
-def read_secret(path: Path, check: Callable[[str], str]) -> str:
-    """Read the secret in a file. Raises ConfigError, without any part of the content."""
+def read_secret(path: Path, check: Callable[[str], str], *, where: str = "", key: str = "") -> str:
+    """Read the secret in a file. Raises ConfigError, without any part of the content.
+
+    `where` and `key` are the route and its setting that name the file.
+    """
     try:
         value = check(_content(path).decode("utf-8-sig"))
         if value:
@@ -39,7 +42,7 @@ def read_secret(path: Path, check: Callable[[str], str]) -> str:
     except ValueError as error:
         reason = str(error)
     # Outside of `except`: a chained error could contain the content.
-    raise ConfigError(reason, where=str(path))
+    raise ConfigError(f"{path} {reason}", where=where, key=key) if where else ConfigError(reason, where=str(path))
 
 
 def _content(path: Path) -> bytes:

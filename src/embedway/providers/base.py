@@ -81,6 +81,8 @@ class Endpoint:
     ca_file: Path | None = None
     #: Whether plain http to another machine is allowed.
     allow_http: bool = False
+    #: Source of the key or of the headers in words, for the error if the service refuses them.
+    credential: str = "api_key"
 
 
 def split_requests(

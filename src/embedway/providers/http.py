@@ -88,10 +88,12 @@ class JsonHttp:
         timeout_s: float = 60.0,
         allow_http: bool = False,
         ca_file: Path | None = None,
+        credential: str = "api_key",
     ) -> None:
         check_base_url(base_url, where=route, allow_http=allow_http)
         self._base_url = base_url.rstrip("/")
         self._route = route
+        self._credential = credential
         self._headers = headers if isinstance(headers, RequestHeaders) else RequestHeaders(headers)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
         self._session: aiohttp.ClientSession | None = None
@@ -144,7 +146,7 @@ class JsonHttp:
             ) as response:
                 content = await read_body(response, bounds)
                 self._has_answered = True
-                request = SentRequest(self._base_url, path, data)
+                request = SentRequest(self._base_url, path, data, self._credential)
                 if 200 <= response.status < 300:
                     large = len(content.content) > _LARGE_BYTES
                     parsed = await asyncio.to_thread(parse, content, bounds) if large else parse(content, bounds)
@@ -247,6 +249,7 @@ def make_http(endpoint: Endpoint, url: str = "", *, header: str = "authorization
         timeout_s=endpoint.timeout_s,
         allow_http=endpoint.allow_http or yes(endpoint, "allow_http"),
         ca_file=endpoint.ca_file,
+        credential=endpoint.credential,
     )
 
 

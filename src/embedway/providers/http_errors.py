@@ -39,11 +39,13 @@ _PAGE = "a web page of a proxy, firewall or login answered, not the API"
 
 @dataclass(frozen=True, slots=True)
 class SentRequest:
-    """Facts of a request that an error is compared with: the URL of the settings, the path below it, and the body."""
+    """Facts of a request for its error: the URL of the settings, the path below it, the body, and the credential."""
 
     base_url: str = ""
     path: str = ""
     data: bytes = b""
+    #: Source of the key, or of the headers in its place.
+    credential: str = "api_key"
 
 
 _NO_REQUEST = SentRequest()
@@ -96,7 +98,7 @@ def _error(
     code = code or shown_code(said.codes)
     where = "" if shown is None else "an error inside HTTP 200: "
     text = f"{where}{meaning.message}{f': {code}' if code else ''}"
-    remedy = meaning.remedy
+    remedy = _with_credential(meaning, request)
     if meaning in {meanings.NO_PATH, meanings.NOT_FOUND}:
         remedy = "; ".join(part for part in (remedy, _path_remedy(request)) if part)
     billed = meaning.computed and (shown is not None or status >= 500 or meaning.error is UnavailableError)
@@ -154,8 +156,14 @@ def _page_error(status: int, content: bytes, *, route: str, request: SentRequest
             advice = f"{_path_remedy(request)}; check" if status == 404 else "check base_url,"
             meaning = Meaning(ProtocolError, "unexpected answer", f"{advice} proxies and firewalls")
     text = f"{meaning.message}{place}"
-    remedy = f"; {meaning.remedy}" if meaning.remedy else ""
+    remedy = f"; {_with_credential(meaning, request)}" if meaning.remedy else ""
     return meaning.error(f"{text}{remedy}", route=route, status=status, billed=meaning.computed)
+
+
+def _with_credential(meaning: Meaning, request: SentRequest) -> str:
+    """Return the remedy; that of a refused key names the key's source."""
+    is_key = meaning.error is AuthenticationError
+    return meaning.remedy.replace("api_key", request.credential) if is_key else meaning.remedy
 
 
 def _path_remedy(request: SentRequest) -> str:

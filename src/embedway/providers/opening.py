@@ -71,6 +71,7 @@ def endpoint_of(
         files=access.files,
         ca_file=access.ca_file,
         allow_http=access.allow_http,
+        credential=access.credential,
     )
 
 

@@ -1,6 +1,7 @@
 """Routes, models and budgets of the settings: what each lacks, without sending anything."""
 
 import pytest
+import trustme
 
 from embedway.cli.checks import routes
 from embedway.cli.checks.base import Setup
@@ -37,8 +38,16 @@ def no_keys(monkeypatch):
         ({"model": "text-embedding-9", "provider": "openai"}, "no [models.NAME] describes", "correct routes.r"),
         ({"model": SMALL, "provider": "acme"}, "no provider is called 'acme'", "correct routes.r"),
         ({"model": SMALL, "provider": "openai"}, "no key", "set OPENAI_API_KEY"),
-        ({"model": SMALL, "provider": "openai", "api_key_env": "MINE"}, "MINE: is not set", "correct routes.r"),
-        ({"model": SMALL, "provider": "openai", "api_key_file": "/no/file"}, "cannot be read", "correct routes.r"),
+        (
+            {"model": SMALL, "provider": "openai", "api_key_env": "MINE"},
+            "api_key_env: the variable MINE is not set",
+            "correct routes.r",
+        ),
+        (
+            {"model": SMALL, "provider": "openai", "api_key_file": "/no/f"},
+            "key_file: /no/f cannot be read",
+            "correct routes.r",
+        ),
         ({"model": SMALL, "provider": "openai-compatible"}, "no base_url", "correct routes.r"),
         ({"model": SMALL, "provider": "openai-compatible", "base_url": "http://h/v1"}, "https", "correct routes.r"),
         ({"model": SMALL, "provider": "openai", "api_key": KEY, "options.x": "1"}, "options.x", "correct routes.r"),
@@ -52,6 +61,14 @@ def test_what_a_route_lacks_is_a_warning_with_its_remedy(fields, said, remedy):
     assert said in line.detail
     assert line.remedy == remedy
     assert KEY not in line.detail
+
+
+def test_the_certificates_of_a_route_are_shown(tmp_path):
+    path = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    line = check(**route(model=SMALL, provider="openai", api_key=KEY, ca_file=str(path)))["route r"]
+    assert line.status == "ok"
+    assert f"key in api_key, with the certificates in {path} (ca_file)" in line.detail
 
 
 def test_a_library_that_is_not_installed(monkeypatch):

@@ -148,6 +148,8 @@ def _key_source(route: RouteSettings, access: Access) -> str:
     """Say where a route's key comes from, in the order of `Config.access`, and which headers it sends."""
     names = sorted(name for name in access.headers)
     headers = f", with the headers {', '.join(names)}" if names else ""
+    if access.ca_file is not None:
+        headers += f", with the certificates in {access.ca_file} (ca_file)"
     if route.auth == "entra":
         return f"token of Microsoft Entra ID{headers}"
     return f"{_key_place(route, access)}{headers}"
@@ -190,9 +192,10 @@ def _describe(name: str, dimensions: int | None, max_tokens: int) -> str:
 def lack_of(name: str, route: RouteSettings, task: Task, config: Config) -> str:
     """Return what a route needs and does not have; empty if nothing. Nothing is sent, and no library is imported."""
     try:
-        return _lack_of(name, route, task, config)
+        lacks = _lack_of(name, route, task, config)
     except EmbedwayError as error:
-        return str(error).removeprefix(f"routes.{printable(name)}: ")
+        lacks = str(error)
+    return lacks.removeprefix(f"routes.{printable(name)}: ")
 
 
 def _lack_of(name: str, route: RouteSettings, task: Task, config: Config) -> str:
