@@ -57,9 +57,9 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
 def wrong_width(came: int, wanted: int) -> str:
     """Return the message and the remedy for vectors of another width than the model's."""
     return (
-        f"answered with vectors of {came} dimensions, not {wanted}: set dimensions = {came} in [models.NAME] if it is "
-        "the model's width; options.dimensions = true in the route if the service can return shorter vectors, and "
-        "false if it cannot; or another upstream_model, if the service runs another model"
+        f"answered with vectors of {came} dimensions, not {wanted}: check upstream_model, because the service may run "
+        "another model; set options.dimensions = true in the route if the service can return shorter vectors, and "
+        f"false if it cannot; if the model has its own section [models.NAME], set dimensions = {came} there"
     )
 
 

@@ -147,12 +147,18 @@ def test_implausible_usage_is_noted_in_each_receipt_and_logged_once_for_a_route(
     none = Count(None, 0, "estimated")
     low, high = Usage(Count(1, 90, "unsure"), none), Usage(Count(900, 9, "unsure"), none)
     route = ServiceRoute("r", Fake())
-    for usage, how in ((low, "less than a third of"), (high, "more than ten times")) * 3:
+    fewer = Usage(Count(5, 8, "unsure"), none)
+    own = "embedway's own count"
+    for usage, how in (
+        (low, f"less than a third of {own}"),
+        (high, f"more than ten times {own}"),
+        (fewer, "fewer than its texts"),
+    ) * 3:
         response = UpstreamResponse(np.zeros((1, 1), np.float32))
         record(usage, route, response, charges)
         (note,) = response.notes
-        assert note == f"r: its reported tokens are {how} embedway's own count; the cost is booked as unsure"
-    assert [line.levelname for line in caplog.records] == ["WARNING", "WARNING"]
+        assert note == f"r: its reported tokens are {how}; the cost is booked as unsure"
+    assert [line.levelname for line in caplog.records] == ["WARNING"] * 3
     assert "(1 reported, 90 counted)" in caplog.text
     assert "(900 reported, 9 counted)" in caplog.text
 

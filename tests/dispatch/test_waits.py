@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import dataclasses
+import re
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.recovery import UpstreamClient
 from embedway.dispatch.request import RetryPolicy, ServiceRoute, UpstreamRequest
+from embedway.dispatch.waits import waited_for
 from embedway.errors import (
     AuthenticationError,
     DeadlineError,
@@ -381,3 +383,10 @@ def test_a_wait_that_ends_at_the_deadline_names_its_limit():
     assert late
     assert all(error.__cause__ is None or isinstance(error.__cause__, EmbedwayError) for error in late)
     assert all("limit of" in str(error) or "loading its model" in str(error) for error in late)
+
+
+def test_the_reason_of_a_wait_is_named():
+    (route,) = FakeUpstream(Fake()).routes()
+    assert waited_for(route, 5) == "after a wait"
+    route.limiter.close_for(7.0)
+    assert re.match(r"because the service asks to wait until .* \(in 7.0 s\)", waited_for(route, 5))

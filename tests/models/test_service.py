@@ -31,7 +31,7 @@ from embedway.models import opening
 from embedway.providers.counting import TiktokenCounter
 from embedway.providers.fake import vector_of
 from embedway.providers.registry import provider_names
-from inside import provider_of, set_faults
+from inside import provider_of, set_delay, set_faults
 
 SMALL = "text-embedding-3-small"
 TEXTS = ["the first text", "the second", "and a third one", "the second"]
@@ -478,3 +478,24 @@ def test_a_route_to_a_model_without_a_description_is_named(name, said):
     config = Config.load(environ={}, overrides={"routes.x": route, "cache.backend": "none"})
     with Embedder(name, config=config) as embedder, pytest.raises(UnknownModelError, match=said):
         embedder.embed(["a"])
+
+
+def test_a_deadline_that_passes_before_a_request_starts_names_the_route(tmp_path):
+    overrides = {
+        "models.m": OWN_MODEL,
+        "routes.r": {"model": "acme/m", "provider": "fake"},
+        "upstream.deadline_s": 0.2,
+        "upstream.concurrency": 1,
+        "cache.path": str(tmp_path / "v.sqlite"),
+        "ledger.backend": "none",
+    }
+
+    async def main():
+        async with AsyncEmbedder("acme/m", config=Config.load(environ={}, overrides=overrides)) as embedder:
+            await embedder.models.warm()
+            set_delay(provider_of(embedder), 60)
+            return await asyncio.gather(*(embedder.embed([text]) for text in "abcdef"), return_exceptions=True)
+
+    errors = asyncio.run(main())
+    assert {(type(error), error.route) for error in errors} == {(DeadlineError, "routes.r")}
+    assert all("routes.r" in str(error) for error in errors)

@@ -12,7 +12,7 @@ from embedway.batching.run import BatchRunner
 from embedway.batching.scheduler import BatchBackend
 from embedway.dispatch.billing import split_by_weight
 from embedway.dispatch.request import UpstreamResponse
-from embedway.errors import with_row
+from embedway.errors import BadVectorsError, with_row
 from embedway.telemetry.hooks import Hooks, current_operation
 from embedway.telemetry.operations import BatchDetails
 from embedway.types import Batch, TokenizedTexts, Vectors
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from embedway.batching.scheduler import BatchScheduler
     from embedway.dispatch.recovery import UpstreamClient
     from embedway.dispatch.request import CallDeadline, Rows, ServiceRoute, UpstreamRequest
+    from embedway.errors import EmbedwayError
     from embedway.telemetry.operations import Outcome
     from embedway.urgency import Urgency
 
@@ -242,9 +243,9 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
             deadline=_last_deadline(jobs),
         )
         response = await self._client.send(merged, self._routes)
-        # A refused text is not billed.
+        # Texts without an answer are not in the bill. An answer with invalid vectors is.
         taken = merged.lengths.astype(np.int64)
-        taken[list(response.errors)] = 0
+        taken[[row for row, error in response.errors.items() if not _is_answered(error)]] = 0
         weights = [int(part.sum()) for part in np.split(taken, np.cumsum(counts)[:-1])]
         billed = split_by_weight(response.billed_tokens, weights)
         unreported = split_by_weight(response.unreported_tokens, weights)
@@ -275,6 +276,11 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
 
 def _tokens(request: UpstreamRequest) -> int:
     return int(request.lengths.sum(dtype=np.int64))
+
+
+def _is_answered(error: EmbedwayError) -> bool:
+    """Return whether the text of an error was answered, with an invalid vector."""
+    return isinstance(error, BadVectorsError) or isinstance(error.__cause__, BadVectorsError)
 
 
 def _last_deadline(jobs: Sequence[UpstreamRequest]) -> CallDeadline | None:

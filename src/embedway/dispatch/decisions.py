@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from embedway.dispatch.halving import UNLIKELY, UNSURE, Findings, is_about_its_texts, may_be_the_texts
 from embedway.dispatch.limits import add_note, too_long
-from embedway.dispatch.steps import Decision
+from embedway.dispatch.steps import Decision, LimitLearnedError
 from embedway.dispatch.waits import back_off_s, exhausted, is_closed_by, is_loading, too_late
 from embedway.errors import (
     BadVectorsError,
@@ -75,6 +75,8 @@ class Decisions:
         if not (attempt.is_sent or several) and self.found_of(attempt.rows, attempt.route).is_exhausted:
             can_fail_over = attempt.has_alternative and not isinstance(error, RefusedInputError)
             return Decision("fail over" if can_fail_over else "give up", error)
+        if isinstance(error, LimitLearnedError):
+            return Decision("split", error)
         if isinstance(error, UpstreamError) and self._may_split(error, attempt):
             return Decision("split", error)
         if isinstance(error, RefusedInputError):
@@ -158,9 +160,17 @@ class Decisions:
         return self.found[route.name, 0 if callers is None else int(callers[rows[0]])]
 
     def check_first(self, rows: Rows, route: ServiceRoute) -> None:
-        """Raise an error if too many other texts of their caller failed."""
+        """Raise an error if too many other texts of their caller failed, or if rows are to be split again."""
+        # A limit may have been learned while they waited.
+        has_learned = len(rows) > 1 and route.declared is not route.provider.declared
+        if has_learned and not self.needs_one_answer(route):
+            self._check_size(rows, route)
         if not self.context.request.has_several_callers(rows):
             self.found_of(rows, route).check(route.name)
+
+    def _check_size(self, rows: Rows, route: ServiceRoute) -> None:
+        if len(route.split(rows, self.context.request.lengths)) > 1:
+            raise LimitLearnedError
 
     def needs_one_answer(self, route: ServiceRoute) -> bool:
         """Return whether a route must answer the texts in one request."""

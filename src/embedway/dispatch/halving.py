@@ -81,5 +81,5 @@ def may_be_the_texts(error: EmbedwayError) -> bool:
 def is_about_its_texts(error: EmbedwayError) -> bool:
     """Return whether the error of a text that was sent alone is about the text."""
     if isinstance(error, BadVectorsError):
-        return error.billed and not error.of_probe
+        return error.billed and not error.of_probe and bool(error.rows)  # not the width of all
     return isinstance(error, RefusedInputError) or may_be_the_texts(error)

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Literal
 
 from embedway.dispatch.halving import may_be_the_texts
 from embedway.dispatch.waits import is_loading
-from embedway.errors import BadVectorsError, ProtocolError
+from embedway.errors import BadVectorsError, EmbedwayError, ProtocolError
 
 if TYPE_CHECKING:
     from embedway.dispatch.attempt import Attempt
     from embedway.dispatch.request import ServiceRoute
-    from embedway.errors import EmbedwayError
+
+
+class LimitLearnedError(EmbedwayError):
+    """Texts exceed a limit that the route learned while they waited. It is never passed on."""
 
 
 @dataclass(frozen=True, slots=True)

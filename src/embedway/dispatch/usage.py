@@ -152,8 +152,12 @@ def record(usage: Usage, route: ServiceRoute, response: UpstreamResponse, charge
     count, unit = (searches, "searches") if charges[0].account.prices(0, 1) else (tokens, "tokens")
     if count.source != "unsure":
         return
-    how = "more than ten times" if (count.reported or 0) > count.own else "less than a third of"
-    note = f"{route.name}: its reported {unit} are {how} embedway's own count; the cost is booked as unsure"
+    how = "less than a third of embedway's own count"
+    if (count.reported or 0) > count.own:
+        how = "more than ten times embedway's own count"
+    elif _LEAST_PART * (count.reported or 0) >= count.own:
+        how = "fewer than its texts"
+    note = f"{route.name}: its reported {unit} are {how}; the cost is booked as unsure"
     response.notes.append(note)
     if how not in route.logged:
         route.logged.add(how)

@@ -6,6 +6,9 @@ No error contains a header or a URL's user and password. The libraries' own erro
 from __future__ import annotations
 
 import asyncio
+import errno
+import re
+import socket
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,6 +38,15 @@ _UNKNOWN = frozenset({18, 19, 20, 21})
 #: OpenSSL's reasons if the other side does not answer with TLS.
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 _PROBE_S = 2.0
+#: Beginnings of aiohttp's messages for headers above its limits.
+_TOO_LARGE = ("Got more than", "Too many")
+#: Reasons for which a connection is not opened, by the system's number.
+_REASONS = {
+    errno.ECONNREFUSED: "refuses the connection",
+    errno.ENETUNREACH: "is in a network that cannot be reached",
+    errno.EHOSTUNREACH: "cannot be reached through the network",
+    errno.ETIMEDOUT: "does not answer",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +65,27 @@ class Way:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-async def failure_of(error: Exception, way: Way, *, may_have_begun: bool, ask_for_tls: bool = False) -> UpstreamError:
+class TlsQuestion:
+    """Finds out, once, whether a server that is asked in plain http expects TLS, so that base_url is wrong."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._answer: bool | None = None
+
+    async def is_expected(self, way: Way) -> bool:
+        """Return whether the server completes a TLS handshake."""
+        async with self._lock:
+            if self._answer is None:
+                self._answer = await _speaks_tls(way)
+            return self._answer
+
+
+async def failure_of(
+    error: Exception, way: Way, *, may_have_begun: bool, tls: TlsQuestion | None = None
+) -> UpstreamError:
     """Return the error for a request without an answer. It may be billed if the request may have begun.
 
-    `ask_for_tls`: if the connection is lost, find out whether the server expects TLS, so that base_url is wrong.
+    `tls` is asked if the connection is lost; None if the URL's scheme is known to be right.
     """
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _refused_by_proxy(error.status, way)
@@ -64,8 +93,14 @@ async def failure_of(error: Exception, way: Way, *, may_have_begun: bool, ask_fo
         return _not_connected(error, way)
     if not may_have_begun:
         return _lost_on_the_way(error, way)
-    if ask_for_tls and not isinstance(error, TimeoutError) and await _speaks_tls(way):
+    is_large = isinstance(error, aiohttp.ClientResponseError) and error.message.startswith(_TOO_LARGE)
+    may_want_tls = not isinstance(error, TimeoutError) and not is_large
+    if tls is not None and may_want_tls and await tls.is_expected(way):
         return _wants_tls(way)
+    if isinstance(error, aiohttp.ClientResponseError):
+        # The parser refused the head of the answer. Its message may repeat the answer.
+        fault = "the headers of the answer are too large" if is_large else "the server does not answer in HTTP"
+        return ProtocolError(f"{fault}; check base_url, and proxies in front of it", route=way.route, billed=True)
     late = isinstance(error, TimeoutError)
     reason = "no answer in time" if late else f"the connection was lost ({type(error).__name__})"
     return UnavailableError(reason, route=way.route, billed=True)
@@ -78,12 +113,27 @@ def _not_connected(error: aiohttp.ClientConnectorError, way: Way) -> UpstreamErr
         return _refused_certificate(error.certificate_error, which, way)
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return _failed_tls(getattr(error.os_error, "reason", None), which, way, at_proxy=at_proxy)
-    reason = error.strerror
-    if not reason:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return _unknown_host(error.os_error, way, at_proxy=at_proxy)
+    if not error.strerror:
         return UnavailableError(f"the connection to {way.place} was lost before it was ready", route=way.route)
-    if isinstance(error, aiohttp.ClientProxyConnectionError) and way.proxy is not None:
-        return UnavailableError(f"the proxy in {way.proxy.variable} is unreachable: {reason}", route=way.route)
-    return UnavailableError(f"the service is unreachable: {reason}", route=way.route)
+    through = way.proxy is not None and (at_proxy or isinstance(error, aiohttp.ClientProxyConnectionError))
+    named, place = "the service", way.place
+    if through and way.proxy is not None:
+        named, place = f"the proxy in {way.proxy.variable}", f"{way.proxy.host}:{way.proxy.port}"
+    # asyncio joins the errors of several addresses of a host into one without a number.
+    numbers = [error.os_error.errno, *map(int, re.findall(r"\[Errno (\d+)\]", error.strerror))]
+    reason = next((f"{place} {_REASONS[number]}" for number in numbers if number in _REASONS), error.strerror)
+    return UnavailableError(f"{named} is unreachable: {reason}", route=way.route)
+
+
+def _unknown_host(error: OSError, way: Way, *, at_proxy: bool) -> UpstreamError:
+    host = f"the host {way.host}"
+    if at_proxy and way.proxy is not None:
+        host = f"the host of the proxy in {way.proxy.variable}, {way.proxy.host},"
+    if error.errno == socket.EAI_AGAIN:
+        return UnavailableError(f"{host} cannot be looked up now: check the network and its DNS", route=way.route)
+    return UnavailableError(f"{host} is unknown: check its spelling, and the network's DNS", route=way.route)
 
 
 def _lost_on_the_way(error: Exception, way: Way) -> UpstreamError:

@@ -20,7 +20,7 @@ from embedway.config.certificates import authorities, tls_context
 from embedway.config.proxies import proxy_for
 from embedway.errors import AuthenticationError, ConfigError, ProtocolError
 from embedway.providers import connections
-from embedway.providers.connections import Way
+from embedway.providers.connections import TlsQuestion, Way
 from embedway.providers.delivery import of_attempt, record_request, tracing
 from embedway.providers.entra import TOKEN_WAIT_S, EntraToken
 from embedway.providers.error_body import error_inside
@@ -104,6 +104,7 @@ class JsonHttp:
         self._way = _way_to(self._base_url, route)
         #: Whether the service has answered in HTTP, so that its scheme is right.
         self._has_answered = False
+        self._tls = TlsQuestion()
 
     async def post(self, path: str, body: Any, *, texts: int = 1) -> Reply:
         """Send a JSON document and parse the answer, whose size is bounded by the number of texts.
@@ -162,7 +163,7 @@ class JsonHttp:
             failed,
             self._way,
             may_have_begun=delivery.may_have_begun,
-            ask_for_tls=not self._is_https and not self._has_answered,
+            tls=None if self._is_https or self._has_answered else self._tls,
         )
 
     async def aclose(self) -> None:
