@@ -144,29 +144,54 @@ def test_a_comparison_that_fails_is_no_result():
     assert asyncio.run(main()) == [0.0, 0.0]
 
 
-def test_a_cancelled_caller_leaves_the_comparison_to_the_next():
+class Slow(Compared):
+    """A route whose comparisons wait for `go`."""
+
+    def __init__(self):
+        super().__init__()
+        self.began, self.go = asyncio.Event(), asyncio.Event()
+
+    async def compare(self, route, send):
+        reason = await super().compare(route, send)
+        self.began.set()
+        await self.go.wait()
+        return reason
+
+
+def test_a_cancelled_or_late_caller_does_not_stop_a_proof():
     async def main():
-        one, waits = Compared(), asyncio.Event()
-        compare = one.compare
+        one = Slow()
+        callers = [asyncio.create_task(one.verify()) for _ in range(3)]
+        await one.began.wait()
+        callers[0].cancel()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(one.verify(), 0)
+        one.go.set()
+        ended = await asyncio.gather(*callers, return_exceptions=True)
+        await one.verify()
+        return one.times, [type(error) for error in ended]
 
-        async def slow(route, send):
-            if not one.times:
-                one.times.append("cancelled")
-                await waits.wait()
-            return await compare(route, send)
+    assert asyncio.run(main()) == ([0.0], [asyncio.CancelledError, type(None), type(None)])
 
-        one.proof = RouteProof(slow, clock=one.time)
-        first = asyncio.create_task(one.verify())
-        await asyncio.sleep(0)
-        second = asyncio.create_task(one.verify())
-        await asyncio.sleep(0)
-        first.cancel()
-        await second
-        with pytest.raises(asyncio.CancelledError):
-            await first
-        return one.times
 
-    assert asyncio.run(main()) == ["cancelled", 0.0]
+def test_the_error_of_a_proof_is_only_its_callers():
+    async def main():
+        one = Compared(UnavailableError("it failed", route="r"))
+        return await asyncio.gather(*(one.verify() for _ in range(3)), return_exceptions=True)
+
+    assert [type(error) for error in asyncio.run(main())] == [UnavailableError, type(None), type(None)]
+
+
+def test_closing_ends_a_proof_without_callers():
+    async def main():
+        one = Slow()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(one.verify(), 0.001)
+        assert len(asyncio.all_tasks()) == 2
+        await one.proof.aclose()
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(main()) == 1
 
 
 def by_position(answer):
@@ -252,11 +277,63 @@ def test_a_gateway_that_puts_rows_of_its_cache_first_is_not_believed():
     assert isinstance(second, BadVectorsError)
 
 
-def test_a_probe_that_fails_is_an_ordinary_failure():
-    service = Unindexed(faults=on_calls(None, None, unavailable()))
-    (first, second), _ = send_twice(service)
-    assert_right(first, texts_of(5))
-    assert_right(second, texts_of(5))
+@pytest.mark.parametrize(
+    "fault", [unavailable(), lambda answer: dataclasses.replace(answer, vectors=answer.vectors[:-1])]
+)
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_probe_that_fails_is_sent_again_without_the_texts(fault, number):
+    service = Unindexed(faults=on_calls(*[None] * number, fault))
+    response = FakeUpstream(service).send(texts_of(5))
+    assert_right(response, texts_of(5))
+    assert [len(texts) for texts in service.calls].count(5) == 1
+
+
+def test_a_probe_that_always_fails_uses_up_the_attempts_of_the_texts():
+    service = Unindexed(faults=lambda number, _texts: unavailable() if number else None)
+    with pytest.raises(UnavailableError, match="gave up after 4 tries"):
+        FakeUpstream(service, max_attempts=4).send(texts_of(5))
+    assert [len(texts) for texts in service.calls] == [5, 1, 1, 1, 1]
+
+
+def test_the_order_is_proved_again_after_a_time():
+    service = Unindexed()
+    upstream, now = FakeUpstream(service), Time()
+
+    async def main():
+        (route,) = upstream.routes()
+        route = dataclasses.replace(route, proof=RouteProof(valid_s=300.0, clock=now))
+        request = UpstreamRequest(texts_of(5), np.full(5, 3, np.int32), "document", SPACE, WIDTH)
+        for now.now in (0.0, 299.0, 300.0):
+            await upstream.client.send(request, [route])
+        service.order, now.now = (lambda rows: rows[::-1]), 600.0
+        with pytest.raises(BadVectorsError):
+            await upstream.client.send(request, [route])
+
+    asyncio.run(main())
+    assert [len(texts) for texts in service.calls] == [5, 1, 1, 16, 5, 5, 1, 1, 16, 5, 1, 1, 16]
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_an_answer_during_which_the_route_failed_is_used_only_after_a_new_comparison(is_same):
+    async def main():
+        one = Compared("", "" if is_same else "is another model")
+        other = Fake()
+
+        class Failing(Fake):
+            async def embed(self, texts, **more):
+                one.proof.record_failure()  # of another request at the same time
+                return await super().embed(texts, **more)
+
+        upstream = FakeUpstream(Failing(), other)
+        first, second = upstream.routes()
+        first = dataclasses.replace(first, proof=one.proof)
+        request = UpstreamRequest(texts_of(3), np.full(3, 3, np.int32), "document", SPACE, WIDTH)
+        return await upstream.client.send(request, [first, second]), one.times
+
+    response, times = asyncio.run(main())
+    assert_right(response, texts_of(3))
+    assert response.routes == ["fake-0" if is_same else "fake-1"]
+    assert times == [0.0, 0.0]
 
 
 def test_the_order_is_proved_again_after_a_failure():

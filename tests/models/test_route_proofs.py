@@ -398,26 +398,73 @@ def test_a_probe_that_may_be_billed_is_booked_as_unsure_and_the_texts_are_not(tm
 
 def test_a_caller_that_is_cancelled_during_a_probe_pays_for_it_and_the_next_is_served(tmp_path):
     async def main():
-        first, second = Own(), Own()
-        first.misdeeds = ["stall"]
+        go = asyncio.Event()
+
+        class Held(Own):
+            async def handle(self, request):
+                answer = await super().handle(request)
+                await go.wait()
+                return answer
+
+        first, second = Held(), Own()
         async with embedder_for(first, second, tmp_path=tmp_path) as embedder:
             task = asyncio.create_task(embedder.embed(TEXTS, model=MODEL))
             await first.arrived.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+            go.set()
             result = await embedder.embed(TEXTS, model=MODEL)
         ledger = SqliteLedger(tmp_path / "ledger.sqlite")
         try:
-            return result, await ledger.entries()
+            return result, await ledger.entries(), first
         finally:
             await ledger.aclose()
 
-    result, entries = asyncio.run(main())
+    result, entries, first = asyncio.run(main())
     assert_right(result)
+    assert result.receipt.attempts == first.probes == 1
     assert result.receipt.unsure_nanousd == 0
-    assert sorted(entry.unsure > 0 for entry in entries) == [False, True]
-    assert sum(entry.reserved + entry.sent for entry in entries) == 0
+    assert sum(entry.spent for entry in entries) == first.billed_tokens() * 1_000_000
+    assert sum(entry.reserved + entry.sent + entry.unsure for entry in entries) == 0
+
+
+def test_a_later_route_without_a_first_answer_to_compare_with_is_noted(caplog):
+    async def main():
+        first, second = Own(seed="other "), Own()
+        first.misdeeds = ["503"] * 50
+        async with embedder_for(first, second, **{"upstream.max_attempts": 4}) as embedder:
+            one = await embedder.embed(TEXTS, model=MODEL)
+            first.misdeeds = []
+            await open_with_time(embedder)
+            two = await embedder.embed(TEXTS, model=MODEL)
+        return one, two
+
+    one, two = asyncio.run(main())
+    note = "no vectors to compare routes.r1 with: routes.r0 did not answer; vectors of routes.r1 are used unproved"
+    for result in (one, two):
+        assert_right(result)
+        assert result.receipt.routes == ("routes.r1",)
+        assert note in result.receipt.notes
+    assert [record.message for record in caplog.records].count(note) == 1
+    assert any("routes.r0 is not used" in record.message for record in caplog.records)
+
+
+def test_a_later_route_is_proved_when_the_first_one_agrees():
+    async def main():
+        first, second = Own(), Own()
+        first.misdeeds = ["503"] * 2
+        async with embedder_for(first, second) as embedder:
+            one = await embedder.embed(TEXTS, model=MODEL)
+            first.misdeeds = []
+            two = await embedder.embed(TEXTS, model=MODEL)
+            first.misdeeds = ["503"] * 9
+            three = await embedder.embed(TEXTS, model=MODEL)
+        return one, two, three
+
+    results = asyncio.run(main())
+    assert [result.receipt.routes for result in results] == [("routes.r1",), ("routes.r0",), ("routes.r1",)]
+    assert ["unproved" in "".join(result.receipt.notes) for result in results] == [True, False, False]
 
 
 def test_a_refused_probe_costs_nothing(tmp_path):

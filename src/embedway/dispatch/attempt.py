@@ -12,9 +12,9 @@ import numpy as np
 
 from embedway.dispatch.billing import book, mark_under_way
 from embedway.dispatch.probes import send_probe, with_own_errors
-from embedway.dispatch.proofs import order_note
+from embedway.dispatch.proofs import order_note, too_many_rows
 from embedway.dispatch.usage import record, usage_of
-from embedway.dispatch.waits import is_loading
+from embedway.dispatch.waits import is_closed_by, is_loading
 from embedway.errors import (
     BadVectorsError,
     BudgetExceededError,
@@ -33,7 +33,8 @@ from embedway.types import NO_RATES
 from embedway.vectors import to_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from contextlib import AbstractContextManager
 
     from embedway.dispatch.billing import Charge
     from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest, UpstreamResponse
@@ -91,8 +92,12 @@ class Attempt:
     weigh: Callable[[EmbedwayError], float] = lambda _error: 1.0
     #: Raises an error if the texts are not to be sent after all; called after the waits.
     check_first: Callable[[], None] = lambda: None
+    #: Waits after a failed probe while a paid answer is held, and returns whether to send the probe again.
+    probe_again: Callable[[Attempt, EmbedwayError], Awaitable[bool]] | None = None
     #: Whether it was sent, so that it counts.
     is_sent: bool = False
+    #: Whether its own deadline ended it, which is no failure of the route that makes proofs void.
+    is_late: bool = False
     #: Error of the invalid rows in an answer whose other rows are valid.
     invalid: BadVectorsError | None = None
 
@@ -154,6 +159,7 @@ class Attempt:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             await self._verify_route()
+            failures = route.proof.failures
             delivery = record_attempt()  # the connections of probes do not count
             if request.accounts and not declared.free:
                 await mark_under_way(request, self.rows, charges)
@@ -169,7 +175,7 @@ class Attempt:
             record(usage, route, context.response, charges)
             outcome.billed_tokens = None if usage.tokens.source == "estimated" else usage.tokens.booked
             answer = self._check(answer)
-            await self._prove_order(answer)
+            await self._prove(answer, failures)
             is_judged = True
             route.circuit.record_success()
             route.note_outcome()
@@ -203,7 +209,7 @@ class Attempt:
         if not is_loading(error):
             route.note_outcome(error)
         is_healthy = isinstance(error, (RefusedInputError, RateLimitedError, BudgetExceededError, LedgerError))
-        if not is_healthy:
+        if not (is_healthy or self.is_late):
             route.proof.record_failure()
         # A refusal and a rate limit are answers of a healthy service; a budget stops only probes here.
         if is_healthy:
@@ -256,16 +262,48 @@ class Attempt:
         proof, texts = self.route.proof, len(self.rows)
         if proof.is_settled:
             return
-        await self._in_time(proof.verify(self.route, texts, functools.partial(send_probe, self)))
+        send = functools.partial(send_probe, self)
+        await self._in_time(proof.verify(self.route, texts, send, hold=self._hold))
         self.is_sent = False  # only probes were sent
 
-    async def _prove_order(self, answer: Answer) -> None:
-        """Prove the order of an answer without `index`, and note it."""
-        if not answer.by_position or len(self.rows) == 1:
-            return
-        route, send = self.route, functools.partial(send_probe, self)
-        await self._in_time(route.proof.prove_order(route, self._embed, self.context.request.prompt, send))
-        self.context.response.notes.append(order_note(route.name))
+    async def _prove(self, answer: Answer, failures: int) -> None:
+        """Prove that an answer can be used: the route's space, if it failed since `failures`, and the order of rows.
+
+        The answer is paid for, so only the probes are sent again if they fail.
+        """
+        route, notes = self.route, self.context.response.notes
+        while True:
+            try:
+                ordered = await self._in_time(self._prove_once(answer, failures))
+                break
+            except (BadVectorsError, UpstreamError) as error:
+                error.of_probe = True
+                if self.probe_again is None or not await self.probe_again(self, error):
+                    raise
+                if not (is_closed_by(error) or self.is_late):
+                    route.proof.record_failure()
+        if note := route.proof.note_of(route.name):
+            notes.append(note)
+        if ordered:
+            notes.append(order_note(route.name, ordered))
+            if len(self.rows) > ordered:
+                raise too_many_rows(route.name, ordered)
+
+    async def _prove_once(self, answer: Answer, failures: int) -> int:
+        """Send the probes that are due. Return the texts for which the order is proved; 0 if rows have an index."""
+        route, send, texts = self.route, functools.partial(send_probe, self), len(self.rows)
+        if route.proof.failures != failures and not route.proof.is_settled:
+            await route.proof.verify(route, texts, send, hold=self._hold)
+        if not answer.by_position or texts == 1:
+            return 0
+        return await route.proof.prove_order(route, self._embed, self.context.request.prompt, send, hold=self._hold)
+
+    def _hold(self) -> AbstractContextManager[object]:
+        """Keep the account open that probes are booked to, until they are booked."""
+        request = self.context.request
+        if not request.accounts:
+            return contextlib.nullcontext()
+        return request.accounts[0 if request.callers is None else int(request.callers[self.rows[0]])].held_open()
 
     async def _call_provider(self) -> Answer:
         """Call the provider within the time left. Raises only our own errors, without any third-party text."""
@@ -288,6 +326,7 @@ class Attempt:
     async def _in_time(self, work: Coroutine[Any, Any, V]) -> V:
         """Await work of the route within the time left."""
         timeout_s = self._left_s()
+        self.is_late = False
         if timeout_s is not None and self.has_alternative:
             timeout_s /= 2  # leave time for the next route if this one hangs
         try:
@@ -296,6 +335,7 @@ class Attempt:
         except DeadlineError:
             raise
         except TimeoutError as error:
+            self.is_late = True
             if not self.has_alternative:
                 raise self._too_late() from error
             raise UnavailableError("no answer in time", route=self.route.name, billed=True) from error

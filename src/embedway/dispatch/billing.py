@@ -71,12 +71,12 @@ def make_bill(response: UpstreamResponse, prices: Prices, account: Account | Non
     if account is not None:
         return Bill(
             account.totals.tokens,
-            None if account.totals.unpriced else account.totals.spent,
+            None if account.totals.unpriced else account.totals.spent + account.sent,
             response.attempts,
             tuple(response.routes),
             estimated=account.totals.estimated,
             searches=account.totals.searches,
-            unsure=account.totals.unsure,
+            unsure=account.totals.unsure + account.sent,  # a probe may still be under way
             entries=() if account.entry is None else (account.entry,),
             notes=tuple(dict.fromkeys(response.notes)),
         )

@@ -36,6 +36,8 @@ class LearnedLimits:
     max_inputs: int | None = None
     max_request_tokens: int | None = None
     max_tokens: int | None = None
+    #: Maximum texts of a request for which the order of answers without `index` is proved.
+    max_ordered: int | None = None
     #: The largest request and text that the service accepted.
     _inputs: int = 0
     _tokens: int = 0
@@ -43,11 +45,11 @@ class LearnedLimits:
 
     def applied_to(self, declared: Declared) -> Declared:
         """Return declared properties with the learned limits; they are never raised."""
-        if self.max_inputs is None and self.max_request_tokens is None:
+        if self.max_inputs is None and self.max_request_tokens is None and self.max_ordered is None:
             return declared
         return replace(
             declared,
-            max_inputs=_least(declared.max_inputs, self.max_inputs) or declared.max_inputs,
+            max_inputs=_least(declared.max_inputs, self.max_inputs, self.max_ordered) or declared.max_inputs,
             max_request_tokens=_least(declared.max_request_tokens, self.max_request_tokens),
         )
 

@@ -1,13 +1,14 @@
 """Proofs of a route: that it answers in its model's vector space, and that answers without `index` are in order.
 
 A wrong server, or a wrong order of rows, returns valid vectors: only a comparison of probes shows the fault. A proof is
-shared by all requests to the route. It is repeated after a failure, because a server that failed may have been
-restarted with another model.
+shared by all requests to the route. It is repeated after some time and after a failure, because a server that failed
+may have been restarted with another model.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.dispatch.probes import Probe
-from embedway.errors import BadVectorsError, ProtocolError, RefusedInputError
+from embedway.errors import BadVectorsError, ProtocolError, RefusedInputError, UnavailableError
+from embedway.types import ServiceLimits
 from embedway.vectors import SAME_COSINE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from contextlib import AbstractContextManager
 
     from embedway.dispatch.probes import SendProbe
     from embedway.dispatch.request import ServiceRoute
@@ -30,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 #: Time for which a result is valid, in seconds.
 VALID_S = 300.0
+#: Maximum time of a proof, in seconds. It does not depend on the deadlines of the callers.
+_LONGEST_S = 120.0
 #: Three texts whose order by length and by alphabet is not their order here.
 ORDER_TEXTS = (
     "Moss grows on the north wall.",
@@ -47,25 +52,30 @@ class RouteProof:
     """Proofs of one route.
 
     `compare` sends probes and returns the reason why the route is of another space, or an empty text; None if the route
-    needs no such proof. Its result is valid for `valid_s` seconds. Used from one event loop.
+    needs no such proof. `note_of` returns a note on the proof for receipts, or an empty text. Results are valid for
+    `valid_s` seconds. A proof is a task that all callers wait for, so that it ends even if they do not wait until then.
     """
 
     def __init__(
         self,
         compare: Callable[[ServiceRoute, SendProbe], Awaitable[str]] | None = None,
         *,
+        note_of: Callable[[str], str] = lambda _route: "",
         valid_s: float = VALID_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._compare = compare
+        self.note_of = note_of
         self._valid_s = valid_s
         self._clock = clock
-        self._lock = asyncio.Lock()
-        self._failures = 0
+        self._task: asyncio.Task[None] | None = None
+        #: Number of failures of the route; a proof is void if it was higher at its end than at its start.
+        self.failures = 0
         #: Reason why the route cannot be used; empty if it can.
         self._reason = ""
         self._valid_until = float("-inf") if compare is not None else float("inf")
-        self._is_ordered = False
+        #: Maximum texts of a request for which the order is proved; 0 if it is not.
+        self._ordered = 0
         #: Time until which the order counts as known.
         self._order_until = float("-inf")
         self._is_logged = False
@@ -73,18 +83,25 @@ class RouteProof:
     @property
     def is_settled(self) -> bool:
         """Whether requests need no verification now: nothing is due or refused."""
-        is_order_refused = not self._is_ordered and self._order_until > self._clock()
+        is_order_refused = not self._ordered and not self._is_order_due()
         return not self._reason and not is_order_refused and not self._is_due()
 
-    async def verify(self, route: ServiceRoute, texts: int, send: SendProbe) -> None:
-        """Raise BadVectorsError if the route cannot be used for a request of `texts` texts; send probes if due."""
-        if self._is_due():
-            async with self._lock:
-                if self._is_due():
-                    await self._compare_now(route, send)
+    async def verify(
+        self,
+        route: ServiceRoute,
+        texts: int,
+        send: SendProbe,
+        *,
+        hold: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
+        """Raise BadVectorsError if the route cannot be used for a request of `texts` texts; send probes if due.
+
+        `hold` keeps the caller's account open during a proof that the caller starts.
+        """
+        await self._run(self._is_due, lambda: self._compare_now(route, send), route, hold)
         if self._reason:
             raise _refusal(f"{self._reason}. It is checked again within {self._valid_s:g} s", route)
-        if texts > 1 and not self._is_ordered and self._clock() < self._order_until:
+        if texts > 1 and not self._ordered and not self._is_order_due():
             raise _refusal(_UNORDERED, route)
 
     async def prove_order(
@@ -93,30 +110,25 @@ class RouteProof:
         embed: Callable[[Sequence[str]], Awaitable[Answer]],
         prompt: str,
         send: SendProbe,
-    ) -> None:
-        """Raise BadVectorsError unless the route's answers without `index` are in the order of the texts.
+        *,
+        hold: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> int:
+        """Return the maximum texts of a request whose answer without `index` is in their order.
 
-        `embed` calls the provider, with `prompt` before each text.
+        `embed` calls the provider, with `prompt` before each text. See `verify` for `hold`. Raises BadVectorsError if
+        the order is not proved.
         """
-        if self._clock() >= self._order_until:
-            async with self._lock:
-                if self._clock() >= self._order_until:
-                    failures = self._failures
-                    self._is_ordered = await _is_in_order(route, embed, prompt, send)
-                    if not self._is_ordered:
-                        self._order_until = self._clock() + self._valid_s
-                    elif failures == self._failures:
-                        self._order_until = float("inf")
-                    self._log_order(route)
-        if not self._is_ordered:
+        await self._run(self._is_order_due, lambda: self._prove_now(route, embed, prompt, send), route, hold)
+        if not self._ordered:
             raise _refusal(_UNORDERED, route)
+        return self._ordered
 
     def record_failure(self) -> None:
         """Repeat the proofs before the next use. A refusal is not repeated earlier, because no text is sent then."""
-        self._failures += 1
+        self.failures += 1
         if self._compare is not None and not self._reason:
             self._valid_until = float("-inf")
-        if self._is_ordered:
+        if self._ordered:
             self._order_until = float("-inf")
 
     def expire(self) -> None:
@@ -124,14 +136,40 @@ class RouteProof:
         if self._compare is not None:
             self._valid_until = float("-inf")
 
+    async def aclose(self) -> None:
+        """Cancel a proof that no caller waits for any more."""
+        if self._task is not None and self._task.get_loop() is asyncio.get_running_loop():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
     def _is_due(self) -> bool:
         return self._compare is not None and self._clock() >= self._valid_until
 
+    def _is_order_due(self) -> bool:
+        return self._clock() >= self._order_until
+
+    async def _run(
+        self,
+        is_due: Callable[[], bool],
+        prove: Callable[[], Coroutine[object, object, None]],
+        route: ServiceRoute,
+        hold: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        """Wait for the running proof, and start one if it is due then. Raises the errors of the own one only."""
+        while is_due():
+            task = self._task
+            if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+                self._task = task = asyncio.create_task(_in_time(prove, route, hold()))
+                task.add_done_callback(_retrieve)
+                await asyncio.shield(task)
+                return
+            await asyncio.wait([task])
+
     async def _compare_now(self, route: ServiceRoute, send: SendProbe) -> None:
         assert self._compare is not None  # noqa: S101  it is due
-        started, failures = self._clock(), self._failures
+        started, failures = self._clock(), self.failures
         before, self._reason = self._reason, await self._compare(route, send)
-        if self._reason or failures == self._failures:
+        if self._reason or failures == self.failures:
             self._valid_until = started + self._valid_s
         self._order_until = float("-inf")
         if self._reason and not before:
@@ -139,12 +177,44 @@ class RouteProof:
         elif before and not self._reason:
             _log.warning("%s is used again: its vectors are those of the model's space", route.name)
 
-    def _log_order(self, route: ServiceRoute) -> None:
-        if not self._is_ordered:
+    async def _prove_now(
+        self, route: ServiceRoute, embed: Callable[[Sequence[str]], Awaitable[Answer]], prompt: str, send: SendProbe
+    ) -> None:
+        started, failures = self._clock(), self.failures
+        self._ordered = await _rows_in_order(route, embed, prompt, send)
+        if not self._ordered:
+            self._order_until = self._clock() + self._valid_s
             _log.warning("%s is not used for several texts at a time: it %s", route.name, _UNORDERED)
-        elif not self._is_logged:
+            return
+        if failures == self.failures:
+            self._order_until = started + self._valid_s
+        route.learned.max_ordered = self._ordered
+        if not self._is_logged:
             self._is_logged = True
-            _log.warning("%s", order_note(route.name))
+            _log.warning("%s", order_note(route.name, self._ordered))
+
+
+async def _in_time(
+    prove: Callable[[], Coroutine[object, object, None]], route: ServiceRoute, held: AbstractContextManager[object]
+) -> None:
+    """Run a proof within its own time; there is no limit for a local provider, which may load a model."""
+    limit = asyncio.timeout(None if route.provider.declared.local else _LONGEST_S)
+    try:
+        with held:
+            async with limit:
+                await prove()
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        late = UnavailableError(f"probes were not answered within {_LONGEST_S:g} s", route=route.name)
+        late.of_probe = True
+        raise late from error
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Retrieve the error of a proof that no caller waits for, so that asyncio does not log it."""
+    if not task.cancelled():
+        task.exception()
 
 
 _UNORDERED = (
@@ -153,9 +223,23 @@ _UNORDERED = (
 )
 
 
-def order_note(route: str) -> str:
-    """Return the note of receipts on answers without `index`."""
-    return f"{route} answers without index; its vectors belong to the texts by position, after a probe of its order"
+def order_note(route: str, rows: int) -> str:
+    """Return the note of receipts on answers without `index`, and on the limit of their requests."""
+    return (
+        f"{route} answers without index; its vectors belong to the texts by position, after a probe of its order; its "
+        f"requests have at most {rows} texts, as the probe"
+    )
+
+
+def too_many_rows(route: str, rows: int) -> RefusedInputError:
+    """Return the error that splits a request whose answer has more rows than the order is proved for."""
+    error = RefusedInputError(
+        f"answered without index, and its order is proved for at most {rows} texts in a request",
+        route=route,
+        billed=True,
+    )
+    error.limits, error.of_probe = ServiceLimits(), True  # the route has learned the limit already
+    return error
 
 
 def _refusal(reason: str, route: ServiceRoute) -> BadVectorsError:
@@ -164,14 +248,22 @@ def _refusal(reason: str, route: ServiceRoute) -> BadVectorsError:
     return error
 
 
-async def _is_in_order(
+async def _rows_in_order(
     route: ServiceRoute, embed: Callable[[Sequence[str]], Awaitable[Answer]], prompt: str, send: SendProbe
-) -> bool:
-    """Return whether the rows of a probe are those of its texts alone, by position."""
+) -> int:
+    """Return the most rows of one request of a probe, or 0 if its rows are not those of its texts alone, by position.
+
+    Another order may begin with a larger request: a gateway may split it, and join the parts in the order of their end.
+    """
 
     async def vectors_of(texts: Sequence[str]) -> Vectors:
         tokens = sum(_tokens_of(prompt + text) for text in texts)
-        return (await send(route, Probe(len(texts), tokens, lambda: embed(texts)))).vectors
+        vectors = (await send(route, Probe(len(texts), tokens, lambda: embed(texts)))).vectors
+        if len(vectors) == len(texts):
+            return vectors
+        error = BadVectorsError(f"returned {len(vectors)} vectors for a probe of {len(texts)} texts", route=route.name)
+        error.of_probe = True
+        raise error
 
     async def rows_of(texts: Sequence[str]) -> list[Vectors]:
         try:
@@ -190,9 +282,9 @@ async def _is_in_order(
     rows: list[Vectors] = []
     for part in route.split(np.arange(len(texts)), lengths):
         rows += await rows_of([texts[row] for row in part.tolist()])
-    if len({block.shape[1] for block in (*rows, *alone)}) > 1 or any(len(block) != 1 for block in alone):
-        return False
-    return has_order(np.vstack(rows), np.vstack(alone))
+    if len({block.shape[1] for block in (*rows, *alone)}) > 1:
+        return 0
+    return max(map(len, rows)) if has_order(np.vstack(rows), np.vstack(alone)) else 0
 
 
 def _tokens_of(text: str) -> int:

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -209,6 +209,7 @@ class _Recovery:
             number=history.attempts + 1,
             weigh=partial(self.decisions.weigh, rows, plan, history),
             check_first=partial(self.decisions.check_first, rows, route),
+            probe_again=partial(self._probe_again, history),
         )
         try:
             vectors = await attempt.run()
@@ -231,6 +232,23 @@ class _Recovery:
         if invalid is not None:
             await self._ask_again(rows[list(invalid.rows)], plan, history.attempts + 1, invalid)
         return None
+
+    async def _probe_again(self, history: History, attempt: Attempt, error: EmbedwayError) -> bool:
+        """Wait after a failed probe of a paid answer, as before a retry of the texts. Return whether to send it again.
+
+        A probe counts as an attempt with the texts of the answer.
+        """
+        if isinstance(error, BadVectorsError) and not error.billed:
+            return False  # a result, not a failure
+        tried = replace(history)
+        tried.count(attempt, error)
+        decision = self.decisions.decide(error, attempt, tried)
+        if decision.step not in ("retry", "separate callers"):
+            return False
+        history.count(attempt, error)
+        if decision.wait_s is not None:
+            await self._back_off(decision.wait_s, error, attempt.route)
+        return True
 
     async def _ask_again(self, rows: Rows, plan: RoutePlan, attempts: int, error: BadVectorsError) -> None:
         """Send texts alone whose vectors were invalid in an answer with valid ones. A second invalid vector is final.

@@ -15,6 +15,8 @@ from embedway.ledger.refusals import max_cost_exceeded
 from embedway.telemetry.operations import BudgetWarningDetails
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from embedway.ledger.base import Crossing, Refused
     from embedway.ledger.budgets import Budgets
 
@@ -90,6 +92,8 @@ class Account:
     #: Settled here, although the ledger may still list it as under way, in nano-dollars.
     _unbooked: int = 0
     _state: Literal["open", "closing", "closed"] = "open"
+    #: Proofs of routes that may still book probes here.
+    _holders: int = 0
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def mark_sent(self, tokens: int, searches: int) -> int:
@@ -200,12 +204,23 @@ class Account:
             if self._state != "open":
                 await self.close()
 
+    @contextlib.contextmanager
+    def held_open(self) -> Iterator[None]:
+        """Keep the account open for attempts that may begin after its request has ended."""
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if self._state != "open":
+                self.budgets.run_in_background(self.close())
+
     async def close(self) -> None:
         """Release the reservation; if an attempt is still under way, after it is finished."""
         if self._state == "open":
             self._state = "closing"
         async with self._lock:
-            if self.sent or self._state == "closed":
+            if self.sent or self._holders or self._state == "closed":
                 return
             self._state = "closed"
             self.call_budget.held -= self.reserved

@@ -174,6 +174,10 @@ class SharedReference:
     #: The route that the results are from.
     source: str = ""
     is_final: bool = False
+    #: The first route that is probed.
+    first: str = ""
+    #: Whether another route agreed with the results.
+    is_confirmed: bool = False
 
     async def compare(self, route: ServiceRoute, send: SendProbe) -> str:
         """Return the difference of a route's results to the reference, or an empty text."""
@@ -186,8 +190,18 @@ class SharedReference:
             return fault
         if not self.results:
             self.results, self.source = answered, route.name
+            if note := self.note_of(route.name):
+                _log.warning("%s", note)
             return ""
-        return self._difference(answered)
+        difference = self._difference(answered)
+        self.is_confirmed = self.is_confirmed or (route.name != self.source and not difference)
+        return difference
+
+    def note_of(self, route: str) -> str:
+        """Return a note if a route is used although no other route has answered before, or an empty text."""
+        if route != self.source or route == self.first or self.is_final or self.is_confirmed:
+            return ""
+        return f"no vectors to compare {route} with: {self.first} did not answer; vectors of {route} are used unproved"
 
     async def introduce(self, route: ServiceRoute, send: SendProbe) -> str:
         """Use a listed route's results as reference, unless another listed route or this machine is the reference."""
@@ -243,11 +257,13 @@ def with_proofs(
     """
     if local is None and len(routes) < 2:
         return tuple(replace(route, proof=RouteProof(valid_s=valid_s)) for route in routes)
-    reference = SharedReference(canary, local)
+    first = next((route.name for route in routes if route.name in compared or route.name in listed), "")
+    reference = SharedReference(canary, local, first=first)
 
     def proof_of(route: ServiceRoute) -> RouteProof:
         if route.name in compared:
-            reference.proofs.append(proof := RouteProof(reference.compare, valid_s=valid_s))
+            proof = RouteProof(reference.compare, note_of=reference.note_of, valid_s=valid_s)
+            reference.proofs.append(proof)
             return proof
         return RouteProof(reference.introduce if route.name in listed and compared else None, valid_s=valid_s)
 

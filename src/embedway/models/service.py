@@ -216,6 +216,7 @@ class ServiceModel(Model):
         raise not_here(self.name)
 
     async def _close(self) -> None:
+        await asyncio.gather(*(route.proof.aclose() for route in self.routes))
         await asyncio.gather(*(route.provider.aclose() for route in self.routes))
 
 
