@@ -8,10 +8,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedway.dispatch.proofs import ORDER_PATTERN
 from embedway.dispatch.request import UpstreamRequest
 from embedway.errors import BadVectorsError
 from embedway.providers.fake import Fake
-from failing_services import SPACE, WIDTH, FakeUpstream, assert_right, texts_of
+from failing_services import SPACE, WIDTH, FakeUpstream, assert_right, refused, texts_of
 
 
 def by_key(key):
@@ -34,8 +35,8 @@ ORDERS = {
 class Disordered(Fake):
     """A service that answers without index, in an order of its own."""
 
-    def __init__(self, order):
-        super().__init__()
+    def __init__(self, order, **more):
+        super().__init__(**more)
         self.order = order
 
     async def embed(self, texts, *, input_type, dimensions):
@@ -77,7 +78,6 @@ def test_a_random_order_is_never_believed(seed, count):
 @settings(deadline=None, max_examples=60)
 def test_no_two_rows_can_be_swapped(one, other, count):
     """A swap of rows that the probe does not have, or of two equal ones, is the limit of a probe."""
-    from embedway.dispatch.proofs import ORDER_PATTERN
 
     def order(texts):
         rows = list(range(len(texts)))
@@ -94,3 +94,34 @@ def test_no_two_rows_can_be_swapped(one, other, count):
 @settings(deadline=None, max_examples=10)
 def test_the_order_of_the_texts_is_believed(count):
     assert is_believed(lambda texts: list(range(len(texts))), count)
+
+
+def reversed_above(most):
+    """Return an order that is reversed in requests of more than `most` texts."""
+    return lambda texts: list(range(len(texts)))[:: -1 if len(texts) > most else 1]
+
+
+def test_a_larger_request_than_the_probe_is_split():
+    """A gateway may split requests, or a server may order its rows only in small ones."""
+    service = Disordered(reversed_above(len(ORDER_PATTERN)))
+    upstream = FakeUpstream(service)
+
+    async def main():
+        routes = upstream.routes()
+        request = UpstreamRequest(texts_of(40), np.full(40, 3, np.int32), "document", SPACE, WIDTH)
+        return [await upstream.client.send(request, routes) for _ in range(2)]
+
+    for response in asyncio.run(main()):
+        assert_right(response, texts_of(40))
+        assert "at most 16 texts" in response.notes[0]
+    assert [len(texts) for texts in service.calls] == [32, 8, 1, 1, 16, 16, 16, 16, 16, 8]
+
+
+def test_the_limit_of_a_split_probe_is_its_largest_part():
+    service = Disordered(
+        reversed_above(8),
+        faults=lambda _number, texts: refused() if len(texts) == len(ORDER_PATTERN) else None,
+    )
+    response = FakeUpstream(service).send(texts_of(20))
+    assert_right(response, texts_of(20))
+    assert [len(texts) for texts in service.calls] == [20, 1, 1, 16, 8, 8, 8, 8, 4]

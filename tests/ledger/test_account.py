@@ -118,3 +118,18 @@ def test_an_implausible_cost_is_cut_to_its_reservation_if_the_ledger_fails(run):
         assert await held_and_spent(ledger, (ALL,)) == [(0, 60)]
 
     run(work)
+
+
+def test_an_account_that_is_held_open_is_closed_after_the_last_attempt(run):
+    async def work(ledger):
+        account, sent = await opened(ledger, (ALL,))
+        with account.held_open():
+            await account.settle_answer(sent, share(60, "reported"))
+            await account.close()
+            sent = await account.mark_sent(10, 0)
+            assert await held_and_spent(ledger, (ALL,)) == [(40, 60)]
+        await account.settle_answer(sent, share(10, "reported"))
+        await account.budgets.settle()
+        assert await held_and_spent(ledger, (ALL,)) == [(0, 70)]
+
+    run(work)
