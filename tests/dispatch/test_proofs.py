@@ -11,7 +11,7 @@ from embedway.dispatch.proofs import ORDER_PATTERN, ORDER_TEXTS, RouteProof, has
 from embedway.dispatch.request import ServiceRoute, UpstreamRequest
 from embedway.errors import BadVectorsError, NoRouteError, UnavailableError
 from embedway.providers.fake import Fake, vector_of
-from failing_services import SPACE, WIDTH, FakeUpstream, Time, assert_right, on_calls, refused, texts_of, unavailable
+from failing_services import SPACE, WIDTH, FakeUpstream, Time, assert_right, on_calls, texts_of, unavailable
 
 ALONE = np.stack([vector_of(text, WIDTH) for text in ORDER_TEXTS])
 ROWS = ALONE[list(ORDER_PATTERN)]
@@ -293,32 +293,6 @@ def test_a_probe_that_always_fails_uses_up_the_attempts_of_the_texts():
     with pytest.raises(UnavailableError, match="gave up after 4 tries"):
         FakeUpstream(service, max_attempts=4).send(texts_of(5))
     assert [len(texts) for texts in service.calls] == [5, 1, 1, 1, 1]
-
-
-def test_a_larger_request_than_the_probe_is_split():
-    """A gateway may split requests, or a server may order its rows only in small ones."""
-    service = Unindexed(lambda rows: rows[::-1] if len(rows) > len(ORDER_PATTERN) else rows)
-    upstream = FakeUpstream(service)
-
-    async def main():
-        routes = upstream.routes()
-        request = UpstreamRequest(texts_of(40), np.full(40, 3, np.int32), "document", SPACE, WIDTH)
-        return [await upstream.client.send(request, routes) for _ in range(2)]
-
-    for response in asyncio.run(main()):
-        assert_right(response, texts_of(40))
-        assert "at most 16 texts" in response.notes[0]
-    assert [len(texts) for texts in service.calls] == [32, 8, 1, 1, 16, 16, 16, 16, 16, 8]
-
-
-def test_the_limit_of_a_split_probe_is_its_largest_part():
-    service = Unindexed(
-        lambda rows: rows[::-1] if len(rows) > 8 else rows,
-        faults=lambda _number, texts: refused() if len(texts) == len(ORDER_PATTERN) else None,
-    )
-    response = FakeUpstream(service).send(texts_of(20))
-    assert_right(response, texts_of(20))
-    assert [len(texts) for texts in service.calls] == [20, 1, 1, 16, 8, 8, 8, 8, 4]
 
 
 def test_the_order_is_proved_again_after_a_time():

@@ -216,11 +216,11 @@ def test_keys_from_a_file_and_from_a_variable(server, tmp_path):
         ({"routes.r": {"model": SMALL, "provider": "opanai"}}, "no provider is called 'opanai'; the nearest is openai"),
         (
             {"routes.r": {"model": SMALL, "provider": "openai", "api_key_env": "NOT_SET"}},
-            "NOT_SET: is not set",
+            "api_key_env: the variable NOT_SET is not set",
         ),
         (
             {"routes.r": {"model": SMALL, "provider": "openai", "api_key_file": "/nowhere/key"}},
-            "/nowhere/key: cannot be read",
+            "api_key_file: /nowhere/key cannot be read",
         ),
         (
             {"routes.r": {"model": SMALL, "provider": "openai", "api_key": "k", "base_url": "http://example.com"}},
