@@ -259,6 +259,14 @@ def _judge_money(seen):
     return found
 
 
+def _implausible(mix, one):
+    """Return the spans of an implausible report. A lone document may be plausible without the tokens of the query."""
+    least, most = min(one.tokens, one.reported), max(_MARGIN * one.tokens, one.reported)
+    if mix.task != "rerank" or len(one.texts) > 1:
+        return {"unsure": (least, most)}
+    return {"reported": (0, one.reported), "unsure": (0, most), "spent": (least, most)}
+
+
 def expected(seen):
     """Return the least and the most tokens that must be booked, by kind."""
     low, high = Counter(), Counter()
@@ -279,7 +287,7 @@ def expected(seen):
                 "spent": (min(ours, theirs), max(ours, theirs)),
             },
             "no number": {"estimated": (0, ours), "unsure": (0, most), "spent": (ours, most)},
-            "implausible": {"unsure": (min(ours, theirs), max(most, theirs))},
+            "implausible": _implausible(seen.mix, one),
             # The tokens of an answer that was refused as a whole.
             "bad": _any_of(min(ours, theirs), max(most, theirs)),
         }["bad" if is_unread else one.money]
