@@ -10,6 +10,7 @@ from service_behaviours import BAD, FAILING_TEXT, FINAL, INDEXES, SPOILING_ROWS
 from service_play import PRICE
 from service_server import score_of, tokens_of, vector_of
 
+from embedway.dispatch.proofs import ORDER_PATTERN
 from embedway.errors import BudgetExceededError, EmbedwayError
 
 #: Estimated tokens are reserved twice.
@@ -167,6 +168,12 @@ def _short(error):
 # ---- requests
 
 
+def _is_unproved(mix, one):
+    """Return whether an answer without index is larger than the probe of the order, so that it is asked again."""
+    unindexed = {route.name for route in mix.routes if route.index and INDEXES[route.index].effect == "noted"}
+    return one.route in unindexed and len(one.texts) > len(ORDER_PATTERN)
+
+
 def _judge_sends(seen):
     """No text that was answered well is sent again, and the number of requests is bounded."""
     mix, found = seen.mix, []
@@ -175,7 +182,8 @@ def _judge_sends(seen):
     for text, calls in allowed.items():
         # Scores are not cached.
         most = 1 + _waiting(seen, text) if mix.cache != "none" and mix.task == "embed" else calls
-        answered = sorted(one.answered_before for one in seen.bill.served if text in one.good and not one.dropped)
+        used = [one for one in seen.bill.served if text in one.good and not one.dropped and not _is_unproved(mix, one)]
+        answered = sorted(one.answered_before for one in used)
         if mix.budget is not None or text in cancelled:
             continue
         if len(answered) >= most:
