@@ -347,3 +347,17 @@ def test_an_outage_of_two_routes_is_searched_a_bounded_number_of_times():
     response = FakeUpstream(first, second).send(texts, partial=True)
     assert len(response.errors) == 64
     assert len(first.calls) <= 200
+
+
+def test_a_search_that_comes_back_to_its_route_does_not_wait_for_itself():
+    """Both halves are limited on the first route, fail on the second one, and are refused on the first one again."""
+    first = Fake(faults=on_calls(refused(), limited(5.0), limited(5.0), refused(), refused()))
+    second = Fake(faults=lambda _number, _texts: MANGLERS["zeros"])
+    response = asyncio.run(asyncio.wait_for(sending(FakeUpstream(first, second), texts_of(4)), 30))
+    assert_right(response, texts_of(4))
+    assert response.errors == {}
+
+
+async def sending(upstream, texts):
+    request = UpstreamRequest(texts, np.full(len(texts), 3, np.int32), "document", SPACE, WIDTH, partial=True)
+    return await upstream.client.send(request, upstream.routes())

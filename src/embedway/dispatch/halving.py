@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from embedway.errors import BadVectorsError, EmbedwayError, RefusedInputError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 #: After this many texts of a caller failed alone on a route, and none was answered there, the others are not sent.
 MOST_ALONE = 16
@@ -13,6 +19,8 @@ MOST_ALONE = 16
 _MOST_FAILED, _FAILED_PER_ANSWER = 64, 4
 #: Weight in the circuit of a failure whose reason may be a text, before and after an answer during the search.
 UNSURE, UNLIKELY = 1 / 2, 1 / 8
+#: Whether the current task or the one that created it holds the lock of a search.
+_is_searching: ContextVar[bool] = ContextVar("embedway_searching", default=False)
 
 
 @dataclass(slots=True)
@@ -30,6 +38,22 @@ class Findings:
     #: Failures of searches in a row, and the answers of the route before them.
     _in_a_row: int = 0
     _answers_before: int = 0
+
+    @contextlib.asynccontextmanager
+    async def one_search(self) -> AsyncIterator[None]:
+        """Hold the lock, unless this task is part of a search.
+
+        A search may fail over to another route and back, so that a second lock would wait for the first one forever.
+        """
+        if _is_searching.get():
+            yield
+            return
+        async with self.lock:
+            token = _is_searching.set(True)
+            try:
+                yield
+            finally:
+                _is_searching.reset(token)
 
     def count_alone(self, error: EmbedwayError) -> None:
         """Count a text that failed alone."""

@@ -344,7 +344,7 @@ class _Recovery:
             return
         if not found.answers:
             # One search at a time, until a text is answered or enough texts failed.
-            async with found.lock:
+            async with found.one_search():
                 if not found.answers:
                     await self._search(rows, plan, attempts)
                     return
