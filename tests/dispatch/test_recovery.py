@@ -353,8 +353,9 @@ def test_a_search_that_comes_back_to_its_route_does_not_wait_for_itself():
     """Both halves are limited on the first route, fail on the second one, and are refused on the first one again."""
     first = Fake(faults=on_calls(refused(), limited(5.0), limited(5.0), refused(), refused()))
     second = Fake(faults=lambda _number, _texts: MANGLERS["zeros"])
-    response = asyncio.run(asyncio.wait_for(sending(FakeUpstream(first, second), texts_of(4)), 30))
-    assert_right(response, texts_of(4))
+    upstream = FakeUpstream(first, second, max_attempts=6)
+    response = asyncio.run(asyncio.wait_for(sending(upstream, texts_of(8)), 30))
+    assert_right(response, texts_of(8))
     assert response.errors == {}
 
 
