@@ -87,7 +87,7 @@ APIS = {
 FAILURES = {
     "reset": (UnavailableError, True),
     "hang up": (UnavailableError, True),
-    "bad status line": (UnavailableError, True),
+    "bad status line": (ProtocolError, True),
     "slow": (UnavailableError, True),
     "drip": (UnavailableError, True),
     "stall": (UnavailableError, True),
