@@ -155,6 +155,7 @@ THIRD_PARTY_ONLY = {
     "ledger/redis.py",
     "ledger/redis_pins.py",
     "providers/connections.py",
+    "providers/entra.py",
     "providers/http.py",
     "providers/http_body.py",
 }

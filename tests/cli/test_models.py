@@ -226,7 +226,7 @@ def test_a_model_whose_weights_or_key_cannot_be_had_says_so(command, place):
     bge = next(model for model in done.json["models"] if model["name"] == "BAAI/bge-m3")
     assert bge["routes"] == [{"route": "local", "lacks": "weights missing, and offline"}]
     voyage = next(model for model in done.json["services"] if model["name"] == "voyage-4")
-    assert "NOT_SET: is not set" in voyage["routes_here"][0]["lacks"]
+    assert "the variable NOT_SET is not set" in voyage["routes_here"][0]["lacks"]
 
 
 def test_a_model_of_a_service_is_shown_and_cannot_be_pulled(command):

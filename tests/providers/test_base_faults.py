@@ -13,7 +13,7 @@ from embedway.errors import EmbedwayError, RefusedInputError
 from provider_suite import APIS, INDEXED, MODEL, embedder_for, limited, wanted
 
 #: After these faults a text is retried until its attempts are used up.
-PASSING = ["reset", "hang up", "bad status line", "html error", "408", "409", "429", "429 at once", "429 date"]
+PASSING = ["reset", "hang up", "html error", "408", "409", "429", "429 at once", "429 date"]
 PASSING += ["500", "502", "503 at once", "504"]
 #: These last as long as the timeout, so a mix has at most one.
 SLOW = ["slow", "drip", "stall"]

@@ -67,7 +67,7 @@ NOT_READ = {
     "gzip without length cut": (answer(ZIPPED[:-30], GZIP, length=False), CUT, "cut off"),
     "deflate cut": (answer(zlib.compress(JSON)[:30], DEFLATE), CUT, "cut off"),
     "chunk cut": (answer(chunk(JSON)[:40], CHUNKED, length=False), CUT, "cut off"),
-    "chunk size invalid": (answer(b"zz\r\n" + JSON, CHUNKED, length=False), CUT, "r: "),
+    "chunk size invalid": (answer(b"zz\r\n" + JSON, CHUNKED, length=False), BAD, "does not answer in HTTP"),
     "gzip corrupt": (answer(ZIPPED[:20] + b"\xff\xff\xff" + ZIPPED[23:], GZIP), BAD, "compression is corrupt"),
     "header gzip, body random": (answer(b"\x07\x08\x09" * 9, GZIP), BAD, "compression is corrupt"),
     "gzip in too many members": (answer(gzip.compress(b"") * 101 + ZIPPED, GZIP), BAD, "compression is corrupt"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.dispatch.probes import Probe
-from embedway.errors import BadVectorsError, ProtocolError, RefusedInputError, UnavailableError
+from embedway.errors import BadVectorsError, DeadlineError, ProtocolError, RefusedInputError, UnavailableError
 from embedway.types import ServiceLimits
 from embedway.vectors import SAME_COSINE
 
@@ -203,6 +203,8 @@ async def _in_time(
         with held:
             async with limit:
                 await prove()
+    except DeadlineError:
+        raise
     except TimeoutError as error:
         if not limit.expired():
             raise
