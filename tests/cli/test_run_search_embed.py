@@ -358,7 +358,10 @@ class TestEmbed:
 class TestNotes:
     """Notes of receipts: logged once to standard error, and in JSON documents."""
 
-    NOTE = "routes.r answers without index; its vectors belong to the texts by position, after a probe of its order"
+    NOTE = (
+        "routes.r answers without index; its vectors belong to the texts by position, after a probe of its order; its "
+        "requests have at most 16 texts, as the probe"
+    )
 
     @pytest.fixture
     def unindexed(self, own_settings, place):
