@@ -171,7 +171,7 @@ class Config(Section):
         if state == "trusted":
             return layer, ()
         filtered = cls._filter(layer, inputs)
-        ignored = tuple(dict.fromkeys(known_part(key) for key, _ in filtered.ignored))
+        ignored = tuple(known_part(key) for key, _ in filtered.ignored)
         if ignored:
             _log.warning("%s", ignored_warning(found, ignored, changed=state == "changed"))
         return replace(layer, values=filtered.kept), ignored
