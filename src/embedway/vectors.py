@@ -102,6 +102,14 @@ def _lengths(vectors: Vectors) -> npt.NDArray[np.float32]:
 
 
 @np.errstate(all="ignore")  # whatever the caller has set
+@np.errstate(all="ignore")  # whatever the caller has set
+def cosines(left: Vectors, right: Vectors) -> Vectors:
+    """Return the cosine of each pair of rows, float32 (n,), of two arrays (n, d); 0 for a row of zeros."""
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    found: Vectors = np.einsum("nd,nd->n", left, right) / np.where(lengths == 0, 1, lengths)
+    return found
+
+
 def to_size(vectors: Vectors, space: Space) -> Vectors:
     """Truncate to the space's dimensions and restore length 1 in a normalized space, as Matryoshka training expects."""
     if vectors.shape[1] == space.dimensions:

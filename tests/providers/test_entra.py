@@ -20,6 +20,7 @@ from embedway.providers.entra import EntraToken, _default_credential
 from embedway.providers.http import JsonHttp
 from embedway.providers.openai import azure
 from embedway.providers.request_headers import RequestHeaders
+from serving import serving_app
 
 SMALL = "text-embedding-3-small"
 SECRET = "t0ken-of-the-test"  # noqa: S105  a fake
@@ -283,13 +284,8 @@ class Entra(AzureServer):
     async def identity_running(self):
         app = web.Application()
         app.router.add_get("/token", self.identity)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}/token"
-        finally:
-            await runner.cleanup()
+        async with serving_app(app) as port:
+            yield f"http://127.0.0.1:{port}/token"
 
 
 def test_azure_identity_gives_the_token_of_a_managed_identity(monkeypatch):

@@ -1,7 +1,9 @@
-"""A loopback server of TCP connections that leaves nothing open."""
+"""Loopback servers, of TCP connections and of HTTP, that leave nothing open."""
 
 import asyncio
 import contextlib
+
+from aiohttp import web
 
 
 @contextlib.asynccontextmanager
@@ -30,3 +32,15 @@ async def serving(handle, **options):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def serving_app(app, *, ssl_context=None):
+    """Run an aiohttp application, and yield its port."""
+    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

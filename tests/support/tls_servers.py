@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from api_misdeeds import SERVER
 from api_servers import OpenAIServer
-from serving import serving
+from serving import serving, serving_app
 
 #: Host of the service behind the proxy, which only the proxy resolves.
 HOST = "embeddings.example.com"
@@ -75,13 +75,8 @@ async def served(server, context):
     app = web.Application(client_max_size=64 * 2**20)
     app[SERVER] = server
     app.router.add_post(server.path, server.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
+    async with serving_app(app, ssl_context=context) as port:
+        yield port
 
 
 class Gateway(OpenAIServer):

@@ -12,6 +12,7 @@ from api_servers import KEY, CompatibleServer
 from embedway import AsyncEmbedder, BaseHook, Config, ErrorRateDetails, UnavailableError
 from embedway.telemetry import open_hooks
 from embedway.telemetry.operations import BudgetWarningDetails, CircuitDetails
+from serving import serving_app
 
 RAISED = ErrorRateDetails("routes.r", "raised", 3, 12, 0.25, 300.0, (("UnavailableError 503", 3),))
 CLEARED = ErrorRateDetails("routes.r", "cleared", 1, 40, 0.025, 300.0, (("UnavailableError 503", 1),))
@@ -36,13 +37,8 @@ async def receiving(status=200):
 
     app = web.Application()
     app.router.add_post("/secret-token", receive)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/secret-token", documents
-    finally:
-        await runner.cleanup()
+    async with serving_app(app) as port:
+        yield f"http://127.0.0.1:{port}/secret-token", documents
 
 
 def tell(hooks, *all_details):

@@ -27,13 +27,8 @@ async def serving(answer):
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"127.0.0.1:{runner.addresses[0][1]}", paths
-    finally:
-        await runner.cleanup()
+    async with tcp.serving_app(app) as port:
+        yield f"127.0.0.1:{port}", paths
 
 
 async def post(url):

@@ -176,7 +176,7 @@ class Attempt:
             answer = await self._call_provider()
             usage = usage_of(answer, request, self.rows, declared)
             record(usage, route, context.response, charges)
-            outcome.billed_tokens = None if usage.tokens.source == "estimated" else usage.tokens.booked
+            outcome.billed_tokens = usage.reported_tokens
             answer = self._check(answer)
             await self._prove(answer, failures)
             is_judged = True
@@ -217,9 +217,7 @@ class Attempt:
         # A refusal and a rate limit are answers of a healthy service; a budget stops only probes here.
         if is_healthy:
             route.circuit.record_success()
-        elif is_loading(error):
-            route.circuit.release_probe()
-        elif weight := self.weigh(error):
+        elif not is_loading(error) and (weight := self.weigh(error)):
             route.circuit.record_failure(weight, reason_of(error, route))
         else:
             route.circuit.release_probe()
@@ -306,7 +304,7 @@ class Attempt:
         request = self.context.request
         if not request.accounts:
             return contextlib.nullcontext()
-        return request.accounts[0 if request.callers is None else int(request.callers[self.rows[0]])].held_open()
+        return request.accounts[request.caller_of(self.rows[0])].held_open()
 
     async def _call_provider(self) -> Answer:
         """Call the provider within the time left. Raises only our own errors, without any third-party text."""

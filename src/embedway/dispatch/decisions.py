@@ -156,8 +156,7 @@ class Decisions:
 
     def found_of(self, rows: Rows, route: ServiceRoute) -> Findings:
         """Return the findings about a route and the caller of the first row."""
-        callers = self.context.request.callers
-        return self.found[route.name, 0 if callers is None else int(callers[rows[0]])]
+        return self.found[route.name, self.context.request.caller_of(rows[0])]
 
     def check_first(self, rows: Rows, route: ServiceRoute) -> None:
         """Raise an error if too many other texts of their caller failed, or if rows are to be split again."""

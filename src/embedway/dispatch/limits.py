@@ -77,12 +77,11 @@ class LearnedLimits:
 
     def accept(self, lengths: npt.NDArray[np.int32]) -> None:
         """Record the texts of a request that the service accepted."""
-        self._inputs = max(self._inputs, len(lengths))
-        self._tokens = max(self._tokens, int(lengths.sum(dtype=np.int64)))
-        self._longest = max(self._longest, int(lengths.max(initial=0)))
+        inputs, tokens, longest = _sizes(lengths)
+        self._inputs, self._tokens = max(self._inputs, inputs), max(self._tokens, tokens)
+        self._longest = max(self._longest, longest)
         if self._lessons:
-            sizes = {"max_inputs": len(lengths), "max_request_tokens": int(lengths.sum(dtype=np.int64))}
-            sizes["max_tokens"] = int(lengths.max(initial=0))
+            sizes = {"max_inputs": inputs, "max_request_tokens": tokens, "max_tokens": longest}
             for name in [name for name in self._lessons if sizes[name] >= _FULL * (getattr(self, name) or 0)]:
                 del self._lessons[name]
 
@@ -92,7 +91,7 @@ class LearnedLimits:
         A limit above the refused request is not its reason, unless it is a number of tokens, which we may count
         differently: then the limit in our count is lower.
         """
-        inputs, tokens, longest = len(lengths), int(lengths.sum(dtype=np.int64)), int(lengths.max(initial=0))
+        inputs, tokens, longest = _sizes(lengths)
         by_count = limits.max_request_tokens
         if by_count is not None and by_count >= tokens and inputs > 1:
             by_count = max(1, int(tokens * _RECOUNT))
@@ -150,6 +149,11 @@ def with_advice(error: E, advice: str) -> E:
     longer.args = (f"{error.args[0] if error.args else ''}{advice}", *error.args[1:])
     longer.__cause__ = error.__cause__
     return longer
+
+
+def _sizes(lengths: npt.NDArray[np.int32]) -> tuple[int, int, int]:
+    """Return the inputs, the tokens, and the tokens of the longest text of a request."""
+    return len(lengths), int(lengths.sum(dtype=np.int64)), int(lengths.max(initial=0))
 
 
 def _positive(number: int | None) -> int | None:

@@ -52,8 +52,7 @@ async def send_probe(attempt: Attempt, route: ServiceRoute, probe: Probe) -> Ans
     usage: Usage | None = None
     may_be_billed, searches = True, int(request.by_search)
     if request.accounts and not route.provider.declared.free:
-        caller = 0 if request.callers is None else int(request.callers[attempt.rows[0]])
-        account = request.accounts[caller]
+        account = request.accounts[request.caller_of(attempt.rows[0])]
         charges = [Charge(account, await account.mark_sent(probe.tokens, searches), probe.tokens, searches)]
     facts = request.model, route.name, attempt.number, probe.texts, probe.tokens
     delivery = record_attempt()
@@ -64,7 +63,7 @@ async def send_probe(attempt: Attempt, route: ServiceRoute, probe: Probe) -> Ans
             answer = await with_own_errors(_answer(route, probe), route=route.name)
             usage = usage_of_probe(answer, probe, searches, route.provider.declared)
             record(usage, route, context.response, charges)
-            outcome.billed_tokens = None if usage.tokens.source == "estimated" else usage.tokens.booked
+            outcome.billed_tokens = usage.reported_tokens
     except RefusedInputError as error:
         may_be_billed = error.billed
         refusal = ProtocolError("the service refused a probe of fixed texts", route=route.name, status=error.status)

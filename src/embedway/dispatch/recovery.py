@@ -330,7 +330,7 @@ class _Recovery:
             middle = request.middle(rows)
             await self._send_parts((rows[:middle], rows[middle:]), plan, history.attempts - 1)
             return
-        if len(rows) == 1 or self.decisions.needs_one_answer(route):
+        if not self.decisions.can_search(rows, route):
             self.errors.fail(rows, error)
             return
         found, attempts = self.decisions.found_of(rows, route), history.attempts - 1

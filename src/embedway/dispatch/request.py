@@ -151,6 +151,10 @@ class UpstreamRequest:
         """Return whether rows belong to more than one caller."""
         return self.callers is not None and bool(self.callers[rows[0]] != self.callers[rows[-1]])
 
+    def caller_of(self, row: int) -> int:
+        """Return the caller of a row."""
+        return 0 if self.callers is None else int(self.callers[row])
+
     def by_caller(self, rows: Rows) -> list[tuple[int, Rows]]:
         """Return each caller of some rows, with the caller's rows."""
         if self.callers is None:

@@ -68,6 +68,11 @@ class Usage:
     tokens: Count
     searches: Count
 
+    @property
+    def reported_tokens(self) -> int | None:
+        """Tokens to book if the service reported any; None for our own estimate."""
+        return None if self.tokens.source == "estimated" else self.tokens.booked
+
 
 def usage_of(answer: Answer, request: UpstreamRequest, rows: Rows, declared: Declared) -> Usage:
     """Return the usage of a provider's answer. Reports of a free provider are not checked."""

@@ -136,9 +136,14 @@ def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
             raise
         # Report the missing key first: it is needed even if the vocabulary could be downloaded.
         raise blocked from None
-    routes = _routes(served, facts.task, environment)
-    proved = _proved(routes, facts, counter, compared=compared, listed=listed, environment=environment)
-    service = Service(facts, proved, counter, blocked, find_block)
+    routes = with_proofs(
+        _routes(served, facts.task, environment),
+        compared,
+        _canary(facts, counter, name=facts.name),
+        valid_s=config.upstream.verify_every_s,
+        listed=listed,
+    )
+    service = Service(facts, routes, counter, blocked, find_block)
     return (ServiceModel if facts.task == "embed" else ServiceReranker)(service, environment)
 
 
@@ -147,22 +152,13 @@ def _without_verify(endpoint: Endpoint) -> Endpoint:
     return replace(endpoint, options={name: value for name, value in endpoint.options.items() if name != "verify"})
 
 
-def _proved(
-    routes: tuple[ServiceRoute, ...],
-    facts: ServiceFacts,
-    counter: TokenCounter,
-    *,
-    compared: set[str],
-    listed: set[str],
-    environment: ModelEnvironment,
-) -> tuple[ServiceRoute, ...]:
-    """Return the routes of a service model with their proofs."""
-    canary: Canary = ScoreCanary(counter)
-    if facts.task == "embed":
-        prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
-        sizes = (facts.dimensions, facts.default_dimensions or facts.dimensions)
-        canary = SpaceCanary(facts.name, sizes, prompts, counter)
-    return with_proofs(routes, compared, canary, valid_s=environment.config.upstream.verify_every_s, listed=listed)
+def _canary(facts: ServiceFacts, counter: TokenCounter, *, name: str) -> Canary:
+    """Return the canary for the routes of a model; `name` is the model or space in messages."""
+    if facts.task == "rerank":
+        return ScoreCanary(counter)
+    prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
+    sizes = (facts.dimensions, facts.default_dimensions or facts.dimensions)
+    return SpaceCanary(name, sizes, prompts, counter)
 
 
 def _without_keys(config: Config) -> Config:
@@ -280,16 +276,10 @@ def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, envi
         here = f"local:{names[0].rsplit('/', 1)[-1]}" if task == "rerank" or encoder is None else encoder.name
         served.append((here, own, (None, None)))
     counter = FileCounter(encoder.tokenizer) if encoder is not None else counter_for(facts, None, config)
-    canary: Canary = ScoreCanary(counter)
-    if task == "embed":
-        assert encoder is not None  # noqa: S101  only rerankers may have none
-        space = encoder.space
-        prompts: dict[InputType, str] = {"query": space.query_prompt, "document": space.document_prompt}
-        canary = SpaceCanary(space.id, (space.dimensions,), prompts, counter)
     routes = with_proofs(
         _routes(served, task, environment),
         compared,
-        canary,
+        _canary(facts, counter, name=facts.name if encoder is None or task == "rerank" else encoder.space.id),
         valid_s=config.upstream.verify_every_s,
         local=Scoring(own, "") if isinstance(own, LocalScorer) else own,
     )

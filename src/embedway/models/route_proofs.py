@@ -21,7 +21,7 @@ from embedway.dispatch.probes import Probe
 from embedway.dispatch.proofs import RouteProof
 from embedway.rerank.base import check_scores
 from embedway.types import Space
-from embedway.vectors import SAME_COSINE, to_size, validate
+from embedway.vectors import SAME_COSINE, cosines, to_size, validate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -106,9 +106,7 @@ class SpaceCanary:
     def difference(self, kind: str, answered: Vectors, reference: Vectors, source: str) -> str:
         """Return the difference to the reference, or an empty text."""
         shared = _any_space(min(answered.shape[1], reference.shape[1]))
-        theirs, ours = to_size(answered, shared)[0], to_size(reference, shared)[0]
-        with np.errstate(all="ignore"):  # whatever the caller has set
-            cosine = float(theirs @ ours / (np.linalg.norm(theirs) * np.linalg.norm(ours)))
+        cosine = float(cosines(to_size(answered, shared), to_size(reference, shared))[0])
         if cosine >= SAME_COSINE:
             return ""
         return (

@@ -26,6 +26,7 @@ from embedway.telemetry.operations import RequestDetails
 from embedway.text import shown_name
 from embedway.types import EmbedResult
 from embedway.urgency import Urgency
+from embedway.vectors import cosines
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -242,13 +243,11 @@ class EmbedPipeline:
             return CacheCheck(len(texts), 0, damaged, 0, None, None, 0)
         computed = await model.compute(asked.only(chosen))
         vectors = computed.blocks["dense"]
-        with np.errstate(all="ignore"):  # whatever the caller has set
-            cosines = np.einsum("ij,ij->i", vectors, stored[chosen])
-            cosines /= np.linalg.norm(vectors, axis=1) * np.linalg.norm(stored[chosen], axis=1)
-        worst = int(cosines.argmin())
+        same = cosines(vectors, stored[chosen])
+        worst = int(same.argmin())
         row = row_of(chosen[worst], positions)
         cost = computed.bill.cost_nanousd
-        return CacheCheck(len(texts), len(found), damaged, len(chosen), float(cosines[worst]), row, cost)
+        return CacheCheck(len(texts), len(found), damaged, len(chosen), float(same[worst]), row, cost)
 
 
 async def _run_in_time(work: Awaitable[EmbedResult], deadline_s: float) -> EmbedResult:

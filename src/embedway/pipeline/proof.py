@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from embedway.errors import SpaceMismatchError
-from embedway.vectors import SAME_COSINE
+from embedway.vectors import SAME_COSINE, cosines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from embedway.types import Vectors
 
 
-@np.errstate(all="ignore")  # whatever the caller has set
 def check_same(
     stored: Vectors, computed: Vectors, *, name: str, recorded: Space, asked: Space, facts: Sequence[str]
 ) -> float:
@@ -24,8 +21,7 @@ def check_same(
 
     Raises SpaceMismatchError if a row differs.
     """
-    lengths = np.linalg.norm(stored, axis=1) * np.linalg.norm(computed, axis=1)
-    lowest = float((np.einsum("nd,nd->n", stored, computed) / np.where(lengths == 0, 1, lengths)).min())
+    lowest = float(cosines(stored, computed).min())
     if not lowest >= SAME_COSINE:
         raise SpaceMismatchError(
             collection=name,

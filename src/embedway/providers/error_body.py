@@ -137,7 +137,7 @@ def error_inside(value: Any) -> ServerError | None:
     """Return the error that a parsed answer with HTTP 200 contains in place of rows, or None."""
     body = value[0] if isinstance(value, list) and value else value
     is_short = isinstance(body, dict) and len(body) <= _MOST_FIELDS
-    return _read(value) if is_short and _is_marked(body) and not _has_rows(body) else None
+    return _read(value) if is_short and not _has_rows(body) and _is_marked(body) else None
 
 
 def shown_code(codes: tuple[str, ...]) -> str:

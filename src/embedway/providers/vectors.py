@@ -39,9 +39,9 @@ def read_rows(body: Any, *, count: int, route: str) -> tuple[Vectors, bool]:
         raise ProtocolError("the answer has no list called data", route=route, billed=True)
     if len(rows) != count:
         raise BadVectorsError(f"answered with {len(rows)} vectors for {count} texts", route=route)
-    order, _ = read_order([row.get("index") for row in rows], route=route, of="texts")
+    order, is_missing = read_order([row.get("index") for row in rows], route=route, of="texts")
     # A row without a vector needs no order.
-    by_position = any(row.get("index") is None and row.get("embedding") is not None for row in rows)
+    by_position = is_missing and any(row.get("index") is None and row.get("embedding") is not None for row in rows)
     placed = dict(zip(order, rows, strict=True))
     return _stack([placed[index].get("embedding") for index in range(count)]), by_position
 
@@ -97,10 +97,9 @@ def _stack(values: list[Any]) -> Vectors:
     widths = Counter(len(vector) for vector in decoded if vector is not None) or {1: 0}
     # Of two lengths that are equally frequent, the longer one: a damaged row is short.
     width = max(widths, key=lambda length: (widths[length], length))
-    vectors = np.full((len(values), width), np.nan, np.float32)
+    vectors = np.empty((len(values), width), np.float32)
     for row, vector in enumerate(decoded):
-        if vector is not None and len(vector) == width:
-            vectors[row] = vector
+        vectors[row] = vector if vector is not None and len(vector) == width else np.nan
     return vectors
 
 
