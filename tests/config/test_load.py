@@ -83,6 +83,8 @@ EVERY_KEY = {
     "selection.max_total_cost": "12.50",
     "selection.match_languages": True,
     "selection.require_fit": True,
+    "selection.models": ["thenlper/gte-base"],
+    "selection.any_scale": True,
     "alerts.enabled": False,
     "alerts.error_rate": 0.5,
     "alerts.window_s": 60.0,

@@ -244,6 +244,8 @@ class SelectionSettings(Section):
     max_total_cost: Dollars | None = None
     match_languages: Flag | None = None
     require_fit: Flag | None = None
+    models: tuple[str, ...] | None = None
+    any_scale: Flag | None = None
 
     @property
     def criteria(self) -> dict[str, Any]:

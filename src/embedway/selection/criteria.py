@@ -57,6 +57,10 @@ class ModelSelectionCriteria:
     match_languages: bool = True
     #: The longest text must fit the model; for texts that are not split into chunks.
     require_fit: bool = False
+    #: Names or aliases of the models that may be selected; empty for all.
+    models: tuple[str, ...] = ()
+    #: Compare quality scores of different scales (`ModelBenchmark.quality_scale`).
+    any_scale: bool = False
 
     def __post_init__(self) -> None:
         """Raise UsageError, which names the field, for an invalid value."""
@@ -66,13 +70,13 @@ class ModelSelectionCriteria:
         if sum(map(float, weights)) > _MOST_WEIGHT:
             raise UsageError("accuracy_weight, speed_weight and cost_weight are too large; divide all by one number")
         self._check_limits()
-        for name in ("languages", "licences"):
+        for name in ("languages", "licences", "models"):
             given = getattr(self, name)
             listed = () if is_a(given, str) else as_list(given, name, "strings")
             if is_a(given, str) or not all(is_a(one, str) for one in listed):
                 raise UsageError(f"{name} is {shown(given)}; it must be a list of strings")
             object.__setattr__(self, name, tuple(str.__str__(one) for one in listed))
-        for name in ("require_multilingual", "require_local", "match_languages", "require_fit"):
+        for name in ("require_multilingual", "require_local", "match_languages", "require_fit", "any_scale"):
             object.__setattr__(self, name, check_flag(getattr(self, name), name))
 
     def _check_limits(self) -> None:
@@ -113,7 +117,7 @@ class ModelSelectionCriteria:
         found = asdict(self)
         for name in ("max_cost_per_million", "max_total_cost"):
             found[name] = None if found[name] is None else usd(to_nanousd(found[name], name=name))
-        return {**found, "languages": list(self.languages), "licences": list(self.licences)}
+        return {**found, "languages": list(self.languages), "licences": list(self.licences), "models": list(self.models)}
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
