@@ -231,11 +231,22 @@ class Batch:
     rows: npt.NDArray[np.int64]
     #: Length of the longest row in tokens; the batch computes `len(rows) * width` tokens.
     width: int
+    #: Whether it has texts of several callers.
+    shared: bool = False
 
     @property
     def padded_tokens(self) -> int:
         """Tokens computed, padding included."""
         return len(self.rows) * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How a local model computes a request of few texts: on all streams, or whole, with all threads for each batch."""
+
+    streams: int
+    #: Maximum tokens of a request that stays whole; 0 if no session has all threads for one batch.
+    whole_tokens: int
 
 
 @public

@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.batching.batches import fill_batches
+from embedway.batching.batches import even_budget, fill_batches
+from embedway.types import Spread
 
 LENGTHS = st.lists(st.integers(1, 600), max_size=300).map(lambda rows: np.array(rows, np.int32))
 
@@ -40,3 +42,46 @@ def test_padding_of_mixed_lengths_is_small():
     lengths = np.random.default_rng(1).integers(5, 257, 2000).astype(np.int32)
     padded = sum(batch.padded_tokens for batch in fill_batches(lengths, token_budget=2048))
     assert padded < 1.05 * lengths.sum()
+
+
+ONE_STREAM, TWO_STREAMS, WHOLE = Spread(1, 0), Spread(2, 0), Spread(2, 2048)
+
+
+def spread_batches(lengths, spread, budget=2048):
+    lengths = np.array(lengths, np.int32)
+    even = even_budget(lengths, token_budget=budget, spread=spread)
+    return [len(batch.rows) for batch in fill_batches(lengths, token_budget=even)]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "spread", "rows"),
+    [
+        ([186] * 9, TWO_STREAMS, [5, 4]),
+        ([186] * 9, WHOLE, [9]),
+        ([186] * 9, ONE_STREAM, [9]),
+        ([186] * 9, None, [9]),
+        ([186] * 12, WHOLE, [6, 6]),
+        ([186] * 13, WHOLE, [7, 6]),
+        ([186] * 24, WHOLE, [6, 6, 6, 6]),
+        ([186] * 2, TWO_STREAMS, [1, 1]),
+        ([12] * 9, TWO_STREAMS, [5, 4]),
+        ([12] * 3, TWO_STREAMS, [3]),
+        ([12], TWO_STREAMS, [1]),
+        ([3000], WHOLE, [1]),
+        ([186] * 9, Spread(8, 0), [2, 2, 2, 2, 1]),
+    ],
+)
+def test_few_texts_fill_the_streams_evenly(lengths, spread, rows):
+    assert spread_batches(lengths, spread) == rows
+
+
+@pytest.mark.parametrize("spread", [ONE_STREAM, TWO_STREAMS, WHOLE])
+def test_batches_of_many_texts_have_the_whole_budget(spread):
+    assert spread_batches([186] * 200, spread) == [11] * 18 + [2]
+
+
+@given(LENGTHS, st.integers(1, 5000), st.integers(1, 8), st.integers(0, 5000))
+def test_spread_texts_keep_the_budget(lengths, budget, streams, whole):
+    even = even_budget(lengths, token_budget=budget, spread=Spread(streams, whole))
+    assert even <= budget
+    assert even == budget or even >= lengths.max()

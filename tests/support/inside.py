@@ -82,6 +82,11 @@ def provider_of(embedder, model="acme/m"):
     return routes_of(embedder, model)[0].provider
 
 
+def second_session_of(embedder, model="sentence-transformers/all-MiniLM-L6-v2"):
+    """Return the future of the session that an encoder loads in the background."""
+    return opened_model(embedder, model).encoder()._later
+
+
 def scheduler_of(embedder, model="acme/m"):
     """Return the scheduler of an opened model of a service."""
     return opened_model(embedder, model)._scheduling[1]

@@ -116,7 +116,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
             np.concatenate([job.tokenized.lengths[job.batch.rows] for job in jobs]),
             types=tuple(job.tokenized.types[row] for job, row in pairs if job.tokenized.types),
         )
-        batch = Batch(np.arange(len(pairs), dtype=np.int64), max(job.batch.width for job in jobs))
+        batch = Batch(np.arange(len(pairs), dtype=np.int64), max(job.batch.width for job in jobs), shared=True)
         try:
             with self._operation(jobs, batch):
                 vectors = await self._model.run(tokenized, batch)

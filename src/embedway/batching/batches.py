@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,35 @@ from embedway.types import Batch
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from embedway.types import Spread
+
 #: Batches with fewer padded tokens are not closed for uneven lengths: a call costs more than the padding.
 SMALL_TOKENS = 256
 #: A row shorter than this share of its batch's width starts a new batch.
 EVENNESS = 0.75
 #: A row of more tokens is alone: it fills the CPU by itself, and unpadded attention needs memory linear in it.
 ALONE_TOKENS = 1024
+#: Requests of more full batches per stream are not spread: the short batches at their end balance the streams.
+EVEN_ROUNDS = 4
+#: Minimum tokens of a stream's share: with fewer, a call costs more than it saves.
+SHARE_TOKENS = 32
+
+
+def even_budget(lengths: npt.NDArray[np.int32], *, token_budget: int, spread: Spread | None) -> int:
+    """Return the padded tokens of a batch with which the texts of a request fill all streams evenly.
+
+    That is `token_budget` for a large request, and for a small one that stays whole.
+    """
+    if spread is None or spread.streams == 1 or len(lengths) == 1:
+        return token_budget
+    tokens = int(lengths.sum(dtype=np.int64))
+    if tokens <= spread.whole_tokens:
+        return token_budget
+    rounds = math.ceil(tokens / (token_budget * spread.streams))
+    if rounds > EVEN_ROUNDS:
+        return token_budget
+    share, widest = max(SHARE_TOKENS, tokens / (rounds * spread.streams)), int(lengths.max())
+    return min(token_budget, math.ceil(share / widest) * widest)
 
 
 def fill_batches(lengths: npt.NDArray[np.int32], *, token_budget: int) -> list[Batch]:

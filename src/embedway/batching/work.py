@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from embedway.batching.batches import fill_batches
+from embedway.batching.batches import even_budget, fill_batches
 from embedway.batching.windows import TextWindows, split_windows
 from embedway.errors import InputError, TextTooLongError
 from embedway.types import TextMeta, TokenizedTexts
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from embedway.compute import ComputeRequest
     from embedway.errors import EmbedwayError
-    from embedway.types import Batch, Truncation, Vectors
+    from embedway.types import Batch, Spread, Truncation, Vectors
 
 
 class Tokenizes(Protocol):
@@ -28,6 +28,7 @@ class Tokenizes(Protocol):
     max_tokens: int
     #: Maximum padded tokens of a batch; None for services, whose requests are filled when they are sent.
     token_budget: int | None
+    spread: Spread | None
 
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
         """Return token ids, or only their counts, truncated at `max_tokens`. Blocking."""
@@ -96,8 +97,7 @@ def make_work(request: ComputeRequest, model: Tokenizes) -> Work:
         windows = windows.weighed(tokenized.lengths, int(model.tokenize([""], request).lengths[0]))
     elif cuts:
         texts = tuple(text[: cuts[row].kept_characters] if row in cuts else text for row, text in enumerate(texts))
-    budget = model.token_budget
-    batches = () if budget is None else tuple(fill_batches(tokenized.lengths, token_budget=budget))
+    batches = _divide(tokenized.lengths, model)
     metas: list[TextMeta | None] = [None] * len(request.texts)
     if windows is None:
         lengths = tokenized.lengths.tolist()
@@ -110,6 +110,13 @@ def make_work(request: ComputeRequest, model: Tokenizes) -> Work:
         for position, tokens in enumerate(windows.sums(tokenized.lengths)):
             metas[position] = TextMeta(tokens, windows=counts[position] if position in cuts else 0)
     return Work(texts, tokenized, batches, positions, metas, refused, windows)
+
+
+def _divide(lengths: npt.NDArray[np.int32], model: Tokenizes) -> tuple[Batch, ...]:
+    if model.token_budget is None:
+        return ()
+    budget = even_budget(lengths, token_budget=model.token_budget, spread=model.spread)
+    return tuple(fill_batches(lengths, token_budget=budget))
 
 
 def _nothing_left(row: int) -> InputError:

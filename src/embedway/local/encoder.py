@@ -11,27 +11,29 @@ import numpy as np
 
 from embedway.errors import ClosedError
 from embedway.local.backend import Session, SessionOptions, open_session
+from embedway.local.lanes import Lanes
 from embedway.local.onnx_file import onnx_facts
 from embedway.local.tables import check_tables
 from embedway.local.tokenize import TextTokenizer
+from embedway.types import Spread
 from embedway.weights.held_file import check_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
 
+    from embedway.local.lanes import Lane
     from embedway.local.recipe import Recipe
     from embedway.local.runtime_choice import RuntimeChoice
     from embedway.types import Batch, InputType, Space, TokenizedTexts, Vectors
-
-#: Maximum padded tokens of a query. A query is one batch that uses all threads.
-QUERY_TOKENS = 128
 
 
 class Encoder:
     """Encoder on the built-in runtime.
 
-    It has a session for bulk work and, if the choice names other options, one for single queries. Sessions are loaded
-    lazily. `models/local.py` reads its public attributes.
+    It has a session for bulk work and, if the choice names other options, one in which a batch has all threads
+    (`lanes.py`). The first request loads the session that it needs. Later ones never wait for the other: it is loaded
+    in the background. `models/local.py` reads its public attributes.
     """
 
     def __init__(self, recipe: Recipe, choice: RuntimeChoice, space: Space) -> None:
@@ -56,28 +58,51 @@ class Encoder:
         self._sessions: dict[SessionOptions, Session] = {}
         self._loading = threading.Lock()
         self._closed = False
-        self._bulk_threads = ThreadPoolExecutor(choice.bulk.streams, thread_name_prefix="embedway-bulk")
-        self._query_threads = ThreadPoolExecutor(choice.single.streams, thread_name_prefix="embedway-query")
+        self._lanes = Lanes(choice)
+        self.spread = Spread(choice.bulk.streams, self._lanes.whole_tokens)
+        #: Loads the second session, once.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="embedway-load")
+        self._later: Future[Session] | None = None
 
     def tokenize(self, texts: Sequence[str], input_type: InputType) -> TokenizedTexts:
         """Tokenize texts with the prompt of the input type."""
         return self.tokenizer.encode(texts, prompt=self.recipe.prompts[input_type])
 
     def warm(self) -> None:
-        """Load the session for bulk work. Blocking."""
-        self._session(self.choice.bulk)
+        """Load all sessions, and compute a short text once on every thread. Blocking."""
+        ids = self.tokenize(["a"], "query").ids[0]
+        for lane in self._lanes:
+            self._session(lane.options)
+        runs = [
+            lane.threads.submit(self.compute, lane.options, [ids], len(ids))
+            for lane in self._lanes
+            for _ in range(lane.options.streams)
+        ]
+        for run in runs:
+            run.result()
 
     async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
         """Compute a batch on the encoder's own threads and return float32 (b, full width)."""
         if self._closed:
             raise ClosedError(f"{self.name} is closed")
-        query = len(tokenized.ids) == 1 and batch.padded_tokens <= QUERY_TOKENS
-        options = self.choice.single if query else self.choice.bulk
-        threads = self._query_threads if query else self._bulk_threads
+        lane, small = self._lanes.choose(tokenized, batch)
+        lane = self._loaded(lane)
         types = [tokenized.types[row] for row in batch.rows] if tokenized.types else None
-        return await asyncio.get_running_loop().run_in_executor(
-            threads, self.compute, options, [tokenized.ids[row] for row in batch.rows], batch.width, types
-        )
+        with lane.occupied(tokenized if small else None):
+            return await asyncio.get_running_loop().run_in_executor(
+                lane.threads, self.compute, lane.options, [tokenized.ids[row] for row in batch.rows], batch.width, types
+            )
+
+    def _loaded(self, lane: Lane) -> Lane:
+        """Return the lane, or the other one while the lane's session is loaded in the background."""
+        other = self._lanes.bulk if lane is self._lanes.single else self._lanes.single
+        if lane.options in self._sessions or other.options not in self._sessions:
+            return lane
+        if self._later is None:
+            self._later = self._loader.submit(self._session, lane.options)
+            return other
+        # If loading failed, the lane tries it again and raises its error.
+        return lane if self._later.done() else other
 
     def compute(
         self, options: SessionOptions, rows: Sequence[np.ndarray], width: int, types: Sequence[np.ndarray] | None = None
@@ -120,7 +145,7 @@ class Encoder:
     async def close(self) -> None:
         """Wait for running batches, then unload all sessions."""
         self._closed = True
-        for threads in (self._bulk_threads, self._query_threads):
+        for threads in (self._loader, *(lane.threads for lane in self._lanes)):
             await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
         for options in list(self._sessions):
             self.drop(options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import queue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,11 +130,10 @@ class OpenVinoOperations:
 
 
 class OpenVinoSession:
-    """Compiled model; each thread that calls `run` has its own inference request."""
+    """Compiled model with its inference requests."""
 
     def __init__(self, recipe: Recipe, options: SessionOptions) -> None:
         self.options = options
-        self._local = threading.local()
         mark_unusable_after_fork("openvino")  # oneTBB's threads work for all sessions
         core = ov.Core()
         # The model and its mapped weights are dropped once the plugin has packed its own copy. Embedding tables are not
@@ -160,23 +159,27 @@ class OpenVinoSession:
         never_free_in_forked_processes(self._compiled)
         self._inputs = [port.get_any_name() for port in self._compiled.inputs]
         self._types = {port.get_any_name(): port.get_element_type().to_dtype() for port in self._compiled.inputs}
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(options.streams + 1):  # one more, so that a query waits for a stream as others do
+            self._requests.put(self._compiled.create_infer_request())
         self._tensors.release_pages()
 
     def run(self, ids: Int32s, mask: Int32s, types: Int32s | None = None) -> Vectors:
-        request = getattr(self._local, "request", None)
-        if request is None:
-            request = self._local.request = self._compiled.create_infer_request()
         arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         inputs = []
         for name in self._inputs:
             array = arrays[name] if arrays[name] is not None else np.zeros_like(ids)
             inputs.append(np.ascontiguousarray(array, dtype=self._types[name]))
-        request.infer(inputs, share_inputs=True)
-        return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+        request = self._requests.get()
+        try:
+            request.infer(inputs, share_inputs=True)
+            return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+        finally:
+            self._requests.put(request)
 
     def close(self) -> None:
         self._compiled = None
-        self._local = threading.local()
+        self._requests = queue.SimpleQueue()
         self._held = []
 
 

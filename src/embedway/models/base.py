@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.errors import ConfigError
     from embedway.local.encoder import Encoder
-    from embedway.types import Bill, ModelDescription, Space, TokenizedTexts, Vectors
+    from embedway.types import Bill, ModelDescription, Space, Spread, TokenizedTexts, Vectors
 
 #: Maximum characters to tokenize on the event loop: this takes 0.1 ms, less than the round trip to a thread.
 _INLINE_CHARACTERS = 512
@@ -98,6 +98,8 @@ class Model(ABC):
     checks_answers: ClassVar[bool] = False
     #: Error that prevents requests, such as a missing key; None if requests can be sent.
     blocked: ConfigError | None = None
+    #: How few texts are spread over this machine's streams; None for services.
+    spread: Spread | None = None
 
     def __init__(self, profile: Profile, hooks: Hooks, *, token_budget: int | None) -> None:
         self.profile = profile

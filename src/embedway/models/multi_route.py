@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from embedway.batching.batches import fill_batches
+from embedway.batching.batches import even_budget, fill_batches
 from embedway.batching.run import run_batches
 from embedway.models.local import profile_of
 from embedway.models.reranker import ServiceReranker
@@ -45,7 +45,7 @@ class MultiRouteModel(ServiceModel):
         self._local = local
 
     async def warm(self) -> None:
-        """Load the local session."""
+        """Load the local sessions and start their threads."""
         await asyncio.to_thread(self._local.warm)
 
     @override
@@ -72,7 +72,8 @@ class LocalProvider:
         del dimensions
         encoder = self._encoder
         tokenized = await asyncio.to_thread(encoder.tokenize, texts, input_type)
-        batches = fill_batches(tokenized.lengths, token_budget=encoder.token_budget)
+        budget = even_budget(tokenized.lengths, token_budget=encoder.token_budget, spread=encoder.spread)
+        batches = fill_batches(tokenized.lengths, token_budget=budget)
         return Answer(await run_batches(tokenized, batches, encoder, width=encoder.space.dimensions), tokens=0)
 
     async def aclose(self) -> None:
@@ -93,7 +94,8 @@ class LocalScorer:
         """Score documents; see `RerankProvider.rerank`."""
         encoder = self._encoder
         tokenized = await asyncio.to_thread(encoder.pairs, query, documents)
-        batches = fill_batches(tokenized.lengths, token_budget=encoder.token_budget)
+        budget = even_budget(tokenized.lengths, token_budget=encoder.token_budget, spread=encoder.spread)
+        batches = fill_batches(tokenized.lengths, token_budget=budget)
         return Scores((await run_batches(tokenized, batches, encoder, width=1))[:, 0], tokens=0)
 
     async def aclose(self) -> None:

@@ -1,0 +1,72 @@
+"""Lanes of an encoder: one whose streams share the threads, and one in which a batch has all threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from embedway.local.backend import SessionOptions
+    from embedway.local.runtime_choice import RuntimeChoice
+    from embedway.types import Batch, TokenizedTexts
+
+#: Maximum padded tokens of a query.
+QUERY_TOKENS = 128
+
+
+class Lane:
+    """Threads that compute with the session of some options. Used from one event loop."""
+
+    def __init__(self, options: SessionOptions, name: str) -> None:
+        self.options = options
+        self.threads = ThreadPoolExecutor(options.streams, thread_name_prefix=f"embedway-{name}")
+        #: Batches that run or wait for a thread.
+        self.batches = 0
+        #: The small request that has the lane; None while queries have it.
+        self.request: TokenizedTexts | None = None
+
+    @contextmanager
+    def occupied(self, request: TokenizedTexts | None) -> Iterator[None]:
+        """Count a batch of a small request, or of others."""
+        self.batches += 1
+        if request is not None:
+            self.request = request
+        try:
+            yield
+        finally:
+            self.batches -= 1
+            if not self.batches:
+                self.request = None
+
+
+class Lanes:
+    """The lane of bulk work, and the lane of queries. Both may have the same session."""
+
+    def __init__(self, choice: RuntimeChoice) -> None:
+        self.bulk = Lane(choice.bulk, "bulk")
+        self.single = Lane(choice.single, "query")
+        #: Maximum tokens of a small request: it is not divided among the streams, because it may have all threads.
+        self.whole_tokens = choice.token_budget if choice.single.streams == 1 < choice.bulk.streams else 0
+
+    def __iter__(self) -> Iterator[Lane]:
+        """Iterate over both lanes."""
+        return iter((self.bulk, self.single))
+
+    def choose(self, tokenized: TokenizedTexts, batch: Batch) -> tuple[Lane, bool]:
+        """Return the lane for a batch of a request, and whether the request is a small one that has all threads.
+
+        A small request has all threads if nothing else is computed. A query has them too, while other work is computed
+        on the streams; it waits for other queries, but for no small request while a stream is free.
+        """
+        bulk, single = self.bulk, self.single
+        if len(tokenized.ids) == 1 and batch.padded_tokens <= QUERY_TOKENS:
+            waits = single.request is not None and bulk.batches < bulk.options.streams
+            return (bulk if waits else single), False
+        whole = len(batch.rows) == len(tokenized.ids) or tokenized.tokens <= self.whole_tokens
+        idle = not (bulk.batches or single.batches)
+        if self.whole_tokens and whole and not batch.shared and (idle or single.request is tokenized):
+            return single, True
+        return bulk, False
