@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import urllib.parse
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from embedway.config.base_urls import AZURE_V1_VERSIONS
 from embedway.errors import ConfigError
@@ -49,8 +49,8 @@ class Dialect:
     input_type: str = "input_type"
     query: str = "query"
     document: str = "passage"
-    #: Vectors to normalize here: none, those with reduced dimensions, or all.
-    normalize: Literal["none", "narrow", "all"] = "none"
+    #: Whether vectors are normalized here.
+    normalize: bool = False
 
 
 #: A quarter of the bytes of numbers as text, for services that are known to support it. The default for other servers
@@ -78,7 +78,7 @@ class EmbeddingsApi(HttpModel):
         reply = await self._http.post(self._path, body, texts=len(texts))
         route = self._endpoint.route
         vectors, by_position = await reply.read(read_rows, reply.body, count=len(texts), route=route)
-        if dialect.normalize == "all" or (dialect.normalize == "narrow" and dimensions is not None):
+        if dialect.normalize:
             vectors = normalize(vectors)
         return Answer(vectors, tokens=read_tokens(reply.body), rates=reply.rates, by_position=by_position)
 
