@@ -253,9 +253,7 @@ class DimensionsError(EmbedwayError):
         self.min_dimensions = min_dimensions
         supported = VectorSizes(self.sizes, min_dimensions)
         why = ": vectors truncated to a size that a model was not trained for lose their meaning"
-        super().__init__(
-            f"{model} supports {supported} dimensions, not {asked}{why if min_dimensions is None else ''}"
-        )
+        super().__init__(f"{model} supports {supported} dimensions, not {asked}{why if min_dimensions is None else ''}")
 
 
 class SpaceMismatchError(EmbedwayError):

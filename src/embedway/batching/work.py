@@ -28,6 +28,8 @@ class Tokenizes(Protocol):
     max_tokens: int
     #: Maximum padded tokens of a batch; None for services, whose requests are filled when they are sent.
     token_budget: int | None
+    #: Maximum texts of a batch; None for no limit.
+    max_batch_size: int | None
 
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
         """Return token ids, or only their counts, truncated at `max_tokens`. Blocking."""
@@ -97,7 +99,8 @@ def make_work(request: ComputeRequest, model: Tokenizes) -> Work:
     elif cuts:
         texts = tuple(text[: cuts[row].kept_characters] if row in cuts else text for row, text in enumerate(texts))
     budget = model.token_budget
-    batches = () if budget is None else tuple(fill_batches(tokenized.lengths, token_budget=budget))
+    most = model.max_batch_size
+    batches = () if budget is None else tuple(fill_batches(tokenized.lengths, token_budget=budget, max_texts=most))
     metas: list[TextMeta | None] = [None] * len(request.texts)
     if windows is None:
         lengths = tokenized.lengths.tolist()

@@ -194,14 +194,15 @@ class CacheSettings(Section):
 
 
 class BatchingSettings(Section):
-    """`[batching]`: batches across concurrent callers."""
+    """`[batching]`: batches of one caller's texts, and of concurrent callers'."""
 
     #: Batch concurrent callers together; if false, each call is computed separately.
     across_callers: Flag = True
     #: Maximum wait of a small request, in milliseconds, for others to join its batch while another request to its
     #: service is in flight. Local models collect requests only while all their streams are busy.
     max_wait_ms: Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)] = 2.0
-    #: Maximum texts of a batch, or of a request to a service, that is merged from several callers.
+    #: Maximum texts of a batch on this machine, and of a request to a service, of one caller or of several. A service,
+    #: and `max_inputs` in the options of a route, may have a lower limit.
     max_batch_size: Positive = 1000
 
 

@@ -99,6 +99,8 @@ class Model(ABC):
     checks_answers: ClassVar[bool] = False
     #: Error that prevents requests, such as a missing key; None if requests can be sent.
     blocked: ConfigError | None = None
+    #: Maximum texts of a batch on this machine; None for services, whose routes limit their requests.
+    max_batch_size: int | None = None
 
     def __init__(self, profile: Profile, hooks: Hooks, *, token_budget: int | None) -> None:
         self.profile = profile

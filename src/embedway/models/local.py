@@ -31,6 +31,7 @@ class LocalModel(Model):
     def __init__(self, encoder: Encoder, environment: ModelEnvironment) -> None:
         super().__init__(profile_of(encoder), environment.hooks, token_budget=encoder.token_budget)
         batching = environment.config.batching
+        self.max_batch_size = batching.max_batch_size
         self._encoder = encoder
         self._backend = LocalBackend(encoder, max_batch_size=batching.max_batch_size, hooks=environment.hooks)
         self._scheduler = None

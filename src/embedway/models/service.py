@@ -83,7 +83,6 @@ class ServiceModel(Model):
                 service.routes,
                 concurrency=upstream.concurrency,
                 max_wait_s=batching.max_wait_ms / 1000,
-                max_batch_size=batching.max_batch_size,
             )
             self._scheduling = backend, BatchScheduler(backend, on_wait=self.scheduler_wait())
 

@@ -14,7 +14,7 @@ from embedway.config.base_urls import AZURE_V1_VERSIONS
 from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
 from embedway.providers.http import HttpModel, make_http, make_http_with_key
-from embedway.providers.options import known, one_of, whole, whole_or_none, yes
+from embedway.providers.options import known, most_inputs, one_of, whole_or_none, yes
 from embedway.providers.usage import read_tokens
 from embedway.providers.vectors import normalize, read_rows
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 OPENAI_URL = "https://api.openai.com/v1"
 _COMPATIBLE = (
-    "max_inputs",
-    "max_request_tokens",
     "dimensions",
     "encoding",
     "input_type",
@@ -98,7 +96,7 @@ def openai(endpoint: Endpoint) -> EmbeddingsApi:
 def openai_compatible(endpoint: Endpoint) -> EmbeddingsApi:
     """Create the provider for a server with OpenAI's interface, at `base_url`.
 
-    Options: `max_inputs` (32, TEI's default limit), `max_request_tokens`, `dimensions` (`true` if the server supports
+    Options: `max_inputs` or `batch_size` (32, TEI's default limit), `max_request_tokens`, `dimensions` (`true` if the server supports
     it), `encoding` (`float` or `base64`), `input_type` (`true` for NVIDIA NIM), `batch_dependent` (`true` if a vector
     depends on the other texts in its request, as with dynamic int8: such vectors are not cached).
     """
@@ -106,7 +104,7 @@ def openai_compatible(endpoint: Endpoint) -> EmbeddingsApi:
     if not endpoint.base_url:
         raise ConfigError("must be set for openai-compatible", where=endpoint.route, key="base_url")
     declared = Declared(
-        max_inputs=whole(endpoint, "max_inputs", 32),
+        max_inputs=most_inputs(endpoint, 32),
         max_request_tokens=whole_or_none(endpoint, "max_request_tokens"),
         dimensions=yes(endpoint, "dimensions"),
         input_type=yes(endpoint, "input_type"),
