@@ -81,7 +81,8 @@ class Fake:
 def fake(endpoint: Endpoint) -> Fake:
     """Create the provider, an entry of `embedway.providers`.
 
-    Options: `width` (16), `max_inputs` or `batch_size` (32), `delay_s` (0), and `fail_every` (n: every n-th call fails).
+    Options: `width` (16), `max_inputs` or `batch_size` (32), `delay_s` (0), and `fail_every` (n: every n-th call
+    fails).
     """
     known(endpoint, ("width", "delay_s", "fail_every"))
     declared = Declared(max_inputs=most_inputs(endpoint, 32), dimensions=True, input_type=True)

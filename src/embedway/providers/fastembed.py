@@ -1,7 +1,8 @@
 """Models that fastembed runs: its own ONNX conversions, by its names, or a folder.
 
-Options: `device`, `batch_size` (8: on a CPU larger ones are slower and take gigabytes), `max_inputs` (256), `threads`, `cache_dir`, and for
-a folder `path`, with `pooling` (`mean` or `cls`) and `model_file` (`onnx/model.onnx`).
+Options: `device`, `batch_size` (8: on a CPU larger ones are slower and take gigabytes), `max_inputs` (256, or the batch
+size if larger), `threads`, `cache_dir`, and for a folder `path`, with `pooling` (`mean` or `cls`) and `model_file`
+(`onnx/model.onnx`).
 """
 
 from __future__ import annotations

@@ -96,9 +96,9 @@ def openai(endpoint: Endpoint) -> EmbeddingsApi:
 def openai_compatible(endpoint: Endpoint) -> EmbeddingsApi:
     """Create the provider for a server with OpenAI's interface, at `base_url`.
 
-    Options: `max_inputs` or `batch_size` (32, TEI's default limit), `max_request_tokens`, `dimensions` (`true` if the server supports
-    it), `encoding` (`float` or `base64`), `input_type` (`true` for NVIDIA NIM), `batch_dependent` (`true` if a vector
-    depends on the other texts in its request, as with dynamic int8: such vectors are not cached).
+    Options: `max_inputs` or `batch_size` (32, TEI's default limit), `max_request_tokens`, `dimensions` (`true` if the
+    server supports it), `encoding` (`float` or `base64`), `input_type` (`true` for NVIDIA NIM), `batch_dependent`
+    (`true` if a vector depends on the other texts in its request, as with dynamic int8: such vectors are not cached).
     """
     known(endpoint, _COMPATIBLE)
     if not endpoint.base_url:

@@ -34,13 +34,14 @@ def make_entry(group: str, name: str, endpoint: Endpoint) -> Any:
     try:
         made = load_entry(group, name, endpoint)(endpoint)
         limits_of(endpoint, made.declared)
-        return made
     except EmbedwayError:
         raise
     except BaseException as error:
         if must_pass(error):
             raise
         place = place_of(error)
+    else:
+        return made
     # Not raised above: the error may repeat the endpoint's key, and would be the context of this one.
     raise ConfigError(f"{name!r} cannot be loaded ({place})", where=endpoint.route, key="provider")
 
