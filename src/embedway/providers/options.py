@@ -52,8 +52,7 @@ def whole_or_none(endpoint: Endpoint, option: str) -> int | None:
 
 def most_inputs(endpoint: Endpoint, default: int) -> int:
     """Return the lower of the options `max_inputs` and `batch_size`: both limit a request, if no batches run here."""
-    options = [option for option in _INPUTS if option in endpoint.options]
-    return min((whole(endpoint, option, default) for option in options), default=default)
+    return lowest(*_named(endpoint, _INPUTS).values()) or default
 
 
 def limits_of(endpoint: Endpoint, declared: Declared) -> RequestLimits:
@@ -63,18 +62,23 @@ def limits_of(endpoint: Endpoint, declared: Declared) -> RequestLimits:
     it reads from the options.
     """
     # The batches of a local provider are its own: a request has several.
-    names = _INPUTS[:1] if declared.local else _INPUTS
-    inputs = [_limit(endpoint, name, declared.max_inputs) for name in names]
-    return RequestLimits(lowest(*inputs), _limit(endpoint, "max_request_tokens", declared.max_request_tokens))
+    inputs = _lowest_of(endpoint, _INPUTS[:1] if declared.local else _INPUTS, declared.max_inputs)
+    return RequestLimits(inputs, _lowest_of(endpoint, ("max_request_tokens",), declared.max_request_tokens))
 
 
-def _limit(endpoint: Endpoint, option: str, most: int | None) -> int | None:
-    limit = whole_or_none(endpoint, option)
-    if limit is not None and most is not None and limit > most:
-        raise ConfigError(
-            f"must be at most {most}, the provider's limit", where=endpoint.route, key=f"options.{option}"
-        )
+def _lowest_of(endpoint: Endpoint, options: Sequence[str], most: int | None) -> int | None:
+    limits = _named(endpoint, options)
+    if not limits:
+        return None
+    option, limit = min(limits.items(), key=lambda pair: pair[1])
+    if most is not None and limit > most:
+        message = f"must be at most {most}, the provider's limit"
+        raise ConfigError(message, where=endpoint.route, key=f"options.{option}")
     return limit
+
+
+def _named(endpoint: Endpoint, options: Sequence[str]) -> dict[str, int]:
+    return {option: whole(endpoint, option, 1) for option in options if option in endpoint.options}
 
 
 def yes(endpoint: Endpoint, option: str, *, default: bool = False) -> bool:

@@ -1,9 +1,9 @@
 """Models that sentence-transformers runs: any hub model, or a folder.
 
-Options: `device`, `batch_size` (32), `max_inputs` (256, or the batch size if larger), `dtype` (such as `float16`), `path`
-(a folder instead of the hub), `revision`, and `trust_remote_code` (`true` to run code from a repository; the catalog's
-`remote_code` = `needed` means that the model does not load without it). Some model cards require `max_seq_length`,
-`padding_side` and `append_eos`.
+Options: `device`, `batch_size` (32), `max_inputs` (256, or the batch size if larger), `dtype` (such as `float16`),
+`path` (a folder instead of the hub), `revision`, and `trust_remote_code` (`true` to run code from a repository; the
+catalog's `remote_code` = `needed` means that the model does not load without it). Some model cards require
+`max_seq_length`, `padding_side` and `append_eos`.
 """
 
 from __future__ import annotations
