@@ -136,18 +136,35 @@ def embed_here(directory, callers, **overrides):
 CALLERS = [[f"text {caller}.{number}" for number in range(count)] for caller, count in enumerate((20, 1, 7, 3))]
 
 
-@pytest.mark.parametrize("merged", [True, False])
-@pytest.mark.parametrize("route", [None, {}, {"batch_size": 2}, {"max_inputs": 3}, {"batch_size": 9, "max_inputs": 5}])
-@pytest.mark.parametrize("most", [1, 4, 1000])
-def test_no_batch_of_this_machine_has_more_texts_than_any_limit(default_model_directory, batches, merged, route, most):
+@pytest.fixture(scope="module")
+def plain(default_model_directory):
+    """Return the vectors without limits."""
+    return embed_here(default_model_directory, CALLERS)
+
+
+@pytest.mark.parametrize(
+    ("merged", "most", "route"),
+    [
+        (True, 4, None),
+        (False, 4, None),
+        (True, 1, None),
+        (True, 4, {}),
+        (False, 1, {"batch_size": 2}),
+        (True, 1000, {"batch_size": 2}),
+        (False, 1000, {"max_inputs": 3}),
+        (True, 1000, {"batch_size": 9, "max_inputs": 5}),
+    ],
+)
+def test_no_batch_of_this_machine_has_more_texts_than_any_limit(
+    default_model_directory, plain, batches, merged, most, route
+):
     overrides = {"batching.across_callers": merged, "batching.max_batch_size": most}
     if route is not None:
         overrides["routes.here"] = {"model": LOCAL, "provider": "local", "options": route}
     results = embed_here(default_model_directory, CALLERS, **overrides)
-    assert max(batches) <= min(most, *(route or {1: 1000}).values())
-    batches.clear()
-    for result, plain in zip(results, embed_here(default_model_directory, CALLERS), strict=True):
-        assert np.einsum("ij,ij->i", result.vectors, plain.vectors).min() > 0.999
+    assert max(batches) <= min(most, *(route or {"": 1000}).values())
+    for one, other in zip(results, plain, strict=True):
+        assert np.einsum("ij,ij->i", one.vectors, other.vectors).min() > 0.999
 
 
 @pytest.mark.parametrize(
