@@ -18,7 +18,7 @@
     │   └── WeightsError
     │       ├── WeightsUnavailableError  no source has the files
     │       └── WeightsCorruptError      a file does not match its checksum
-    ├── DimensionsError           the model was not trained for that size
+    ├── DimensionsError           the model does not support that size
     ├── SpaceMismatchError        vectors of two spaces would be mixed
     ├── BadVectorsError           a model returned invalid vectors
     ├── BatchError                running a batch failed
@@ -45,6 +45,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from embedway.sizes import VectorSizes
 from embedway.text import printable, shown_name
 
 if TYPE_CHECKING:
@@ -239,17 +240,20 @@ class WeightsCorruptError(WeightsError):
 
 
 class DimensionsError(EmbedwayError):
-    """The model was not trained for that size. `sizes` lists those it was trained for."""
+    """The model does not support that size.
+
+    `sizes` lists those it was trained for. If it supports every size of a range, `min_dimensions` is the smallest.
+    """
 
     exit_code = 2
 
-    def __init__(self, model: str, *, asked: int, sizes: Sequence[int]) -> None:
+    def __init__(self, model: str, *, asked: int, sizes: Sequence[int], min_dimensions: int | None = None) -> None:
         self.asked = asked
         self.sizes = tuple(sizes)
-        super().__init__(
-            f"{model} supports {', '.join(map(str, self.sizes))} dimensions, not {asked}: "
-            "vectors truncated to a size that a model was not trained for lose their meaning"
-        )
+        self.min_dimensions = min_dimensions
+        supported = VectorSizes(self.sizes, min_dimensions)
+        why = ": vectors truncated to a size that a model was not trained for lose their meaning"
+        super().__init__(f"{model} supports {supported} dimensions, not {asked}{why if min_dimensions is None else ''}")
 
 
 class SpaceMismatchError(EmbedwayError):

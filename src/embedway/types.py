@@ -136,11 +136,14 @@ class ModelDescription:
 
     model: str
     space: Space
+    #: Sizes that the maker trained or evaluated, full size first.
     sizes: tuple[int, ...]
     max_tokens: int
     special_tokens: int
     tokenizer: PlainTokenizer = field(repr=False)
     runtime: str
+    #: Smallest size if every size up to the full one is supported; None for `sizes` only.
+    min_dimensions: int | None = None
 
 
 @public

@@ -14,7 +14,7 @@ from embedway.batching.scheduler import BatchBackend, BatchScheduler
 from embedway.dispatch.recovery import UpstreamClient
 from embedway.dispatch.request import RetryPolicy, ServiceRoute, UpstreamRequest
 from embedway.errors import BatchError, DeadlineError, NoRouteError, RefusedInputError, UnavailableError, UsageError
-from embedway.providers.base import Answer, Declared
+from embedway.providers.base import Answer, Declared, RequestLimits
 from embedway.providers.fake import Fake, vector_of
 from embedway.types import Batch, Space, TokenizedTexts
 from embedway.urgency import Urgency
@@ -332,8 +332,8 @@ def upstream(*fakes, concurrency=8, max_wait_s=0.002, most=1000, later=None, clo
         await asyncio.sleep(0)
 
     client = UpstreamClient(RetryPolicy(**policy), sleep=sleep, chance=lambda: 0.0)
-    routes = [ServiceRoute(f"routes.{n}", fake) for n, fake in enumerate(fakes)]
-    backend = UpstreamBackend(client, routes, concurrency=concurrency, max_wait_s=max_wait_s, max_batch_size=most)
+    routes = [ServiceRoute(f"routes.{n}", fake, limits=RequestLimits(most)) for n, fake in enumerate(fakes)]
+    backend = UpstreamBackend(client, routes, concurrency=concurrency, max_wait_s=max_wait_s)
     options = {name: value for name, value in {"later": later, "clock": clock}.items() if value is not None}
     return backend, BatchScheduler(backend, **options)
 

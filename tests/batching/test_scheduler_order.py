@@ -412,7 +412,6 @@ def test_inspecting_the_queue_of_a_service_grows_with_the_queue():
                 [ServiceRoute("routes.r", service)],
                 concurrency=8,
                 max_wait_s=60,
-                max_batch_size=4096,
             )
             counted, scheduler = Counted(backend), BatchScheduler(backend)
             space = Space(model="fake", weights="f" * 64, dimensions=4, pooling="mean", normalized=True)

@@ -105,6 +105,32 @@ def test_a_cost_is_the_same_in_any_decimal_context_of_the_caller(context):
         assert costs() == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "default"),
+    [
+        ("text-embedding-3-small", "1 to 1536", 1536),
+        ("text-embedding-3-large", "1 to 3072", 3072),
+        ("text-embedding-ada-002", "1536", 1536),
+        ("gemini-embedding-001", "128 to 3072", 3072),
+        ("gemini-embedding-2", "128 to 3072", 3072),
+        ("codestral-embed", "1 to 3072", 1536),
+        ("jina-embeddings-v3", "1 to 1024", 1024),
+        ("jina-embeddings-v4", "1 to 2048", 2048),
+        ("jina-embeddings-v5-text-nano", "1 to 768", 768),
+        ("embed-v4.0", "1536, 1024, 512, 256", 1536),
+        ("voyage-4", "2048, 1024, 512, 256", 1024),
+    ],
+)
+def test_sizes_are_those_of_the_reference(name, words, default):
+    assert (str(SERVICES[name].supported), SERVICES[name].default_dimensions) == (words, default)
+
+
+def test_a_model_of_a_range_is_free_only_if_every_size_is():
+    ranged = DATED.replace("matryoshka = [8]", "matryoshka = [8]\nmin_dimensions = 4", 1)
+    (facts,) = read_services(ranged.replace("facts = [", 'facts = ["min_dimensions", ', 1), where="x.toml")
+    assert set(facts.sizes_by_price) == {16, 8, 4}  # 4 stands for all sizes that no price names
+
+
 def test_searches_cost_by_the_thousand():
     assert SERVICES["rerank-v3.5"].cost_nanousd(10**6, searches=3) == 6_000_000
     assert SERVICES["rerank-2.5"].cost_nanousd(10**6, searches=3) == 50_000_000
@@ -117,6 +143,14 @@ def test_searches_cost_by_the_thousand():
         ("max_tokens = 100", "max_tokens = 0", "greater than 0"),
         ('"estimate"', '"guess"', "tiktoken:ENCODING"),
         ("matryoshka = [8]", "matryoshka = [8]\ndefault_dimensions = 4", "one of `matryoshka`"),
+        ("matryoshka = [8]", "matryoshka = [8]\nmin_dimensions = 16", "must be below dimensions, which is 16"),
+        (
+            "matryoshka = [8]",
+            "matryoshka = [8]\nmin_dimensions = 9",
+            "must not be above the smallest size of matryoshka",
+        ),
+        ("matryoshka = [8]", "matryoshka = [8]\nmin_dimensions = 0", "greater than 0"),
+        ("matryoshka = [8]", "matryoshka = [8]\nmin_dimensions = 1", "no source"),
         ("matryoshka = [8]", 'matryoshka = [8]\nfamily = "f"', "no source"),
         ("matryoshka = [8]", 'matryoshka = [8]\nprice_usd_per_thousand_searches = "2"', "only rerankers"),
         ("matryoshka = [8]", 'matryoshka = [8]\ntask = "rerank"', "has no vectors"),

@@ -308,8 +308,8 @@ MALFORMED = {
         ),
     ),
     "a size that the model was not trained for": (
-        {SMALL: {"embedding_dimensions": 1000}},
-        f"FILE: {TABLE}.embedding_dimensions: is 1000; must be a size that {SMALL} supports: 1536, 512",
+        {SMALL: {"embedding_dimensions": 2000}},
+        f"FILE: {TABLE}.embedding_dimensions: is 2000; must be a size that {SMALL} supports: 1 to 1536",
     ),
     "texts for numbers": (
         {SMALL: {"tokens_per_second": "fast", "max_context_length": 8191.5}},

@@ -55,6 +55,20 @@ def test_it_is_used_by_its_name_with_its_prompt_price_and_sizes():
         embed(["a text"], dimensions=12)
 
 
+def test_a_model_of_the_user_has_every_size_down_to_a_smallest_one():
+    _, result = embed(["a text"], model={"min_dimensions": 3}, dimensions=7)
+    cut = vector_of("a text", 16)[:7]
+    np.testing.assert_allclose(result.vectors[0], cut / np.linalg.norm(cut), atol=1e-6)
+    assert "the vector size 7 is not one that its maker trained or evaluated (16, 8, 4)" in result.receipt.notes[0]
+    with pytest.raises(DimensionsError, match="3 to 16 dimensions, not 2"):
+        embed(["a text"], model={"min_dimensions": 3}, dimensions=2)
+    server, asked = embed(
+        ["a text"], model={"min_dimensions": 3}, route={"options": {"dimensions": True}}, dimensions=7
+    )
+    np.testing.assert_allclose(asked.vectors, result.vectors, atol=1e-6)
+    assert "dimensions" not in server.bodies[0]  # the cache stores vectors of full width
+
+
 def test_the_upstream_s_own_name_and_no_price():
     server, result = embed(["a"], model={"price_usd_per_million_tokens": None}, route={"upstream_model": "m-7"})
     assert server.bodies[0]["model"] == "m-7"
@@ -72,6 +86,9 @@ def test_prompts_that_differ_are_another_space():
     [
         ({"matryoshka": [4, 8]}, r"models\.acme\.matryoshka: is \[4, 8\]; must be in descending order"),
         ({"matryoshka": [16]}, "must be in descending order and below dimensions, which is 16"),
+        ({"min_dimensions": 16}, r"models\.acme\.min_dimensions: is 16; must be below dimensions, which is 16"),
+        ({"min_dimensions": 5}, "must not be above the smallest size of matryoshka, which is 4"),
+        ({"min_dimensions": 0}, r"models\.acme\.min_dimensions"),
         ({"tokenizer": "guess"}, r"models\.acme\.tokenizer"),
         ({"price_usd_per_million_tokens": "cheap"}, r"models\.acme\.price"),
         ({"price_usd_per_million_tokens": 0.0000001}, r"models\.acme\.price"),

@@ -143,7 +143,7 @@ def test_merged_requests_keep_the_learned_limit():
     upstream = FakeUpstream(fake)
 
     async def main():
-        backend = UpstreamBackend(upstream.client, upstream.routes(), concurrency=4, max_wait_s=0.01, max_batch_size=64)
+        backend = UpstreamBackend(upstream.client, upstream.routes(), concurrency=4, max_wait_s=0.01)
         scheduler = BatchScheduler(backend)
         one = UpstreamRequest(texts_of(2), np.full(2, 3, np.int32), "document", SPACE, WIDTH)
         merged = await backend.run_merged([one] * 10)
@@ -192,7 +192,7 @@ def test_texts_with_invalid_vectors_have_a_share_of_a_merged_bill():
     ]
 
     async def main():
-        backend = UpstreamBackend(upstream.client, upstream.routes(), concurrency=1, max_wait_s=0, max_batch_size=64)
+        backend = UpstreamBackend(upstream.client, upstream.routes(), concurrency=1, max_wait_s=0)
         return await backend.run_merged(jobs)
 
     bad, good, refused_one = asyncio.run(main())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from api_servers import KEY, OpenAIServer, error
-from embedway import AsyncEmbedder, Config, Embedder
+from embedway import AsyncEmbedder, Config, Embedder, ModelSelectionCriteria
 from embedway.catalog.services import default_services, read_services
 from embedway.collections.run import RunOptions, run_job
 from embedway.errors import (
@@ -23,6 +23,7 @@ from embedway.errors import (
     NoRouteError,
     RateLimitedError,
     RefusedInputError,
+    SpaceMismatchError,
     TextTooLongError,
     UnknownModelError,
     UsageError,
@@ -90,8 +91,49 @@ def test_sizes_are_asked_for_and_others_refused(server):
     assert_right(result, width=512)
     assert server.bodies[0]["dimensions"] == 512
     assert result.space.id.endswith("/512")
-    with pytest.raises(DimensionsError, match="1536, 512"):
-        embed(Service(), dimensions=700)
+    assert result.receipt.notes == ()
+    with pytest.raises(DimensionsError, match="supports 1 to 1536 dimensions, not 2000"):
+        embed(Service(), dimensions=2000)
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+@pytest.mark.parametrize("size", [1, 255, 256, 768, 1024, 1535])
+def test_every_size_of_the_range_is_returned_and_noted(server, size, cache):
+    def config(one):
+        return load(one, **{"cache.backend": cache})
+
+    result = embed(server, config=config, dimensions=size)
+    assert_right(result, width=size)  # the answer of the service, and the truncated vector of the cache
+    assert result.space.id.endswith(f"/{size}")
+    assert server.bodies[0].get("dimensions") == (size if cache == "none" else None)
+    notes = [f"{SMALL}: the vector size {size} is not one that its maker trained or evaluated (1536, 512)"]
+    if size < 256:
+        notes.append(f"{SMALL}: the vector size {size} is below the advised minimum of 256")
+    assert list(result.receipt.notes) == notes
+
+
+def test_a_size_of_the_range_is_planned_described_selected_and_pinned(server, tmp_path):
+    async def main():
+        places = {"pins.path": str(tmp_path / "pins.sqlite"), "cache.backend": "memory"}
+        async with server.running(), AsyncEmbedder(config=load(server, **places)) as embedder:
+            plan = await embedder.plan(TEXTS, model=SMALL, dimensions=768)
+            described = await embedder.models.describe(SMALL, 768)
+            criteria = ModelSelectionCriteria(dimensions=768, min_accuracy=0.5, require_fit=False)
+            selection = await embedder.select(TEXTS, criteria)
+            available = await embedder.models.available(768)
+            first = await embedder.embed(TEXTS, model=SMALL, dimensions=768, collection="docs")
+            again = await embedder.embed(TEXTS, collection="docs")
+            with pytest.raises(SpaceMismatchError, match="/768"):
+                await embedder.embed(TEXTS, model=SMALL, dimensions=512, collection="docs")
+            return plan, described, selection, available, first, again
+
+    plan, described, selection, available, first, again = asyncio.run(main())
+    assert plan.space.dimensions == described.space.dimensions == 768
+    assert (described.sizes, described.min_dimensions) == ((1536, 512), 1)
+    assert SMALL in {row.model for row in selection.ranked}
+    assert SMALL in available
+    assert first.space == again.space
+    assert (again.vectors.shape[1], again.receipt.cache_hits) == (768, 3)
 
 
 def test_a_long_text_is_cut_at_a_token_and_reported_or_refused(server):

@@ -22,7 +22,8 @@ from embedway.errors import (
     RefusedInputError,
     UnavailableError,
 )
-from embedway.providers.registry import PROVIDERS
+from embedway.providers.base import Endpoint
+from embedway.providers.registry import PROVIDERS, make_provider
 from embedway.providers.usage import MOST_COUNT
 from provider_suite import (
     APIS,
@@ -507,3 +508,32 @@ def test_later_gemini_models_read_the_task_from_the_text(input_type, sent):
     server = APIS["gemini later"].serve()
     ask("gemini later", server, ["a"], input_type=input_type)
     assert server.log[0].texts == (sent,)
+
+
+@pytest.mark.parametrize("option", ["max_inputs", "batch_size"])
+def test_an_option_limits_the_texts_of_a_request(name, server, option):
+    texts = [f"text {number}" for number in range(5)]
+
+    async def main():
+        async with embedder_for(name, server, **{f"routes.r.options.{option}": 2}) as embedder:
+            return await embedder.embed(texts, model=MODEL)
+
+    assert_right(asyncio.run(main()).vectors, texts, server)
+    assert sorted(len(served.texts) for served in server.log) == [1, 2, 2]
+
+
+@pytest.mark.parametrize("option", ["max_inputs", "batch_size", "max_request_tokens"])
+def test_an_option_never_raises_the_limit_of_a_service(name, server, option):
+    api = APIS[name]
+    most = server.max_request_tokens if option == "max_request_tokens" else server.most
+
+    def make(value):
+        options = {**api.options, option: str(value)}
+        endpoint = Endpoint("r", api.model, f"http://127.0.0.1:1{api.prefix}", secret=KEY, options=options)
+        return make_provider(name.partition(" ")[0], endpoint)
+
+    if name.startswith("openai-compatible") or most is None:  # the server has no limit that is known here
+        assert make(10**6).declared is not None
+        return
+    with pytest.raises(ConfigError, match=rf"r: options\.{option}: must be at most \d+, the provider's limit"):
+        make(10**7)

@@ -353,3 +353,18 @@ def test_headers_and_a_key_that_is_read_again(name, server, tmp_path):
     scores = asyncio.run(main())
     assert len(scores.scores) == len(DOCUMENTS)
     assert {headers["x-team"] for headers in server.headers} == {"search"}
+
+
+@pytest.mark.parametrize("option", ["max_inputs", "batch_size"])
+def test_an_option_limits_the_documents_of_a_request(name, server, option):
+    assert_right(rerank(name, server, settings={f"routes.r.options.{option}": 3}))
+    assert sorted(len(one.texts) for one in server.log) == [1, 3]
+
+
+@pytest.mark.parametrize("option", ["max_inputs", "batch_size"])
+def test_an_option_never_raises_the_limit_of_a_service(name, server, option):
+    if name.startswith("openai-compatible"):  # the server's limit is not known here
+        assert ask(name, server, **{option: "5000"}) is not None
+        return
+    with pytest.raises(ConfigError, match=rf"r: options\.{option}: must be at most \d+, the provider's limit"):
+        ask(name, server, **{option: "5000"})

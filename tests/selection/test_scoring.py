@@ -136,6 +136,12 @@ OUT = [
     ("max_latency_ms", {"max_latency_ms": 49.5}, candidate("x"), "latency 50 ms is above 49.5"),
     ("min_context", {"min_context": 9000}, candidate("x"), "it accepts 8,192 tokens, not 9,000"),
     ("dimensions", {"dimensions": 256}, candidate("x", sizes=(768, 512)), "it supports 768, 512 dimensions, not 256"),
+    (
+        "dimensions",
+        {"dimensions": 2000},
+        dataclasses.replace(candidate("x", sizes=(1536, 512)), min_dimensions=1),
+        "it supports 1 to 1536 dimensions, not 2000",
+    ),
     ("licences", {"licences": ["mit"]}, candidate("x", licence="cc-by-nc-4.0"), "its licence is cc-by-nc-4.0"),
     ("licences", {"licences": ["mit"]}, candidate("x"), "its licence is unknown"),
     ("languages", {"languages": ["de-AT", "en"]}, candidate("x", languages=("en",)), "it does not support de-AT"),

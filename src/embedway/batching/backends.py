@@ -176,19 +176,17 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         *,
         concurrency: int,
         max_wait_s: float,
-        max_batch_size: int,
     ) -> None:
         self.concurrency = concurrency
         self.max_wait_s = max_wait_s
         self._client = client
         self._routes = routes
-        self._max_batch_size = max_batch_size
         self.max_jobs = self._max_inputs
 
     @property
     def _max_inputs(self) -> int:
         """Maximum inputs of a request. It is read for each request, because the route learns limits from refusals."""
-        return min(self._max_batch_size, self._routes[0].declared.max_inputs)
+        return self._routes[0].declared.max_inputs
 
     @property
     def _max_tokens(self) -> float:

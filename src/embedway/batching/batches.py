@@ -43,8 +43,16 @@ def even_budget(lengths: npt.NDArray[np.int32], *, token_budget: int, spread: Sp
     return min(token_budget, math.ceil(share / widest) * widest)
 
 
-def fill_batches(lengths: npt.NDArray[np.int32], *, token_budget: int) -> list[Batch]:
-    """Put rows into batches of at most `token_budget` padded tokens, longest first.
+def divide_evenly(
+    lengths: npt.NDArray[np.int32], *, token_budget: int, spread: Spread | None, max_texts: int | None = None
+) -> list[Batch]:
+    """Put the rows of a request into batches that fill all streams evenly; see `even_budget` and `fill_batches`."""
+    budget = even_budget(lengths, token_budget=token_budget, spread=spread)
+    return fill_batches(lengths, token_budget=budget, max_texts=max_texts)
+
+
+def fill_batches(lengths: npt.NDArray[np.int32], *, token_budget: int, max_texts: int | None = None) -> list[Batch]:
+    """Put rows into batches of at most `token_budget` padded tokens and `max_texts` rows, longest first.
 
     A row longer than the budget is alone in its batch. Every row is in exactly one batch. With the longest first, the
     most memory is needed at once, and short batches balance the streams at the end.
@@ -57,7 +65,7 @@ def fill_batches(lengths: npt.NDArray[np.int32], *, token_budget: int) -> list[B
     while start < len(order):
         width = max(1, int(lengths[order[start]]))
         most = 1 if width > ALONE_TOKENS else max(1, token_budget // width)
-        end = min(len(order), start + most)
+        end = min(len(order), start + (most if max_texts is None else min(most, max_texts)))
         # The position where lengths become too short for the batch. They are sorted, so a search finds it.
         floor = int(width * EVENNESS)
         even = start + int(np.searchsorted(-lengths[order[start:end]], -floor, side="right"))

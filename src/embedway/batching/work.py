@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from embedway.batching.batches import even_budget, fill_batches
+from embedway.batching.batches import divide_evenly
 from embedway.batching.windows import TextWindows, split_windows
 from embedway.errors import InputError, TextTooLongError
 from embedway.types import TextMeta, TokenizedTexts
@@ -29,6 +29,8 @@ class Tokenizes(Protocol):
     #: Maximum padded tokens of a batch; None for services, whose requests are filled when they are sent.
     token_budget: int | None
     spread: Spread | None
+    #: Maximum texts of a batch; None for no limit.
+    max_batch_size: int | None
 
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
         """Return token ids, or only their counts, truncated at `max_tokens`. Blocking."""
@@ -113,10 +115,10 @@ def make_work(request: ComputeRequest, model: Tokenizes) -> Work:
 
 
 def _divide(lengths: npt.NDArray[np.int32], model: Tokenizes) -> tuple[Batch, ...]:
-    if model.token_budget is None:
+    budget = model.token_budget
+    if budget is None:
         return ()
-    budget = even_budget(lengths, token_budget=model.token_budget, spread=model.spread)
-    return tuple(fill_batches(lengths, token_budget=budget))
+    return tuple(divide_evenly(lengths, token_budget=budget, spread=model.spread, max_texts=model.max_batch_size))
 
 
 def _nothing_left(row: int) -> InputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import functools
+import itertools
 import re
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -23,6 +24,7 @@ from embedway.catalog.rows import (
     source,
 )
 from embedway.errors import ConfigError
+from embedway.sizes import VectorSizes, least_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,7 +38,8 @@ _EMBED_FACTS = ("dimensions", "matryoshka", "normalized")
 _PRICES = ("price_usd_per_million_tokens", "price_usd_per_thousand_searches")
 #: Alternative: prices by date and by size, with the batch API's price if there is one.
 _DATED = ("prices",)
-_MORE_FACTS = (*_PRICES, *_DATED, "default_dimensions", "family", "query_prompt", "document_prompt", "licence")
+_MORE_EMBED_FACTS = ("default_dimensions", "min_dimensions", "family", "query_prompt", "document_prompt")
+_MORE_FACTS = (*_PRICES, *_DATED, *_MORE_EMBED_FACTS, "licence")
 _FACTS = (*_SHARED_FACTS, *_EMBED_FACTS, *_MORE_FACTS)
 _TOKENIZER = re.compile(r"tiktoken:[a-z0-9_]+|hub:[\w.-]+/[\w.-]+|library|estimate", re.ASCII)
 _TOKENIZER_RULE = "it must be tiktoken:ENCODING, hub:OWNER/NAME, library, or estimate"
@@ -83,8 +86,10 @@ class ServiceFacts:
     task: Task = "embed"
     #: 0 for rerankers.
     dimensions: int = 0
-    #: Sizes that vectors may be truncated to, descending; empty for none.
+    #: Sizes below `dimensions` that the maker trained or evaluated, descending; empty for none.
     matryoshka: tuple[int, ...] = ()
+    #: Smallest size if the services return every size up to `dimensions`; None if only the sizes above.
+    min_dimensions: int | None = None
     #: Vector size if the request names none.
     default_dimensions: int = 0
     #: BCP 47 tags; only `mul` if the source has no list.
@@ -109,8 +114,22 @@ class ServiceFacts:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """All sizes that vectors may have, largest first."""
+        """Sizes that the maker trained or evaluated, largest first."""
         return (self.dimensions, *self.matryoshka)
+
+    @property
+    def supported(self) -> VectorSizes:
+        """All sizes that vectors may have."""
+        return VectorSizes(self.sizes, self.min_dimensions)
+
+    @property
+    def sizes_by_price(self) -> tuple[int, ...]:
+        """Sizes that together have every price that a supported size may have."""
+        if self.min_dimensions is None:
+            return self.sizes
+        named = {size for price in self.prices for size in price.dimensions}
+        others = (size for size in range(self.min_dimensions, self.dimensions) if size not in named)
+        return tuple({*self.sizes, *(size for size in named if size in self.supported), *itertools.islice(others, 1)})
 
     @property
     def names(self) -> frozenset[str]:
@@ -189,7 +208,7 @@ def _model(row: Table) -> ServiceFacts:
     task = cast("Task", row.one_of("task", TASKS)) if row.has("task") else "embed"
     embeds = task == "embed"
     if not embeds:
-        refuse_vectors(row, (*_EMBED_FACTS, "default_dimensions", "family", "query_prompt", "document_prompt"))
+        refuse_vectors(row, (*_EMBED_FACTS, *_MORE_EMBED_FACTS))
     prices = {field: _price(row, field) for field in _PRICES}
     dated = tuple(_read_price(table) for table in row.tables("prices")) if row.has("prices") else ()
     if dated and prices["price_usd_per_million_tokens"] is not None:
@@ -202,6 +221,7 @@ def _model(row: Table) -> ServiceFacts:
         task=task,
         dimensions=row.positive("dimensions") if embeds else 0,
         matryoshka=matryoshka(row) if embeds else (),
+        min_dimensions=_min_dimensions(row) if embeds else None,
         default_dimensions=_default_dimensions(row) if embeds else 0,
         max_tokens=row.positive("max_tokens"),
         tokenizer=row.matching("tokenizer", _TOKENIZER, _TOKENIZER_RULE),
@@ -233,6 +253,15 @@ def _default_dimensions(row: Table) -> int:
     if default not in {full, *matryoshka(row)}:
         row.fail("default_dimensions", default, "it must be `dimensions` or one of `matryoshka`")
     return default
+
+
+def _min_dimensions(row: Table) -> int | None:
+    if not row.has("min_dimensions"):
+        return None
+    least = row.positive("min_dimensions")
+    if fault := least_fault(least, row.positive("dimensions"), matryoshka(row)):
+        row.fail("min_dimensions", least, f"it {fault}")
+    return least
 
 
 def _price(row: Table, field: str) -> decimal.Decimal | None:

@@ -92,7 +92,7 @@ def _model_row(facts: "ModelFacts", config: "Config", *, here: bool) -> tuple[st
 
 def _service_rows(facts: "ServiceFacts", routes: "list[tuple[str, str]]") -> list[tuple[str, ...]]:
     """Return a row per route; the first one contains the facts."""
-    dimensions = ", ".join(map(str, facts.sizes)) if facts.task == "embed" else "-"
+    dimensions = str(facts.supported) if facts.task == "embed" else "-"
     columns = (facts.name, facts.task, dimensions, f"{facts.max_tokens:,}", _price(facts))
     return [
         (*(columns if number == 0 else [""] * len(columns)), route, lacks or "yes")
@@ -323,6 +323,7 @@ def service_json(facts: "ServiceFacts") -> dict[str, Any]:
         "task": facts.task,
         "dimensions": facts.dimensions or None,
         "matryoshka": list(facts.matryoshka),
+        "min_dimensions": facts.min_dimensions,
         "default_dimensions": facts.default_dimensions or None,
         "max_tokens": facts.max_tokens,
         "tokenizer": facts.tokenizer,

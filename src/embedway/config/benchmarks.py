@@ -15,6 +15,7 @@ from embedway.catalog.benchmarks import LOCAL_PROVIDERS, default_benchmarks
 from embedway.catalog.services import default_services
 from embedway.config.types import Day, Name, Number, Positive, Price, Section, Words
 from embedway.errors import UnknownModelError
+from embedway.sizes import VectorSizes
 
 #: Factor from the catalog's price at which a price counts as a mistake of units.
 _UNIT_ERROR = 100
@@ -77,9 +78,9 @@ class ModelBenchmark(Section):
     @field_validator("embedding_dimensions")
     @classmethod
     def _check_size(cls, size: int, info: ValidationInfo) -> int:
-        sizes = _trained_sizes(info.data.get("model_name", ""))
-        if sizes and size not in sizes:
-            raise ValueError(f"must be a size that {info.data['model_name']} supports: {', '.join(map(str, sizes))}")
+        sizes = _supported_sizes(info.data.get("model_name", ""))
+        if sizes is not None and size not in sizes:
+            raise ValueError(f"must be a size that {info.data['model_name']} supports: {sizes}")
         return size
 
     @field_validator("cost_per_million_tokens")
@@ -132,14 +133,14 @@ def shipped_benchmarks() -> dict[str, ModelBenchmark]:
     return dict(_defaults())
 
 
-def _trained_sizes(name: str) -> tuple[int, ...]:
+def _supported_sizes(name: str) -> VectorSizes | None:
     service = default_services().get(name.casefold())
     if service is not None:
-        return service.sizes
+        return service.supported
     try:
-        return default_catalog().get(name).sizes
+        return VectorSizes(default_catalog().get(name).sizes)
     except UnknownModelError:
-        return ()
+        return None
 
 
 def _listed_price(name: str) -> decimal.Decimal | None:

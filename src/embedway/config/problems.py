@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     from embedway.config.layers import Layer
 
-#: Options of providers that are often written as keys of their route.
+#: Options of providers, which are often written as keys of their route.
 _OPTIONS = frozenset(
-    {"api_version", "batch_dependent", "dialect", "dimensions", "encoding", "input_type", "max_inputs"}
-    | {"max_request_tokens", "trust_remote_code", "verify"}
+    {"api_version", "append_eos", "batch_dependent", "batch_size", "cache_dir", "device", "dialect", "dimensions"}
+    | {"dtype", "encoding", "input_type", "max_inputs", "max_request_tokens", "max_seq_length", "max_tokens_per_doc"}
+    | {"model_file", "padding_side", "path", "pooling", "revision", "threads", "trust_remote_code", "verify"}
 )
 
 

@@ -28,6 +28,7 @@ from embedway.config.types import (
     Section,
     is_secret,
 )
+from embedway.sizes import least_fault
 from embedway.weights.types import HUB_ENDPOINT, PlaceName
 
 if TYPE_CHECKING:
@@ -193,14 +194,15 @@ class CacheSettings(Section):
 
 
 class BatchingSettings(Section):
-    """`[batching]`: batches across concurrent callers."""
+    """`[batching]`: batches of one caller's texts, and of concurrent callers'."""
 
     #: Batch concurrent callers together; if false, each call is computed separately.
     across_callers: Flag = True
     #: Maximum wait of a small request, in milliseconds, for others to join its batch while another request to its
     #: service is in flight. Local models collect requests only while all their streams are busy.
     max_wait_ms: Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)] = 2.0
-    #: Maximum texts of a batch, or of a request to a service, that is merged from several callers.
+    #: Maximum texts of a batch on this machine, and of a request to a service, of one caller or of several. A service,
+    #: and `max_inputs` in the options of a route, may have a lower limit.
     max_batch_size: Positive = 1000
 
 
@@ -323,6 +325,8 @@ class ModelSettings(Section):
     dimensions: Positive | None = None
     #: Sizes below `dimensions` to which the model is trained to truncate its vectors.
     matryoshka: tuple[Positive, ...] = ()
+    #: Smallest size if vectors may be truncated to every size; unset for the sizes in `matryoshka` only.
+    min_dimensions: Positive | None = None
     max_tokens: Positive
     #: `tiktoken:ENCODING`, `hub:OWNER/NAME` for a repository's tokenizer.json, `library` for a route to a library, or
     #: `estimate`: one token per digit or per three other bytes, marked as estimated in plans and receipts.
@@ -346,10 +350,22 @@ class ModelSettings(Section):
             raise ValueError(f"must be in descending order and below dimensions, which is {full}")
         return sizes
 
+    @field_validator("min_dimensions")
+    @classmethod
+    def _check_least(cls, least: int | None, info: ValidationInfo) -> int | None:
+        full = info.data.get("dimensions")
+        if least is not None and full is not None:
+            fault = least_fault(least, full, info.data.get("matryoshka", ()))
+            if fault:
+                raise ValueError(fault)
+        return least
+
     @model_validator(mode="after")
     def _check_dimensions(self) -> Self:
         if (self.task == "embed") != (self.dimensions is not None):
             raise ValueError("dimensions must be set for an embedding model, and unset for a reranker")
+        if self.dimensions is None and (self.matryoshka or self.min_dimensions):
+            raise ValueError("matryoshka and min_dimensions must be unset for a reranker, which has no vectors")
         return self
 
 

@@ -161,7 +161,7 @@ class Decisions:
     def check_first(self, rows: Rows, route: ServiceRoute) -> None:
         """Raise an error if too many other texts of their caller failed, or if rows are to be split again."""
         # A limit may have been learned while they waited.
-        has_learned = len(rows) > 1 and route.declared is not route.provider.declared
+        has_learned = len(rows) > 1 and route.learned.has_any
         if has_learned and not self.needs_one_answer(route):
             self._check_size(rows, route)
         if not self.context.request.has_several_callers(rows):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import logging
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+from embedway.providers.base import RequestLimits, lowest
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -54,13 +56,13 @@ class LearnedLimits:
 
     def applied_to(self, declared: Declared) -> Declared:
         """Return declared properties with the learned limits; they are never raised."""
-        if self.max_inputs is None and self.max_request_tokens is None and self.max_ordered is None:
-            return declared
-        return replace(
-            declared,
-            max_inputs=_least(declared.max_inputs, self.max_inputs, self.max_ordered) or declared.max_inputs,
-            max_request_tokens=_least(declared.max_request_tokens, self.max_request_tokens),
-        )
+        limits = RequestLimits(lowest(self.max_inputs, self.max_ordered), self.max_request_tokens)
+        return limits.applied_to(declared)
+
+    @property
+    def has_any(self) -> bool:
+        """Whether a limit of a request was learned."""
+        return any(limit is not None for limit in (self.max_inputs, self.max_request_tokens, self.max_ordered))
 
     def alone(self, parts: list[Rows], lengths: npt.NDArray[np.int32]) -> list[Rows]:
         """Take texts over the learned limit of a text out of their requests, so that they fail alone.
@@ -158,7 +160,3 @@ def _sizes(lengths: npt.NDArray[np.int32]) -> tuple[int, int, int]:
 
 def _positive(number: int | None) -> int | None:
     return number if type(number) is int and number > 0 else None
-
-
-def _least(*limits: int | None) -> int | None:
-    return min((limit for limit in limits if limit is not None), default=None)

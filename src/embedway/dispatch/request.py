@@ -13,7 +13,7 @@ from embedway.dispatch.limits import LearnedLimits
 from embedway.dispatch.proofs import RouteProof
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.semaphore import PrioritySemaphore
-from embedway.providers.base import split_requests
+from embedway.providers.base import RequestLimits, split_requests
 from embedway.urgency import DOCUMENTS
 from embedway.vectors import validate
 
@@ -70,6 +70,8 @@ class ServiceRoute:
     circuit: CircuitBreaker = field(default_factory=CircuitBreaker)
     semaphore: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
     proof: RouteProof = field(default_factory=RouteProof)
+    #: Limits of the user, from the route's options and `batching.max_batch_size`.
+    limits: RequestLimits = field(default_factory=RequestLimits)
     #: Limits that the service named when it refused requests.
     learned: LearnedLimits = field(default_factory=LearnedLimits)
     #: None without alerts.
@@ -79,8 +81,8 @@ class ServiceRoute:
 
     @property
     def declared(self) -> Declared:
-        """The provider's properties, within the learned limits."""
-        return self.learned.applied_to(self.provider.declared)
+        """The provider's properties, within the user's and the learned limits."""
+        return self.learned.applied_to(self.limits.applied_to(self.provider.declared))
 
     def note_outcome(self, error: EmbedwayError | None = None) -> None:
         """Count a request that was sent for alerts, with its error."""
@@ -88,7 +90,7 @@ class ServiceRoute:
             self.error_rate.record(error)
 
     def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
-        """Split rows, in order, into parts within the service's limits on inputs and tokens per request."""
+        """Split rows, in order, into parts within the limits on inputs and tokens per request."""
         return split_requests(rows, lengths, self.declared, tokens_per_minute=self.limiter.most_tokens)
 
 

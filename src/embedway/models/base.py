@@ -21,6 +21,7 @@ from embedway.dispatch.recovery import UpstreamClient
 from embedway.dispatch.request import RetryPolicy
 from embedway.errors import DimensionsError, EmbedwayError, UsageError, with_row
 from embedway.ledger.budgets import Budgets
+from embedway.sizes import VectorSizes
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import ValidationDetails, WaitDetails
 from embedway.vectors import to_size, validate
@@ -100,6 +101,8 @@ class Model(ABC):
     blocked: ConfigError | None = None
     #: How few texts are spread over this machine's streams; None for services.
     spread: Spread | None = None
+    #: Maximum texts of a batch on this machine; None for services, whose routes limit their requests.
+    max_batch_size: int | None = None
 
     def __init__(self, profile: Profile, hooks: Hooks, *, token_budget: int | None) -> None:
         self.profile = profile
@@ -210,9 +213,15 @@ class Model(ABC):
         size = dimensions or self.profile.default_dimensions
         if size == self.space.dimensions:
             return self.space
-        if size not in self.profile.description.sizes:
-            raise DimensionsError(self.name, asked=size, sizes=self.profile.description.sizes)
+        known = self.profile.description
+        if size not in VectorSizes(known.sizes, known.min_dimensions):
+            raise DimensionsError(self.name, asked=size, sizes=known.sizes, min_dimensions=known.min_dimensions)
         return replace(self.space, dimensions=size)
+
+    def notes_on_size(self, dimensions: int) -> tuple[str, ...]:
+        """Return notes for the receipt on vectors of a size, such as one that the maker did not evaluate."""
+        known = self.profile.description
+        return tuple(VectorSizes(known.sizes, known.min_dimensions).notes(self.name, dimensions))
 
     def describe(self, dimensions: int | None = None) -> ModelDescription:
         """Return the space at a size, with limits and tokenizer. Raises DimensionsError."""

@@ -32,6 +32,7 @@ class LocalModel(Model):
         super().__init__(profile_of(encoder), environment.hooks, token_budget=encoder.token_budget)
         batching = environment.config.batching
         self.spread = encoder.spread
+        self.max_batch_size = batching.max_batch_size
         self._encoder = encoder
         self._backend = LocalBackend(encoder, max_batch_size=batching.max_batch_size, hooks=environment.hooks)
         self._scheduler = None

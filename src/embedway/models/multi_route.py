@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from embedway.batching.batches import even_budget, fill_batches
+from embedway.batching.batches import divide_evenly
 from embedway.batching.run import run_batches
 from embedway.models.local import profile_of
 from embedway.models.reranker import ServiceReranker
 from embedway.models.service import ServiceModel
 from embedway.providers.base import Answer, Declared
+from embedway.providers.options import known, whole
 from embedway.rerank.base import Scores
 
 if TYPE_CHECKING:
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
     from embedway.local.encoder import Encoder
     from embedway.models.base import ModelEnvironment
     from embedway.models.service import Service
-    from embedway.types import InputType
+    from embedway.providers.base import Endpoint
+    from embedway.types import InputType, TokenizedTexts, Vectors
 
 #: Provider name of this machine in routes.
 LOCAL = "local"
+#: Texts of a request to this machine, unless an option of its route names another number.
+_MAX_INPUTS = 1024
 
 
 class MultiRouteModel(ServiceModel):
@@ -57,50 +61,62 @@ class MultiRouteReranker(ServiceReranker):
     """A reranker, local if its weights are here, with routes to servers that return the same scores."""
 
 
-class LocalProvider:
-    """A local encoder as one of the routes of its model."""
+class _LocalRoute:
+    """A local model as one of its routes. Batches have at most `batch_size` texts."""
 
     runtime = "local"
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+    def __init__(self, model: Encoder | CrossEncoder, declared: Declared, batch_size: int) -> None:
+        self._model = model
+        self._batch_size = batch_size
+        self.declared = declared
+
+    def configure(self, endpoint: Endpoint) -> None:
+        """Apply the options of a route. Raises ConfigError for unknown and invalid ones."""
+        known(endpoint, ())
+        self._batch_size = min(self._batch_size, whole(endpoint, "batch_size", self._batch_size))
+        self.declared = replace(self.declared, max_inputs=whole(endpoint, "max_inputs", self.declared.max_inputs))
+
+    async def _compute(self, tokenized: TokenizedTexts, width: int) -> Vectors:
+        model = self._model
+        batches = divide_evenly(
+            tokenized.lengths, token_budget=model.token_budget, spread=model.spread, max_texts=self._batch_size
+        )
+        return await run_batches(tokenized, batches, model, width=width)
+
+    async def aclose(self) -> None:
+        """Wait for running batches, then unload."""
+        await self._model.close()
+
+
+class LocalProvider(_LocalRoute):
+    """A local encoder as one of the routes of its model."""
+
+    def __init__(self, encoder: Encoder, batch_size: int) -> None:
         dependent = encoder.batch_dependent
-        self.declared = Declared(1024, input_type=True, free=True, local=True, batch_dependent=dependent)
+        declared = Declared(_MAX_INPUTS, input_type=True, free=True, local=True, batch_dependent=dependent)
+        super().__init__(encoder, declared, batch_size)
+        self._encoder = encoder
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         """Embed texts; see `Provider.embed`."""
         del dimensions
         encoder = self._encoder
         tokenized = await asyncio.to_thread(encoder.tokenize, texts, input_type)
-        budget = even_budget(tokenized.lengths, token_budget=encoder.token_budget, spread=encoder.spread)
-        batches = fill_batches(tokenized.lengths, token_budget=budget)
-        return Answer(await run_batches(tokenized, batches, encoder, width=encoder.space.dimensions), tokens=0)
-
-    async def aclose(self) -> None:
-        """Wait for running batches, then unload."""
-        await self._encoder.close()
+        return Answer(await self._compute(tokenized, encoder.space.dimensions), tokens=0)
 
 
-class LocalScorer:
+class LocalScorer(_LocalRoute):
     """A local cross-encoder as one of the routes of its model."""
 
-    declared = Declared(max_inputs=1024, free=True, local=True)
-    runtime = "local"
-
-    def __init__(self, encoder: CrossEncoder) -> None:
+    def __init__(self, encoder: CrossEncoder, batch_size: int) -> None:
+        super().__init__(encoder, Declared(_MAX_INPUTS, free=True, local=True), batch_size)
         self._encoder = encoder
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
         """Score documents; see `RerankProvider.rerank`."""
-        encoder = self._encoder
-        tokenized = await asyncio.to_thread(encoder.pairs, query, documents)
-        budget = even_budget(tokenized.lengths, token_budget=encoder.token_budget, spread=encoder.spread)
-        batches = fill_batches(tokenized.lengths, token_budget=budget)
-        return Scores((await run_batches(tokenized, batches, encoder, width=1))[:, 0], tokens=0)
-
-    async def aclose(self) -> None:
-        """Wait for running batches, then unload."""
-        await self._encoder.close()
+        tokenized = await asyncio.to_thread(self._encoder.pairs, query, documents)
+        return Scores((await self._compute(tokenized, 1))[:, 0], tokens=0)
 
 
 def served_price(model: str, config: Config) -> decimal.Decimal | None:

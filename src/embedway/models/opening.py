@@ -27,11 +27,11 @@ from embedway.models.multi_route import (
 from embedway.models.reranker import LocalReranker, ServiceReranker
 from embedway.models.route_proofs import ScoreCanary, SpaceCanary, is_listed, with_proofs
 from embedway.models.service import Service, ServiceModel
-from embedway.providers.base import CountsTokens, DescribesModel
+from embedway.providers.base import CountsTokens, DescribesModel, Endpoint, lowest
 from embedway.providers.counting import FileCounter
 from embedway.providers.names import library_of, local_names, service_of
-from embedway.providers.opening import counter_for, library_endpoint, library_facts, routes_of
-from embedway.providers.options import yes
+from embedway.providers.opening import MadeRoute, counter_for, library_endpoint, library_facts, routes_of
+from embedway.providers.options import limits_of, yes
 from embedway.providers.registry import make_provider
 from embedway.rerank.base import Scoring, make_reranker
 from embedway.telemetry.operations import CircuitDetails, WaitDetails
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from embedway.local.encoder import Encoder
     from embedway.models.base import Model, ModelEnvironment
     from embedway.models.route_proofs import Canary
-    from embedway.providers.base import Endpoint
     from embedway.providers.counting import TokenCounter
     from embedway.telemetry.hooks import Hooks
     from embedway.types import InputType
@@ -130,7 +129,7 @@ def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
             lambda provider, endpoint: make(provider, replace(endpoint, secret=endpoint.secret or _NO_KEY)),
         )
     try:
-        counter = counter_for(facts, served[0][1], config)
+        counter = counter_for(facts, served[0].provider, config)
     except RuntimeUnavailableError:
         if blocked is None:
             raise
@@ -167,25 +166,28 @@ def _without_keys(config: Config) -> Config:
     return config.model_copy(update={"routes": routes})
 
 
-def _routes(
-    served: Sequence[tuple[str, Any, tuple[int | None, int | None]]], task: Task, environment: ModelEnvironment
-) -> tuple[ServiceRoute, ...]:
-    hooks, concurrency = environment.hooks, environment.config.upstream.concurrency
-    rates = environment.error_rates
-    return tuple(
-        ServiceRoute(
-            name,
-            provider if task == "embed" else Scoring(provider, ""),
-            limiter=RateLimiter(
-                requests_per_minute=requests,
-                tokens_per_minute=tokens,
-                on_wait=partial(hooks.operation, WaitDetails, "rate_limit", name),
-            ),
-            circuit=CircuitBreaker(on_change=partial(_report_change, hooks, name)),
-            error_rate=None if rates is None else rates.of(name),
-            semaphore=PrioritySemaphore(concurrency, on_wait=partial(hooks.operation, WaitDetails, "semaphore", name)),
-        )
-        for name, provider, (requests, tokens) in served
+def _routes(served: Sequence[MadeRoute[Any]], task: Task, environment: ModelEnvironment) -> tuple[ServiceRoute, ...]:
+    return tuple(_route(one, task, environment) for one in served)
+
+
+def _route(made: MadeRoute[Any], task: Task, environment: ModelEnvironment) -> ServiceRoute:
+    name, config = made.name, environment.config
+    hooks, rates = environment.hooks, environment.error_rates
+    limits = limits_of(made.endpoint, made.provider.declared)
+    return ServiceRoute(
+        name,
+        made.provider if task == "embed" else Scoring(made.provider, ""),
+        limiter=RateLimiter(
+            requests_per_minute=made.requests_per_minute,
+            tokens_per_minute=made.tokens_per_minute,
+            on_wait=partial(hooks.operation, WaitDetails, "rate_limit", name),
+        ),
+        circuit=CircuitBreaker(on_change=partial(_report_change, hooks, name)),
+        error_rate=None if rates is None else rates.of(name),
+        semaphore=PrioritySemaphore(
+            config.upstream.concurrency, on_wait=partial(hooks.operation, WaitDetails, "semaphore", name)
+        ),
+        limits=replace(limits, max_inputs=lowest(limits.max_inputs, config.batching.max_batch_size)),
     )
 
 
@@ -218,7 +220,7 @@ def _open_library(name: str, provider: str, model: str, task: Task, environment:
     else:
         raise ConfigError("this provider does not describe its models", where=name, key="provider")
     assert isinstance(made, CountsTokens)  # noqa: S101  every library does
-    routes = _routes([(name, made, (None, None))], task, environment)
+    routes = _routes([MadeRoute(name, made, endpoint)], task, environment)
     service = Service(facts, routes, made.counter(most))
     return (ServiceModel if task == "embed" else ServiceReranker)(service, environment)
 
@@ -255,9 +257,9 @@ def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, envi
     config = environment.config
     own: LocalProvider | LocalScorer | None = None
     if isinstance(encoder, CrossEncoder):
-        own = LocalScorer(encoder)
+        own = LocalScorer(encoder, config.batching.max_batch_size)
     elif encoder is not None:
-        own = LocalProvider(encoder)
+        own = LocalProvider(encoder, config.batching.max_batch_size)
     facts = _facts_with_routes(names, encoder, task, config)
 
     build: Make = make_provider if task == "embed" else make_reranker
@@ -266,15 +268,16 @@ def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, envi
     def make(provider: str, endpoint: Endpoint) -> Any:
         if provider == LOCAL:
             assert own is not None  # noqa: S101  its weights were loaded
+            own.configure(_without_verify(endpoint))
             return own
         if yes(endpoint, "verify", default=True):
             compared.add(endpoint.route)
         return build(provider, _without_verify(endpoint))
 
     served = routes_of(facts, config, make)
-    if own is not None and not any(provider is own for _, provider, _ in served):
+    if own is not None and not any(one.provider is own for one in served):
         here = f"local:{names[0].rsplit('/', 1)[-1]}" if task == "rerank" or encoder is None else encoder.name
-        served.append((here, own, (None, None)))
+        served.append(MadeRoute(here, own, Endpoint(here, facts.name)))
     counter = FileCounter(encoder.tokenizer) if encoder is not None else counter_for(facts, None, config)
     routes = with_proofs(
         _routes(served, task, environment),

@@ -19,6 +19,7 @@ from embedway.config.addresses import belongs_to_hosts
 from embedway.config.known_services import SERVICES
 from embedway.dispatch.probes import Probe
 from embedway.dispatch.proofs import RouteProof
+from embedway.errors import BadVectorsError
 from embedway.rerank.base import check_scores
 from embedway.types import Space
 from embedway.vectors import SAME_COSINE, cosines, to_size, validate
@@ -58,8 +59,11 @@ def is_listed(provider: str, endpoint: Endpoint, facts: ServiceFacts) -> bool:
 class Canary(Protocol):
     """Fixed texts whose results are compared."""
 
-    def probes(self, provider: Provider) -> dict[str, Probe]:
-        """Return the probes of a provider by kind; kinds with the same request share one object."""
+    def probes(self, provider: Provider, max_inputs: int) -> dict[str, tuple[Probe, ...]]:
+        """Return the probes of a provider by kind, each of at most `max_inputs` texts.
+
+        The answers of a kind's probes are joined. Kinds with the same requests share one object.
+        """
 
     def check(self, answered: Vectors, route: str) -> str:
         """Return the fault of an answer in itself, or an empty text. Raises BadVectorsError for invalid vectors."""
@@ -82,16 +86,17 @@ class SpaceCanary:
     prompts: Mapping[InputType, str]
     counter: TokenCounter
 
-    def probes(self, provider: Provider) -> dict[str, Probe]:
+    def probes(self, provider: Provider, max_inputs: int) -> dict[str, tuple[Probe, ...]]:
         """Return the probes of a query and of a document."""
+        del max_inputs
         has_input_type = provider.declared.input_type
-        probes: dict[str, Probe] = {}
-        by_text: dict[str, Probe] = {}
+        probes: dict[str, tuple[Probe, ...]] = {}
+        by_text: dict[str, tuple[Probe, ...]] = {}
         for input_type in _INPUT_TYPES:
             text = _TEXT if has_input_type else self.prompts[input_type] + _TEXT
             call = partial(provider.embed, [text], input_type=input_type, dimensions=None)
             # A service's own prompt for the input type is not counted.
-            probe = Probe(1, int(self.counter.count([text]).lengths.sum()), call)
+            probe = (Probe(1, int(self.counter.count([text]).lengths.sum()), call),)
             probes[input_type] = probe if has_input_type else by_text.setdefault(text, probe)
         return probes
 
@@ -126,15 +131,20 @@ class ScoreCanary:
 
     counter: TokenCounter
 
-    def probes(self, provider: Provider) -> dict[str, Probe]:
-        """Return the probe of the scores."""
+    def probes(self, provider: Provider, max_inputs: int) -> dict[str, tuple[Probe, ...]]:
+        """Return the probes of the scores."""
         query, documents = _PAIRS
         asking = cast("Scoring", provider).asking(query)
-        lengths = self.counter.count([*documents, query]).lengths
-        tokens = int(lengths.sum()) + int(lengths[-1]) * (len(documents) - 1)
+        *lengths, asked = self.counter.count([*documents, query]).lengths.tolist()
+        size = min(max_inputs, len(documents))
         return {
-            "scores": Probe(
-                len(documents), tokens, partial(asking.embed, documents, input_type="document", dimensions=None)
+            "scores": tuple(
+                Probe(
+                    len(documents[start : start + size]),
+                    sum(length + asked for length in lengths[start : start + size]),
+                    partial(asking.embed, documents[start : start + size], input_type="document", dimensions=None),
+                )
+                for start in range(0, len(documents), size)
             )
         }
 
@@ -180,8 +190,11 @@ class SharedReference:
     async def compare(self, route: ServiceRoute, send: SendProbe) -> str:
         """Return the difference of a route's results to the reference, or an empty text."""
         if self.local is not None and not self.is_final:
-            probes = self.canary.probes(self.local)
-            self.results = {kind: (await probe.call()).vectors for kind, probe in probes.items()}
+            probes = self.canary.probes(self.local, self.local.declared.max_inputs)
+            self.results = {
+                kind: np.concatenate([(await probe.call()).vectors for probe in parts])
+                for kind, parts in probes.items()
+            }
             self.source, self.is_final = "this machine", True
         answered, fault = await self._ask(route, send)
         if fault:
@@ -224,10 +237,11 @@ class SharedReference:
         """Return a route's results by kind, and its fault in itself."""
         results: dict[str, Vectors] = {}
         sent: dict[int, Vectors] = {}
-        for kind, probe in self.canary.probes(route.provider).items():
-            if id(probe) not in sent:
-                sent[id(probe)] = (await send(route, probe)).vectors
-            results[kind] = sent[id(probe)]
+        for kind, parts in self.canary.probes(route.provider, route.declared.max_inputs).items():
+            if id(parts) not in sent:
+                answers = [(await send(route, probe)).vectors for probe in parts]
+                sent[id(parts)] = _joined(answers, route.name)
+            results[kind] = sent[id(parts)]
             if fault := self.canary.check(results[kind], route.name):
                 return results, fault
         return results, ""
@@ -237,6 +251,12 @@ class SharedReference:
             self.canary.difference(kind, vectors, self.results[kind], self.source) for kind, vectors in answered.items()
         )
         return next(filter(None, differences), "")
+
+
+def _joined(answers: Sequence[Vectors], route: str) -> Vectors:
+    if len({vectors.shape[1:] for vectors in answers}) > 1:
+        raise BadVectorsError("answered probes with vectors of different sizes", route=route)
+    return np.concatenate(answers)
 
 
 def with_proofs(

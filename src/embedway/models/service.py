@@ -74,8 +74,7 @@ class ServiceModel(Model):
         self._environment = environment
         space = self.space
         self._prompts: dict[InputType, str] = {"query": space.query_prompt, "document": space.document_prompt}
-        sizes = self.profile.description.sizes or (space.dimensions,)
-        self._is_free = all(self._prices(size)(1_000_000, 1000) == 0 for size in sizes)
+        self._is_free = all(self._prices(size)(1_000_000, 1000) == 0 for size in service.facts.sizes_by_price)
         self._scheduling: tuple[UpstreamBackend, BatchScheduler[UpstreamRequest, UpstreamResponse]] | None = None
         batching, upstream = environment.config.batching, environment.config.upstream
         if self.merges and batching.across_callers:
@@ -84,7 +83,6 @@ class ServiceModel(Model):
                 service.routes,
                 concurrency=upstream.concurrency,
                 max_wait_s=batching.max_wait_ms / 1000,
-                max_batch_size=batching.max_batch_size,
             )
             self._scheduling = backend, BatchScheduler(backend, on_wait=self.scheduler_wait())
 
@@ -259,6 +257,7 @@ def profile_of(service: Service, space: Space) -> Profile:
         model=facts.name,
         space=space,
         sizes=facts.sizes,
+        min_dimensions=facts.min_dimensions,
         # Limit of a text, without its prompt.
         max_tokens=facts.max_tokens,
         special_tokens=counter.special_tokens,

@@ -127,7 +127,7 @@ class EmbedPipeline:
             first = min(computed.errors)
             raise with_row(computed.errors[first], row_of(first, positions))
         vectors, failed = spread(computed, positions, request.refused)
-        return EmbedResult(vectors, space, make_receipt(model, space.id, computed, positions, facts), failed)
+        return EmbedResult(vectors, space, make_receipt(model, space, computed, positions, facts), failed)
 
     async def plan(self, call: Call, options: CallOptions) -> Plan:
         """Return the plan of a call with the model, pin and limits that `embed` would use."""

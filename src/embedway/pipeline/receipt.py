@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from embedway.compute import Computed
     from embedway.errors import EmbedwayError
     from embedway.models.base import Model
-    from embedway.types import Selected, TextMeta, Truncation, Vectors
+    from embedway.types import Selected, Space, TextMeta, Truncation, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +75,15 @@ def cuts_by_row(
 
 
 def make_receipt(
-    model: Model, space_id: str, computed: Computed, positions: npt.NDArray[np.int64], facts: CallFacts
+    model: Model, space: Space | None, computed: Computed, positions: npt.NDArray[np.int64], facts: CallFacts
 ) -> Receipt:
-    """Return the receipt of a computation; `positions` maps rows to unique texts."""
+    """Return the receipt of a computation; `positions` maps rows to unique texts, and `space` is None for scores."""
     truncations, averaged = cuts_by_row(computed.metas, positions)
     bill = computed.bill
     return Receipt(
         model=model.name,
         route=bill.routes[0] if bill.routes else computed.origin,
-        space_id=space_id,
+        space_id="" if space is None else space.id,
         texts=len(positions),
         unique_texts=len(computed.metas),
         tokens=sum(meta.tokens for meta in computed.metas if meta is not None),
@@ -105,5 +105,5 @@ def make_receipt(
         selected=facts.selected,
         ledger_entries=bill.entries,
         lossy_hits=computed.lossy_hits,
-        notes=bill.notes,
+        notes=(*bill.notes, *(() if space is None else model.notes_on_size(space.dimensions))),
     )

@@ -59,7 +59,9 @@ async def rerank(
         raise first_row(error, positions) from error.__cause__
     rows, failed = spread(computed, positions, request.refused)
     scores = np.ascontiguousarray(rows[:, 0])
-    return RerankResult(scores, best_first(scores, top_n), make_receipt(model, "", computed, positions, facts), failed)
+    return RerankResult(
+        scores, best_first(scores, top_n), make_receipt(model, None, computed, positions, facts), failed
+    )
 
 
 def best_first(scores: Vectors, top_n: int | None) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from embedway.types import RateState
@@ -38,6 +38,29 @@ class Declared:
     free: bool = False
     #: Whether it computes on this machine. The deadline for services does not apply then.
     local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Limits of a request that the user sets, in a route's options and in the settings; None for no limit."""
+
+    max_inputs: int | None = None
+    max_request_tokens: int | None = None
+
+    def applied_to(self, declared: Declared) -> Declared:
+        """Return declared properties within these limits."""
+        if self.max_inputs is None and self.max_request_tokens is None:
+            return declared
+        return replace(
+            declared,
+            max_inputs=lowest(declared.max_inputs, self.max_inputs) or declared.max_inputs,
+            max_request_tokens=lowest(declared.max_request_tokens, self.max_request_tokens),
+        )
+
+
+def lowest(*limits: int | None) -> int | None:
+    """Return the lowest limit; None if there is none."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)

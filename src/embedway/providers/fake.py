@@ -11,7 +11,7 @@ import numpy as np
 
 from embedway.errors import ConfigError, UnavailableError
 from embedway.providers.base import Answer, Declared
-from embedway.providers.options import known, whole, whole_or_none
+from embedway.providers.options import known, most_inputs, whole, whole_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,10 +81,11 @@ class Fake:
 def fake(endpoint: Endpoint) -> Fake:
     """Create the provider, an entry of `embedway.providers`.
 
-    Options: `width` (16), `max_inputs` (32), `delay_s` (0), and `fail_every` (n: every n-th call fails).
+    Options: `width` (16), `max_inputs` or `batch_size` (32), `delay_s` (0), and `fail_every` (n: every n-th call
+    fails).
     """
-    known(endpoint, ("width", "max_inputs", "delay_s", "fail_every"))
-    declared = Declared(max_inputs=whole(endpoint, "max_inputs", 32), dimensions=True, input_type=True)
+    known(endpoint, ("width", "delay_s", "fail_every"))
+    declared = Declared(max_inputs=most_inputs(endpoint, 32), dimensions=True, input_type=True)
     delay_s = endpoint.options.get("delay_s", "0")
     if not re.fullmatch(r"\d+(\.\d+)?", delay_s):
         raise ConfigError("must be seconds, such as 0.5", where=endpoint.route, key="options.delay_s")

@@ -1,7 +1,8 @@
 """Models that fastembed runs: its own ONNX conversions, by its names, or a folder.
 
-Options: `device`, `batch_size` (8: on a CPU larger ones are slower and take gigabytes), `threads`, `cache_dir`, and for
-a folder `path`, with `pooling` (`mean` or `cls`) and `model_file` (`onnx/model.onnx`).
+Options: `device`, `batch_size` (8: on a CPU larger ones are slower and take gigabytes), `max_inputs` (256, or the batch
+size if larger), `threads`, `cache_dir`, and for a folder `path`, with `pooling` (`mean` or `cls`) and `model_file`
+(`onnx/model.onnx`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ import numpy as np
 from embedway.local.onnx_file import depends_on_batch
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Answer, Declared
-from embedway.providers.library import LibraryFacts, LoadedOnce, check_installed, device_of, digest_of, shortest_first
+from embedway.providers.library import (
+    LibraryFacts,
+    LoadedOnce,
+    check_installed,
+    device_of,
+    digest_of,
+    request_inputs,
+    shortest_first,
+)
 from embedway.providers.options import known, one_of, whole
 from embedway.providers.vectors import normalize
 from embedway.weights.model_files import read_required_json
@@ -27,7 +36,7 @@ if TYPE_CHECKING:
     from embedway.providers.counting import TokenCounter
     from embedway.types import InputType, Vectors
 
-_OPTIONS = ("device", "batch_size", "threads", "cache_dir", "path", "pooling", "model_file")
+_OPTIONS = ("device", "threads", "cache_dir", "path", "pooling", "model_file")
 
 
 class FastEmbed:
@@ -37,9 +46,9 @@ class FastEmbed:
     variant = ""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.declared = Declared(max_inputs=256, free=True, local=True)
         self._endpoint = endpoint
         self._batch_size = whole(endpoint, "batch_size", 8)
+        self.declared = Declared(request_inputs(endpoint, self._batch_size), free=True, local=True)
         self._loaded = LoadedOnce(endpoint, lambda: _load(endpoint))
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:

@@ -22,7 +22,7 @@ _DIALECT = Dialect(
     query="retrieval.query",
     document="retrieval.passage",
     # v4 has no parameter `normalized`, and its reference does not say whether its vectors are normalized.
-    normalize="all",
+    normalize=True,
 )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway.errors import EmbedwayError, RuntimeUnavailableError, UnsupportedModelError, UpstreamError
-from embedway.providers.options import one_of
+from embedway.providers.options import one_of, whole
 from embedway.text import redact
 from embedway.third_party import must_pass, place_of
 from embedway.weights.hashes import hash_file
@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from embedway.providers.base import Endpoint
     from embedway.types import Vectors
 
+#: Texts of a request to a library, unless its batches are larger.
+_MAX_INPUTS = 256
 DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def request_inputs(endpoint: Endpoint, batch_size: int) -> int:
+    """Return the most texts of a request: the option `max_inputs`, by default at least one batch."""
+    return whole(endpoint, "max_inputs", max(_MAX_INPUTS, batch_size))
 
 
 @dataclass(frozen=True, slots=True)

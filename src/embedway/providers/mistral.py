@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from embedway.providers.base import Endpoint
 
 MISTRAL_URL = "https://api.mistral.ai/v1"
-#: The reference says that vectors can be truncated, but not whether they are normalized then.
-_DIALECT = Dialect({"encoding_format": "base64"}, dimensions="output_dimension", normalize="narrow")
+#: The reference says that vectors can be truncated, as they are by default, but not whether they are normalized then.
+_DIALECT = Dialect({"encoding_format": "base64"}, dimensions="output_dimension", normalize=True)
 
 
 def mistral(endpoint: Endpoint) -> EmbeddingsApi:

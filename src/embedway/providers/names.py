@@ -53,6 +53,7 @@ def own_models(config: Config) -> dict[str, ServiceFacts]:
             task=model.task,
             dimensions=model.dimensions or 0,
             matryoshka=model.matryoshka,
+            min_dimensions=model.min_dimensions,
             default_dimensions=model.dimensions or 0,
             max_tokens=model.max_tokens,
             tokenizer=model.tokenizer,

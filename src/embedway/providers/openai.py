@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import urllib.parse
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from embedway.config.base_urls import AZURE_V1_VERSIONS
 from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
 from embedway.providers.http import HttpModel, make_http, make_http_with_key
-from embedway.providers.options import known, one_of, whole, whole_or_none, yes
+from embedway.providers.options import known, most_inputs, one_of, whole_or_none, yes
 from embedway.providers.usage import read_tokens
 from embedway.providers.vectors import normalize, read_rows
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 OPENAI_URL = "https://api.openai.com/v1"
 _COMPATIBLE = (
-    "max_inputs",
-    "max_request_tokens",
     "dimensions",
     "encoding",
     "input_type",
@@ -49,8 +47,8 @@ class Dialect:
     input_type: str = "input_type"
     query: str = "query"
     document: str = "passage"
-    #: Vectors to normalize here: none, those with reduced dimensions, or all.
-    normalize: Literal["none", "narrow", "all"] = "none"
+    #: Whether vectors are normalized here.
+    normalize: bool = False
 
 
 #: A quarter of the bytes of numbers as text, for services that are known to support it. The default for other servers
@@ -78,7 +76,7 @@ class EmbeddingsApi(HttpModel):
         reply = await self._http.post(self._path, body, texts=len(texts))
         route = self._endpoint.route
         vectors, by_position = await reply.read(read_rows, reply.body, count=len(texts), route=route)
-        if dialect.normalize == "all" or (dialect.normalize == "narrow" and dimensions is not None):
+        if dialect.normalize:
             vectors = normalize(vectors)
         return Answer(vectors, tokens=read_tokens(reply.body), rates=reply.rates, by_position=by_position)
 
@@ -98,15 +96,15 @@ def openai(endpoint: Endpoint) -> EmbeddingsApi:
 def openai_compatible(endpoint: Endpoint) -> EmbeddingsApi:
     """Create the provider for a server with OpenAI's interface, at `base_url`.
 
-    Options: `max_inputs` (32, TEI's default limit), `max_request_tokens`, `dimensions` (`true` if the server supports
-    it), `encoding` (`float` or `base64`), `input_type` (`true` for NVIDIA NIM), `batch_dependent` (`true` if a vector
-    depends on the other texts in its request, as with dynamic int8: such vectors are not cached).
+    Options: `max_inputs` or `batch_size` (32, TEI's default limit), `max_request_tokens`, `dimensions` (`true` if the
+    server supports it), `encoding` (`float` or `base64`), `input_type` (`true` for NVIDIA NIM), `batch_dependent`
+    (`true` if a vector depends on the other texts in its request, as with dynamic int8: such vectors are not cached).
     """
     known(endpoint, _COMPATIBLE)
     if not endpoint.base_url:
         raise ConfigError("must be set for openai-compatible", where=endpoint.route, key="base_url")
     declared = Declared(
-        max_inputs=whole(endpoint, "max_inputs", 32),
+        max_inputs=most_inputs(endpoint, 32),
         max_request_tokens=whole_or_none(endpoint, "max_request_tokens"),
         dimensions=yes(endpoint, "dimensions"),
         input_type=yes(endpoint, "input_type"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import decimal
-from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from embedway.catalog.services import RouteFacts, ServiceFacts
 from embedway.errors import ConfigError, RuntimeUnavailableError
@@ -75,11 +75,20 @@ def endpoint_of(
     )
 
 
-def routes_of(
-    facts: ServiceFacts, config: Config, make: Callable[[str, Endpoint], P]
-) -> list[tuple[str, P, tuple[int | None, int | None]]]:
-    """Create a model's routes by calling `make(provider, endpoint)`; return them with their limits per minute."""
-    made: list[tuple[str, P, tuple[int | None, int | None]]] = []
+@dataclass(frozen=True, slots=True)
+class MadeRoute(Generic[P]):
+    """A route with its provider, its endpoint and its limits per minute."""
+
+    name: str
+    provider: P
+    endpoint: Endpoint
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+def routes_of(facts: ServiceFacts, config: Config, make: Callable[[str, Endpoint], P]) -> list[MadeRoute[P]]:
+    """Create a model's routes by calling `make(provider, endpoint)`."""
+    made: list[MadeRoute[P]] = []
     prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
     timeout_s = min(config.upstream.timeout_s, config.upstream.deadline_s)
 
@@ -93,8 +102,9 @@ def routes_of(
         access = config.access(route.provider, name)
         model = route.upstream_model or access.model or (listed.model if listed else facts.name)
         options = {**(listed.options if listed else {}), **access.options, **route.options}
-        provider = make(route.provider, endpoint(f"routes.{name}", model, access, options))
-        made.append((f"routes.{name}", provider, (route.requests_per_minute, route.tokens_per_minute)))
+        place = endpoint(f"routes.{name}", model, access, options)
+        limits = route.requests_per_minute, route.tokens_per_minute
+        made.append(MadeRoute(place.route, make(route.provider, place), place, *limits))
     for listed in facts.routes:
         # If no route works, the error of this one says what is missing. It does not prevent other routes.
         try:
@@ -102,8 +112,8 @@ def routes_of(
             if made and missing(listed.provider, access):
                 continue
             name, options = f"{listed.provider}:{listed.model}", {**listed.options, **access.options}
-            provider = make(listed.provider, endpoint(name, listed.model, access, options))
-            made.append((name, provider, (None, None)))
+            place = endpoint(name, listed.model, access, options)
+            made.append(MadeRoute(name, make(listed.provider, place), place))
         except (ConfigError, RuntimeUnavailableError) as error:
             if made:
                 continue

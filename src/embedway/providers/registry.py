@@ -8,6 +8,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from embedway.errors import ConfigError, EmbedwayError
+from embedway.providers.options import limits_of
 from embedway.third_party import must_pass, place_of
 
 if TYPE_CHECKING:
@@ -31,13 +32,16 @@ def make_provider(name: str, endpoint: Endpoint) -> Provider:
 def make_entry(group: str, name: str, endpoint: Endpoint) -> Any:
     """Load an entry point and call it with an endpoint. Raises ConfigError, also for any error of third-party code."""
     try:
-        return load_entry(group, name, endpoint)(endpoint)
+        made = load_entry(group, name, endpoint)(endpoint)
+        limits_of(endpoint, made.declared)
     except EmbedwayError:
         raise
     except BaseException as error:
         if must_pass(error):
             raise
         place = place_of(error)
+    else:
+        return made
     # Not raised above: the error may repeat the endpoint's key, and would be the context of this one.
     raise ConfigError(f"{name!r} cannot be loaded ({place})", where=endpoint.route, key="provider")
 

@@ -1,8 +1,9 @@
 """Models that sentence-transformers runs: any hub model, or a folder.
 
-Options: `device`, `batch_size` (32), `dtype` (such as `float16`), `path` (a folder instead of the hub), `revision`, and
-`trust_remote_code` (`true` to run code from a repository; the catalog's `remote_code` = `needed` means that the model
-does not load without it). Some model cards require `max_seq_length`, `padding_side` and `append_eos`.
+Options: `device`, `batch_size` (32), `max_inputs` (256, or the batch size if larger), `dtype` (such as `float16`),
+`path` (a folder instead of the hub), `revision`, and `trust_remote_code` (`true` to run code from a repository; the
+catalog's `remote_code` = `needed` means that the model does not load without it). Some model cards require
+`max_seq_length`, `padding_side` and `append_eos`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from embedway.errors import ConfigError, UnsupportedModelError
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Answer, Declared
 from embedway.providers.foreign_code import model_source
-from embedway.providers.library import LibraryFacts, LoadedOnce, check_installed, device_of, digest_of
+from embedway.providers.library import LibraryFacts, LoadedOnce, check_installed, device_of, digest_of, request_inputs
 from embedway.providers.options import known, one_of, whole, yes
 from embedway.providers.vectors import normalize
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from embedway.providers.counting import TokenCounter
     from embedway.types import InputType, Vectors
 
-OPTIONS = ("device", "batch_size", "dtype", "path", "revision", "trust_remote_code", "remote_code")
+OPTIONS = ("device", "dtype", "path", "revision", "trust_remote_code", "remote_code")
 _EMBED_OPTIONS = ("max_seq_length", "padding_side", "append_eos")
 #: Options that change vectors, besides the choice of weights.
 _DECIDING = frozenset({"padding_side", "append_eos"})
@@ -38,12 +39,12 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.json", "*/config.json", "*
 class SentenceTransformers:
     """A hub model. Its prompts are passed separately from the texts, because some models exclude them from pooling."""
 
-    declared = Declared(max_inputs=256, input_type=True, free=True, local=True)
     runtime = "sentence-transformers"
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._batch_size = whole(endpoint, "batch_size", 32)
+        self.declared = Declared(request_inputs(endpoint, self._batch_size), input_type=True, free=True, local=True)
         self._append_eos = yes(endpoint, "append_eos")
         #: Precision is not part of a space, but it changes the numbers.
         self.variant = endpoint.options.get("dtype", "")

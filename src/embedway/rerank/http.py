@@ -17,7 +17,7 @@ from embedway.providers.base import Declared
 from embedway.providers.cohere import COHERE_URL
 from embedway.providers.http import HttpModel, make_http, make_http_with_key
 from embedway.providers.jina import JINA_URL
-from embedway.providers.options import known, one_of, whole, whole_or_none
+from embedway.providers.options import known, most_inputs, one_of, whole_or_none
 from embedway.providers.usage import read_searches, read_tokens
 from embedway.providers.voyage import VOYAGE_URL
 from embedway.rerank.base import Scores, read_scores
@@ -107,13 +107,14 @@ def jina(endpoint: Endpoint) -> HttpReranker:
 def compatible(endpoint: Endpoint) -> HttpReranker:
     """Create the reranker for vLLM and Infinity, or Text Embeddings Inference with `dialect` = `tei`.
 
-    It is an entry of `embedway.rerankers`. Options: `max_inputs` (32), `max_request_tokens`, `dialect`, `allow_http`.
+    It is an entry of `embedway.rerankers`. Options: `max_inputs` or `batch_size` (32), `max_request_tokens`,
+    `dialect`, `allow_http`.
     Raises ConfigError without a base URL.
     """
-    known(endpoint, ("max_inputs", "max_request_tokens", "dialect", "allow_http"))
+    known(endpoint, ("dialect", "allow_http"))
     if not endpoint.base_url:
         raise ConfigError("is not set; set it to the server's URL", where=endpoint.route, key="base_url")
     dialect = TEI if one_of(endpoint, "dialect", ("", "tei")) else COMPATIBLE
     tokens = whole_or_none(endpoint, "max_request_tokens")
-    declared = Declared(whole(endpoint, "max_inputs", 32), max_request_tokens=tokens)
+    declared = Declared(most_inputs(endpoint, 32), max_request_tokens=tokens)
     return HttpReranker(endpoint, make_http(endpoint), dialect, declared)

@@ -9,7 +9,7 @@ import numpy as np
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Declared
 from embedway.providers.foreign_code import model_source
-from embedway.providers.library import LoadedOnce
+from embedway.providers.library import LoadedOnce, request_inputs
 from embedway.providers.options import whole
 from embedway.providers.sentence_transformers import OPTIONS, check, fast_counter, loading
 from embedway.rerank.base import Scores
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 class CrossEncoders:
     """A hub reranker."""
 
-    declared = Declared(max_inputs=256, free=True, local=True)
     runtime = "sentence-transformers"
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._batch_size = whole(endpoint, "batch_size", 32)
+        self.declared = Declared(request_inputs(endpoint, self._batch_size), free=True, local=True)
         self._loaded = LoadedOnce(endpoint, lambda: _load(endpoint))
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from embedway._public import public
 from embedway.catalog.services import tokens_nanousd
 from embedway.providers.counting import ESTIMATE
+from embedway.sizes import VectorSizes
 
 if TYPE_CHECKING:
     from embedway.config import ModelBenchmark
@@ -33,7 +34,7 @@ class Candidate:
     """A model that can be selected: its benchmark, with facts from the catalog and this machine."""
 
     benchmark: ModelBenchmark
-    #: Supported vector sizes; if empty, only the benchmark's size.
+    #: Vector sizes that the maker trained or evaluated; if empty, only the benchmark's size.
     sizes: tuple[int, ...] = ()
     max_tokens: int | None = None
     #: Reason why it cannot run here now; empty if it can.
@@ -43,6 +44,13 @@ class Candidate:
     remote_route: str | None = None
     #: Key of its tokenizer: `tiktoken:ENCODING`, `file:PATH` or `estimate`.
     tokenizer: str = ESTIMATE
+    #: Smallest size if every size up to the first of `sizes` is supported.
+    min_dimensions: int | None = None
+
+    @property
+    def supported_sizes(self) -> VectorSizes:
+        """All sizes that its vectors may have."""
+        return VectorSizes(self.sizes or (self.benchmark.embedding_dimensions,), self.min_dimensions)
 
     @property
     def accuracy(self) -> float | None:

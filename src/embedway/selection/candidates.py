@@ -97,6 +97,7 @@ class Candidates:
             _lacking_routes(facts, self._config),
             remote_route=_remote_route(facts.names, facts.routes, self._config),
             tokenizer=self._service_tokenizer(facts),
+            min_dimensions=facts.min_dimensions,
         )
 
     def _local_candidate(self, facts: ModelFacts, benchmark: ModelBenchmark) -> Candidate:

@@ -110,9 +110,9 @@ def find_reasons(
     if criteria.min_context is not None and candidate.context < criteria.min_context:
         reads = candidate.context
         yield Reason("min_context", f"it accepts {reads:,} tokens, not {criteria.min_context:,}", reads)
-    sizes = candidate.sizes or (benchmark.embedding_dimensions,)
+    sizes = candidate.supported_sizes
     if criteria.dimensions is not None and criteria.dimensions not in sizes:
-        yield Reason("dimensions", f"it supports {', '.join(map(str, sizes))} dimensions, not {criteria.dimensions}")
+        yield Reason("dimensions", f"it supports {sizes} dimensions, not {criteria.dimensions}")
     if criteria.licences and benchmark.licence.casefold() not in map(str.casefold, criteria.licences):
         yield Reason("licences", f"its licence is {benchmark.licence or 'unknown'}")
     yield from _money_reasons(candidate, criteria)

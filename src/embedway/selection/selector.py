@@ -102,8 +102,7 @@ class ModelSelector:
         return [
             one.benchmark.model_name
             for one in await self.candidates()
-            if not one.lacks
-            and (dimensions is None or dimensions in (one.sizes or (one.benchmark.embedding_dimensions,)))
+            if not one.lacks and (dimensions is None or dimensions in one.supported_sizes)
         ]
 
     async def leaves_machine(self, model: str) -> str:
