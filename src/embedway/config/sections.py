@@ -134,6 +134,10 @@ class TuneSettings(Section):
     directory: Folder = Field(default_factory=_path_in(user_cache_path, "tune"))
 
 
+#: Time to live in Redis, in seconds, if none is set: that of the specification.
+DEFAULT_REDIS_TTL_S = 86_400.0
+
+
 class CacheSettings(Section):
     """`[cache]`: the vector cache. Each key is one attribute."""
 
@@ -154,8 +158,13 @@ class CacheSettings(Section):
     #: Maximum size of entries in memory and in the file, in MiB.
     memory_mib: Positive = 128
     disk_mib: Positive = 4096
-    #: Time to live of an entry, in seconds; unset for no limit.
-    ttl_s: Seconds | None = None
+    #: Maximum size of entries on the server, for `redis`, in MiB. A server with a maxmemory and without eviction gets at
+    #: most half of it.
+    redis_mib: Positive = 4096
+    #: Time to live of an entry, in seconds, or `none` for no limit. Unset: 86,400 for `redis`, otherwise no limit.
+    ttl_s: Seconds | Literal["none"] | None = None
+    #: Start the time to live again when an entry is read.
+    refresh_on_hit: Flag = False
     #: Time that other processes wait for the vectors of a process that ended, in seconds; for `redis`.
     lease_s: Seconds = 10.0
     #: Namespace of entries; callers never see entries of another one.
@@ -166,6 +175,13 @@ class CacheSettings(Section):
     secret_previous: SecretStr | None = None
     #: File that is read if `secret` is unset: the secret on line 1, and optionally the previous secret on line 2.
     secret_file: File | None = None
+
+    @property
+    def lifetime_s(self) -> float | None:
+        """Time to live of an entry, in seconds; None for no limit."""
+        if self.ttl_s is None:
+            return DEFAULT_REDIS_TTL_S if self.backend == "redis" else None
+        return None if self.ttl_s == "none" else self.ttl_s
 
     @field_validator("secret", "secret_previous")
     @classmethod
