@@ -56,8 +56,8 @@ async def read_facts(client: Any) -> ServerFacts:
             found = await client.info(section)
         except (redis.exceptions.ResponseError, *INVALID_VALUE_ERRORS):
             continue  # some users have no permission for INFO
-        nodes = [one for one in found.values() if isinstance(one, dict)]
-        answers += nodes or [found]
+        is_of_nodes = all(isinstance(one, dict) for one in found.values())
+        answers += found.values() if is_of_nodes else [found]
     return ServerFacts.of(answers)
 
 

@@ -30,6 +30,7 @@ ORDER = (
     "money",
     "types",
     "store_failures",
+    "shared_servers",
     "sqlite_open",
     "formats",
     "sqlite",

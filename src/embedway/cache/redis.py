@@ -266,6 +266,7 @@ async def _clear_matching(server: RedisServer, which: CacheFilter) -> int:
                 if which.older_than_s is not None:
                     batch = await _older(server, batch, which.older_than_s)
                 deleted += await server.delete(batch)
+    await server.delete([BYTES])  # measured at the next write
     await _count_clearing(server)
     return deleted
 

@@ -198,7 +198,6 @@ class RedisServer:
             raise CacheError(f"the cache in Redis {newer_version(version, FORMAT, otherwise=otherwise)}")
         self._format_is_known.start()
 
-
     async def _read_facts(self) -> None:
         """Read the limits of the server's memory, and note which server it is."""
         facts = await read_facts(self.client)

@@ -49,7 +49,7 @@ class SqliteCache(LocalStore):
         refresh: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Create the store; the file is opened at its first use. With `refresh`, entries expire after their last hit."""
+        """Create the store. With `refresh`, the time to live of an entry starts again at a hit."""
         super().__init__(f"the cache {path}", ttl_s, clock)
         self._is_refreshed = refresh
         #: Interval between updates of an entry's time of use, in seconds.
