@@ -22,6 +22,7 @@ from embedway.config import Config
 from embedway.config.local_models import AUTO
 from embedway.errors import UsageError
 from embedway.models.reranker import names as reranker_names
+from embedway.pipeline.failed_rows import logged_rows
 from embedway.pipeline.receipt import CallFacts
 from embedway.pipeline.request import Call, check_overflow, inspect
 from embedway.pipeline.rerank import check_query, rerank
@@ -191,16 +192,18 @@ class AsyncEmbedder:
                 opened = await engine.models.open(name, task="rerank")
                 default: Overflow = "error" if self.config.embedding.on_overflow == "error" else "truncate"
                 spending = options.spending(opened.name)
-                result = await rerank(
-                    opened,
-                    query,
-                    checked,
-                    facts,
-                    spending,
-                    top_n=top_n,
-                    on_overflow=on_overflow or default,
-                    partial=partial,
-                )
+                with logged_rows(name, len(checked)) as failed:
+                    result = await rerank(
+                        opened,
+                        query,
+                        checked,
+                        facts,
+                        spending,
+                        top_n=top_n,
+                        on_overflow=on_overflow or default,
+                        partial=partial,
+                    )
+                    failed.update(result.errors)
                 outcome.fill(result.receipt)
                 outcome.failures = len(result.errors)
             return result

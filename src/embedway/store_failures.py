@@ -85,7 +85,7 @@ _SERVER = (
         ("OutOfMemoryError",),
         _NEVER,
         "its memory is full",
-        "raise its maxmemory, or set maxmemory-policy to allkeys-lru on a server that is only a cache",
+        "raise its maxmemory{room}",
     ),
     _Known(
         "disk of the server",
@@ -243,6 +243,12 @@ _SERVER = (
         "use rediss:// in {setting} if the port is for TLS; check host and port",
     ),
 )
+#: Advice on a full server: of the cache, and of the other parts.
+_ROOM = {
+    "cache": ", lower cache.redis_mib, or set maxmemory-policy to allkeys-lru on a server that is only a cache",
+    "": ", or remove keys of others; if the cache uses the same server, set cache.url to another one, or lower "
+    "cache.redis_mib and run `embedway cache clear --all`",
+}
 #: Code of a server's answer. The library writes the command before the answer of a pipeline's command.
 _CODE = re.compile(r"(?:^|caused error: )([A-Z]{2,16})\b")
 _COMMAND = re.compile(r"command,? ['`\"]?(?:with )?['`\"]?([A-Za-z]{2,10})\b|the '([A-Za-z]{2,10})(?:\|\w+)?' command")
@@ -268,6 +274,7 @@ def explain_server(error: BaseException, url: str, *, setting: str, answer_s: fl
     messages = " ".join(str(one) for one in causes)
     codes = {code for one in causes if (code := _code(one))}
     values = {"setting": setting, "section": setting.partition(".")[0], "answer_s": f"{round(answer_s, 1):g} s"}
+    values["room"] = _ROOM["cache" if setting == "cache.url" else ""]
     values["tls"] = "TLS " if url.startswith("rediss:") else ""
     whole = "ResponseError" not in names
     for known in _SERVER:

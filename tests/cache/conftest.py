@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import redis
 
-from embedway.cache.base import Group
+from embedway.cache.base import REFRESHED, Group
 from embedway.cache.memory import MemoryCache
 from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
@@ -54,13 +54,14 @@ def make(backend, tmp_path, clock, request):
             client.flushall()
 
     def made(**options):
-        front = MemoryCache(64 * MIB, clock=clock, ttl_s=options.get("ttl_s"))
+        ttl_s, refresh = options.get("ttl_s"), options.get("refresh", False)
         if backend == "memory":
-            return front
+            return MemoryCache(64 * MIB, clock=clock, ttl_s=ttl_s, refresh=refresh)
+        front = MemoryCache(64 * MIB, clock=clock, ttl_s=ttl_s * REFRESHED if refresh else ttl_s)
         if "sqlite" in backend:
             behind = SqliteCache(tmp_path / "c" / "v.sqlite", 64 * MIB, clock=clock, **options)
         else:
             behind = RedisCache(url, clock=clock, cluster=cluster, keyed=keyed, **options)
-        return TieredCache(front, behind, clock=clock) if backend.startswith("memory over") else behind
+        return TieredCache(front, behind, refresh=refresh, clock=clock) if backend.startswith("memory over") else behind
 
     return made

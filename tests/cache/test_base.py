@@ -190,6 +190,23 @@ def test_reading_does_not_make_an_entry_younger(make, clock, backend):
     run(make, steps, ttl_s=60.0)
 
 
+def test_a_hit_starts_the_time_to_live_again_if_that_is_set(make, clock, backend):
+    async def steps(cache):
+        if "redis" in backend:
+            return  # the server uses its own clock; see test_redis.py
+        await cache.put_many(GROUP, items(range(2)))
+        for _ in range(5):
+            clock.now += 50
+            assert await read_entries(cache, GROUP, [key(0)]) == [b"\0" * 40]
+            await cache.add_counts({"m": {"hits": 1}})  # SQLite writes the times of use before
+        assert await read_entries(cache, GROUP, [key(1)]) == [None]
+        assert [held.entries for held in await cache.group_sizes()] == [1]
+        # The age is that since storing.
+        assert await cache.clear(CacheFilter(older_than_s=200)) == 1
+
+    run(make, steps, ttl_s=60.0, refresh=True)
+
+
 @pytest.mark.parametrize("count", [1, 499, 500, 501, 1700])
 def test_batches_of_every_size(make, count):
     async def steps(cache):

@@ -19,7 +19,7 @@ from embedway.cache.base import CacheFilter, Group
 from embedway.cache.codec import MAX_ENTRY_BYTES
 from embedway.cache.redis import RedisCache
 from embedway.cache.redis_server import FORMAT
-from embedway.errors import CacheError
+from embedway.errors import CacheError, ConfigError
 from embedway.providers.fake import vector_of
 from inside import cache_of, counters_of, forget_in_memory, opened_model, read_generation_again, settle, store_of
 from stored import read_entries
@@ -549,3 +549,66 @@ def test_a_lease_of_another_program_blocks_no_process(server, valkey, lease):
 
     result = asyncio.run(asyncio.wait_for(main(), 20))
     np.testing.assert_allclose(result.vectors[0], vector_of("text 0", 16), atol=1e-6)
+
+
+# ---------------------------------------------------------------- time to live
+
+
+@pytest.mark.parametrize(
+    ("backend", "ttl_s", "expected"),
+    [
+        ("redis", None, 86_400.0),
+        ("redis", "never", None),
+        ("redis", 7.5, 7.5),
+        ("sqlite", None, None),
+        ("memory", None, None),
+        ("sqlite", "never", None),
+        ("sqlite", 7.5, 7.5),
+    ],
+)
+def test_entries_in_redis_live_for_a_day_unless_it_is_set(backend, ttl_s, expected):
+    overrides = {"cache.backend": backend} | ({} if ttl_s is None else {"cache.ttl_s": ttl_s})
+    assert Config.load(environ={}, overrides=overrides).cache.lifetime_s == expected
+
+
+@pytest.mark.parametrize("written", ["never", "86400.5"])
+def test_the_time_to_live_is_read_from_a_variable(written):
+    config = Config.load(environ={"EMBEDWAY_CACHE__TTL_S": written, "EMBEDWAY_CACHE__BACKEND": "redis"})
+    assert config.cache.lifetime_s == (None if written == "never" else 86400.5)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "soon", True])
+def test_a_wrong_time_to_live_is_an_error(wrong):
+    with pytest.raises(ConfigError, match="ttl_s"):
+        Config.load(environ={}, overrides={"cache.ttl_s": wrong})
+
+
+@pytest.mark.parametrize("ttl_s", [None, "never", 600.0])
+def test_the_server_expires_entries(server, valkey, ttl_s):
+    async def main():
+        more = {} if ttl_s is None else {"ttl_s": ttl_s}
+        async with AsyncEmbedder(config=config_for(valkey, **more)) as embedder:
+            await embedder.embed(["first"], model="acme/m")
+
+    asyncio.run(main())
+    times = [server.pttl(name) for name in server.scan_iter("embedway:v1:*:*")]
+    assert len(times) == 1
+    longest = {None: 86_400_000, "never": -1, 600.0: 600_000}[ttl_s]
+    assert times[0] == -1 if ttl_s == "never" else longest - 60_000 < times[0] <= longest
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+@pytest.mark.parametrize("tiered", [False, True])
+def test_a_hit_starts_the_time_to_live_again_if_that_is_set(server, valkey, refresh, tiered):
+    async def main():
+        config = config_for(valkey, ttl_s=600.0, refresh_on_hit=refresh, tiered=tiered)
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.embed(["first"], model="acme/m")
+        (name,) = server.scan_iter("embedway:v1:*:*")
+        server.pexpire(name, 60_000)
+        async with AsyncEmbedder(config=config) as embedder:
+            result = await embedder.embed(["first"], model="acme/m")
+        assert result.receipt.cache_hits == 1
+        assert (server.pttl(name) > 500_000) == refresh
+
+    asyncio.run(main())

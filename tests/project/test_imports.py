@@ -31,6 +31,7 @@ ORDER = (
     "money",
     "types",
     "store_failures",
+    "shared_servers",
     "sqlite_open",
     "formats",
     "sqlite",

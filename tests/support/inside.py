@@ -5,6 +5,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from embedway import shared_servers
 from embedway.cache.pause import Pause
 from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
@@ -344,3 +345,9 @@ def remove_stale(store):
 def rows_in_group(store):
     """Return the number of rows that a Parquet file's writer buffers."""
     return store._group.rows
+
+
+def forget_servers():
+    """Forget which parts use which Redis servers, and the warnings about them, as in another process."""
+    shared_servers._USES._parts.clear()
+    shared_servers._USES._told.clear()

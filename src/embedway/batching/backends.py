@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,7 @@ from embedway.dispatch.request import UpstreamResponse
 from embedway.errors import BadVectorsError, with_row
 from embedway.telemetry.hooks import Hooks, current_operation
 from embedway.telemetry.operations import BatchDetails
+from embedway.text import redact
 from embedway.types import Batch, TokenizedTexts, Vectors
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from embedway.errors import EmbedwayError
     from embedway.telemetry.operations import Outcome
     from embedway.urgency import Urgency
+
+_log = logging.getLogger("embedway.batching")
 
 #: Speed assumed for the due times of later batches of a large request, in padded tokens per second, so that small
 #: requests need not wait until it ends.
@@ -108,7 +112,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         with self._operation([job], job.batch):
             return await self._model.run(job.tokenized, job.batch)
 
-    async def run_merged(self, jobs: Sequence[WorkItem]) -> list[Vectors | Exception]:
+    async def run_merged(self, jobs: Sequence[WorkItem], *, is_half: bool = False) -> list[Vectors | Exception]:
         """Compute several jobs as one batch. On failure, halve it, so that no text fails another caller's."""
         pairs = [(job, row) for job in jobs for row in job.batch.rows.tolist()]
         tokenized = TokenizedTexts(
@@ -120,8 +124,16 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         try:
             with self._operation(jobs, batch):
                 vectors = await self._model.run(tokenized, batch)
-        except Exception:  # noqa: BLE001  it recurs, in the end from each job alone
+        except Exception as error:  # noqa: BLE001  it recurs, in the end from each job alone
             vectors = None
+            if not is_half:
+                _log.info(
+                    "model %s: a batch of %d texts of %d callers failed (%s), and is computed in halves",
+                    redact(self._model.model),
+                    len(pairs),
+                    len(jobs),
+                    type(error).__name__,
+                )
         if vectors is None or len(vectors) != len(pairs):
             middle = len(jobs) // 2
             return [*await self._run_half(jobs[:middle]), *await self._run_half(jobs[middle:])]
@@ -136,7 +148,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
 
     async def _run_half(self, jobs: Sequence[WorkItem]) -> list[Vectors | Exception]:
         if len(jobs) > 1:
-            return await self.run_merged(jobs)
+            return await self.run_merged(jobs, is_half=True)
         try:
             return [await self.run(jobs[0])]
         except Exception as error:  # noqa: BLE001  passed to the caller

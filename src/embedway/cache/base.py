@@ -125,6 +125,10 @@ class CacheStore(Protocol):
 MOST_AHEAD_S, MOST_AHEAD_BETWEEN_MACHINES_S = 60.0, 3600.0
 
 
+#: With `cache.refresh_on_hit`, a hit starts the time to live again if this part of it has passed.
+REFRESHED = 0.1
+
+
 class LocalStore:
     """Store on one machine: entries expire by age, and there are no leases between processes."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from embedway.cache.base import REFRESHED
 from embedway.cache.codec import import_zstd
 from embedway.cache.memory import MemoryCache
 from embedway.cache.secret_keys import SecretKeys
@@ -29,25 +30,36 @@ def open_cache_store(config: Config) -> CacheStore | None:
     Raises RuntimeUnavailableError for a missing library.
     """
     settings = config.cache
-    ttl_s = settings.ttl_s
+    ttl_s, refresh = settings.lifetime_s, settings.refresh_on_hit and settings.lifetime_s is not None
     if settings.backend == "none":
         return None
     if settings.zstd:
         import_zstd()
-    memory = MemoryCache(settings.memory_mib * _MIB, ttl_s=ttl_s)
     if settings.backend == "memory":
-        return memory
+        return MemoryCache(settings.memory_mib * _MIB, ttl_s=ttl_s, refresh=refresh)
     backing: CacheStore
     if settings.backend == "sqlite":
         from embedway.cache.sqlite import SqliteCache  # noqa: PLC0415  import only the chosen store
 
-        backing = SqliteCache(settings.path, settings.disk_mib * _MIB, ttl_s=ttl_s)
+        backing = SqliteCache(settings.path, settings.disk_mib * _MIB, ttl_s=ttl_s, refresh=refresh)
     else:
         from embedway.cache.redis import RedisCache  # noqa: PLC0415
 
         keyed = settings.secret is not None or settings.secret_file is not None
-        backing = RedisCache(settings.url.get_secret_value(), ttl_s=ttl_s, cluster=settings.cluster, keyed=keyed)
-    return TieredCache(memory, backing) if settings.tiered else backing
+        backing = RedisCache(
+            settings.url.get_secret_value(),
+            settings.redis_mib * _MIB,
+            ttl_s=ttl_s,
+            refresh=refresh,
+            cluster=settings.cluster,
+            keyed=keyed,
+        )
+    if not settings.tiered:
+        return backing
+    if refresh and ttl_s is not None:
+        # After a part of the time to live, hits are read from the store again, which restarts it there.
+        return TieredCache(MemoryCache(settings.memory_mib * _MIB, ttl_s=ttl_s * REFRESHED), backing, refresh=True)
+    return TieredCache(MemoryCache(settings.memory_mib * _MIB, ttl_s=ttl_s), backing)
 
 
 def open_secret_keys(settings: CacheSettings) -> tuple[SecretKeys, ...]:

@@ -20,13 +20,23 @@ _OVERHEAD_BYTES = 280
 class MemoryCache(LocalStore):
     """Cache store in a dictionary. Used from one event loop."""
 
-    def __init__(self, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        *,
+        ttl_s: float | None = None,
+        refresh: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Create the store. With `refresh`, a hit starts the time to live of its entry again."""
         super().__init__("the cache in memory", ttl_s, clock)
+        self._refresh = refresh
         self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._max_bytes = max_bytes
         self._bytes = 0
         self._generation = 0
-        self._entries: OrderedDict[bytes, tuple[bytes, Group, float]] = OrderedDict()
+        #: Entry, group, time of storing, and the time from which its time to live counts.
+        self._entries: OrderedDict[bytes, tuple[bytes, Group, float, float]] = OrderedDict()
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
         del group  # keys already differ between groups
@@ -37,25 +47,36 @@ class MemoryCache(LocalStore):
             stored = entries.get(key)
             if stored is None:
                 found.append(None)
-            elif not after < stored[2] <= until:
+            elif not after < stored[3] <= until:
                 self._remove(key)
                 found.append(None)
             else:
                 touch(key)
                 found.append((stored[0], stored[2]))
+                if self._refresh:
+                    entries[key] = (*stored[:3], self._clock())
         return found
 
     async def put_many(
-        self, group: Group, items: Sequence[tuple[bytes, bytes]], *, created: Sequence[float] | None = None
+        self,
+        group: Group,
+        items: Sequence[tuple[bytes, bytes]],
+        *,
+        created: Sequence[float] | None = None,
+        restart: bool = False,
     ) -> int:
-        """Store entries; see `CacheStore.put_many`. `created` contains the time of first storing; default now."""
-        times = created if created is not None else [self._clock()] * len(items)
+        """Store entries; see `CacheStore.put_many`. `created` contains the time of first storing; default now.
+
+        With `restart`, their time to live starts now.
+        """
+        now = self._clock()
+        times = created if created is not None else [now] * len(items)
         for (key, entry), stored_at in zip(items, times, strict=True):
             self._remove(key)
             if len(entry) + _OVERHEAD_BYTES > self._max_bytes:
                 self.errors.evictions += 1
                 continue  # it would evict all other entries, and then itself
-            self._entries[key] = (entry, group, stored_at)
+            self._entries[key] = (entry, group, stored_at, now if restart else stored_at)
             self._bytes += len(entry) + _OVERHEAD_BYTES
         while self._bytes > self._max_bytes:
             self._remove(next(iter(self._entries)))
@@ -71,11 +92,11 @@ class MemoryCache(LocalStore):
         self._generation += 1
         after, until = self._lifetime()
         newest, ahead = self._cleared(which.older_than_s)
-        for key in [key for key, stored in self._entries.items() if not after < stored[2] <= until]:
+        for key in [key for key, stored in self._entries.items() if not after < stored[3] <= until]:
             self._remove(key)  # expired, so not counted
         matching = [
             key
-            for key, (_, group, stored_at) in self._entries.items()
+            for key, (_, group, stored_at, _) in self._entries.items()
             if which.matches(group) and not newest < stored_at <= ahead
         ]
         for key in matching:
@@ -88,8 +109,8 @@ class MemoryCache(LocalStore):
     async def group_sizes(self) -> list[GroupSize]:
         sizes: dict[Group, tuple[int, int]] = {}
         after, until = self._lifetime()
-        for entry, group, stored_at in self._entries.values():
-            if not after < stored_at <= until:
+        for entry, group, _, since in self._entries.values():
+            if not after < since <= until:
                 continue
             entries, size = sizes.get(group, (0, 0))
             sizes[group] = (entries + 1, size + len(entry) + _OVERHEAD_BYTES)

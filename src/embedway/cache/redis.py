@@ -15,13 +15,16 @@ import contextlib
 import json
 import secrets
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from embedway.cache.base import CacheFilter, Group, GroupSize
 from embedway.cache.errors import CacheErrors
+from embedway.cache.redis_bound import KEY_BYTES, TRIM_S, RedisBound
 from embedway.cache.redis_server import (
     ANSWER_S,
     BATCH,
+    BYTES,
     CLEARED,
     COUNTS,
     GROUPS,
@@ -56,13 +59,17 @@ class RedisCache:
     def __init__(
         self,
         url: str,
+        max_bytes: int = 2**32,
         *,
         ttl_s: float | None = None,
+        refresh: bool = False,
         cluster: bool = False,
         keyed: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Create the store; it connects at its first use. `keyed` is for entries with a secret.
+
+        `max_bytes` bounds the entries of all processes. With `refresh`, a hit starts the time to live again.
 
         Raises RuntimeUnavailableError without the extra `redis`. Methods that read raise CacheError if a newer version
         of embedway stamped the server.
@@ -74,6 +81,8 @@ class RedisCache:
         self._prefix = KEYED_PREFIX if keyed else PREFIX
         self._server = RedisServer(url, self.errors, cluster=cluster, clock=clock)
         self._client = self._server.client
+        self._bound = RedisBound(self._server, max_bytes)
+        self._refresh_ms = self._ttl_ms if refresh else None
         self._lease_script, self._release_script = (
             read_package_text("embedway.cache", name) for name in ("lease.lua", "release.lua")
         )
@@ -92,6 +101,8 @@ class RedisCache:
 
         if keys and await self._server.call(read_all, "read", limit_s=limit_s(keys)) is None:
             self.errors.note_lookup()
+        if self._refresh_ms is not None:
+            await self._refresh([name for name, value in zip(names, values, strict=False) if value is not None])
         now = self._server.clock()
         found = [(parse_entry(value), parse_stored_at(value, now)) if value is not None else None for value in values]
         return found + [None] * (len(keys) - len(found))
@@ -107,17 +118,16 @@ class RedisCache:
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
         stored = 0
         stored_at = STORED_AT.pack(self._server.clock())
-
-        async def write_all() -> bool:
-            nonlocal stored
-            for start in range(0, len(items), BATCH):
-                batch = items[start : start + BATCH]
-                await self._write(group, stored_at, batch)
-                stored += len(batch)
-            return True
-
-        if items:
-            await self._server.call(write_all, "write", limit_s=limit_s(items))
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            write = partial(self._write, group, stored_at, batch)
+            is_due = await self._server.call(write, "write", limit_s=limit_s(batch))
+            is_full = is_due is None and self.errors.last is not None and self.errors.last.kind == "memory"
+            if is_due or is_full:
+                self.errors.evictions += await self._server.call(self._bound.make_room, "delete", limit_s=TRIM_S) or 0
+            if is_due is None:
+                break
+            stored += len(batch)
         return stored
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
@@ -161,16 +171,38 @@ class RedisCache:
     async def aclose(self) -> None:
         await self._server.aclose()
 
-    async def _write(self, group: Group, stored_at: bytes, items: Sequence[tuple[bytes, bytes]]) -> None:
+    async def _refresh(self, names: Sequence[str]) -> None:
+        """Start the time to live of keys again."""
+
+        async def refresh() -> bool:
+            for start in range(0, len(names), BATCH):
+                pipeline = self._client.pipeline(transaction=False)
+                for name in names[start : start + BATCH]:
+                    pipeline.execute_command("PEXPIRE", name, self._refresh_ms)
+                await pipeline.execute()
+            return True
+
+        if names:
+            await self._server.call(refresh, "write", limit_s=limit_s(names))
+
+    async def _write(self, group: Group, stored_at: bytes, items: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Write entries. Returns whether the bound is to be checked."""
         pipeline = self._client.pipeline(transaction=False)
         self._server.stamp(pipeline)
         # Set with every write: a restarted or emptied server has no groups.
         pipeline.hset(self._prefix + GROUPS, group.id, json.dumps([group.model, group.space_id, group.namespace]))
         names = key_names(self._prefix, group, [key for key, _ in items])
+        size = 0
         for name, (_, entry) in zip(names, items, strict=True):
             pipeline.set(name, stored_at + entry, px=self._ttl_ms)
-        await pipeline.execute()
+            size += KEY_BYTES + len(entry)
+        pipeline.incrby(BYTES, size)
+        *answers, total = await pipeline.execute(raise_on_error=False)
+        failed = next((answer for answer in answers if isinstance(answer, Exception)), None)
+        if failed is not None:
+            raise failed
         self._server.is_stamped = True
+        return self._bound.is_due(size, total)
 
     async def _run_script(self, script: str, group: Group, keys: Sequence[bytes], *arguments: bytes | int) -> list[Any]:
         """Run a script over the leases of keys. In a cluster it runs per key, because keys are in several slots."""
@@ -205,7 +237,8 @@ class RedisCache:
             answer = await self._client.info("stats")
             nodes = answer.values() if self._server.is_cluster else [answer]
             evicted = sum(int(node.get("evicted_keys", 0)) for node in nodes if isinstance(node, dict))
-            found.setdefault(STORE_COUNTS, {})["evictions"] = evicted
+            of_store = found.setdefault(STORE_COUNTS, {})
+            of_store["evictions"] = of_store.get("evictions", 0) + evicted
         return found
 
 
@@ -233,6 +266,7 @@ async def _clear_matching(server: RedisServer, which: CacheFilter) -> int:
                 if which.older_than_s is not None:
                     batch = await _older(server, batch, which.older_than_s)
                 deleted += await server.delete(batch)
+    await server.delete([BYTES])  # measured at the next write
     await _count_clearing(server)
     return deleted
 

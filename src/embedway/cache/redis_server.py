@@ -20,6 +20,7 @@ from embedway.cache.codec import MAX_ENTRY_BYTES
 from embedway.cache.errors import READS
 from embedway.cache.pause import Pause
 from embedway.errors import CacheError, RuntimeUnavailableError, newer_version
+from embedway.shared_servers import note_use, read_facts
 from embedway.store_failures import StoreFailure, explain_server
 from embedway.third_party import INVALID_VALUE_ERRORS
 
@@ -38,6 +39,8 @@ LEASES_PREFIX = "embedway:lease:"
 GROUPS = "groups"
 COUNTS = "embedway:v1:counts"
 CLEARED = "embedway:v1:cleared"
+#: Bytes stored since the entries were measured, and the lock of the process that measures them; see `redis_bound.py`.
+BYTES, TRIMMING = "embedway:v1:bytes", "embedway:v1:trimming"
 #: Hash of versions, and the field of the cache's version.
 FORMATS, FORMAT_FIELD = "embedway:format", "cache"
 #: Version of this layout. Servers from before the first stamp have none.
@@ -47,6 +50,7 @@ MAX_FIELDS, MAX_FIELD_BYTES = 20_000, 16_384
 #: Time of storing, in seconds since 1970. It precedes each entry.
 STORED_AT = struct.Struct("<d")
 _COUNT = re.compile(rb"\d{1,18}")
+_ENTRY = re.compile(rb"[0-9a-f]{16}:[0-9a-f]+")
 #: Maximum keys of one MGET, or commands of one pipeline.
 BATCH = 500
 _CONNECT_S = 0.5
@@ -84,6 +88,8 @@ class RedisServer:
         self._errors = errors
         self._pause, self._format_is_known = Pause(_REST_S, clock), Pause(_FORMAT_S, clock)
         self.is_stamped = True
+        #: Memory at which the server refuses writes, in bytes; 0 if it does not, or if that is unknown.
+        self.refusing_at = 0
 
     async def call(
         self, function: Callable[[], Awaitable[R]], action: Action, *, limit_s: float | None = None
@@ -101,6 +107,7 @@ class RedisServer:
             async with asyncio.timeout(limit_s):
                 if not self._format_is_known.is_running():
                     await self._check_format()
+                    await self._read_facts()
                 result = await function()
         except CacheError:
             if action in READS:
@@ -190,6 +197,17 @@ class RedisServer:
             otherwise = f"set cache.url to another database (the version is in the key {FORMATS})"
             raise CacheError(f"the cache in Redis {newer_version(version, FORMAT, otherwise=otherwise)}")
         self._format_is_known.start()
+
+    async def _read_facts(self) -> None:
+        """Read the limits of the server's memory, and note which server it is."""
+        facts = await read_facts(self.client)
+        note_use("cache", self._url, facts)
+        self.refusing_at = facts.maxmemory if facts.policy == "noeviction" and not self.is_cluster else 0
+
+
+def is_entry(name: bytes, prefix: str) -> bool:
+    """Return whether a key with a prefix of ours is an entry's."""
+    return _ENTRY.fullmatch(name, len(prefix)) is not None
 
 
 def key_names(prefix: str, group: Group, keys: Sequence[bytes]) -> list[str]:

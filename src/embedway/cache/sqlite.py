@@ -17,7 +17,7 @@ import time
 from sqlite3 import Connection, OperationalError
 from typing import TYPE_CHECKING
 
-from embedway.cache.base import MOST_AHEAD_S, Group, GroupSize, LocalStore
+from embedway.cache.base import MOST_AHEAD_S, REFRESHED, Group, GroupSize, LocalStore
 from embedway.cache.sqlite_connection import BUSY_S, CacheConnection
 from embedway.cache.sqlite_format import CREATED_INDEX, shrink, used_bytes
 from embedway.errors import EmbedwayError
@@ -35,19 +35,29 @@ _BATCH = 500
 _REFRESH_S = 3600.0
 #: Maximum expired entries that one write deletes.
 _MAX_EXPIRED = 1000
-#: Condition of expired entries; its parameters are those of `LocalStore._lifetime`.
-_EXPIRED = "(created IS NULL OR created <= ? OR created > ?)"
 
 
 class SqliteCache(LocalStore):
     """Cache store in one SQLite file."""
 
     def __init__(
-        self, path: Path, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time
+        self,
+        path: Path,
+        max_bytes: int,
+        *,
+        ttl_s: float | None = None,
+        refresh: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """Create the store. With `refresh`, the time to live of an entry starts again at a hit."""
         super().__init__(f"the cache {path}", ttl_s, clock)
+        self._is_refreshed = refresh
+        #: Interval between updates of an entry's time of use, in seconds.
+        self._touch_s = min(_REFRESH_S, ttl_s * REFRESHED) if refresh and ttl_s is not None else _REFRESH_S
+        #: Column of the time from which the time to live counts.
+        self._since = "used" if refresh else "created"
         self._max_bytes = max_bytes
-        extra = () if ttl_s is None else (CREATED_INDEX,)
+        extra = () if ttl_s is None or refresh else (CREATED_INDEX,)
         asides = threading.Lock()
         self._reading, self._writing = (
             CacheConnection(path, extra, self.errors, asides, clock=clock) for _ in range(2)
@@ -111,12 +121,17 @@ class SqliteCache(LocalStore):
                 if not (isinstance(value, bytes) and isinstance(used, float) and isinstance(created, float)):
                     found[key] = (b"", 0.0)  # a damaged page: no version writes such an entry
                     continue
-                if not after < created <= until:
+                if not after < (used if self._is_refreshed else created) <= until:
                     continue
                 found[key] = (value, created)
-                if not now - _REFRESH_S <= used <= now + MOST_AHEAD_S:
+                if not now - self._touch_s <= used <= now + MOST_AHEAD_S:
                     stale.append((now, row))
         return found, stale
+
+    @property
+    def _expired(self) -> str:
+        """Condition of expired entries; its parameters are those of `_lifetime`."""
+        return f"({self._since} IS NULL OR {self._since} <= ? OR {self._since} > ?)"
 
     def _refresh(self, connection: Connection, stale: list[tuple[float, int]]) -> None:
         """Update times of use without waiting for a lock: they only decide which entries are evicted first."""
@@ -135,7 +150,7 @@ class SqliteCache(LocalStore):
         now = self._clock()
         with transaction(connection):
             if self._ttl_s is not None:
-                expired = f"SELECT id FROM entries WHERE {_EXPIRED} LIMIT ?"  # noqa: S608
+                expired = f"SELECT id FROM entries WHERE {self._expired} LIMIT ?"  # noqa: S608
                 connection.execute(f"DELETE FROM entries WHERE id IN ({expired})", (*self._lifetime(), _MAX_EXPIRED))  # noqa: S608
             group_id = self._group_id(connection, group)
             connection.executemany(
@@ -173,11 +188,11 @@ class SqliteCache(LocalStore):
             connection.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in keys])
 
     def _group_sizes(self, connection: Connection) -> list[GroupSize]:
-        query = """
+        query = f"""
             SELECT g.model, g.space_id, g.namespace, COUNT(*), SUM(LENGTH(e.value) + LENGTH(e.key))
-            FROM entries e JOIN groups g ON g.id = e.grp WHERE e.created > ? AND e.created <= ?
+            FROM entries e JOIN groups g ON g.id = e.grp WHERE e.{self._since} > ? AND e.{self._since} <= ?
             GROUP BY g.id ORDER BY g.id
-        """
+        """  # noqa: S608  a name of a column
         rows = connection.execute(query, self._lifetime())
         # Names of any other type were not written by us.
         return [
@@ -187,7 +202,7 @@ class SqliteCache(LocalStore):
     def _clear(self, connection: Connection, which: CacheFilter) -> int:
         with transaction(connection):
             # Expired entries are not counted.
-            connection.execute(f"DELETE FROM entries WHERE {_EXPIRED}", self._lifetime())  # noqa: S608
+            connection.execute(f"DELETE FROM entries WHERE {self._expired}", self._lifetime())  # noqa: S608
             rows = connection.execute("SELECT id, model, space_id, namespace FROM groups").fetchall()
             matching = [number for number, *names in rows if which.matches(Group(*map(str, names)))]
             ages = self._cleared(which.older_than_s)

@@ -21,11 +21,18 @@ class TieredCache:
     """Memory in front of a backing store: read entries are copied to memory with their age; writes go to both."""
 
     def __init__(
-        self, memory: MemoryCache, backing: CacheStore, *, clock: Callable[[], float] = time.monotonic
+        self,
+        memory: MemoryCache,
+        backing: CacheStore,
+        *,
+        refresh: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Create the tiers. With `refresh`, its time to live in memory starts when an entry is read."""
         self.memory = memory
         self.backing = backing
         self.errors = backing.errors
+        self._refresh = refresh
         self.supports_leases = backing.supports_leases
         self._clock = clock
         self._generation: int | None = None
@@ -48,7 +55,7 @@ class TieredCache:
                     items.append((keys[row], stored[0]))
                     created.append(stored[1])
             if items:
-                await self.memory.put_many(group, items, created=created)
+                await self.memory.put_many(group, items, created=created, restart=self._refresh)
         return found
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:

@@ -15,6 +15,7 @@ import typer
 
 from embedway._version import __version__
 from embedway.cli import budget, cache, doctor, embed, init, models, plan, run, search, select, state, trust
+from embedway.cli.log import show_log
 from embedway.cli.options import Invocation
 from embedway.cli.output import flush_result, print_line, print_message, print_traceback
 from embedway.cli.streams import OutputError, standard_streams
@@ -55,6 +56,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _global_options(
     context: typer.Context,
+    *,
     config: Annotated[
         list[Path] | None,
         typer.Option(
@@ -68,6 +70,9 @@ def _global_options(
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no notes.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print the log with retries and skipped routes on standard error.")
+    ] = False,
     show_traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
@@ -76,6 +81,7 @@ def _global_options(
     """Store the options that precede the command."""
     del version  # handled by its callback
     explain("no result is stored; run the same command again")
+    context.call_on_close(show_log(verbose=verbose))
     invocation = context.find_object(Invocation)
     if invocation is not None:  # None while a shell asks for completions
         invocation.files = tuple(config or ())

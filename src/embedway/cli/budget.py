@@ -170,14 +170,18 @@ def remove(
 
 @app.command("confirm", short_help="Confirm a restored ledger.")
 def confirm(context: typer.Context, *, as_json: JsonFlag = False) -> None:
-    """Confirm a restored ledger: hard budgets allow calls again."""
+    """Confirm a restored ledger, or one whose server deleted keys: hard budgets allow calls again."""
     invocation = Invocation.of(context)
     restored = _with_ledger(invocation.config(), lambda book, _: book.confirm())
     if as_json:
         with report_of_work(invocation, as_json=True):
             print_json({"confirmed": None if restored is None else restored.to_json()})
     elif restored is None:
-        note(invocation, "nothing to confirm: the ledger was not restored from a backup, or is already confirmed")
+        note(
+            invocation,
+            "nothing to confirm: the ledger was not restored from a backup, or is already confirmed. If its server had "
+            "deleted keys, calls are allowed again",
+        )
     else:
         note(
             invocation, f"the ledger from {restored.to_json()['books_of']} is confirmed; hard budgets allow calls again"

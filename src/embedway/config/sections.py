@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from platformdirs import user_cache_path, user_data_path, user_state_path
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from embedway.config.addresses import is_loopback, parse_address
 from embedway.config.alerts import WebhookUrl  # noqa: TC001  pydantic evaluates the annotations
@@ -33,6 +33,8 @@ from embedway.weights.types import HUB_ENDPOINT, PlaceName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pydantic import ValidatorFunctionWrapHandler
 
 
 def _path_in(folder: Callable[..., Path], name: str) -> Callable[[], Path]:
@@ -135,6 +137,10 @@ class TuneSettings(Section):
     directory: Folder = Field(default_factory=_path_in(user_cache_path, "tune"))
 
 
+#: Time to live in Redis, in seconds, if none is set: that of the specification.
+DEFAULT_REDIS_TTL_S = 86_400.0
+
+
 class CacheSettings(Section):
     """`[cache]`: the vector cache. Each key is one attribute."""
 
@@ -155,8 +161,13 @@ class CacheSettings(Section):
     #: Maximum size of entries in memory and in the file, in MiB.
     memory_mib: Positive = 128
     disk_mib: Positive = 4096
-    #: Time to live of an entry, in seconds; unset for no limit.
-    ttl_s: Seconds | None = None
+    #: Maximum size of entries on the server, for `redis`, in MiB. If the server has a maxmemory and does not evict, at
+    #: most half of it is used.
+    redis_mib: Positive = 4096
+    #: Time to live of an entry, in seconds, or `never`. Unset: 86,400 for `redis`, otherwise no limit.
+    ttl_s: Seconds | Literal["never"] | None = None
+    #: Start the time to live again when an entry is read.
+    refresh_on_hit: Flag = False
     #: Time that other processes wait for the vectors of a process that ended, in seconds; for `redis`.
     lease_s: Seconds = 10.0
     #: Namespace of entries; callers never see entries of another one.
@@ -167,6 +178,22 @@ class CacheSettings(Section):
     secret_previous: SecretStr | None = None
     #: File that is read if `secret` is unset: the secret on line 1, and optionally the previous secret on line 2.
     secret_file: File | None = None
+
+    @field_validator("ttl_s", mode="wrap")
+    @classmethod
+    def _check_ttl(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        """Report one mistake for a wrong value, not one for each type that it may have."""
+        try:
+            return check(value)
+        except ValidationError:
+            raise ValueError("must be a number of seconds above 0, or 'never'") from None
+
+    @property
+    def lifetime_s(self) -> float | None:
+        """Time to live of an entry, in seconds; None for no limit."""
+        if self.ttl_s is None:
+            return DEFAULT_REDIS_TTL_S if self.backend == "redis" else None
+        return None if self.ttl_s == "never" else self.ttl_s
 
     @field_validator("secret", "secret_previous")
     @classmethod

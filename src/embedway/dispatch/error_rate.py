@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from embedway.dispatch.log_lines import kind_of
 from embedway.errors import BudgetExceededError, InputError, LedgerError, RefusedInputError
 from embedway.telemetry.operations import ErrorRateDetails
 
@@ -57,7 +58,7 @@ class ErrorRate:
     def record(self, error: EmbedwayError | None = None) -> None:
         """Record a request that was sent, and its error. A refused text is an answer of a route that works."""
         self._is_skipping = False
-        self._record(None if error is None or isinstance(error, _NO_FAILURES) else _kind_of(error))
+        self._record(None if error is None or isinstance(error, _NO_FAILURES) else kind_of(error))
 
     def record_skip(self) -> None:
         """Record a request that was not sent because the circuit is open; once until a request is sent again."""
@@ -127,9 +128,3 @@ class ErrorRates:
         if found is None:
             found = self._by_route[route] = ErrorRate(route, self._policy, self._hooks, clock=self._clock)
         return found
-
-
-def _kind_of(error: EmbedwayError) -> str:
-    """Return the class name of an error, and its HTTP status; no text of it."""
-    status = getattr(error, "status", None)
-    return f"{type(error).__name__} {status}" if isinstance(status, int) else type(error).__name__

@@ -20,6 +20,7 @@ from embedway.dispatch.attempt import Attempt, RequestContext
 from embedway.dispatch.decisions import Decisions
 from embedway.dispatch.halving import MOST_ALONE, is_about_its_texts, may_be_the_texts
 from embedway.dispatch.limits import add_note
+from embedway.dispatch.log_lines import RequestLog
 from embedway.dispatch.request import UpstreamResponse
 from embedway.dispatch.row_errors import RowErrors, first_error
 from embedway.dispatch.steps import Decision, Failed, History, RoutePlan
@@ -118,6 +119,7 @@ class _Recovery:
     #: Answers by route, and texts by route that had a valid vector when they were asked again.
     answers: Counter[str] = field(default_factory=Counter)
     healed: Counter[str] = field(default_factory=Counter)
+    log: RequestLog = field(default_factory=RequestLog)
 
     async def deliver(self, rows: Rows, plan: RoutePlan, attempts: int, cause: EmbedwayError | None = None) -> None:
         """Send rows to the current route of a plan, in parts within its limits on inputs and tokens.
@@ -163,11 +165,13 @@ class _Recovery:
 
         `failed` is their last attempt, if no step was decided after it yet.
         """
+        is_sent = False
         while True:
             if failed is None:
                 failed = await self._try(rows, plan, history)
             if failed is None:
                 return
+            is_sent |= failed.attempt.is_sent
             route, attempt, error = plan.routes[0], failed.attempt, failed.error
             decision = self.decisions.decide(error, attempt, history)
             is_final = attempt.is_sent and decision.step != "retry"
@@ -176,14 +180,18 @@ class _Recovery:
             if not attempt.is_sent and isinstance(decision.error, DeadlineError):
                 await self.context.others_in_flight()
             failed = None
+            if attempt.is_sent and decision.step in {"retry", "separate callers"}:
+                self.log.retry(route.name, len(rows), error, attempts=history.attempts, wait_s=decision.wait_s)
             if decision.wait_s is not None:
                 await self._back_off(decision.wait_s, error, route)
             if decision.step != "retry":
-                await self._follow(decision, rows, plan, history)
+                await self._follow(decision, rows, plan, history, is_sent=is_sent)
                 return
 
-    async def _follow(self, decision: Decision, rows: Rows, plan: RoutePlan, history: History) -> None:
-        """Take the next step with rows that failed, other than a retry."""
+    async def _follow(
+        self, decision: Decision, rows: Rows, plan: RoutePlan, history: History, *, is_sent: bool
+    ) -> None:
+        """Take the next step with rows that failed, other than a retry. `is_sent`: whether they were sent."""
         error = decision.error
         if decision.step == "separate callers":
             parts = [own for _, own in self.context.request.by_caller(rows)]
@@ -194,7 +202,7 @@ class _Recovery:
         elif decision.step == "halve":
             await self._halve(rows, plan, history, error)
         elif decision.step == "fail over":
-            await self._fail_over(rows, plan, history.attempts, error)
+            await self._fail_over(rows, plan, history.attempts, error, is_sent=is_sent)
         else:
             self.errors.fail(rows, error)
 
@@ -248,6 +256,7 @@ class _Recovery:
         if decision.step not in ("retry", "separate callers"):
             return False
         history.count(attempt, error)
+        self.log.retry(attempt.route.name, len(attempt.rows), error, attempts=history.attempts, wait_s=decision.wait_s)
         if decision.wait_s is not None:
             await self._back_off(decision.wait_s, error, attempt.route)
         return True
@@ -262,6 +271,7 @@ class _Recovery:
             groups, rest = [], rows
         else:
             groups, rest = [rows[start : start + MOST_ALONE] for start in range(0, len(rows), MOST_ALONE)], rows[:0]
+            self.log.retry_alone(route.name, len(rows), error)
         for number, group in enumerate(groups):
             if number and not self.healed[route.name]:
                 rest = np.concatenate(groups[number:])
@@ -271,7 +281,7 @@ class _Recovery:
                     history = History(attempts, on_route=1, bad_answers=1, is_asked_again=True)
                     tasks.create_task(self._send_part(row.reshape(1), plan, history))
         if len(rest) and len(plan.routes) > 1 and not self.decisions.needs_one_answer(route):
-            await self._fail_over(rest, plan, attempts, error)
+            await self._fail_over(rest, plan, attempts, error, is_sent=True)
             return
         for row in rest:
             self.errors.fail(row.reshape(1), error)
@@ -289,7 +299,9 @@ class _Recovery:
             with self.context.hooks.operation(WaitDetails, "retry", route.name):
                 await self.sleep(seconds)
 
-    async def _fail_over(self, rows: Rows, plan: RoutePlan, attempts: int, error: EmbedwayError) -> None:
+    async def _fail_over(
+        self, rows: Rows, plan: RoutePlan, attempts: int, error: EmbedwayError, *, is_sent: bool
+    ) -> None:
         """Send rows to the next route, or fail with the reasons of all routes.
 
         If no route is left, one that failed is used again: the one that is available first, if before the deadline; or
@@ -300,6 +312,8 @@ class _Recovery:
         waiting = (*plan.waiting, route) if is_closed_by(error) else plan.waiting
         if len(plan.routes) > 1:
             suspect = (*plan.suspect, (route, error)) if may_be_the_texts(error) else plan.suspect
+            if attempts < self.policy.max_attempts:
+                self.log.failover(route.name, plan.routes[1].name, len(rows), error, is_sent=is_sent)
             await self.deliver(rows, RoutePlan(plan.routes[1:], failed, waiting, suspect), attempts, error)
             return
         if plan.waiting:
@@ -307,11 +321,16 @@ class _Recovery:
             wait_s, soonest = min(((one.limiter.wait_s(tokens), one) for one in waiting), key=lambda pair: pair[0])
             if self.context.clock() + wait_s < self.context.deadline and attempts < self.policy.max_attempts:
                 others = tuple(reason for reason in failed if reason[0] != soonest.name)
+                if soonest.name == route.name:
+                    self.log.retry(route.name, len(rows), error, attempts=attempts, wait_s=wait_s)
+                else:
+                    self.log.failover(route.name, soonest.name, len(rows), error, is_sent=is_sent)
                 await self.deliver(rows, RoutePlan((soonest,), others), attempts, error)
                 return
         if plan.suspect and not may_be_the_texts(error) and self.decisions.can_search(rows, plan.suspect[0][0]):
             earlier, reason = plan.suspect[0]
             others = tuple(one for one in failed if one[0] != earlier.name)
+            self.log.failover(route.name, earlier.name, len(rows), error, is_sent=is_sent)
             await self._halve(rows, RoutePlan((earlier,), others), History(attempts, failures=1), reason)
             return
         if not plan.failed:
@@ -326,6 +345,8 @@ class _Recovery:
     async def _halve(self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError) -> None:
         """Halve refused or failing rows until the texts at fault are alone. A refusal does not count as an attempt."""
         request, route, is_refused = self.context.request, plan.routes[0], isinstance(error, RefusedInputError)
+        if self.decisions.can_search(rows, route):
+            self.log.search(route.name, len(rows), error)
         if request.has_several_callers(rows):
             middle = request.middle(rows)
             await self._send_parts((rows[:middle], rows[middle:]), plan, history.attempts - 1)

@@ -32,11 +32,14 @@ from embedway.ledger.base import (
 )
 from embedway.ledger.continuity import OLDER, OTHER, SEEN_BY_PLACE, replaced
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
+from embedway.shared_servers import note_use, read_facts
 from embedway.store_failures import explain_server, server_address
 from embedway.third_party import INVALID_VALUE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from embedway.shared_servers import Part
 
 LEDGER_PREFIX = "{embedway:ledger}:"
 LEDGER_KEYS = tuple(LEDGER_PREFIX + name for name in ("format", "open", "all", "accounts", "limits", "warned", "meta"))
@@ -48,9 +51,15 @@ _INVALID = "{} in Redis contains values that no version writes: restore a backup
 _REPLACED = {"EMBEDWAYREPLACED older": OLDER, "EMBEDWAYREPLACED other": OTHER}
 _NEWER = re.compile(r"EMBEDWAYFORMAT (\w+)")
 #: Fields of the key `meta` with the ledger's identity; no content of a backup.
-IDENTITY = frozenset({"id", "changes", "before", "lease_s", "restarted", "until"})
+IDENTITY = frozenset({"id", "changes", "before", "lease_s", "restarted", "until", "existing", "lost"})
 #: Integer fields of an entry.
 ENTRY_NUMBERS = ("texts", "hits", "tokens", "reserved", "sent", "spent", "estimated", "unsure", "saved")
+_LOST = (
+    "the ledger in Redis lost spending or budgets, which the server deleted, and nothing is sent: set its "
+    "maxmemory-policy to noeviction, or to volatile-lru if the cache shares the server; compare `embedway budget show` "
+    "with the services' own bills, and set the budgets again (`embedway budget set NAME USD`); then run `embedway "
+    "budget confirm`"
+)
 #: Time limits of a connection and of an answer, in seconds.
 _CONNECT_S, ANSWER_S = 2.0, 10.0
 
@@ -96,6 +105,7 @@ class RedisLedger:
         self._seen = SEEN_BY_PLACE.join(url)
         #: Server's time and our monotonic time at the last answer.
         self._answered: tuple[float, float] | None = None
+        self._is_noted = False
         self._client = redis_client(url, cluster=cluster, what="ledger.backend = 'redis'")
 
     async def reserve(
@@ -209,6 +219,8 @@ class RedisLedger:
             how = next((how for code, how in _REPLACED.items() if code in str(error)), None)
             if how is not None:
                 raise replaced("the ledger in Redis", how) from None
+            if "EMBEDWAYLOST" in str(error):
+                raise LedgerError(_LOST) from None
             why = explain_server(error, self._url, setting="ledger.url", answer_s=ANSWER_S)
             otherwise = (
                 f"the ledger in Redis at {server_address(self._url)} cannot be used: {why.reason}; nothing is spent "
@@ -217,6 +229,9 @@ class RedisLedger:
             raise failure(error, "the ledger", LEDGER_VERSION, otherwise) from error
         self._answered = float(now), self._ticks()
         self._seen.accept(identity, int(changes), "the ledger in Redis")
+        if not self._is_noted:
+            self._is_noted = True
+            await note_server("ledger", self._client, self._url)
         found: list[Any] = answer
         return found
 
@@ -289,6 +304,14 @@ def redis_client(url: str, *, cluster: bool, what: str) -> Any:
     if cluster:
         return redis.RedisCluster.from_url(url, decode_responses=True, **options)
     return redis.Redis.from_url(url, decode_responses=True, retry=Retry(NoBackoff(), 0), **options)
+
+
+async def note_server(part: Part, client: Any, url: str) -> None:
+    """Note which server a part uses, after its first answer, for the warnings of `shared_servers.py`."""
+    import redis.exceptions  # noqa: PLC0415  already loaded by the client
+
+    with contextlib.suppress(redis.exceptions.RedisError, OSError, TimeoutError):
+        note_use(part, url, await read_facts(client))
 
 
 def failure(error: Exception, what: str, known: int, otherwise: str) -> LedgerError:

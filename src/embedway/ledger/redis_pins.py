@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embedway.ledger.pins import LONGEST_CLAIM_S, read_pin
-from embedway.ledger.redis import ANSWER_S, PINS_CHECK, PINS_KEYS, failure, read_script, redis_client
+from embedway.ledger.redis import ANSWER_S, PINS_CHECK, PINS_KEYS, failure, note_server, read_script, redis_client
 from embedway.ledger.sqlite_formats import PINS_VERSION
 from embedway.store_failures import explain_server, server_address
 
@@ -26,6 +26,7 @@ class RedisPins:
         """Create the store; it connects at its first use. Raises MissingExtraError without the library."""
         self._clock = clock
         self._url = url
+        self._is_noted = False
         self._client = redis_client(url, cluster=cluster, what="pins.backend = 'redis'")
 
     async def get(self, collection: str) -> Pin | None:
@@ -70,8 +71,12 @@ class RedisPins:
         now = "" if self._clock is None else repr(self._clock())
         arguments = (operation, collection, given, claim, min(lease_s, LONGEST_CLAIM_S), now)
         try:
-            return await self._client.eval(_SCRIPT, len(PINS_KEYS), *PINS_KEYS, *arguments)
+            answer = await self._client.eval(_SCRIPT, len(PINS_KEYS), *PINS_KEYS, *arguments)
         except (redis.exceptions.RedisError, OSError, TimeoutError, ValueError) as error:
             why = explain_server(error, self._url, setting="pins.url", answer_s=ANSWER_S)
             otherwise = f"the pins of collections in Redis at {server_address(self._url)} cannot be used: {why}"
             raise failure(error, "the store of pins", PINS_VERSION, otherwise) from error
+        if not self._is_noted:
+            self._is_noted = True
+            await note_server("pins", self._client, self._url)
+        return answer

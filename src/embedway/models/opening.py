@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from embedway.dispatch.circuit_breaker import CircuitBreaker
+from embedway.dispatch.log_lines import log_circuit
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.request import ServiceRoute
 from embedway.dispatch.semaphore import PrioritySemaphore
@@ -192,6 +193,7 @@ def _route(made: MadeRoute[Any], task: Task, environment: ModelEnvironment) -> S
 
 
 def _report_change(hooks: Hooks, route: str, before: State, after: State) -> None:
+    log_circuit(route, before, after)
     hooks.event(CircuitDetails, route, before, after)
 
 

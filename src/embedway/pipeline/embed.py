@@ -16,6 +16,7 @@ from embedway.dispatch.request import CallDeadline, current_deadline
 from embedway.errors import DeadlineError, EmbedwayError, TextTooLongError, UnknownModelError, UsageError, with_row
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
+from embedway.pipeline.failed_rows import logged_rows
 from embedway.pipeline.plan import make_plan
 from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, row_of, spread
 from embedway.pipeline.request import decode_ids, inspect, unique_texts
@@ -72,11 +73,13 @@ class EmbedPipeline:
             RequestDetails, "embed", call.model, len(call.rows), call.input_type, options.collection
         ) as outcome:
             # The deadline is inside the operation, so that the operation gets the caller's error.
-            result = await (
-                self._embed(call, options)
-                if deadline_s is None
-                else _run_in_time(self._embed(call, options), deadline_s)
-            )
+            with logged_rows(call.model, len(call.rows)) as failed:
+                result = await (
+                    self._embed(call, options)
+                    if deadline_s is None
+                    else _run_in_time(self._embed(call, options), deadline_s)
+                )
+                failed.update(result.errors)
             if self._hooks.operating:
                 outcome.dimensions, outcome.failures = result.space.dimensions, len(result.errors)
                 outcome.fill(result.receipt)

@@ -22,7 +22,8 @@ _log = logging.getLogger("embedway.alerts")
 class AlertHook(BaseHook):
     """Hook that sends alerts on routes to the log, the metrics and a webhook.
 
-    With `budgets`, the webhook receives warnings of budgets too.
+    Circuits are logged without alerts too (`dispatch/log_lines.py`). With `budgets`, the webhook receives warnings of
+    budgets too.
     """
 
     def __init__(self, webhook: str | None = None, *, budgets: bool = False) -> None:
@@ -69,10 +70,8 @@ class AlertHook(BaseHook):
         if is_open:
             self._open.add(route)
             _count("circuit", route)
-            _log.warning("route %s failed several times in a row: it is skipped for a while, then probed", route)
         else:
             self._open.discard(route)
-            _log.warning("route %s answers again, and is used again", route)
         self._post("circuit", {"level": "raised" if is_open else "cleared", "route": route})
 
     def _post(self, kind: str, document: dict[str, Any]) -> None:

@@ -54,9 +54,19 @@ def test_no_server_is_skipped():
 
 
 def test_a_good_server_is_one_line_for_all_its_parts(client, server):
-    line = only(check(cache=server, ledger=server, pins=server))
-    assert (line.name, line.status) == ("redis of cache, ledger, pins", "ok")
+    line = only(check(ledger=server, pins=server))
+    assert (line.name, line.status) == ("redis of ledger, pins", "ok")
     assert "Valkey" in line.detail
+
+
+def test_a_cache_on_the_ledgers_server_is_a_warning_also_under_another_address(client, server):
+    others = [server, server.replace("127.0.0.1", "localhost"), server[:-1] + "1"]
+    for url in others:
+        lines = check(cache=url, ledger=server)
+        assert [line.status for line in lines] == ["ok"] * (len(lines) - 1) + ["warning"]
+        assert lines[-1].name == "redis of cache, ledger"
+        assert "the cache and the ledger use the same server" in lines[-1].detail
+        assert "cache.url" in lines[-1].remedy
 
 
 def test_servers_are_checked_one_by_one(client, server):
@@ -143,7 +153,7 @@ def test_a_stamp_of_another_type_is_no_error(client, server):
     [
         ({"redis_version": "4.0.9", "role": "master"}, "Redis 4.0.9 is too old"),
         ({"redis_version": "7.2.4", "role": "slave"}, "it is a replica"),
-        ({"redis_version": "odd", "maxmemory_policy": "volatile-ttl"}, "maxmemory-policy is volatile-ttl"),
+        ({"redis_version": "odd", "maxmemory_policy": "allkeys-random"}, "maxmemory-policy is allkeys-random"),
     ],
 )
 def test_the_answer_of_info_is_judged(info, said):

@@ -14,12 +14,14 @@ from embedway.cli.checks.storage import status_without_ledger
 from embedway.errors import newer_version
 from embedway.ledger.redis import LEDGER_KEYS, PINS_KEYS
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
+from embedway.shared_servers import KEPT
 from embedway.store_failures import explain_server, server_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from embedway.cli.checks.base import Setup, Status
+    from embedway.shared_servers import Part
 
 #: Time to connect, and for one answer, in seconds.
 ANSWER_S = 2.0
@@ -38,7 +40,7 @@ class _Server:
     """A server, and the parts of the settings that use it."""
 
     url: str
-    parts: tuple[str, ...]
+    parts: tuple[Part, ...]
 
     @property
     def keeps_state(self) -> bool:
@@ -58,20 +60,24 @@ def check_servers(setup: Setup) -> Findings:
         reason = "not installed" if isinstance(error, ModuleNotFoundError) else f"broken: {describe(error)}"
         detail = f"{used}: backend is 'redis', and the library is {reason}"
         return Findings((Finding("redis", "problem", detail, "pip install 'embedway[redis]'"),))
-    return Findings(tuple(finding for server in servers for finding in _check(server, setup)))
+    shared: dict[str, set[Part]] = {}
+    found = tuple(finding for server in servers for finding in _check(server, setup, shared))
+    return Findings(found + tuple(_judge_shared(shared)))
 
 
 def _servers(setup: Setup) -> Iterator[_Server]:
     config = setup.config
-    named: dict[str, list[str]] = {}
-    for part, settings in (("cache", config.cache), ("ledger", config.ledger), ("pins", config.pins)):
+    named: dict[str, list[Part]] = {}
+    stores: tuple[tuple[Part, Any], ...] = (("cache", config.cache), ("ledger", config.ledger), ("pins", config.pins))
+    for part, settings in stores:
         if settings.backend == "redis":
             named.setdefault(settings.url.get_secret_value(), []).append(part)
     for url, parts in named.items():
         yield _Server(url, tuple(parts))
 
 
-def _check(server: _Server, setup: Setup) -> Iterator[Finding]:
+def _check(server: _Server, setup: Setup, used: dict[str, set[Part]]) -> Iterator[Finding]:
+    """Check a server, and add its parts to those that use it under another URL."""
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -83,7 +89,7 @@ def _check(server: _Server, setup: Setup) -> Iterator[Finding]:
     place = _place(server.url)
     try:
         client.ping()
-        yield from _check_answer(name, place, client, server, failed)
+        yield from _check_answer(name, place, client, server, failed, used)
     except Exception as error:  # noqa: BLE001  the library raises errors of several trees
         effects = "; ".join(_EFFECTS[part] for part in server.parts)
         why = explain_server(error, server.url, setting=f"{server.parts[0]}.url", answer_s=ANSWER_S)
@@ -97,7 +103,9 @@ def _place(url: str) -> str:
     return f"{url.partition('://')[0]}://{server_address(url)}"
 
 
-def _check_answer(name: str, place: str, client: Any, server: _Server, failed: Status) -> Iterator[Finding]:
+def _check_answer(  # noqa: PLR0917
+    name: str, place: str, client: Any, server: _Server, failed: Status, used: dict[str, set[Part]]
+) -> Iterator[Finding]:
     """Check a server that answers: version, role, eviction, persistence, and the versions of our data."""
     import redis.exceptions as known
 
@@ -110,6 +118,7 @@ def _check_answer(name: str, place: str, client: Any, server: _Server, failed: S
         info = {}
         detail = f"{place}: INFO is not allowed, so eviction and persistence are not checked"
         found.append(Finding(name, "warning", detail, "allow the command INFO"))
+    used.setdefault(str(info.get("run_id") or place), set()).update(server.parts)
     if info.get("aof_enabled") == 0:
         info = {**info, "saves": _saves(client)}
     judged = (*_judge(info, server, failed), *_newer(client, server, failed))
@@ -119,6 +128,17 @@ def _check_answer(name: str, place: str, client: Any, server: _Server, failed: S
         return
     brand = "Valkey" if "valkey_version" in info else "Redis"
     yield Finding(name, "ok", f"{place}: {brand} {info.get('valkey_version') or info.get('redis_version', '')}")
+
+
+def _judge_shared(used: Mapping[str, set[Part]]) -> Iterator[Finding]:
+    """Iterate over the servers that the cache shares with parts that cannot be computed again."""
+    for parts in used.values():
+        kept = [part for part in KEPT if part in parts]
+        if "cache" in parts and kept:
+            names = " and ".join(f"the {part}" for part in kept)
+            detail = f"the cache and {names} use the same server: a full server refuses calls of {names}"
+            remedy = "set cache.url to another server, or cache.redis_mib to less than half of its maxmemory"
+            yield Finding(f"redis of {', '.join(sorted(parts))}", "warning", detail, remedy)
 
 
 def _judge(info: Mapping[str, Any], server: _Server, failed: Status) -> Iterator[tuple[Status, str, str]]:
@@ -133,8 +153,8 @@ def _judge(info: Mapping[str, Any], server: _Server, failed: Status) -> Iterator
         return
     kept = " and ".join(f"the {part}" for part in server.parts if part != "cache")
     policy = str(info.get("maxmemory_policy") or "noeviction")
-    if policy != "noeviction":
-        remedy = "set maxmemory-policy to noeviction, or use another server for the cache"
+    if policy.startswith("allkeys"):
+        remedy = "set maxmemory-policy to noeviction, or to volatile-lru if the cache shares the server"
         yield "warning", f"maxmemory-policy is {policy}, so a full server may delete {kept}", remedy
     if info.get("aof_enabled") == 0 and not info.get("saves"):
         yield "warning", f"persistence is off, so a restart deletes {kept}", "set appendonly to yes"

@@ -22,6 +22,21 @@ if call.seen ~= '' then
     end
 end
 
+-- A server whose maxmemory-policy deletes any key may delete spending or limits. What exists is recorded after each
+-- change, so a missing key is detected, and nothing is reserved or sent until that is confirmed.
+local function existing()
+    return redis.call('EXISTS', accounts) .. redis.call('EXISTS', limits)
+end
+local recorded = redis.call('HGET', meta, 'existing') or '00'
+local current = existing()
+local is_lost = (string.sub(recorded, 1, 1) == '1' and string.sub(current, 1, 1) == '0')
+    or (string.sub(recorded, 2, 2) == '1' and string.sub(current, 2, 2) == '0')
+    or (not id and string.find(current, '1', 1, true) and stamped == tostring(known))
+if is_lost then redis.call('HSET', meta, 'lost', '1') end
+if (op == 'reserve' or op == 'send') and redis.call('HEXISTS', meta, 'lost') == 1 then
+    return redis.error_reply('EMBEDWAYLOST')
+end
+
 local function text(number) return string.format('%.0f', number) end
 local function stamp(number) return string.format('%.6f', number) end
 
@@ -318,7 +333,7 @@ local function operate()
 
     if op == 'confirm' then
         local restored = redis.call('HGET', meta, 'restored') or ''
-        redis.call('HDEL', meta, 'restored')
+        redis.call('HDEL', meta, 'restored', 'lost')
         return {'confirmed', restored}
     end
 
@@ -357,5 +372,9 @@ if jumped then redis.call('HSET', meta, 'restarted', text(changes + 1), 'until',
 local answer = operate()
 if answer.err then return answer end
 local reads = {standings = true, totals = true, entries = true, restored = true}
-if not reads[op] then changes = redis.call('HINCRBY', meta, 'changes', 1) end
+if not reads[op] then
+    changes = redis.call('HINCRBY', meta, 'changes', 1)
+    local now_existing = existing()
+    if now_existing ~= recorded then redis.call('HSET', meta, 'existing', now_existing) end
+end
 return {id, changes, stamp(now), answer}

@@ -1,0 +1,138 @@
+"""Bound on the entries of a cache in Redis, over all processes.
+
+A key counts the bytes that all processes have stored since the entries were measured last. Expired and deleted entries
+do not reduce it, so the entries are never larger than the count. If the count passes the bound, one process reads the
+size and the idle time of each entry, deletes those that were idle longest, and corrects the count. Neither command
+changes the idle time. No list of all entries is kept, neither on the server nor in the process.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from embedway.cache.redis_server import BATCH, BYTES, KEYED_PREFIX, PREFIX, TRIMMING, is_entry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from embedway.cache.redis_server import RedisServer
+
+#: Part of the bound that is left after a deletion: each deletion reads the sizes of all entries.
+_LEFT = 0.8
+#: Maximum duration of a deletion, in seconds. Then another process may begin one.
+TRIM_S = 120.0
+#: Bytes of a key, with the server's own records of it, beside its entry: as MEMORY USAGE reports.
+KEY_BYTES = 200
+#: Bytes assumed for an entry whose size is not known: the user may not run MEMORY USAGE.
+_UNKNOWN_BYTES = 4096
+
+
+class RedisBound:
+    """Bound on all entries with our prefixes, in bytes."""
+
+    def __init__(self, server: RedisServer, max_bytes: int) -> None:
+        self._server = server
+        self._max_bytes = max_bytes
+
+    def is_due(self, added: int, total: object) -> bool:
+        """Return whether to measure, after `added` bytes made the count `total`.
+
+        The count is missing on an emptied server, and on one that an earlier version wrote to; an error of the server
+        is a value that another program wrote.
+        """
+        return not isinstance(total, int) or total <= added or total > self._limit()
+
+    async def make_room(self) -> int:
+        """Measure the entries, and delete the least recently used ones if they pass the bound. Returns their number.
+
+        Does nothing while another process does it.
+        """
+        import redis.exceptions  # noqa: PLC0415  already loaded by the client
+
+        client = self._server.client
+        try:
+            if not await client.set(TRIMMING, b"1", nx=True, px=round(TRIM_S * 1000)):
+                return 0
+        except redis.exceptions.OutOfMemoryError:
+            pass  # a full server refuses this key too, and deletions are allowed
+        try:
+            return await self._trim()
+        finally:
+            await client.delete(TRIMMING)
+
+    async def _trim(self) -> int:
+        import redis.exceptions  # noqa: PLC0415  already loaded by the client
+
+        sizes: Counter[int] = Counter()
+        async for idle_s, size, _ in self._entries():
+            sizes[idle_s] += size
+        total, deleted = sizes.total(), 0
+        if total > self._limit():
+            excess = total - round(self._limit() * _LEFT)
+            deleted, freed = await self._delete_idle(_idle_longer(sizes, excess), excess)
+            total -= freed
+        try:
+            await self._server.client.set(BYTES, total)
+        except redis.exceptions.OutOfMemoryError:
+            await self._server.client.delete(BYTES)  # measured again at the next write
+        return deleted
+
+    async def _delete_idle(self, least_s: int, excess: int) -> tuple[int, int]:
+        """Delete entries that were idle for `least_s` or longer, up to `excess` bytes. Returns their number and bytes."""
+        deleted = freed = 0
+        victims: list[bytes] = []
+        async for idle_s, size, name in self._entries():
+            if idle_s >= least_s:
+                victims.append(name)
+                freed += size
+            if len(victims) >= BATCH or freed >= excess:
+                deleted += await self._server.delete(victims)
+                victims = []
+            if freed >= excess:
+                return deleted, freed
+        return deleted + await self._server.delete(victims), freed
+
+    async def _entries(self) -> AsyncIterator[tuple[int, int, bytes]]:
+        """Iterate over the idle time in seconds, the bytes and the name of each entry."""
+        for prefix in (PREFIX, KEYED_PREFIX):
+            names: list[bytes] = []
+            async for name in self._server.client.scan_iter(match=f"{prefix}*", count=1000):
+                if is_entry(name, prefix):
+                    names.append(name)
+                if len(names) >= BATCH:
+                    for facts in await self._measured(names):
+                        yield facts
+                    names = []
+            for facts in await self._measured(names):
+                yield facts
+
+    async def _measured(self, names: list[bytes]) -> list[tuple[int, int, bytes]]:
+        pipeline = self._server.client.pipeline(transaction=False)
+        for name in names:
+            pipeline.execute_command("OBJECT", "IDLETIME", name)
+            pipeline.execute_command("MEMORY", "USAGE", name, "SAMPLES", 0)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False) if names else []
+        found = []
+        for name, idle_s, size in zip(names, answers[::2], answers[1::2], strict=True):
+            if size is None:
+                continue  # expired meanwhile
+            known = isinstance(size, int)
+            # With an LFU policy, the server knows no idle times, and deletes entries itself.
+            found.append((idle_s if isinstance(idle_s, int) else 0, size if known else _UNKNOWN_BYTES, name))
+        return found
+
+    def _limit(self) -> int:
+        """Return the bound. A full server without eviction would refuse every write, also those of a ledger."""
+        half = self._server.refusing_at // 2
+        return min(self._max_bytes, half) if half else self._max_bytes
+
+
+def _idle_longer(sizes: Mapping[int, int], excess: int) -> int:
+    """Return the idle time, in seconds, from which entries have `excess` bytes together."""
+    found = 0
+    for idle_s in sorted(sizes, reverse=True):
+        found += sizes[idle_s]
+        if found >= excess:
+            return idle_s
+    return 0

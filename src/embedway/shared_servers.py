@@ -1,0 +1,110 @@
+"""Redis servers that several parts use. A server that is full, or that deletes keys, endangers the ledger and the pins.
+
+Each process warns once for each server: when the cache shares it with them, and when it may delete their keys.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from embedway.store_failures import server_address
+from embedway.third_party import INVALID_VALUE_ERRORS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_log = logging.getLogger("embedway.redis")
+
+Part: TypeAlias = Literal["cache", "ledger", "pins"]
+#: Content of the parts that cannot be computed again.
+KEPT: dict[Part, str] = {"ledger": "spending and budgets", "pins": "pins of collections"}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """Facts of a server, or of the nodes of a cluster. They are empty if the user may not run INFO."""
+
+    run_ids: tuple[str, ...] = ()
+    #: The least limit on memory of the nodes, in bytes; 0 for none.
+    maxmemory: int = 0
+    policy: str = ""
+
+    @classmethod
+    def of(cls, answers: list[Mapping[str, Any]]) -> ServerFacts:
+        """Return the facts in the answers of INFO of all nodes."""
+        run_ids = tuple(sorted({str(one["run_id"]) for one in answers if one.get("run_id")}))
+        limits = [limit for one in answers if (limit := one.get("maxmemory")) and type(limit) is int]
+        policies = sorted({str(one["maxmemory_policy"]) for one in answers if one.get("maxmemory_policy")})
+        return cls(run_ids, min(limits, default=0), next(iter(policies), ""))
+
+    @property
+    def deletes(self) -> bool:
+        """Whether a full server deletes keys that do not expire."""
+        return self.maxmemory > 0 and self.policy.startswith("allkeys")
+
+
+async def read_facts(client: Any) -> ServerFacts:
+    """Read the facts of a server or cluster. Raises the library's errors of the connection only."""
+    import redis.exceptions  # noqa: PLC0415  already loaded by the client
+
+    answers: list[Mapping[str, Any]] = []
+    for section in ("server", "memory"):
+        try:
+            found = await client.info(section)
+        except (redis.exceptions.ResponseError, *INVALID_VALUE_ERRORS):
+            continue  # some users have no permission for INFO
+        is_of_nodes = all(isinstance(one, dict) for one in found.values())
+        answers += found.values() if is_of_nodes else [found]
+    return ServerFacts.of(answers)
+
+
+class _Uses:
+    """Parts that use each server in this process, and the warnings so far."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._parts: dict[str, set[Part]] = {}
+        self._told: set[tuple[str, str]] = set()
+
+    def note(self, part: Part, url: str, facts: ServerFacts) -> None:
+        place = server_address(url)
+        with self._lock:
+            for server in facts.run_ids or (place,):
+                parts = self._parts.setdefault(server, set())
+                parts.add(part)
+                kept = [one for one in KEPT if one in parts]
+                if "cache" in parts and kept and self._is_new("shared", server):
+                    _log.warning("%s", shared_warning(place, kept))
+                if part in KEPT and facts.deletes and self._is_new("policy", server):
+                    _log.warning("%s", policy_warning(place, part, facts.policy))
+
+    def _is_new(self, warning: str, server: str) -> bool:
+        known = len(self._told)
+        self._told.add((warning, server))
+        return len(self._told) > known
+
+
+_USES = _Uses()
+note_use = _USES.note
+
+
+def shared_warning(place: str, kept: list[Part]) -> str:
+    """Return the warning about a server that the cache shares with the ledger or the pins."""
+    names = " and ".join(f"the {one}" for one in kept)
+    return (
+        f"the cache and {names} use the same Redis server at {place}: if entries of the cache fill its memory, it "
+        f"refuses calls of {names}, or deletes {' and '.join(KEPT[one] for one in kept)}. Use another server for the "
+        "cache (cache.url); or keep maxmemory-policy at noeviction or volatile-lru, and cache.redis_mib below half of "
+        "its maxmemory. This is logged once"
+    )
+
+
+def policy_warning(place: str, part: Part, policy: str) -> str:
+    """Return the warning about a server that may delete keys of the ledger or the pins."""
+    return (
+        f"the maxmemory-policy of the Redis server at {place} is {policy}: when it is full, it may delete "
+        f"{KEPT[part]}. Set it to noeviction, or to volatile-lru if the cache shares the server. This is logged once"
+    )
