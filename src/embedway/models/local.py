@@ -32,6 +32,8 @@ class LocalModel(Model):
         super().__init__(profile_of(encoder), environment.hooks, token_budget=encoder.token_budget)
         batching = environment.config.batching
         self._encoder = encoder
+        # An exported graph may end with the normalization.
+        self.can_be_raw = encoder.recipe.onnx is None
         self._backend = LocalBackend(encoder, max_batch_size=batching.max_batch_size, hooks=environment.hooks)
         self._scheduler = None
         if batching.across_callers:
