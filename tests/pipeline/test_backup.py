@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import copy
 import logging
-import pickle
 from dataclasses import dataclass
 
 import pytest
@@ -214,7 +214,7 @@ def test_all_failed_is_the_first_error_with_the_others(tmp_path):
     error, partial = asyncio.run(main())
     assert str(error).startswith("routes.r: ")
     assert "its backups failed too:\n  - 'acme/n': routes.s: " in str(error)
-    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert str(copy.copy(error)) == str(error)
     # A partial request has an error for each row, as without backups.
     assert (sorted(partial.errors), partial.space.model) == ([0, 1], "m")
     assert partial.receipt.notes[-1] == "backups failed too: 'acme/n'"
