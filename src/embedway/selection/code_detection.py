@@ -20,9 +20,9 @@ _STATEMENT = re.compile(
         @\w[\w.]*(?:\(.*\))?$ | return\b.*[;)\]}\w]$ | (?:if|elif|for|while|with|except|else|try)\b.*:$ |
         (?:if|for|while|switch|catch)\s*\(.*\)\s*\{? | \}\s*(?:else|catch|finally)?\W*$ | [)\]]+[;,:]?$ |
         \#(?:include|define|ifdef|pragma)\b | template\s*< |
-        (?:public|private|protected|static|export|func|fn|function|package|namespace|struct|enum|impl)
+        (?:public|private|protected|static|export|const|func|fn|function|package|namespace|struct|enum|impl)
             \s+\S+.*[({;=] | pub\s.*\{$ | package\s+\w+$ |
-        (?:const|let|var)\s+(?:mut\s+)?(?:[\w$]+|\{.*\}|\[.*\])\s*(?::.*)?[=;,].* |
+        (?:let|var)\s+(?:mut\s+)?(?:[\w$]+|\{.*\}|\[.*\])\s*(?::.*)?[=;,].* |
         (?:use|using)\s+\w+(?:::|\.)[\w:.]+;$ |
         (?:SELECT|INSERT\s+INTO|UPDATE|DELETE\s+FROM|CREATE\s+TABLE)\s+.*(?:\b(?:FROM|VALUES|SET)\b|\() |
         (?:SELECT|FROM|WHERE|(?:LEFT\s+|INNER\s+)?JOIN|ORDER\s+BY|GROUP\s+BY|VALUES|LIMIT)\s+\S+ |
