@@ -142,6 +142,7 @@ def test_one_text_of_several_does_not(tmp_path):
         (["a"], {"backup": ["BAAI/bge-reranker-base"]}, UnsupportedModelError),
         (["a"], {"backup": ["all-MiniLM-L6-v2"], "dimensions": 16}, DimensionsError),
         (["a"], {"backup": OTHER}, UsageError),
+        (["a"], {"normalize": False}, UsageError),
         ([[1, 2]], {}, UsageError),
     ],
 )

@@ -107,18 +107,23 @@ def _check_names(names: Sequence[str], first: str, call: Call, config: Config) -
     found = []
     for name in names:
         key = key_of(name, config)
-        _check_name(name, call.dimensions, config)
+        _check_name(name, call, config)
         if key not in keys:
             keys.add(key)
             found.append(name)
     return tuple(found)
 
 
-def _check_name(name: str, dimensions: int | None, config: Config) -> None:
+def _check_name(name: str, call: Call, config: Config) -> None:
     """Raise the error of a name that cannot be a backup, from facts that are here."""
+    service, dimensions = service_of(name, config), call.dimensions
+    if call.normalize is False and (library_of(name) or (service is not None and service.normalized)):
+        raise UsageError(
+            f"normalize is False, but backup names {shown_name(name)}, which returns only vectors of length 1"
+        )
     if library_of(name):
         return  # the library knows its models
-    facts = service_of(name, config) or loading.resolve(name).facts
+    facts = service or loading.resolve(name).facts
     task = _task_in_folder(name, config) if facts is None else facts.task
     if task == "rerank":
         raise UnsupportedModelError(
