@@ -17,10 +17,10 @@ from embedway.errors import DeadlineError, EmbedwayError, TextTooLongError, Unkn
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.pipeline.backup import Failures, backups_of, first_success
+from embedway.pipeline.normalize import in_space, space_of
 from embedway.pipeline.plan import make_plan
 from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, row_of, spread
 from embedway.pipeline.request import decode_ids, inspect, unique_texts
-from embedway.providers.vectors import normalize as normalize_rows
 from embedway.selection.call_options import ChosenModel
 from embedway.selection.selector import is_affordable, no_affordable_model, summarize
 from embedway.space import comparable
@@ -149,8 +149,7 @@ class EmbedPipeline:
         if computed.errors and not request.partial:
             first = min(computed.errors)
             raise with_row(computed.errors[first], row_of(first, positions))
-        if own.normalized != space.normalized:
-            computed.blocks = {"dense": normalize_rows(computed.blocks["dense"])}
+        computed.blocks = {"dense": in_space(computed.blocks["dense"], own, space)}
         vectors, failed = spread(computed, positions, request.refused)
         return EmbedResult(vectors, space, make_receipt(model, space.id, computed, positions, facts), failed)
 
@@ -180,7 +179,7 @@ class EmbedPipeline:
     async def plan_with(self, call: Call, name: str, dimensions: int | None) -> Plan:
         """Return the plan of a call with a model."""
         request, model = await self.prepare(call, name, dimensions)
-        space = _space_of(model, request.dimensions, call.normalize)
+        space = space_of(model, request.dimensions, call.normalize)
         texts, positions = unique_texts(request.texts, request.refused)
         own = model.space_of_size(request.dimensions)
         asked = _compute_request(request, texts, own, CallBudget(Purpose(model.name)))
@@ -245,7 +244,7 @@ class EmbedPipeline:
         """Return the space of a pin's model today, at the pin's size and normalization."""
         await self.open_pinned(pin)
         kept = pin.space.normalized
-        return _space_of(await self._models.open(pin.model, raw=not kept), pin.space.dimensions, kept)
+        return space_of(await self._models.open(pin.model, raw=not kept), pin.space.dimensions, kept)
 
     async def _choose_affordable(self, call: Call, selection: Selection, options: CallOptions) -> ChosenModel:
         """Return the best-ranked model with which a call stays within its limits on cost and truncation."""
@@ -281,7 +280,7 @@ class EmbedPipeline:
         """Open the chosen model and validate the texts; return request, model and space of the vectors."""
         call = replace(call, normalize=choice.normalize)
         request, model = await self.prepare(call, choice.model, choice.dimensions)
-        return request, model, _space_of(model, request.dimensions, choice.normalize)
+        return request, model, space_of(model, request.dimensions, choice.normalize)
 
     async def check_cache(self, call: Call, sample: int) -> CacheCheck:
         """Recompute a sample of cached texts, and compare; see `AsyncEmbedder.cache.verify`."""
@@ -323,23 +322,6 @@ async def _run_in_time(work: Awaitable[EmbedResult], deadline_s: float) -> Embed
 
 def _count_unique(call: Call) -> int:
     return len({row for row in call.rows if isinstance(row, str)})
-
-
-def _space_of(model: Model, dimensions: int | None, normalize: bool | None) -> Space:
-    """Return the space of a model at a size, with vectors of length 1 or not; None for those that it returns.
-
-    Raises DimensionsError, and UsageError if the model returns no others than vectors of length 1.
-    """
-    space = model.space_of_size(dimensions)
-    if normalize is None or normalize == space.normalized:
-        return space
-    if not normalize:
-        raise UsageError(
-            f"normalize is False, but {model.name} returns only vectors of length 1 here (a service, a library, an "
-            "exported graph or a model with routes to servers); leave normalize out, or name a model that this machine "
-            "runs from safetensors"
-        )
-    return replace(space, normalized=True, digest="")
 
 
 def _compute_request(
