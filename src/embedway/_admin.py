@@ -176,11 +176,11 @@ async def _prove(engine: Engine, collection: str, checked: Sequence[str], stored
             f"{len(checked)} texts came with vectors of shape {stored.shape}; pass at least one text, and a vector "
             f"of {pin.space.dimensions} numbers for each"
         )
-    space = (await engine.pipeline.open_pinned(pin)).space_of_size(pin.space.dimensions)
+    space = await engine.pipeline.space_of_pin(pin)
     comparison = comparable(space, pin.space)
     if not comparison:
         raise space_mismatch(pin, space, "document")
-    call = Call(checked, model=pin.model, dimensions=pin.space.dimensions)
+    call = Call(checked, model=pin.model, dimensions=pin.space.dimensions, normalize=space.normalized)
     computed = await engine.pipeline.embed(call, CallOptions())
     lowest = check_same(
         stored,

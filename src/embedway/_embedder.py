@@ -93,7 +93,7 @@ class AsyncEmbedder:
         """Embed a query, or several, to search with: `embed` with `input_type="query"`.
 
         Options are those of `embed`: model, dimensions, on_overflow, partial, priority, deadline_s, criteria,
-        collection, max_cost and api_key_name.
+        collection, max_cost, api_key_name, backup and normalize.
         """
         return await self.embed(text, input_type="query", **options)
 
@@ -101,7 +101,7 @@ class AsyncEmbedder:
         """Embed documents to search in: `embed` with `input_type="document"`.
 
         Options are those of `embed`: model, dimensions, on_overflow, partial, priority, deadline_s, criteria,
-        collection, max_cost and api_key_name.
+        collection, max_cost, api_key_name, backup and normalize.
         """
         return await self.embed(texts, input_type="document", **options)
 
@@ -120,6 +120,8 @@ class AsyncEmbedder:
         collection: str = "",
         max_cost: Amount | None = None,
         api_key_name: str = "",
+        backup: Sequence[str] | None = None,
+        normalize: bool | None = None,
     ) -> EmbedResult:
         """Embed texts; row i of the result is the vector of text i.
 
@@ -142,13 +144,18 @@ class AsyncEmbedder:
         `errors`, by row, and the other rows have vectors. Concurrent calls are batched together; queries go first, then
         higher priorities (0 to 9). A call with a priority above 5 never waits for other callers.
 
+        `backup` names models for calls without a collection: if the first model fails as a whole, all texts are
+        embedded by the next one, in its own space, which the result, the receipt's notes and the log name.
+        `normalize=False` returns vectors without the model's final normalization, if it can leave it out, and
+        `normalize=True` vectors of length 1; both are of another space if the model would return others.
+
         Raises UsageError, InputError, ModelError, DimensionsError, BatchError, BadVectorsError, UpstreamError,
         NoRouteError, NoModelError, SpaceMismatchError, BudgetExceededError, LedgerError, CacheError if a newer version
         wrote the cache, and DeadlineError after `deadline_s` seconds.
         """
-        options = CallOptions.of(criteria, collection, api_key_name, max_cost)
+        options = CallOptions.of(criteria, collection, api_key_name, max_cost, backup)
         name = self._model_of(model, criteria)
-        call = Call(texts, input_type, name, dimensions, on_overflow, partial, priority)
+        call = Call(texts, input_type, name, dimensions, on_overflow, partial, priority, normalize)
         deadline_s = check_seconds(deadline_s, "deadline_s")
         if deadline_s is not None and not deadline_s > 0:
             raise UsageError(f"deadline_s is {deadline_s}; it must be greater than 0 seconds")
@@ -220,15 +227,17 @@ class AsyncEmbedder:
         criteria: ModelSelectionCriteria | str | None = None,
         collection: str = "",
         max_cost: Amount | None = None,
+        backup: Sequence[str] | None = None,
+        normalize: bool | None = None,
     ) -> Plan:
         """Return what `embed` would do with these texts: model, tokens, batches and cost.
 
         Computes and spends nothing. Batches and cost are those of the texts that are not cached. A service's model
         needs no key. Raises as `embed` does, including BudgetExceededError and SpaceMismatchError.
         """
-        options = CallOptions.of(criteria, collection, "", max_cost)
+        options = CallOptions.of(criteria, collection, "", max_cost, backup)
         name = self._model_of(model, criteria)
-        call = Call(texts, input_type, name, dimensions, on_overflow, partial)
+        call = Call(texts, input_type, name, dimensions, on_overflow, partial, normalize=normalize)
         async with self._engines.call() as engine:
             return await engine.pipeline.plan(call, options)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from embedway.money import Amount
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.types import Overflow
@@ -23,3 +25,5 @@ class EmbedOptions(TypedDict, total=False):
     collection: str
     max_cost: Amount | None
     api_key_name: str
+    backup: Sequence[str] | None
+    normalize: bool | None

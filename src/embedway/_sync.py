@@ -256,6 +256,8 @@ class Embedder:
         collection: str = "",
         max_cost: Amount | None = None,
         api_key_name: str = "",
+        backup: Sequence[str] | None = None,
+        normalize: bool | None = None,
     ) -> EmbedResult:
         """Embed texts; row i of the result is the vector of text i."""
         return self._wait(
@@ -272,6 +274,8 @@ class Embedder:
                 collection=collection,
                 max_cost=max_cost,
                 api_key_name=api_key_name,
+                backup=check_names(backup, "backup"),
+                normalize=normalize,
             )
         )
 
@@ -315,6 +319,8 @@ class Embedder:
         criteria: ModelSelectionCriteria | str | None = None,
         collection: str = "",
         max_cost: Amount | None = None,
+        backup: Sequence[str] | None = None,
+        normalize: bool | None = None,
     ) -> Plan:
         """Return what `embed` would do with these texts: model, tokens, batches and cost."""
         return self._wait(
@@ -328,6 +334,8 @@ class Embedder:
                 criteria=criteria,
                 collection=collection,
                 max_cost=max_cost,
+                backup=check_names(backup, "backup"),
+                normalize=normalize,
             )
         )
 

@@ -63,11 +63,16 @@ class EmbedwayError(Exception):
     exit_code = 1
     #: Row of the text that the error is about, from 0; None if it is not about one text.
     row: int | None = None
+    #: Backup models of the call that failed too, each with its reason.
+    backups: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        """Return the message, after the row if the error is about one text."""
+        """Return the message, after the row if the error is about one text, and before the backups that failed."""
         message = super().__str__()
-        return message if self.row is None else f"text {self.row}: {message}"
+        message = message if self.row is None else f"text {self.row}: {message}"
+        if not self.backups:
+            return message
+        return "\n  - ".join((f"{message}\nits backups failed too:", *map(": ".join, self.backups)))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Return the parts for pickle and copy. By default, `__init__` would be called with the message alone."""

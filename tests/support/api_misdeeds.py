@@ -139,6 +139,7 @@ WIRE = {
     "429": status(429),
     "429 at once": status(429, **{"Retry-After": "0"}),
     "429 later": status(429, **{"Retry-After": "17"}),
+    "429 in an hour": status(429, **{"Retry-After": "3600"}),
     "429 date": status(429, **{"Retry-After": PAST}),
     "429 quota": exhausted,
     "500": status(500),

@@ -74,9 +74,11 @@ def blocking() -> None:
         results(embedder.embed_query("a query"))
         results(embedder.embed_query("a query", model="auto", deadline_s=1.5, max_cost="0.01"))
         results(embedder.embed_documents(texts()))
+        results(embedder.embed_query("a query", backup=("a", "b"), normalize=False))
+        assert_type(embedder.plan(["a"], backup=["b"], normalize=True), Plan)
         results(embedder.embed_documents(("a", "b"), partial=True, priority=5, collection="docs"))
         results(embedder.embed([[101, 102], "text"], input_type="document", dimensions=256))
-        options: EmbedOptions = {"model": "auto", "dimensions": 256}
+        options: EmbedOptions = {"model": "auto", "dimensions": 256, "backup": ["b"], "normalize": None}
         results(embedder.embed_documents(["a"], **options))
         assert_type(embedder.rerank("query", ["a"], top_n=1), RerankResult)
         assert_type(embedder.plan(["a"], max_cost=Decimal("0.5")), Plan)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,6 +52,18 @@ def embed(
     collection: shared.CollectionOption = None,
     dimensions: shared.DimensionsOption = None,
     on_overflow: shared.OverflowOption = None,
+    backup: Annotated[
+        str | None,
+        typer.Option(
+            "--backup", metavar="A,B", help="Models for all texts if the first one fails; another vector space."
+        ),
+    ] = None,
+    normalize: Annotated[
+        bool | None,
+        typer.Option(
+            "--normalize/--no-normalize", help="Vectors of length 1, or without the model's final normalization."
+        ),
+    ] = None,
     as_json: shared.JsonFlag = False,
     backend: shared.BackendOption = None,
     precision: shared.PrecisionOption = None,
@@ -75,11 +87,13 @@ def embed(
         }
     )
     limits = {"criteria": preset, "max_cost": max_cost, "collection": collection or ""}
-    if given == ["-"] and not as_json and (preset or max_cost):
+    backups = None if backup is None else [name.strip() for name in backup.split(",")]
+    if given == ["-"] and not as_json and (preset or max_cost or backups):
         raise UsageError(
-            "standard input is embedded as a stream: --preset and --max-cost need --json, or texts as arguments"
+            "standard input is embedded as a stream: --preset, --max-cost and --backup need --json, or texts as "
+            "arguments"
         )
-    options = {"model": model or "auto", "dimensions": dimensions, **limits}
+    options = {"model": model or "auto", "dimensions": dimensions, "normalize": normalize, "backup": backups, **limits}
     explain(continuation(config))
     job = _EmbedCommand(invocation, config, input_type, options, given == ["-"])
     if as_json:
@@ -97,6 +111,8 @@ class _EmbedCommand:
     input_type: shared.InputTypeChoice
     options: dict[str, Any]
     from_stdin: bool
+    #: Notes of receipts that were printed.
+    noted: list[str] = field(default_factory=list)
 
     async def print_lines(self, texts: Iterator[str]) -> None:
         """Print a line per text, batch by batch, so that memory does not grow with the input."""
@@ -104,8 +120,8 @@ class _EmbedCommand:
         from embedway.worker import Worker
 
         first, cut = 0, 0
-        # Model selection and a maximum cost apply to all texts together.
-        together = bool(self.options["criteria"] or self.options["max_cost"])
+        # Model selection, a maximum cost and backups apply to all texts together.
+        together = bool(self.options["criteria"] or self.options["max_cost"] or self.options["backup"])
         next_batch: Callable[[Iterator[str]], list[str]] = list if together else _next_batch
         with closing(Worker("embedway-reader")) as reader:
             async with AsyncEmbedder(config=self.config, progress=DownloadProgress(self.invocation)) as embedder:
@@ -152,6 +168,10 @@ class _EmbedCommand:
             if progress:
                 shown.add_note(progress)
             raise shown from (error if self.from_stdin else error.__cause__)
+        for sentence in result.receipt.notes:
+            if sentence not in self.noted:
+                self.noted.append(sentence)
+                note(self.invocation, sentence)
         return result
 
     async def _progress_of_others(self, embedder: Any, texts: list[str]) -> str:

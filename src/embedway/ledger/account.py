@@ -39,6 +39,8 @@ class CallBudget:
     spent: int = 0
     #: Reserved or under way, in nano-dollars.
     held: int = 0
+    #: Accounts of its requests.
+    accounts: list[Account] = field(default_factory=list)
 
     def left(self) -> int | None:
         """Return the nano-dollars that can still be reserved; None for no limit."""

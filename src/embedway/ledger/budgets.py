@@ -69,6 +69,7 @@ class Budgets:
                 raise max_cost_exceeded(call_budget, needed, left, note=note)
             account = Account(self, call_budget, prices, reserved=needed or 0, margin=margin)
             call_budget.held += account.reserved
+            call_budget.accounts.append(account)
             if self.ledger is None:
                 return account
             reserving = self.run_in_background(

@@ -176,7 +176,7 @@ def read_recipe(
     if onnx_path is None:
         _refuse_unsupported(folder, architecture, config)
     modules = list_modules(folder)
-    task: Task = "rerank" if _is_classifier(folder, config) and not modules else "embed"
+    task = _task(folder, config, modules)
     pooling, dense, normalized, width = _read_head(folder, modules, facts, config, hash_cache)
     prompts = _read_prompts(folder, facts, modules)
     sizes = _sizes(folder, _labels(folder, config) if task == "rerank" else width, facts)
@@ -298,6 +298,15 @@ def _refuse_unsupported(folder: Path, architecture: str, config: Mapping[str, An
         raise UnsupportedModelError(f"{folder}: is_decoder is set; only encoders are supported")
     if config.get("quantization_config"):
         raise UnsupportedModelError(f"{folder}: quantized weights (quantization_config) are not supported")
+
+
+def task_of(folder: Path) -> Task:
+    """Return the task of a model folder. Raises WeightsError for damaged files."""
+    return _task(folder, read_required_json(folder / "config.json"), list_modules(folder))
+
+
+def _task(folder: Path, config: Mapping[str, Any], modules: list[tuple[str, Path]]) -> Task:
+    return "rerank" if _is_classifier(folder, config) and not modules else "embed"
 
 
 def _is_classifier(folder: Path, config: Mapping[str, Any]) -> bool:

@@ -97,6 +97,8 @@ class Model(ABC):
     check: ClassVar[Callable[..., None]] = staticmethod(validate)
     #: Whether hooks get one validation per answer, with its route, instead of one for all rows.
     checks_answers: ClassVar[bool] = False
+    #: Whether the model can be opened without the normalization at its end.
+    can_be_raw: bool = False
     #: Error that prevents requests, such as a missing key; None if requests can be sent.
     blocked: ConfigError | None = None
     #: How few texts are spread over this machine's streams; None for services.

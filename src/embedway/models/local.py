@@ -34,6 +34,8 @@ class LocalModel(Model):
         self.spread = encoder.spread
         self.max_batch_size = batching.max_batch_size
         self._encoder = encoder
+        # An exported graph may end with the normalization.
+        self.can_be_raw = encoder.recipe.onnx is None
         self._backend = LocalBackend(encoder, max_batch_size=batching.max_batch_size, hooks=environment.hooks)
         self._scheduler = None
         if batching.across_callers:

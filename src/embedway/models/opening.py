@@ -63,14 +63,21 @@ _NO_KEY = "none"
 
 
 def open_model(
-    name: str, environment: ModelEnvironment, *, task: Task = "embed", progress: ProgressSink | None = None
+    name: str,
+    environment: ModelEnvironment,
+    *,
+    task: Task = "embed",
+    progress: ProgressSink | None = None,
+    raw: bool = False,
 ) -> Model:
     """Open a model of any kind. Blocking; raises the errors of names, weights and settings.
+
+    With `raw`, a local model leaves out the normalization at its end; its vectors are of another space.
 
     A service model whose keys are missing is opened as blocked: it sends no requests.
     """
     try:
-        return _open(name, environment, task, progress)
+        return _open_raw(name, environment, progress) if raw else _open(name, environment, task, progress)
     except (EmbedwayError, OSError):
         raise
     except BaseException as error:
@@ -246,6 +253,12 @@ def _open_local(name: str, task: Task, environment: ModelEnvironment, progress: 
     if config.routes_to({one.casefold() for one in names}):
         return _with_routes(names, encoder, task, environment)
     return LocalModel(encoder, environment)
+
+
+def _open_raw(name: str, environment: ModelEnvironment, progress: ProgressSink | None) -> Model:
+    loaded = loading.load(loading.resolve(name), environment.config, progress)
+    raw = replace(loaded, recipe=replace(loaded.recipe, normalized=False))
+    return LocalModel(loading.encoder_of(raw), environment)
 
 
 def _is_here(named: loading.ResolvedName, providers: set[str], config: Config) -> bool:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from embedway.models.base import Model, ModelEnvironment
     from embedway.weights.store import ProgressSink
 
+    #: Name of a model, or the key of all its names; its task; and whether it is opened without normalization.
+    _Key = tuple[str, Task, bool]
+
 
 class ModelRegistry:
     """Registry that opens models by name. For use from one event loop."""
@@ -29,9 +32,9 @@ class ModelRegistry:
         self._environment = environment
         self._progress = progress
         #: Opened models, by every requested name.
-        self._models: dict[tuple[str, Task], Model] = {}
+        self._models: dict[_Key, Model] = {}
         #: Tasks that open models, by the key that all names of one model share.
-        self._opening: dict[tuple[str, Task], asyncio.Task[Model]] = {}
+        self._opening: dict[_Key, asyncio.Task[Model]] = {}
         self._closed = False
 
     def check_open(self) -> None:
@@ -39,36 +42,40 @@ class ModelRegistry:
         if self._closed:
             raise ClosedError("the embedder is closed; create a new one")
 
-    async def open(self, name: str, *, task: Task = "embed") -> Model:
+    async def open(self, name: str, *, task: Task = "embed", raw: bool = False) -> Model:
         """Return the loaded model with a name; `auto` is the default model.
 
         Concurrent first callers share one load. A failed load is retried. A blocked model is loaded again when its key
-        is available.
+        is available. With `raw`, its vectors are not normalized, if it can be opened so.
         """
         if name == AUTO:
             name = self._environment.config.embedding.default_model
-        model = self._models.get((name, task))
+        model = await self._open(name, task)
+        return await self._open(name, task, raw=True) if raw and model.space.normalized and model.can_be_raw else model
+
+    async def _open(self, name: str, task: Task, *, raw: bool = False) -> Model:
+        model = self._models.get((name, task, raw))
         if model is not None:
             return model
         self.check_open()
         with _long_names_refused(name):
-            key = key_of(name, self._environment.config), task
+            key = key_of(name, self._environment.config), task, raw
             opening = self._opening.get(key)
             if opening is None or _is_stale(opening):
                 former = None if opening is None or _failed(opening) else opening.result()
-                opening = self._opening[key] = asyncio.create_task(self._load(name, task))
+                opening = self._opening[key] = asyncio.create_task(self._load(name, task, raw=raw))
                 if former is not None:
                     await former.close()
             # Shielded: one caller's cancellation must not fail the others that wait.
             model = await asyncio.shield(opening)
         if model.blocked is None and not self._closed:
-            self._models[name, task] = model
+            self._models[name, task, raw] = model
         return model
 
     def opened(self, name: str, *, task: Task = "embed") -> Model | None:
         """Return an open model by its canonical name, or None."""
-        for (_, kind), opening in self._opening.items():
-            if kind == task and opening.done() and not _failed(opening) and opening.result().name == name:
+        for (_, kind, raw), opening in self._opening.items():
+            if kind == task and not raw and opening.done() and not _failed(opening) and opening.result().name == name:
                 return opening.result()
         return None
 
@@ -83,12 +90,14 @@ class ModelRegistry:
             if not isinstance(outcome, BaseException):
                 await outcome.close()
 
-    async def _load(self, name: str, task: Task) -> Model:
+    async def _load(self, name: str, task: Task, *, raw: bool) -> Model:
         # A daemon thread: a download that no caller waits for must not keep the process alive.
         worker = Worker("embedway-load")
         try:
             with self._environment.hooks.operation(LoadDetails, name):
-                return await worker.call(open_model, name, self._environment, task=task, progress=self._progress)
+                return await worker.call(
+                    open_model, name, self._environment, task=task, progress=self._progress, raw=raw
+                )
         finally:
             worker.close()
 

@@ -16,7 +16,9 @@ from embedway.dispatch.request import CallDeadline, current_deadline
 from embedway.errors import DeadlineError, EmbedwayError, TextTooLongError, UnknownModelError, UsageError, with_row
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
+from embedway.pipeline.backup import Failures, backups_of, first_success
 from embedway.pipeline.failed_rows import logged_rows
+from embedway.pipeline.normalize import in_space, space_of
 from embedway.pipeline.plan import make_plan
 from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, row_of, spread
 from embedway.pipeline.request import decode_ids, inspect, unique_texts
@@ -88,34 +90,55 @@ class EmbedPipeline:
     async def _embed(self, call: Call, options: CallOptions) -> EmbedResult:
         started = time.perf_counter()
         choice = await self._choose(call, options)
-        request, model = await self.prepare(call, choice.model, choice.dimensions)
-        space = model.space_of_size(request.dimensions)
+        if options.backup:
+            return await self._embed_with_backups(call, choice, options, started)
+        request, model, space = await self._prepare_choice(call, choice)
         if not options.collection:
-            return await self._compute(request, model, space, options, CallFacts(started, "", choice.selected))
+            facts = CallFacts(started, "", choice.selected)
+            return await self._compute(request, model, space, options.spending(model.name), facts)
         pin, mine = choice.pin, False
         if pin is None and request.input_type == "document" and request.texts:
             pin, mine = await self._pins.claim(options.collection, model.name, space)
             if call.model == AUTO and not comparable(space, pin.space):  # another first write won
                 await self._pins.check_privacy(pin, options)
-                choice = ChosenModel(pin.model, call.dimensions or pin.space.dimensions, pin)
-                request, model = await self.prepare(call, choice.model, choice.dimensions)
-                space = model.space_of_size(request.dimensions)
+                kept = pin.space.normalized if call.normalize is None else call.normalize
+                choice = ChosenModel(pin.model, call.dimensions or pin.space.dimensions, pin, normalize=kept)
+                request, model, space = await self._prepare_choice(call, choice)
         if pin is not None:
             self._pins.check_space(pin, space, request.input_type)
         held = pin if request.input_type == "document" else None
         facts = CallFacts(started, options.collection, choice.selected)
         async with self._pins.hold(held, own=mine) as write:
-            result = await self._compute(request, model, space, options, facts)
+            result = await self._compute(request, model, space, options.spending(model.name), facts)
             write.has_vectors = len(result.errors) < len(request.texts)
         return result
 
+    async def _embed_with_backups(
+        self, call: Call, choice: ChosenModel, options: CallOptions, started: float
+    ) -> EmbedResult:
+        """Embed all texts with the first model that succeeds: the chosen one, then the backups of the call."""
+
+        async def attempt(name: str, failures: Failures) -> EmbedResult:
+            request, model, space = await self._prepare_choice(call, replace(choice, model=name))
+            facts = CallFacts(started, "", choice.selected)
+            result = await self._compute(request, model, space, failures.spending(options, model.name), facts)
+            return failures.told(result)
+
+        names = await self._names_to_try(call, choice, options)
+        return await first_success(names, attempt, texts=_count_unique(call))
+
+    async def _names_to_try(self, call: Call, choice: ChosenModel, options: CallOptions) -> tuple[str, ...]:
+        sized = replace(call, dimensions=choice.dimensions)
+        backups = await backups_of(sized, choice.model, options, config=self._config, selector=self._selector)
+        return (choice.model, *backups)
+
     async def _compute(
-        self, request: EmbedRequest, model: Model, space: Space, options: CallOptions, facts: CallFacts
+        self, request: EmbedRequest, model: Model, space: Space, spending: CallBudget, facts: CallFacts
     ) -> EmbedResult:
         """Compute the unique texts of a request, and assign a vector to each row."""
-        spending = options.spending(model.name)
         texts, positions = unique_texts(request.texts, request.refused)
-        asked = _compute_request(request, texts, space, spending)
+        own = model.space_of_size(space.dimensions)
+        asked = _compute_request(request, texts, own, spending)
         cached = None if self.cache is None else self.cache.wrap(model)
         try:
             computed = await (cached or model).compute(asked)
@@ -129,15 +152,29 @@ class EmbedPipeline:
         if computed.errors and not request.partial:
             first = min(computed.errors)
             raise with_row(computed.errors[first], row_of(first, positions))
+        computed.blocks = {"dense": in_space(computed.blocks["dense"], own, space)}
         vectors, failed = spread(computed, positions, request.refused)
         return EmbedResult(vectors, space, make_receipt(model, space, computed, positions, facts), failed)
 
     async def plan(self, call: Call, options: CallOptions) -> Plan:
         """Return the plan of a call with the model, pin and limits that `embed` would use."""
         choice = await self._choose(call, options)
-        plan = await self.plan_with(call, choice.model, choice.dimensions)
+        call = replace(call, normalize=choice.normalize)
+        call = replace(call, dimensions=choice.dimensions)
+
+        async def attempt(name: str, _failures: Failures | None = None) -> Plan:
+            return await self._plan_within(call, name, options)
+
+        if options.backup:
+            names = await self._names_to_try(call, choice, options)
+            return await first_success(names, attempt, texts=_count_unique(call))
+        plan = await attempt(choice.model)
         if choice.pin is not None:
             self._pins.check_space(choice.pin, plan.space, call.input_type)
+        return plan
+
+    async def _plan_within(self, call: Call, name: str, options: CallOptions) -> Plan:
+        plan = await self.plan_with(call, name, call.dimensions)
         if options.max_cost_nanousd is not None and not is_affordable(plan.most_nanousd, options.max_cost_nanousd):
             raise no_affordable_model(options.max_cost_nanousd, [(plan.model, plan.most_nanousd)])
         return plan
@@ -145,9 +182,10 @@ class EmbedPipeline:
     async def plan_with(self, call: Call, name: str, dimensions: int | None) -> Plan:
         """Return the plan of a call with a model."""
         request, model = await self.prepare(call, name, dimensions)
-        space = model.space_of_size(request.dimensions)
+        space = space_of(model, request.dimensions, call.normalize)
         texts, positions = unique_texts(request.texts, request.refused)
-        asked = _compute_request(request, texts, space, CallBudget(Purpose(model.name)))
+        own = model.space_of_size(request.dimensions)
+        asked = _compute_request(request, texts, own, CallBudget(Purpose(model.name)))
         try:
             work = await model.work(asked)
         except TextTooLongError as error:
@@ -174,9 +212,10 @@ class EmbedPipeline:
             opened = await (self.open_pinned(pin) if call.model == AUTO else self._models.open(call.model))
             own = call.model == AUTO or opened.name == pin.model
             size = call.dimensions or (pin.space.dimensions if own else None)
-            return ChosenModel(pin.model if call.model == AUTO else call.model, size, pin)
+            kept = call.normalize if call.normalize is not None or not own else pin.space.normalized
+            return ChosenModel(pin.model if call.model == AUTO else call.model, size, pin, normalize=kept)
         if call.model != AUTO or not options.wants_selection(self._config.embedding.default_model):
-            return ChosenModel(call.model, call.dimensions)
+            return ChosenModel(call.model, call.dimensions, normalize=call.normalize)
         if call.input_type == "query" and options.collection:
             raise UsageError(
                 f"collection {shown_name(options.collection)} has no vectors yet, so it has no model; write documents "
@@ -189,7 +228,7 @@ class EmbedPipeline:
         whole = (call.on_overflow or self._config.embedding.on_overflow) == "error"
         selection = await self._selector.select_for_call(texts, criteria, whole=whole, partial=call.partial)
         if options.max_cost_nanousd is None and not whole:
-            return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection))
+            return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection), call.normalize)
         return await self._choose_affordable(
             replace(call, texts=texts, dimensions=criteria.dimensions), selection, options
         )
@@ -204,6 +243,12 @@ class EmbedPipeline:
                 "catalog: name the model, as hf:OWNER/NAME or as its folder"
             ) from error
 
+    async def space_of_pin(self, pin: Pin) -> Space:
+        """Return the space of a pin's model today, at the pin's size and normalization."""
+        await self.open_pinned(pin)
+        kept = pin.space.normalized
+        return space_of(await self._models.open(pin.model, raw=not kept), pin.space.dimensions, kept)
+
     async def _choose_affordable(self, call: Call, selection: Selection, options: CallOptions) -> ChosenModel:
         """Return the best-ranked model with which a call stays within its limits on cost and truncation."""
         too_expensive: list[tuple[str, int | None]] = []
@@ -215,7 +260,8 @@ class EmbedPipeline:
                 too_long = error
                 continue
             if options.max_cost_nanousd is None or is_affordable(plan.most_nanousd, options.max_cost_nanousd):
-                return ChosenModel(row.model, call.dimensions, None, summarize(selection, place, too_expensive))
+                selected = summarize(selection, place, too_expensive)
+                return ChosenModel(row.model, call.dimensions, None, selected, call.normalize)
             too_expensive.append((row.model, plan.most_nanousd))
         if options.max_cost_nanousd is None or not too_expensive:
             assert too_long is not None  # noqa: S101  some model was ranked
@@ -230,7 +276,14 @@ class EmbedPipeline:
             model = await self._models.open(call.model)
             texts = [decode_ids(row, text, model.decode, model.name) for row, text in enumerate(call.rows)]
             call = replace(call, texts=texts)
-        return inspect(call, self._config.embedding.on_overflow), await self._models.open(call.model)
+        request = inspect(call, self._config.embedding.on_overflow)
+        return request, await self._models.open(call.model, raw=call.normalize is False)
+
+    async def _prepare_choice(self, call: Call, choice: ChosenModel) -> tuple[EmbedRequest, Model, Space]:
+        """Open the chosen model and validate the texts; return request, model and space of the vectors."""
+        call = replace(call, normalize=choice.normalize)
+        request, model = await self.prepare(call, choice.model, choice.dimensions)
+        return request, model, space_of(model, request.dimensions, choice.normalize)
 
     async def check_cache(self, call: Call, sample: int) -> CacheCheck:
         """Recompute a sample of cached texts, and compare; see `AsyncEmbedder.cache.verify`."""
@@ -268,6 +321,10 @@ async def _run_in_time(work: Awaitable[EmbedResult], deadline_s: float) -> Embed
         raise DeadlineError(f"the vectors were not ready after {deadline_s:g} s", attempts=0) from None
     finally:
         current_deadline.reset(token)
+
+
+def _count_unique(call: Call) -> int:
+    return len({row for row in call.rows if isinstance(row, str)})
 
 
 def _compute_request(

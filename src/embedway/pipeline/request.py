@@ -35,6 +35,8 @@ class Call:
     on_overflow: Overflow | None = None
     partial: bool = False
     priority: int = 0
+    #: Whether vectors have length 1; None for those that the model returns.
+    normalize: bool | None = None
 
     def __post_init__(self) -> None:
         """Validate all arguments except the texts. Raises UsageError."""
@@ -46,6 +48,7 @@ class Call:
             "on_overflow": check_overflow(self.on_overflow),
             "partial": check_flag(self.partial, "partial"),
             "priority": check_integer(self.priority, "priority", 0, 9),
+            "normalize": None if self.normalize is None else check_flag(self.normalize, "normalize"),
         }
         for name, value in checked.items():  # plain values in place of those of subclasses and numpy
             if value is not getattr(self, name):

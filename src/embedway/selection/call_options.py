@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedway.arguments import check_name, is_a
+from embedway.arguments import check_name, check_names, is_a
 from embedway.config.local_models import AUTO
 from embedway.errors import UsageError
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.money import to_nanousd
 from embedway.selection.criteria import ModelSelectionCriteria
-from embedway.text import shown
+from embedway.text import shown, shown_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from embedway.ledger.pins import Pin
     from embedway.money import Amount
     from embedway.types import Selected
@@ -28,10 +30,17 @@ class CallOptions:
     collection: str = ""
     api_key_name: str = ""
     max_cost_nanousd: int | None = None
+    #: Models for the whole call, in another space, if the first one fails.
+    backup: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, criteria: ModelSelectionCriteria | str | None, collection: str, api_key_name: str, max_cost: Amount | None
+        cls,
+        criteria: ModelSelectionCriteria | str | None,
+        collection: str,
+        api_key_name: str,
+        max_cost: Amount | None,
+        backup: Sequence[str] | None = None,
     ) -> CallOptions:
         """Check the arguments of a call. Raises UsageError."""
         if criteria is not None and not is_a(criteria, (ModelSelectionCriteria, str)):
@@ -43,7 +52,13 @@ class CallOptions:
         collection = "" if collection is None else check_name(collection, "collection")
         api_key_name = "" if api_key_name is None else check_name(api_key_name, "api_key_name")
         max_cost_nanousd = None if max_cost is None else to_nanousd(max_cost, name="max_cost")
-        return cls(criteria, collection, api_key_name, max_cost_nanousd)
+        names = check_names(backup, "backup") or ()
+        if names and collection:
+            raise UsageError(
+                f"backup is set for collection {shown_name(collection)}, but a collection has vectors of one space, "
+                "and those of a backup are of another; leave backup out, or embed without a collection"
+            )
+        return cls(criteria, collection, api_key_name, max_cost_nanousd, names)
 
     def wants_selection(self, default_model: str) -> bool:
         """Return whether a call without a model selects one: if it has criteria, or without a default model."""
@@ -64,3 +79,5 @@ class ChosenModel:
     dimensions: int | None
     pin: Pin | None = None
     selected: Selected | None = None
+    #: Whether vectors have length 1; None for those that the model returns.
+    normalize: bool | None = None

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from embedway.opt_out import opt_out_of_telemetry
+from embedway.selection.code_lines import is_code_line
 
 _FENCE = re.compile(r"^(?:```|~~~)", re.MULTILINE)
 _STRING = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|`[^`\n]*`")
@@ -19,9 +20,10 @@ _STATEMENT = re.compile(
         @\w[\w.]*(?:\(.*\))?$ | return\b.*[;)\]}\w]$ | (?:if|elif|for|while|with|except|else|try)\b.*:$ |
         (?:if|for|while|switch|catch)\s*\(.*\)\s*\{? | \}\s*(?:else|catch|finally)?\W*$ | [)\]]+[;,:]?$ |
         \#(?:include|define|ifdef|pragma)\b | template\s*< |
-        (?:public|private|protected|static|export|const|let|var|func|fn|function|package|namespace|struct|enum|impl)
+        (?:public|private|protected|static|export|const|func|fn|function|package|namespace|struct|enum|impl)
             \s+\S+.*[({;=] | pub\s.*\{$ | package\s+\w+$ |
-        (?:use|using)\s+[\w:.]+;$ |
+        (?:let|var)\s+(?:mut\s+)?(?:[\w$]+|\{.*\}|\[.*\])\s*(?::.*)?[=;,].* |
+        (?:use|using)\s+\w+(?:::|\.)[\w:.]+;$ |
         (?:SELECT|INSERT\s+INTO|UPDATE|DELETE\s+FROM|CREATE\s+TABLE)\s+.*(?:\b(?:FROM|VALUES|SET)\b|\() |
         (?:SELECT|FROM|WHERE|(?:LEFT\s+|INNER\s+)?JOIN|ORDER\s+BY|GROUP\s+BY|VALUES|LIMIT)\s+\S+ |
         \w+\s+(?:INTEGER|INT|TEXT|VARCHAR|BOOLEAN|TIMESTAMP|SERIAL|REAL)\b |
@@ -87,13 +89,16 @@ def looks_like_code(text: str) -> bool:
     """Return whether most of the beginning of a text is code, by line patterns and operators."""
     text = text[:MAX_CHARACTERS]
     lines = [_STRING.sub('""', line) for line in text.splitlines() if line.strip()]
-    if not lines:
-        return False
+    if not lines or (len(lines) == 1 and text.strip().isalpha()):
+        return False  # a word alone, such as "done", is not a statement
     statements = [line for line in lines if _STATEMENT.match(line)]
     characters = sum(map(len, statements))
     dense = len(_OPERATORS.findall(text)) >= _CODE_OPERATORS * len(text)
     most = len(statements) >= _CODE_LINES * len(lines) and characters >= _CODE_CHARACTERS * sum(map(len, lines))
     if dense and statements and most:
+        return True
+    alone = sum(map(is_code_line, text.splitlines()))
+    if alone >= _COMMAND_LINES * len(lines):
         return True
     commands = sum(_COMMAND.match(line) is not None for line in text.splitlines())
     return commands >= max(_COMMAND_LINES * len(lines), 1) or _is_json(text) or _is_yaml(text) or _is_makefile(text)
