@@ -16,6 +16,8 @@ from embedway.dispatch.request import CallDeadline, current_deadline
 from embedway.errors import DeadlineError, EmbedwayError, TextTooLongError, UnknownModelError, UsageError, with_row
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
+from embedway.local.outline import UNPULLED
+from embedway.models.outline import OutlinedModel
 from embedway.pipeline.plan import make_plan
 from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, row_of, spread
 from embedway.pipeline.request import decode_ids, inspect, unique_texts
@@ -29,7 +31,8 @@ from embedway.urgency import Urgency
 from embedway.vectors import cosines
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
 
     from embedway.cache.vector_cache import VectorCache
     from embedway.config import Config
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from embedway.selection.selector import ModelSelector
     from embedway.types import EmbedRequest, Plan, Space
 
+    #: Function that opens a model by name.
+    Opens: TypeAlias = Callable[[str], Awaitable[Model]]
 
 class EmbedPipeline:
     """Pipeline of `embed` and `plan`. Without a `cache`, every text is computed."""
@@ -131,17 +136,18 @@ class EmbedPipeline:
 
     async def plan(self, call: Call, options: CallOptions) -> Plan:
         """Return the plan of a call with the model, pin and limits that `embed` would use."""
-        choice = await self._choose(call, options)
+        choice = await self._choose(call, options, self._models.outline)
         plan = await self.plan_with(call, choice.model, choice.dimensions)
-        if choice.pin is not None:
+        # Without weights, some facts of the space may be unknown.
+        if choice.pin is not None and plan.space.digest != UNPULLED:
             self._pins.check_space(choice.pin, plan.space, call.input_type)
         if options.max_cost_nanousd is not None and not is_affordable(plan.most_nanousd, options.max_cost_nanousd):
             raise no_affordable_model(options.max_cost_nanousd, [(plan.model, plan.most_nanousd)])
         return plan
 
     async def plan_with(self, call: Call, name: str, dimensions: int | None) -> Plan:
-        """Return the plan of a call with a model."""
-        request, model = await self.prepare(call, name, dimensions)
+        """Return the plan of a call with a model. Weights that are not here are not fetched."""
+        request, model = await self.prepare(call, name, dimensions, self._models.outline)
         space = model.space_of_size(request.dimensions)
         texts, positions = unique_texts(request.texts, request.refused)
         asked = _compute_request(request, texts, space, CallBudget(Purpose(model.name)))
@@ -150,7 +156,7 @@ class EmbedPipeline:
         except TextTooLongError as error:
             raise first_row(error, positions) from None
         missing = kept = work.positions.tolist()
-        if self.cache is not None:
+        if self.cache is not None and not isinstance(model, OutlinedModel):
             _, metas, _ = await self.cache.wrap(model).peek(asked, strict=False)
             missing = [position for position in kept if metas[position] is None]
         rest = work if len(missing) == len(kept) else await model.work(asked.only(missing))
@@ -161,14 +167,18 @@ class EmbedPipeline:
             request, model, space, positions=positions, work=work, rest=rest, estimate=estimate, benchmark=benchmark
         )
 
-    async def _choose(self, call: Call, options: CallOptions) -> ChosenModel:
-        """Return the model that a call names, that its collection is pinned to, or that its criteria select."""
+    async def _choose(self, call: Call, options: CallOptions, opens: Opens | None = None) -> ChosenModel:
+        """Return the model that a call names, that its collection is pinned to, or that its criteria select.
+
+        `opens` opens a model by name, by default completely.
+        """
         if options.criteria is not None and call.model != AUTO:
             raise UsageError(f"model is {shown_name(call.model)} and criteria are set; leave one of them out")
         pin = await self._pins.store.get(options.collection) if options.collection else None
         if pin is not None:
             await self._pins.check_privacy(pin, options, named=call.model != AUTO)
-            opened = await (self.open_pinned(pin) if call.model == AUTO else self._models.open(call.model))
+            opens = opens or self._models.open
+            opened = await (self.open_pinned(pin, opens) if call.model == AUTO else opens(call.model))
             own = call.model == AUTO or opened.name == pin.model
             size = call.dimensions or (pin.space.dimensions if own else None)
             return ChosenModel(pin.model if call.model == AUTO else call.model, size, pin)
@@ -191,10 +201,10 @@ class EmbedPipeline:
             replace(call, texts=texts, dimensions=criteria.dimensions), selection, options
         )
 
-    async def open_pinned(self, pin: Pin) -> Model:
+    async def open_pinned(self, pin: Pin, opens: Opens | None = None) -> Model:
         """Open the model of a pin. Raises UsageError if its name is not enough, as for repositories and folders."""
         try:
-            return await self._models.open(pin.model)
+            return await (opens or self._models.open)(pin.model)
         except UnknownModelError as error:
             raise UsageError(
                 f"collection {shown_name(pin.collection)} has vectors of {pin.space.id}, whose model is not in the "
@@ -219,15 +229,18 @@ class EmbedPipeline:
             raise too_long
         raise no_affordable_model(options.max_cost_nanousd, too_expensive)
 
-    async def prepare(self, call: Call, name: str, dimensions: int | None) -> tuple[EmbedRequest, Model]:
+    async def prepare(
+        self, call: Call, name: str, dimensions: int | None, opens: Opens | None = None
+    ) -> tuple[EmbedRequest, Model]:
         """Open the model of a call and validate its texts; return the request and the model."""
+        opens = opens or self._models.open
         if (name, dimensions) != (call.model, call.dimensions):
             call = replace(call, model=name, dimensions=dimensions)
         if call.has_token_ids:
-            model = await self._models.open(call.model)
+            model = await opens(call.model)
             texts = [decode_ids(row, text, model.decode, model.name) for row, text in enumerate(call.rows)]
             call = replace(call, texts=texts)
-        return inspect(call, self._config.embedding.on_overflow), await self._models.open(call.model)
+        return inspect(call, self._config.embedding.on_overflow), await opens(call.model)
 
     async def check_cache(self, call: Call, sample: int) -> CacheCheck:
         """Recompute a sample of cached texts, and compare; see `AsyncEmbedder.cache.verify`."""
