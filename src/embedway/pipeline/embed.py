@@ -90,6 +90,7 @@ class EmbedPipeline:
     async def _embed(self, call: Call, options: CallOptions) -> EmbedResult:
         started = time.perf_counter()
         choice = await self._choose(call, options)
+        call = replace(call, on_overflow=choice.on_overflow or call.on_overflow)
         request, model = await self.prepare(call, choice.model, choice.dimensions)
         space = model.space_of_size(request.dimensions)
         if not options.collection:
@@ -137,6 +138,7 @@ class EmbedPipeline:
     async def plan(self, call: Call, options: CallOptions) -> Plan:
         """Return the plan of a call with the model, pin and limits that `embed` would use."""
         choice = await self._choose(call, options, self._models.outline)
+        call = replace(call, on_overflow=choice.on_overflow or call.on_overflow)
         plan = await self.plan_with(call, choice.model, choice.dimensions)
         # Without weights, some facts of the space may be unknown.
         if choice.pin is not None and plan.space.digest != UNPULLED:
@@ -193,13 +195,16 @@ class EmbedPipeline:
             raise UsageError("token ids belong to one model; name it: model=...")
         texts = inspect(replace(call, partial=True), self._config.embedding.on_overflow).texts
         criteria = self._selector.criteria(options.criteria, dimensions=call.dimensions)
-        whole = (call.on_overflow or self._config.embedding.on_overflow) == "error"
-        selection = await self._selector.select_for_call(texts, criteria, whole=whole, partial=call.partial)
-        if options.max_cost_nanousd is None and not whole:
-            return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection))
-        return await self._choose_affordable(
-            replace(call, texts=texts, dimensions=criteria.dimensions), selection, options
+        on_overflow = call.on_overflow or self._config.embedding.on_overflow
+        selection, fits = await self._selector.select_for_call(
+            texts, criteria, on_overflow=on_overflow, partial=call.partial, input_type=call.input_type
         )
+        # A text that the model cannot read whole fails alone, and is not truncated.
+        on_overflow = on_overflow if fits else "error"
+        if options.max_cost_nanousd is None and on_overflow != "error":
+            return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection))
+        call = replace(call, texts=texts, dimensions=criteria.dimensions, on_overflow=on_overflow)
+        return replace(await self._choose_affordable(call, selection, options), on_overflow=on_overflow)
 
     async def open_pinned(self, pin: Pin, opens: Opens | None = None) -> Model:
         """Open the model of a pin. Raises UsageError if its name is not enough, as for repositories and folders."""

@@ -17,7 +17,7 @@ from embedway.text import shown
 if TYPE_CHECKING:
     from embedway.ledger.pins import Pin
     from embedway.money import Amount
-    from embedway.types import Selected
+    from embedway.types import Overflow, Selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +64,5 @@ class ChosenModel:
     dimensions: int | None
     pin: Pin | None = None
     selected: Selected | None = None
+    #: Handling of texts over the model's limit, in place of the call's own; None for the call's.
+    on_overflow: Overflow | None = None

@@ -11,6 +11,7 @@ from embedway.providers.counting import ESTIMATE
 
 if TYPE_CHECKING:
     from embedway.config import ModelBenchmark
+    from embedway.space import InputType
 
 
 @public
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
 class TokenEstimate:
     """Token counts of the texts for one model: of the longest text, and in total.
 
-    `own` is true if the model's own tokenizer counted, `sampled` if `total` is extrapolated from a sample.
+    `own` is true if the model's own tokenizer counted, `sampled` if `total` is extrapolated from a sample. `longest`
+    includes the prompt and special tokens; it is extrapolated if `about`.
     """
 
     longest: int
     total: int
     own: bool
     sampled: bool = True
+    about: bool = False
 
 
 @public
@@ -41,8 +44,10 @@ class Candidate:
     tokens: TokenEstimate | None = None
     #: Route of the model to a server; empty for none, None if only its benchmark's provider is known.
     remote_route: str | None = None
-    #: Key of its tokenizer: `tiktoken:ENCODING`, `file:PATH` or `estimate`.
+    #: Key of its tokenizer: `tiktoken:ENCODING`, `file:PATH`, `lowercase:PATH` or `estimate`.
     tokenizer: str = ESTIMATE
+    query_prompt: str = ""
+    document_prompt: str = ""
 
     @property
     def accuracy(self) -> float | None:
@@ -62,6 +67,10 @@ class Candidate:
         """Maximum tokens per text."""
         own = self.benchmark.max_context_length
         return own if self.max_tokens is None else min(own, self.max_tokens)
+
+    def prompt(self, input_type: InputType) -> str:
+        """Return the prompt to put before a text of this input type."""
+        return self.query_prompt if input_type == "query" else self.document_prompt
 
     @property
     def cost_nanousd(self) -> int | None:

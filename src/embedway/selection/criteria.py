@@ -55,8 +55,8 @@ class ModelSelectionCriteria:
     max_total_cost: Amount | None = None
     #: The model must support the languages of the texts, as far as both are known.
     match_languages: bool = True
-    #: The longest text must fit the model; for texts that are not split into chunks.
-    require_fit: bool = False
+    #: The model must read the longest text whole; chunks always fit, and `on_overflow="mean"` reads all windows.
+    require_fit: bool = True
     #: Names or aliases of the models that may be selected; empty for all.
     models: tuple[str, ...] = ()
     #: Compare quality scores of different scales (`ModelBenchmark.quality_scale`).
