@@ -52,6 +52,7 @@ def embed(
     collection: shared.CollectionOption = None,
     dimensions: shared.DimensionsOption = None,
     on_overflow: shared.OverflowOption = None,
+    fit: shared.FitOption = None,
     as_json: shared.JsonFlag = False,
     backend: shared.BackendOption = None,
     precision: shared.PrecisionOption = None,
@@ -71,10 +72,15 @@ def embed(
         {
             "embedding.default_model": model,
             "embedding.on_overflow": on_overflow,
+            "selection.preset": preset,
+            "selection.require_fit": fit,
             **shared.runtime_overrides(backend, precision, threads, None, None),
         }
     )
-    limits = {"criteria": preset, "max_cost": max_cost, "collection": collection or ""}
+    from embedway.cli.select import criteria_of
+
+    criteria = criteria_of(config, {}) if preset else None
+    limits = {"criteria": criteria, "max_cost": max_cost, "collection": collection or ""}
     if given == ["-"] and not as_json and (preset or max_cost):
         raise UsageError(
             "standard input is embedded as a stream: --preset and --max-cost need --json, or texts as arguments"

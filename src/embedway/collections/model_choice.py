@@ -42,8 +42,8 @@ async def select_for_job(
     """Return the options of a job with the model and size of its collection's pin, or of the selected model.
 
     Without a pin, a model that the options name stays. With `options.most_nanousd` or the criteria's `max_total_cost`,
-    the best model within that cost is selected. Chunks fit every model; documents that are not split must fit, unless the
-    criteria waive it or their windows are averaged. Reads the sources once before the job does, twice for a cost limit.
+    the best model within that cost is selected. Chunks fit every model. Documents that are not split must fit, unless
+    the criteria waive it or windows are averaged. Reads the sources once before the job does, twice for a cost limit.
     Raises UsageError for standard input, NoModelError, and BudgetExceededError if no model is cheap enough.
     """
     if options.collection:

@@ -82,6 +82,7 @@ def read_modules(
 
 
 def read_pooling(path: Path) -> Pooling:
+    """Read a Pooling module. Raises WeightsError and UnsupportedModelError."""
     config = read_required_json(path / "config.json")
     named = config.get("pooling_mode")
     if named is not None:

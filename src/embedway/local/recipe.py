@@ -306,6 +306,7 @@ def _refuse_unsupported(folder: Path, architecture: str, config: Mapping[str, An
 
 
 def is_classifier(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Return whether a config.json is that of a classifier. Raises WeightsError."""
     names = config.get("architectures")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise WeightsError(f"{folder / 'config.json'}: architectures must be a list of names")
@@ -333,6 +334,7 @@ def _read_head(
 
 
 def read_max_tokens(folder: Path, config: Mapping[str, Any], facts: ModelFacts | None, *, offset: int) -> int:
+    """Return the maximum tokens of a text; `offset` is the position of its first token."""
     limits: list[int] = []
     positions = _limit(config, "max_position_embeddings", folder / "config.json")
     if positions is not None:
@@ -361,6 +363,7 @@ def _limit(config: Mapping[str, Any], key: str, path: Path) -> int | None:
 
 
 def read_prompts(folder: Path, facts: ModelFacts | None, modules: list[tuple[str, Path]]) -> dict[InputType, str]:
+    """Return the prompts of a model folder by input type."""
     path = folder / "config_sentence_transformers.json"
     config = read_optional_json(path)
     given = config.get("prompts") or {}

@@ -95,6 +95,7 @@ def _open(name: str, environment: ModelEnvironment, task: Task, progress: Progre
 
 
 def check_task(name: str, task: Task, wanted: Task) -> None:
+    """Raise UnsupportedModelError or UsageError for a model of another task than the wanted one."""
     if wanted == "embed" and task != "embed":
         raise UnsupportedModelError(f"{name} is a reranker: it scores pairs of texts and returns no vectors")
     if wanted == "rerank" and task != "rerank":

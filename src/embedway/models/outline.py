@@ -12,7 +12,7 @@ from embedway.catalog import default_catalog
 from embedway.catalog.services import tokens_nanousd
 from embedway.errors import EmbedwayError, WeightsError
 from embedway.local.loading import ResolvedName, resolve
-from embedway.local.outline import UNPULLED, Outline, TextLimits, has_weights, outline_of
+from embedway.local.outline import UNPULLED, Outline, TextLimits, facts_of, has_weights, outline_of
 from embedway.local.runtime_choice import choose_runtime
 from embedway.local.tokenize import TextTokenizer
 from embedway.models.base import Estimate, Model, Profile
@@ -133,8 +133,9 @@ def outline_model(name: str, environment: ModelEnvironment, task: Task) -> Model
     if library is not None:
         return _library_model(name, *library, task, environment)
     named = resolve(name)
-    if named.facts is not None:
-        check_task(named.facts.name, named.facts.task, task)
+    row = facts_of(named)
+    if row is not None:
+        check_task(row.name if named.facts is not None else name, row.task, task)
     if has_weights(named, config):
         return None
     outline = outline_of(named, config)
@@ -153,7 +154,8 @@ def _local_model(outline: Outline, names: Collection[str], environment: ModelEnv
     """Return the outline of a model that this machine can run, and that servers may run too."""
     config, space = environment.config, outline.space
     budget = choose_runtime(config, weights_sha256=space.weights, weights_bytes=0).token_budget
-    route, price = Route(f"local:{space.model}", budget), _FREE
+    price: decimal.Decimal | None = _FREE
+    route = Route(f"local:{space.model}", budget)
     served = next(((key, one) for key, one in config.routes_to(names).items() if one.provider != LOCAL), None)
     if served is not None:
         route, price = Route(f"routes.{served[0]}", None, requests=True), served_price(outline.name, config)

@@ -80,7 +80,7 @@ class ModelRegistry:
             if key in self._opening and not _is_stale(self._opening[key]):
                 return await self.open(name, task=task)
             outline = self._outlines.get(key)
-            if outline is None or _failed(outline):
+            if outline is None or (outline.done() and _failed(outline)):
                 outline = self._outlines[key] = asyncio.create_task(self._outline(name, task))
             model = await asyncio.shield(outline)
         # Without an outline, nothing has to be fetched to open the model.
@@ -131,7 +131,7 @@ def _is_stale(opening: asyncio.Task[Model]) -> bool:
     return model.blocked is not None and not model.is_still_blocked()
 
 
-def _failed(opening: asyncio.Task[Model]) -> bool:
+def _failed(opening: asyncio.Task[Model] | asyncio.Task[Model | None]) -> bool:
     return opening.cancelled() or opening.exception() is not None
 
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     #: Function that opens a model by name.
     Opens: TypeAlias = Callable[[str], Awaitable[Model]]
 
+
 class EmbedPipeline:
     """Pipeline of `embed` and `plan`. Without a `cache`, every text is computed."""
 

@@ -21,8 +21,8 @@ from embedway.selection.token_counts import TextSample, TokenizerCache, TokenTot
 from embedway.weights.store import WeightsStore
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
 
     from embedway.catalog import ModelFacts
     from embedway.catalog.services import RouteFacts, ServiceFacts

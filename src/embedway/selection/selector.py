@@ -81,7 +81,8 @@ class ModelSelector:
     ) -> Selection:
         """Select the best model for texts. Raises NoModelError.
 
-        `most_characters` limits the search for the longest text. `rest` are further texts, which are read only if the criteria limit the total cost. Raises UsageError for
+        `most_characters` limits the texts that are counted to find the longest one.
+        `rest` are further texts, which are read only if the criteria limit the total cost. Raises UsageError for
         anything else.
         """
         if rest is not None and not isinstance(rest, AsyncIterable):
@@ -106,10 +107,11 @@ class ModelSelector:
         partial: bool,
         input_type: InputType = "document",
     ) -> tuple[Selection, bool]:
-        """Select a model for the texts of a call, and return whether it reads all of them whole, as the criteria require.
+        """Select a model for the texts of a call; return it, and whether it reads all texts whole or need not.
 
-        With `on_overflow="error"` it must, with `"mean"` it need not: windows are read. In a partial call, only the texts
-        that are too long fail: if no model reads every text whole, one is selected for the others. Raises NoModelError.
+        With `on_overflow="error"` it must, with `"mean"` it need not, because windows are read. In a partial call, only
+        the texts that are too long fail: if no model reads every text whole, one is selected for the others. Raises
+        NoModelError.
         """
         fit = on_overflow == "error" or (criteria.require_fit and on_overflow != "mean")
         select = partial_call(self.select, texts, input_type=input_type, most_characters=None)
