@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from embedway import AsyncEmbedder, Config, ModelSelectionCriteria
 from embedway.errors import TextTooLongError
 from embedway.selection.longest import Longest, TextLengths
+from inside import engine_of
 
 MINI = "sentence-transformers/all-MiniLM-L6-v2"
 OWN, ESTIMATED = "acme/own", "acme/estimated"
@@ -119,8 +120,8 @@ def test_special_tokens_and_prompts_count_at_the_limit(loop, embedder, tokens):
                 assert ("require_fit" in [reason.requirement for reason in row.reasons]) == refused
 
     async def table(texts, input_type):
-        async with embedder._engines.call() as engine:
-            return (await engine.selector.select(texts, ANY, anywhere=True, input_type=input_type)).table
+        selector = engine_of(embedder).selector
+        return (await selector.select(texts, ANY, anywhere=True, input_type=input_type)).table
 
     loop.run(work())
 
