@@ -19,8 +19,9 @@ from embedway.collections.chunk_reader import batch_sizes
 from embedway.collections.model_choice import open_texts, select_for_job, take_texts
 from embedway.collections.plan import plan_job
 from embedway.collections.run import RunOptions, run_job
-from embedway.errors import NoModelError, (
+from embedway.errors import (
     BudgetExceededError,
+    NoModelError,
     SourceError,
     SpaceMismatchError,
     TextTooLongError,
