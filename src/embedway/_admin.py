@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from embedway._public import public
-from embedway.arguments import as_texts, as_vectors, check_count, check_name, check_seconds
+from embedway.arguments import as_texts, as_vectors, check_count, check_flag, check_name, check_seconds
 from embedway.batching.batches import fill_batches
 from embedway.cache.base import CacheFilter
 from embedway.errors import UsageError
@@ -134,11 +134,18 @@ class AsyncModelAdmin:
         async with self._engines.call() as engine:
             return await engine.selector.available(size)
 
-    async def describe(self, model: str | None = None, dimensions: int | None = None) -> ModelDescription:
-        """Load a model and return its space, limits and tokenizer."""
-        size = check_count(dimensions, "dimensions")
+    async def describe(
+        self, model: str | None = None, dimensions: int | None = None, *, load: bool = False
+    ) -> ModelDescription:
+        """Return a model's space, limits and tokenizer. Needs no key, and fetches no weights unless `load` is set.
+
+        A model whose weights are not here is described by its catalog row and the small files of its repository. If
+        facts of its space are not known without the weights, the digest in its id is `unpulled`.
+        """
+        size, load = check_count(dimensions, "dimensions"), check_flag(load, "load")
         async with self._engines.call() as engine:
-            return (await engine.models.open(self._name(model))).describe(size)
+            name = self._name(model)
+            return (await (engine.models.open(name) if load else engine.models.outline(name))).describe(size)
 
     async def warm(self, model: str | None = None) -> None:
         """Load a model and its session, so that the first call does not wait for them."""

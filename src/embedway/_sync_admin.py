@@ -104,9 +104,11 @@ class ModelAdmin:
         """Return the models that can run here now."""
         return self._wait(self._group.available(dimensions))
 
-    def describe(self, model: str | None = None, dimensions: int | None = None) -> ModelDescription:
-        """Load a model and return its space, limits and tokenizer."""
-        return self._wait(self._group.describe(model, dimensions))
+    def describe(
+        self, model: str | None = None, dimensions: int | None = None, *, load: bool = False
+    ) -> ModelDescription:
+        """Return a model's space, limits and tokenizer. Needs no key, and fetches no weights unless `load` is set."""
+        return self._wait(self._group.describe(model, dimensions, load=load))
 
     def warm(self, model: str | None = None) -> None:
         """Load a model and its session, so that the first call does not wait for them."""

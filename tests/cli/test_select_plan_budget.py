@@ -152,6 +152,49 @@ def test_a_plan_lists_what_runs_here(command, place, offline):
     assert command("budget", "ledger").stdout == "the ledger is empty\n"
 
 
+@pytest.mark.parametrize("model", ["BAAI/bge-m3", "bge-small-en-v1.5", "hf:BAAI/bge-m3", "fastembed-bge-base-en-v1.5"])
+def test_a_plan_needs_no_weights(command, place, environment, model):
+    (place / "a.txt").write_text(ENGLISH)
+    offline = {"EMBEDWAY_WEIGHTS__OFFLINE": "1"}
+    done = command("plan", "--model", model, "a.txt", "--json", variables=offline)
+    assert done.code == 0, done.stderr
+    (planned,) = done.json["models"]
+    assert (planned["texts"], planned["tokens_estimated"], float(planned["cost_usd"])) == (1, True, 0)
+    assert command("models", "show", "BAAI/bge-m3", variables=offline).code == 0
+
+
+def test_a_reranker_is_not_planned(command, place, environment):
+    (place / "a.txt").write_text(ENGLISH)
+    for arguments in (("plan", "a.txt"), ("embed", "a text"), ("run", "a.txt", "--to", "a.jsonl")):
+        done = command(*arguments, "--model", "hf:BAAI/bge-reranker-base")
+        assert done.code != 0
+        assert "is a reranker: it scores pairs of texts" in done.stderr
+        assert "Tried" not in done.stderr
+
+
+def test_texts_that_are_not_split_must_fit(command, place, offline):
+    (place / "long.txt").write_text("word " * 2952)
+    reason = "the longest text has 2,954 tokens; it accepts 256"
+    table = command("select", "long.txt", "--preset", "fast")
+    assert table.code == 1
+    assert reason in table.stdout
+    assert "use --no-fit to select for chunks" in table.stderr
+    mini = "sentence-transformers/all-MiniLM-L6-v2"
+    assert command("select", "long.txt", "--preset", "fast", "--no-fit", "--json").json["model"] == mini
+    assert "--no-fit" not in command("select", "long.txt", "--preset", "fast", "--no-fit").stderr
+    whole = ("long.txt", "--preset", "fast", "--no-chunk")
+    assert "require_fit" in command("run", *whole, "--to", "a.jsonl").stderr
+    assert "require_fit" in command("plan", *whole).stderr
+    assert command("plan", *whole, "--no-fit", "--json").json["models"][0]["truncated"] == 1
+    assert command("plan", "long.txt", "--preset", "fast", "--json").json["models"][0]["model"] == mini
+    text = "word " * 2952
+    assert "require_fit" in command("embed", text, "--preset", "fast").stderr
+    done = command("embed", text, "--preset", "fast", "--no-fit")
+    assert done.code == 0, done.stderr
+    (place / "embedway.toml").write_text("[selection]\nrequire_fit = false\n")
+    assert command("-c", "embedway.toml", "select", "long.txt", "--preset", "fast", "--json").json["model"] == mini
+
+
 def test_a_plan_of_nothing_and_of_no_model(command, place, offline):
     (place / "a.txt").write_text("text")
     assert "no-such-model" in command("plan", "a.txt", "-m", "no-such-model").stderr

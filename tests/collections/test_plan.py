@@ -21,6 +21,7 @@ from embedway.collections.plan import plan_job
 from embedway.collections.run import RunOptions, run_job
 from embedway.errors import (
     BudgetExceededError,
+    NoModelError,
     SourceError,
     SpaceMismatchError,
     TextTooLongError,
@@ -243,6 +244,35 @@ def test_a_text_behind_the_sample_that_is_too_long_leaves_its_model_out(config, 
             local = dataclasses.replace(cheap, require_local=True)
             with pytest.raises(TextTooLongError):
                 await select_for_job(embedder, [str(source)], options, local, cached=False)
+
+    asyncio.run(main())
+
+
+def test_documents_that_are_not_split_must_fit_the_model_that_is_selected(config, tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("short", "word " * 2952)))
+    fast = ModelSelectionCriteria.preset("fast", require_local=True)
+    mini = "sentence-transformers/all-MiniLM-L6-v2"
+
+    async def main():
+        async with embedder_with_servers(config, **{"cache.backend": "none"}) as (embedder, _):
+
+            async def chosen(criteria=fast, **options):
+                options = RunOptions(**options)
+                chosen = await select_for_job(embedder, [str(source)], options, criteria, cached=False)
+                assert chosen.model == mini
+                return chosen.on_overflow
+
+            for most in (None, 10**9):
+                assert await chosen(most_nanousd=most) == "truncate"
+                assert await chosen(chunk=False, on_overflow="mean", most_nanousd=most) == "mean"
+                waived = dataclasses.replace(fast, require_fit=False)
+                assert await chosen(waived, chunk=False, most_nanousd=most) == "truncate"
+                # Only the long document is rejected.
+                assert await chosen(chunk=False, on_error="skip", most_nanousd=most) == "error"
+                for on_overflow in ("truncate", "error"):
+                    with pytest.raises(NoModelError, match="require_fit"):
+                        await chosen(chunk=False, on_overflow=on_overflow, most_nanousd=most)
 
     asyncio.run(main())
 

@@ -12,7 +12,7 @@ from embedway import Config, ModelBenchmark
 from embedway.errors import NoModelError, UsageError
 from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidate import Candidate, TokenEstimate
-from embedway.selection.candidates import Candidates
+from embedway.selection.candidates import Candidates, count_tokens
 from embedway.selection.criteria import PRESETS, ModelSelectionCriteria
 from embedway.selection.requirements import find_relaxations
 from embedway.selection.scoring import score, select
@@ -485,7 +485,8 @@ def test_tokens_are_counted_by_each_models_own_tokenizer(shipped):
     totals = shipped.token_totals()
     totals.add(texts[:2])
     totals.add(texts[1:])
-    counted = {one.benchmark.model_name: one for one in shipped.count_tokens(texts, texts, totals=totals)}
+    counters = shipped.token_counters()
+    counted = {one.benchmark.model_name: one for one in count_tokens(*counters, texts, texts, totals=totals)}
     small = counted["text-embedding-3-small"].tokens
     assert (small.own, small.sampled) == (True, False)
     from embedway.providers.counting import TiktokenCounter
@@ -495,7 +496,7 @@ def test_tokens_are_counted_by_each_models_own_tokenizer(shipped):
     assert small.longest == int(lengths.max())
     assert counted["text-embedding-3-small"].cost_nanousd == 20 * small.total
     assert not counted["embed-v4.0"].tokens.own
-    sampled = shipped.count_tokens(texts, texts)
+    sampled = count_tokens(*counters, texts, texts)
     assert all(one.tokens.sampled for one in sampled)
     assert "OPENAI" not in counted["text-embedding-3-small"].lacks
     assert counted["embed-v4.0"].lacks == "no key: set COHERE_API_KEY"
@@ -512,15 +513,14 @@ def test_many_tokenizers_count_no_more_together_and_reckon_well(tokenizers):
         counted += sum(map(len, some))
         return [2 + len(re.findall(r"\w+|[^\w\s]", text)) for text in some]
 
-    exact = sum(counts(texts)), max(counts(texts))
+    exact = sum(counts(texts))
     counted = 0
     look = TextSample.of(texts, take_sample(texts), tokenizers=tokenizers)
-    estimates = [look.estimate(counts, own=True) for _ in range(tokenizers)]
+    estimates = [look.estimate(counts) for _ in range(tokenizers)]
     assert counted <= 150_000
+    assert not look.whole
     for estimate in estimates:
-        assert estimate.sampled
-        assert estimate.total == pytest.approx(exact[0], rel=0.05)
-        assert estimate.longest == pytest.approx(exact[1], rel=0.02)
+        assert estimate == pytest.approx(exact, rel=0.05)
 
 
 def test_a_sample_that_is_all_texts_is_no_sample():
@@ -528,11 +528,10 @@ def test_a_sample_that_is_all_texts_is_no_sample():
         return [1 + len(text) for text in some]
 
     for texts, sampled in ((["a", "bb"], False), (["a", "a"], True), (["a", "b" * 2000], True), ([PROSE] * 100, True)):
-        estimate = TextSample.of(texts, take_sample(texts), tokenizers=2).estimate(counts, own=True)
-        assert estimate.sampled == sampled
-        assert estimate.total == sum(counts(texts))
-        assert estimate.longest == max(counts(texts))
-    assert TextSample.of([], [], tokenizers=0).estimate(counts, own=True).total == 0
+        sample = TextSample.of(texts, take_sample(texts), tokenizers=2)
+        assert sample.whole != sampled
+        assert sample.estimate(counts) == sum(counts(texts))
+    assert TextSample.of([], [], tokenizers=0).estimate(counts) == 0
 
 
 GUIDELINES = [

@@ -382,7 +382,7 @@ def test_where_no_text_may_be_cut_a_model_is_taken_that_reads_the_longest(config
                 result = await embedder.embed([long, "short"], on_overflow="error", partial=partial, **terms)
                 assert result.receipt.model == "text-embedding-3-small"
                 assert not result.errors
-        assert (await embedder.embed([long], criteria="balanced")).receipt.model == MINI
+        assert (await embedder.embed([long], criteria="balanced")).receipt.model == "text-embedding-3-small"
         # The text with the most characters does not have the most tokens: this shorter text has more.
         few = "\u5411\u91cf" * 200
         result = await embedder.embed([few, "word " * 100], on_overflow="error", criteria="balanced")
@@ -396,6 +396,70 @@ def test_where_no_text_may_be_cut_a_model_is_taken_that_reads_the_longest(config
         assert not large.bodies
 
     run(config, work)
+
+
+LONG = "word " * 2952
+WAIVED = ModelSelectionCriteria.preset("fast", require_fit=False)
+
+
+@pytest.mark.parametrize("terms", [{"criteria": "fast"}, {"criteria": "fast", "collection": "c"}, {"max_cost": 1}])
+def test_a_model_that_cannot_read_the_longest_text_whole_is_not_selected(config, terms):
+    async def work():
+        async with AsyncEmbedder(config=load(config)) as embedder:
+            calls = (embedder.embed, embedder.embed_documents, embedder.plan)
+            for call in (*calls, embedder.embed_query) if "collection" not in terms else calls:
+                texts = LONG if call == embedder.embed_query else ["short", LONG]
+                with pytest.raises(NoModelError, match="without require_fit") as caught:
+                    await call(texts, **terms)
+                reasons = {row.model: row.reasons for row in caught.value.table}[MINI]
+                assert [reason.message for reason in reasons] == ["the longest text has 2,954 tokens; it accepts 256"]
+            # The windows of a text are read whole.
+            assert (await embedder.embed([LONG], on_overflow="mean", **terms)).receipt.model == MINI
+
+    asyncio.run(work())
+
+
+def test_the_limit_on_the_longest_text_can_be_waived(config):
+    async def work():
+        waived = {"selection.require_fit": False}
+        async with AsyncEmbedder(config=load(config, **waived)) as embedder:
+            for terms in ({"criteria": WAIVED}, {"max_cost": 1}):
+                result = await embedder.embed([LONG], **terms)
+                assert (result.receipt.model, len(result.receipt.truncations)) == (MINI, 1)
+            assert (await embedder.select([LONG], WAIVED)).model == (await embedder.select([LONG])).model == MINI
+            # With "error", no text may be truncated, whatever the criteria say.
+            with pytest.raises(NoModelError):
+                await embedder.embed([LONG], criteria=WAIVED, on_overflow="error")
+            with pytest.raises(NoModelError):
+                await embedder.select([LONG], "fast")
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("on_overflow", [None, "truncate", "error"])
+def test_in_a_partial_call_only_the_texts_that_are_too_long_fail(config, on_overflow):
+    async def work():
+        async with AsyncEmbedder(config=load(config)) as embedder:
+            for terms in ({"criteria": "fast"}, {"max_cost": 1}):
+                options = {**terms, "partial": True, "on_overflow": on_overflow}
+                result = await embedder.embed(["short", LONG, "other"], **options)
+                assert (result.receipt.model, list(result.errors)) == (MINI, [1])
+                assert not result.receipt.truncations
+                plan = await embedder.plan(["short", LONG, "other"], **options)
+                assert (plan.model, plan.unique_texts, plan.truncations) == (MINI, 2, ())
+
+    asyncio.run(work())
+
+
+def test_a_lower_limit_in_the_settings_counts(config):
+    async def work():
+        lower = {f"embedding.model_benchmarks.{MINI}.max_context_length": 20}
+        async with AsyncEmbedder(config=load(config, **lower)) as embedder:
+            assert (await embedder.select(["word " * 18], "fast")).model == MINI
+            with pytest.raises(NoModelError, match="require_fit"):
+                await embedder.embed(["word " * 19], criteria="fast")
+
+    asyncio.run(work())
 
 
 # ------------------------------------------------------------------ plans

@@ -64,6 +64,7 @@ def embed(
             "--normalize/--no-normalize", help="Vectors of length 1, or without the model's final normalization."
         ),
     ] = None,
+    fit: shared.FitOption = None,
     as_json: shared.JsonFlag = False,
     backend: shared.BackendOption = None,
     precision: shared.PrecisionOption = None,
@@ -83,10 +84,15 @@ def embed(
         {
             "embedding.default_model": model,
             "embedding.on_overflow": on_overflow,
+            "selection.preset": preset,
+            "selection.require_fit": fit,
             **shared.runtime_overrides(backend, precision, threads, None, None),
         }
     )
-    limits = {"criteria": preset, "max_cost": max_cost, "collection": collection or ""}
+    from embedway.cli.select import criteria_of
+
+    criteria = criteria_of(config, {}) if preset else None
+    limits = {"criteria": criteria, "max_cost": max_cost, "collection": collection or ""}
     backups = None if backup is None else [name.strip() for name in backup.split(",")]
     if given == ["-"] and not as_json and (preset or max_cost or backups):
         raise UsageError(

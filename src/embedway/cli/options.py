@@ -122,6 +122,10 @@ TokenBudgetOption: TypeAlias = Annotated[
 TextFieldOption: TypeAlias = Annotated[
     str, typer.Option("--text-field", metavar="NAME", help="Field or column that contains the text.")
 ]
+FitOption: TypeAlias = Annotated[
+    bool | None,
+    typer.Option("--fit/--no-fit", help="Select only models that read the longest text whole. Default: --fit."),
+]
 FollowLinksFlag: TypeAlias = Annotated[
     bool, typer.Option("--follow-links", help="Follow symbolic links inside folders; they may lead out of them.")
 ]
@@ -142,6 +146,8 @@ def job_overrides(
     overlap: int | None,
     on_error: OnErrorChoice | None,
     on_overflow: OverflowChoice | None,
+    *,
+    fit: bool | None,
 ) -> dict[str, str | int | None]:
     """Return the settings that the options of a job override."""
     return {
@@ -150,6 +156,7 @@ def job_overrides(
         "run.overlap": overlap,
         "run.on_error": on_error,
         "embedding.on_overflow": on_overflow,
+        "selection.require_fit": fit,
     }
 
 

@@ -41,6 +41,7 @@ def plan(  # long, because typer reads the options from the signature
     ] = None,
     overlap: Annotated[int | None, typer.Option("--overlap", min=0, metavar="N", help="As for `run`.")] = None,
     on_overflow: Annotated[shared.OverflowChoice | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
+    fit: shared.FitOption = None,
     on_error: Annotated[shared.OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
     text_field: shared.TextFieldOption = "text",
     file_format: Annotated[shared.FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
@@ -49,7 +50,7 @@ def plan(  # long, because typer reads the options from the signature
 ) -> None:
     """Show texts, tokens, requests, cost and time for each model. Reads the sources once and spends nothing."""
     invocation = shared.Invocation.of(context)
-    config = invocation.config(shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow))
+    config = invocation.config(shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit))
     if model and preset:
         raise UsageError("--model names models and --preset selects one; use only one of them")
     if no_chunk and (chunk_tokens is not None or overlap is not None):

@@ -72,6 +72,7 @@ def run(  # long, because typer reads the options from the signature
         bool, typer.Option("--no-chunk", help="Compute one vector per document; see --on-overflow for long ones.")
     ] = False,
     on_overflow: shared.OverflowOption = None,
+    fit: shared.FitOption = None,
     on_error: Annotated[
         shared.OnErrorChoice | None,
         typer.Option("--on-error", help="At a bad row, stop, or skip it and record it in DEST.rejects.jsonl."),
@@ -109,7 +110,7 @@ def run(  # long, because typer reads the options from the signature
     config = invocation.config(
         {
             "embedding.default_model": model,
-            **shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow),
+            **shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit),
             **shared.runtime_overrides(backend, precision, threads, streams, token_budget),
         }
     )

@@ -115,9 +115,9 @@ async def _query_vector(
     if request.model is not None:
         _refuse_other_model(collection, request.model)
     try:
-        description = await embedder.models.describe(name, dimensions)
+        description = await embedder.models.describe(name, dimensions, load=True)
     except DimensionsError:
-        description = await embedder.models.describe(name, None)
+        description = await embedder.models.describe(name, None, load=True)
     except UnknownModelError as error:
         if request.model is not None:
             raise

@@ -6,6 +6,7 @@ import typer
 
 from embedway.cli.options import (
     DimensionsOption,
+    FitOption,
     FollowLinksFlag,
     FormatChoice,
     Invocation,
@@ -26,6 +27,8 @@ from embedway.cli.output import (
 from embedway.errors import NoModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from embedway.collections.run import RunOptions
     from embedway.config import Config
     from embedway.selection.analysis import TextAnalysis
@@ -73,9 +76,7 @@ def select(  # long, because typer reads the options from the signature
     dimensions: DimensionsOption = None,
     multilingual: Annotated[bool, typer.Option("--multilingual", help="Only multilingual models.")] = False,
     local: Annotated[bool, typer.Option("--local", help="Only models that keep texts on this machine.")] = False,
-    fit: Annotated[
-        bool, typer.Option("--fit", help="Only models that read the longest text without truncation.")
-    ] = False,
+    fit: FitOption = None,
     match_languages: Annotated[
         bool, typer.Option("--match-languages", help="Only models that support the languages of the texts.")
     ] = False,
@@ -110,7 +111,7 @@ def select(  # long, because typer reads the options from the signature
         "dimensions": dimensions,
         "require_multilingual": multilingual or None,
         "require_local": local or None,
-        "require_fit": fit or None,
+        "require_fit": fit,
         "match_languages": match_languages or None,
         "languages": tuple(language) if language else None,
         "licences": tuple(licence) if licence else None,
@@ -124,7 +125,9 @@ def select(  # long, because typer reads the options from the signature
         selection, whole = wait_for(_select(config, sources or [], options, criteria, anywhere=anywhere))
     except NoModelError as error:
         _print_no_model(error, as_json=as_json)
+        _note_fit(invocation, cast("list[ScoredModel]", list(error.table)))
         raise
+    _note_fit(invocation, selection.table)
     if as_json:
         print_json({**selection.to_json(), "all_documents": whole})
         return
@@ -148,6 +151,14 @@ def _print_no_model(error: NoModelError, *, as_json: bool) -> None:
 def _note_sample(invocation: Invocation, analysis: "TextAnalysis", *, counted: bool) -> None:
     read = f"only the first {analysis.texts:,} documents ({analysis.characters:,} characters)"
     note(invocation, f"{read} were analyzed; costs are for {'all documents' if counted else 'these documents'}")
+
+
+def _note_fit(invocation: Invocation, rows: "Sequence[ScoredModel]") -> None:
+    """Tell that `run` splits documents, if a model is excluded only because a document is too long for it."""
+    short = [row for row in rows if [reason.requirement for reason in row.reasons] == ["require_fit"]]
+    if short:
+        models = "1 model cannot" if len(short) == 1 else f"{len(short)} models cannot"
+        note(invocation, f"{models} read the longest text whole; `run` splits texts: use --no-fit to select for chunks")
 
 
 def criteria_of(config: "Config", changes: dict[str, Any]) -> "ModelSelectionCriteria":

@@ -10,7 +10,7 @@ from embedway.collections.documents import ByteCounter
 from embedway.collections.plan import next_documents, plan_job
 from embedway.collections.readers import find_files, read_files
 from embedway.config.local_models import AUTO
-from embedway.errors import UsageError
+from embedway.errors import NoModelError, UsageError
 from embedway.ledger.refusals import MAX_COST
 from embedway.money import to_nanousd
 from embedway.selection.selector import is_affordable, no_affordable_model
@@ -42,7 +42,8 @@ async def select_for_job(
     """Return the options of a job with the model and size of its collection's pin, or of the selected model.
 
     Without a pin, a model that the options name stays. With `options.most_nanousd` or the criteria's `max_total_cost`,
-    the best model within that cost is selected. Reads the sources once before the job does, twice for a cost limit.
+    the best model within that cost is selected. Chunks fit every model. Documents that are not split must fit, unless
+    the criteria waive it or windows are averaged. Reads the sources once before the job does, twice for a cost limit.
     Raises UsageError for standard input, NoModelError, and BudgetExceededError if no model is cheap enough.
     """
     if options.collection:
@@ -58,11 +59,19 @@ async def select_for_job(
     most, limit = _lower_limit(options.most_nanousd, criteria.max_total_cost)
     # The total cost is known only from a plan of all chunks, not from the sample.
     wanted = replace(criteria, max_total_cost=None, dimensions=options.dimensions or criteria.dimensions)
-    if not options.chunk and options.on_overflow == "error":
-        wanted = replace(wanted, require_fit=True)
+    fit = not options.chunk and (
+        options.on_overflow == "error" or (wanted.require_fit and options.on_overflow == "truncate")
+    )
     async with open_texts(sources, options) as documents:
         texts, _ = await take_texts(documents, most_characters=SAMPLE_CHARACTERS)
-    selection = await embedder.select(texts, wanted)
+    try:
+        selection = await embedder.select(texts, replace(wanted, require_fit=fit))
+    except NoModelError:
+        if not fit or options.on_error == "stop":
+            raise
+        # Only the documents that are too long are rejected.
+        selection = await embedder.select(texts, replace(wanted, require_fit=False))
+        options = replace(options, on_overflow="error")
     options = replace(options, dimensions=wanted.dimensions)
     if most is None:
         return replace(options, model=selection.model)

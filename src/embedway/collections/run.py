@@ -156,7 +156,7 @@ async def read_texts(embedder: AsyncEmbedder, sources: Sequence[str], options: R
 
     with closing(Worker("embedway-reader")) as reader:
         files = await reader.call(find_files, sources, options.read_options())
-        chunker, _ = open_chunker(await embedder.models.describe(options.model, options.dimensions), options)
+        chunker, _ = open_chunker(await embedder.models.describe(options.model, options.dimensions, load=True), options)
         chunk_reader = ChunkReader(files, options.read_options(), chunker, on_bad_row=refuse, counter=ByteCounter())
         texts: list[str] = []
         while (batch := await reader.call(chunk_reader.next_batch, MAX_BATCH_CHUNKS)) is not None:
@@ -199,7 +199,7 @@ class _Job:
         _refuse_own_source(files, (store.destination, *map(str, (self._rejects.path, *store.sidecars))))
         if not options.overwrite:
             await writer.call(self._rejects.refuse_existing)
-        described = await self._embedder.models.describe(options.model, options.dimensions)
+        described = await self._embedder.models.describe(options.model, options.dimensions, load=True)
         chunker, settings = open_chunker(described, options)
         chunk_reader = ChunkReader(
             files,

@@ -11,6 +11,8 @@ from embedway.catalog.services import default_services
 from embedway.errors import UnsupportedModelError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from embedway.catalog import ModelFacts
     from embedway.config import Config
     from embedway.local.encoder import Encoder
@@ -93,14 +95,23 @@ def encoder_of(loaded: LoadedModel) -> Encoder:
     return Encoder(recipe, loaded.choice, space)
 
 
-def load(name: ResolvedName, config: Config, progress: ProgressSink | None = None) -> LoadedModel:
-    """Find or pull a model's files, open them, and choose session options. Blocking."""
+def load(
+    name: ResolvedName,
+    config: Config,
+    progress: ProgressSink | None = None,
+    *,
+    check: Callable[[Mapping[str, Path]], None] | None = None,
+) -> LoadedModel:
+    """Find or pull a model's files, open them, and choose session options. Blocking.
+
+    `check` gets the settings files of a repository before its weights are fetched, and may raise an error.
+    """
     from embedway.local.recipe import read_recipe  # noqa: PLC0415
     from embedway.local.runtime_choice import choose_runtime  # noqa: PLC0415
     from embedway.weights.store import WeightsStore  # noqa: PLC0415
 
     store = WeightsStore(config.store_settings(), progress=progress)
-    folder = find_or_pull(name, store)
+    folder = find_or_pull(name, store, check=check)
     facts = name.facts or default_catalog().by_weights(folder.weights_sha256)
     shown = facts.name if facts is not None else name.repository or folder.path.name
     recipe = read_recipe(
@@ -118,11 +129,14 @@ def load(name: ResolvedName, config: Config, progress: ProgressSink | None = Non
     return LoadedModel(recipe, choice, facts, listed_files=name.facts is not None)
 
 
-def find_or_pull(name: ResolvedName, store: WeightsStore) -> ModelFolder:
+def find_or_pull(
+    name: ResolvedName, store: WeightsStore, *, check: Callable[[Mapping[str, Path]], None] | None = None
+) -> ModelFolder:
     """Return the model's folder if the store has it intact, else pull it."""
     if name.folder is not None:
         return store.open_folder(name.folder)
     if name.facts is not None:
         return store.find(name.facts.weights) or store.pull(name.facts.weights)
     repository = name.repository or ""
-    return store.find_repository(repository, name.revision) or store.pull_repository(repository, name.revision)
+    found = store.find_repository(repository, name.revision)
+    return found or store.pull_repository(repository, name.revision, check=check)

@@ -68,7 +68,7 @@ def read_modules(
         if kind == "Transformer" and path.resolve() == folder.resolve():
             continue
         if kind == "Pooling" and pooling is None:
-            pooling = _pooling(path)
+            pooling = read_pooling(path)
         elif kind == "Dense" and pooling is not None and not normalized:
             module, width = _dense(path, hash_cache)
             dense.append(module)
@@ -81,7 +81,8 @@ def read_modules(
     return pooling, tuple(dense), normalized, width
 
 
-def _pooling(path: Path) -> Pooling:
+def read_pooling(path: Path) -> Pooling:
+    """Read a Pooling module. Raises WeightsError and UnsupportedModelError."""
     config = read_required_json(path / "config.json")
     named = config.get("pooling_mode")
     if named is not None:

@@ -170,18 +170,17 @@ def read_recipe(
     path = folder / "config.json"
     config_json = read_required(path)
     config = parse_object(config_json, path)
-    model_type = str(config.get("model_type", ""))
-    architecture = _SAME_GRAPH.get(model_type, model_type)
+    architecture = architecture_of(config)
     weight_paths, onnx_path = _weight_files(folder, onnx_file)
     if onnx_path is None:
         _refuse_unsupported(folder, architecture, config)
     modules = list_modules(folder)
     task = _task(folder, config, modules)
     pooling, dense, normalized, width = _read_head(folder, modules, facts, config, hash_cache)
-    prompts = _read_prompts(folder, facts, modules)
+    prompts = read_prompts(folder, facts, modules)
     sizes = _sizes(folder, _labels(folder, config) if task == "rerank" else width, facts)
     tokenizer_json = _read_tokenizer(folder)
-    pad = _pad_token_id(config, architecture)
+    pad = pad_token_id(config, architecture)
     graph = graph_facts(config, "onnx" if onnx_path else architecture, pad, task=task, where=str(path))
     return Recipe(
         name=name,
@@ -196,7 +195,7 @@ def read_recipe(
         pooling=pooling,
         normalized=normalized,
         dense=dense,
-        max_tokens=_read_max_tokens(folder, config, facts, offset=first_position(architecture, pad)),
+        max_tokens=read_max_tokens(folder, config, facts, offset=first_position(architecture, pad)),
         prompts=prompts,
         sizes=sizes,
         tokenizer=folder / "tokenizer.json",
@@ -206,6 +205,12 @@ def read_recipe(
         pad_token_id=pad,
         lowercase=bool(read_optional_json(folder / "sentence_bert_config.json").get("do_lower_case", False)),
     )
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """Return the architecture whose graph a model has."""
+    model_type = str(config.get("model_type", ""))
+    return _SAME_GRAPH.get(model_type, model_type)
 
 
 def _sizes(folder: Path, width: int, facts: ModelFacts | None) -> tuple[int, ...]:
@@ -223,7 +228,7 @@ def _read_tokenizer(folder: Path) -> bytes:
     return data
 
 
-def _pad_token_id(config: Mapping[str, Any], architecture: str) -> int:
+def pad_token_id(config: Mapping[str, Any], architecture: str) -> int:
     """Return the padding id; transformers' default if config.json has none."""
     pad = config.get("pad_token_id")
     return pad if type(pad) is int else _DEFAULT_PAD.get(architecture, 0)
@@ -306,10 +311,11 @@ def task_of(folder: Path) -> Task:
 
 
 def _task(folder: Path, config: Mapping[str, Any], modules: list[tuple[str, Path]]) -> Task:
-    return "rerank" if _is_classifier(folder, config) and not modules else "embed"
+    return "rerank" if is_classifier(folder, config) and not modules else "embed"
 
 
-def _is_classifier(folder: Path, config: Mapping[str, Any]) -> bool:
+def is_classifier(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Return whether a config.json is that of a classifier. Raises WeightsError."""
     names = config.get("architectures")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise WeightsError(f"{folder / 'config.json'}: architectures must be a list of names")
@@ -330,13 +336,14 @@ def _read_head(
     if not modules:
         if facts is not None and facts.pooling is not None:
             return facts.pooling, (), bool(facts.normalized), width
-        if not _is_classifier(folder, config):
+        if not is_classifier(folder, config):
             _log.warning("%s defines no pooling; using mean, as sentence-transformers does", folder)
         return "mean", (), False, width
     return read_modules(folder, modules, width, hash_cache)
 
 
-def _read_max_tokens(folder: Path, config: Mapping[str, Any], facts: ModelFacts | None, *, offset: int) -> int:
+def read_max_tokens(folder: Path, config: Mapping[str, Any], facts: ModelFacts | None, *, offset: int) -> int:
+    """Return the maximum tokens of a text; `offset` is the position of its first token."""
     limits: list[int] = []
     positions = _limit(config, "max_position_embeddings", folder / "config.json")
     if positions is not None:
@@ -364,7 +371,8 @@ def _limit(config: Mapping[str, Any], key: str, path: Path) -> int | None:
     return value
 
 
-def _read_prompts(folder: Path, facts: ModelFacts | None, modules: list[tuple[str, Path]]) -> dict[InputType, str]:
+def read_prompts(folder: Path, facts: ModelFacts | None, modules: list[tuple[str, Path]]) -> dict[InputType, str]:
+    """Return the prompts of a model folder by input type."""
     path = folder / "config_sentence_transformers.json"
     config = read_optional_json(path)
     given = config.get("prompts") or {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from embedway.catalog import default_catalog
 from embedway.dispatch.circuit_breaker import CircuitBreaker
 from embedway.dispatch.log_lines import log_circuit
 from embedway.dispatch.rate_limiter import RateLimiter
@@ -16,6 +17,7 @@ from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.errors import ConfigError, EmbedwayError, RuntimeUnavailableError, UnsupportedModelError, UsageError
 from embedway.local import loading
 from embedway.local.cross_encoder import CrossEncoder
+from embedway.local.outline import facts_of, is_reranker
 from embedway.models.local import LocalModel
 from embedway.models.multi_route import (
     LOCAL,
@@ -41,7 +43,8 @@ from embedway.third_party import must_pass, place_of
 from embedway.weights.store import WeightsStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from embedway.catalog.services import ServiceFacts
     from embedway.catalog.types import Task
@@ -91,14 +94,15 @@ def open_model(
 def _open(name: str, environment: ModelEnvironment, task: Task, progress: ProgressSink | None) -> Model:
     facts, library = service_of(name, environment.config), library_of(name)
     if facts is not None:
-        _check_task(facts.name, facts.task, task)
+        check_task(facts.name, facts.task, task)
         return _open_service(facts, environment)
     if library is not None:
         return _open_library(name, *library, task, environment)
     return _open_local(name, task, environment, progress)
 
 
-def _check_task(name: str, task: Task, wanted: Task) -> None:
+def check_task(name: str, task: Task, wanted: Task) -> None:
+    """Raise UnsupportedModelError or UsageError for a model of another task than the wanted one."""
     if wanted == "embed" and task != "embed":
         raise UnsupportedModelError(f"{name} is a reranker: it scores pairs of texts and returns no vectors")
     if wanted == "rerank" and task != "rerank":
@@ -209,6 +213,8 @@ def _open_library(name: str, provider: str, model: str, task: Task, environment:
 
     Raises RuntimeUnavailableError without the library, UnsupportedModelError if the library cannot load the model.
     """
+    if model in default_catalog():
+        check_task(name, default_catalog().get(model).task, task)
     endpoint = library_endpoint(name, provider, model, environment.config)
     make: Make = make_provider if task == "embed" else make_reranker
     made = make(provider, endpoint)
@@ -237,14 +243,15 @@ def _open_library(name: str, provider: str, model: str, task: Task, environment:
 def _open_local(name: str, task: Task, environment: ModelEnvironment, progress: ProgressSink | None) -> Model:
     """Open a local model; routes from the settings to one of its names come before the local route."""
     config, named, names = environment.config, loading.resolve(name), local_names(name)
-    if task == "rerank" and named.facts is not None:
-        _check_task(named.facts.name, named.facts.task, task)
+    row = facts_of(named)
+    if row is not None:
+        check_task(row.name if named.facts is not None else name, row.task, task)
     providers = {route.provider for route in config.routes_to({one.casefold() for one in names}).values()}
     if task == "rerank" and providers and not _is_here(named, providers, config):
         return _with_routes(names, None, task, environment)
-    loaded = loading.load(named, config, progress)
+    loaded = loading.load(named, config, progress, check=partial(_check_files, name, task))
     recipe = loaded.recipe
-    _check_task(recipe.name, recipe.task, task)
+    check_task(recipe.name, recipe.task, task)
     if task == "rerank":
         scorer = CrossEncoder(recipe, loaded.choice)
         return _with_routes(names, scorer, task, environment) if providers else LocalReranker(scorer, environment)
@@ -259,6 +266,11 @@ def _open_raw(name: str, environment: ModelEnvironment, progress: ProgressSink |
     loaded = loading.load(loading.resolve(name), environment.config, progress)
     raw = replace(loaded, recipe=replace(loaded.recipe, normalized=False))
     return LocalModel(loading.encoder_of(raw), environment)
+
+
+def _check_files(name: str, task: Task, files: Mapping[str, Path]) -> None:
+    """Refuse a repository by its settings files, before its weights are fetched."""
+    check_task(name, "rerank" if is_reranker(files) else "embed", task)
 
 
 def _is_here(named: loading.ResolvedName, providers: set[str], config: Config) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from embedway.config.local_models import AUTO
 from embedway.errors import ClosedError, UsageError, WeightsError
 from embedway.models.opening import open_model
+from embedway.models.outline import outline_model
 from embedway.providers.names import key_of
 from embedway.telemetry.operations import LoadDetails
 from embedway.worker import Worker
@@ -35,6 +36,8 @@ class ModelRegistry:
         self._models: dict[_Key, Model] = {}
         #: Tasks that open models, by the key that all names of one model share.
         self._opening: dict[_Key, asyncio.Task[Model]] = {}
+        #: Tasks that open models for plans; their result is None for a model that can be opened here.
+        self._outlines: dict[tuple[str, Task], asyncio.Task[Model | None]] = {}
         self._closed = False
 
     def check_open(self) -> None:
@@ -72,6 +75,25 @@ class ModelRegistry:
             self._models[name, task, raw] = model
         return model
 
+    async def outline(self, name: str, *, task: Task = "embed", raw: bool = False) -> Model:
+        """Return a model for plans: the loaded one, or one without weights if they are not here. Fetches no weights."""
+        if name == AUTO:
+            name = self._environment.config.embedding.default_model
+        if (name, task, False) in self._models:
+            return await self.open(name, task=task, raw=raw)
+        self.check_open()
+        with _long_names_refused(name):
+            key = key_of(name, self._environment.config), task
+            opening = self._opening.get((*key, False))
+            if opening is not None and not _is_stale(opening):
+                return await self.open(name, task=task, raw=raw)
+            outline = self._outlines.get(key)
+            if outline is None or (outline.done() and _failed(outline)):
+                outline = self._outlines[key] = asyncio.create_task(self._outline(name, task))
+            model = await asyncio.shield(outline)
+        # Without an outline, nothing has to be fetched to open the model.
+        return model or await self.open(name, task=task, raw=raw)
+
     def opened(self, name: str, *, task: Task = "embed") -> Model | None:
         """Return an open model by its canonical name, or None."""
         for (_, kind, raw), opening in self._opening.items():
@@ -83,12 +105,21 @@ class ModelRegistry:
         """Wait for running batches and release all models."""
         self._closed = True
         self._models.clear()
-        opening, self._opening = self._opening, {}
-        for task in opening.values():
+        opening = [*self._opening.values(), *self._outlines.values()]
+        self._opening, self._outlines = {}, {}
+        for task in opening:
             task.cancel()
-        for outcome in await asyncio.gather(*opening.values(), return_exceptions=True):
-            if not isinstance(outcome, BaseException):
+        for outcome in await asyncio.gather(*opening, return_exceptions=True):
+            if outcome is not None and not isinstance(outcome, BaseException):
                 await outcome.close()
+
+    async def _outline(self, name: str, task: Task) -> Model | None:
+        # A daemon thread, as for loading.
+        worker = Worker("embedway-outline")
+        try:
+            return await worker.call(outline_model, name, self._environment, task)
+        finally:
+            worker.close()
 
     async def _load(self, name: str, task: Task, *, raw: bool) -> Model:
         # A daemon thread: a download that no caller waits for must not keep the process alive.
@@ -110,7 +141,7 @@ def _is_stale(opening: asyncio.Task[Model]) -> bool:
     return model.blocked is not None and not model.is_still_blocked()
 
 
-def _failed(opening: asyncio.Task[Model]) -> bool:
+def _failed(opening: asyncio.Task[Model] | asyncio.Task[Model | None]) -> bool:
     return opening.cancelled() or opening.exception() is not None
 
 

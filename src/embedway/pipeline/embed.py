@@ -16,6 +16,8 @@ from embedway.dispatch.request import CallDeadline, current_deadline
 from embedway.errors import DeadlineError, EmbedwayError, TextTooLongError, UnknownModelError, UsageError, with_row
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
+from embedway.local.outline import UNPULLED
+from embedway.models.outline import OutlinedModel
 from embedway.pipeline.backup import Failures, backups_of, first_success
 from embedway.pipeline.failed_rows import logged_rows
 from embedway.pipeline.normalize import in_space, space_of
@@ -32,7 +34,8 @@ from embedway.urgency import Urgency
 from embedway.vectors import cosines
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
 
     from embedway.cache.vector_cache import VectorCache
     from embedway.config import Config
@@ -46,6 +49,9 @@ if TYPE_CHECKING:
     from embedway.selection.scoring import Selection
     from embedway.selection.selector import ModelSelector
     from embedway.types import EmbedRequest, Plan, Space
+
+    #: Function that opens a model by name; with `raw=True`, without normalization.
+    Opens: TypeAlias = Callable[..., Awaitable[Model]]
 
 
 class EmbedPipeline:
@@ -90,6 +96,7 @@ class EmbedPipeline:
     async def _embed(self, call: Call, options: CallOptions) -> EmbedResult:
         started = time.perf_counter()
         choice = await self._choose(call, options)
+        call = replace(call, on_overflow=choice.on_overflow or call.on_overflow)
         if options.backup:
             return await self._embed_with_backups(call, choice, options, started)
         request, model, space = await self._prepare_choice(call, choice)
@@ -158,9 +165,13 @@ class EmbedPipeline:
 
     async def plan(self, call: Call, options: CallOptions) -> Plan:
         """Return the plan of a call with the model, pin and limits that `embed` would use."""
-        choice = await self._choose(call, options)
-        call = replace(call, normalize=choice.normalize)
-        call = replace(call, dimensions=choice.dimensions)
+        choice = await self._choose(call, options, self._models.outline)
+        call = replace(
+            call,
+            normalize=choice.normalize,
+            dimensions=choice.dimensions,
+            on_overflow=choice.on_overflow or call.on_overflow,
+        )
 
         async def attempt(name: str, _failures: Failures | None = None) -> Plan:
             return await self._plan_within(call, name, options)
@@ -169,7 +180,8 @@ class EmbedPipeline:
             names = await self._names_to_try(call, choice, options)
             return await first_success(names, attempt, texts=_count_unique(call))
         plan = await attempt(choice.model)
-        if choice.pin is not None:
+        # Without weights, some facts of the space may be unknown.
+        if choice.pin is not None and plan.space.digest != UNPULLED:
             self._pins.check_space(choice.pin, plan.space, call.input_type)
         return plan
 
@@ -180,8 +192,8 @@ class EmbedPipeline:
         return plan
 
     async def plan_with(self, call: Call, name: str, dimensions: int | None) -> Plan:
-        """Return the plan of a call with a model."""
-        request, model = await self.prepare(call, name, dimensions)
+        """Return the plan of a call with a model. Weights that are not here are not fetched."""
+        request, model = await self.prepare(call, name, dimensions, self._models.outline)
         space = space_of(model, request.dimensions, call.normalize)
         texts, positions = unique_texts(request.texts, request.refused)
         own = model.space_of_size(request.dimensions)
@@ -191,7 +203,7 @@ class EmbedPipeline:
         except TextTooLongError as error:
             raise first_row(error, positions) from None
         missing = kept = work.positions.tolist()
-        if self.cache is not None:
+        if self.cache is not None and not isinstance(model, OutlinedModel):
             _, metas, _ = await self.cache.wrap(model).peek(asked, strict=False)
             missing = [position for position in kept if metas[position] is None]
         rest = work if len(missing) == len(kept) else await model.work(asked.only(missing))
@@ -202,14 +214,18 @@ class EmbedPipeline:
             request, model, space, positions=positions, work=work, rest=rest, estimate=estimate, benchmark=benchmark
         )
 
-    async def _choose(self, call: Call, options: CallOptions) -> ChosenModel:
-        """Return the model that a call names, that its collection is pinned to, or that its criteria select."""
+    async def _choose(self, call: Call, options: CallOptions, opens: Opens | None = None) -> ChosenModel:
+        """Return the model that a call names, that its collection is pinned to, or that its criteria select.
+
+        `opens` opens a model by name, by default completely.
+        """
         if options.criteria is not None and call.model != AUTO:
             raise UsageError(f"model is {shown_name(call.model)} and criteria are set; leave one of them out")
         pin = await self._pins.store.get(options.collection) if options.collection else None
         if pin is not None:
             await self._pins.check_privacy(pin, options, named=call.model != AUTO)
-            opened = await (self.open_pinned(pin) if call.model == AUTO else self._models.open(call.model))
+            opens = opens or self._models.open
+            opened = await (self.open_pinned(pin, opens) if call.model == AUTO else opens(call.model))
             own = call.model == AUTO or opened.name == pin.model
             size = call.dimensions or (pin.space.dimensions if own else None)
             kept = call.normalize if call.normalize is not None or not own else pin.space.normalized
@@ -225,18 +241,21 @@ class EmbedPipeline:
             raise UsageError("token ids belong to one model; name it: model=...")
         texts = inspect(replace(call, partial=True), self._config.embedding.on_overflow).texts
         criteria = self._selector.criteria(options.criteria, dimensions=call.dimensions)
-        whole = (call.on_overflow or self._config.embedding.on_overflow) == "error"
-        selection = await self._selector.select_for_call(texts, criteria, whole=whole, partial=call.partial)
-        if options.max_cost_nanousd is None and not whole:
-            return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection), call.normalize)
-        return await self._choose_affordable(
-            replace(call, texts=texts, dimensions=criteria.dimensions), selection, options
+        on_overflow = call.on_overflow or self._config.embedding.on_overflow
+        selection, fits = await self._selector.select_for_call(
+            texts, criteria, on_overflow=on_overflow, partial=call.partial, input_type=call.input_type
         )
+        # A text that the model cannot read whole fails alone, and is not truncated.
+        on_overflow = on_overflow if fits else "error"
+        if options.max_cost_nanousd is None and on_overflow != "error":
+            return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection), call.normalize)
+        call = replace(call, texts=texts, dimensions=criteria.dimensions, on_overflow=on_overflow)
+        return replace(await self._choose_affordable(call, selection, options), on_overflow=on_overflow)
 
-    async def open_pinned(self, pin: Pin) -> Model:
+    async def open_pinned(self, pin: Pin, opens: Opens | None = None) -> Model:
         """Open the model of a pin. Raises UsageError if its name is not enough, as for repositories and folders."""
         try:
-            return await self._models.open(pin.model)
+            return await (opens or self._models.open)(pin.model)
         except UnknownModelError as error:
             raise UsageError(
                 f"collection {shown_name(pin.collection)} has vectors of {pin.space.id}, whose model is not in the "
@@ -268,16 +287,19 @@ class EmbedPipeline:
             raise too_long
         raise no_affordable_model(options.max_cost_nanousd, too_expensive)
 
-    async def prepare(self, call: Call, name: str, dimensions: int | None) -> tuple[EmbedRequest, Model]:
+    async def prepare(
+        self, call: Call, name: str, dimensions: int | None, opens: Opens | None = None
+    ) -> tuple[EmbedRequest, Model]:
         """Open the model of a call and validate its texts; return the request and the model."""
+        opens = opens or self._models.open
         if (name, dimensions) != (call.model, call.dimensions):
             call = replace(call, model=name, dimensions=dimensions)
         if call.has_token_ids:
-            model = await self._models.open(call.model)
+            model = await opens(call.model)
             texts = [decode_ids(row, text, model.decode, model.name) for row, text in enumerate(call.rows)]
             call = replace(call, texts=texts)
         request = inspect(call, self._config.embedding.on_overflow)
-        return request, await self._models.open(call.model, raw=call.normalize is False)
+        return request, await opens(call.model, raw=call.normalize is False)
 
     async def _prepare_choice(self, call: Call, choice: ChosenModel) -> tuple[EmbedRequest, Model, Space]:
         """Open the chosen model and validate the texts; return request, model and space of the vectors."""

@@ -22,6 +22,8 @@ def space_of(model: Model, dimensions: int | None, normalize: bool | None) -> Sp
     if normalize is None or normalize == space.normalized:
         return space
     if not normalize:
+        if model.can_be_raw:  # a model for plans, whose weights are not here
+            return replace(space, normalized=False)
         raise UsageError(
             f"normalize is False, but {model.name} returns only vectors of length 1 here (a service, a library, an "
             "exported graph or a model with routes to servers); leave normalize out, or name a model that this machine "

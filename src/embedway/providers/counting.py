@@ -84,8 +84,9 @@ def _from_hub(repository: str, max_tokens: int, settings: StoreSettings) -> Text
 
     store = WeightsStore(settings)
     wanted = Weights(repository, None, (WeightFile("tokenizer.json"),))
-    folder = store.find(wanted) or store.pull(wanted)
-    return TextTokenizer(folder.path / "tokenizer.json", max_tokens=max_tokens)
+    # The store may have it without the model's weights.
+    folder = store.find_settings(wanted) or store.pull(wanted).path
+    return TextTokenizer(folder / "tokenizer.json", max_tokens=max_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,24 @@ def _route_lacks(name: str, route: RouteSettings, config: Config, task: Task) ->
     return lacks or _weights_missing(route.provider, route.upstream_model or route.model, route.options, config)
 
 
+def library_lacks(name: str, provider: str, model: str, config: Config) -> str:
+    """Return what a library's own model lacks here, by the options of a route to `name`; empty if nothing."""
+    route = next((one for one in config.routes.values() if one.model == name and one.provider == provider), None)
+    own = (route.upstream_model if route else None) or model
+    lacks = missing(provider, config.access(provider))
+    return lacks or _weights_missing(provider, own, route.options if route else {}, config)
+
+
+def first_library(facts: ServiceFacts, config: Config) -> str | None:
+    """Return the first route of a model if a library runs it and cannot run here now; else None."""
+    providers = [*(route.provider for route in config.routes_to(facts.names).values())]
+    providers += [route.provider for route in facts.routes]
+    if not providers or providers[0] not in LIBRARY_MODULES:
+        return None
+    name, lacks = routes_here(facts, config)[0]
+    return name if lacks else None
+
+
 def _weights_missing(provider: str, model: str, options: Mapping[str, str], config: Config) -> str:
     """Return a message if a library's weights are not on this machine, judged by folder names."""
     if provider not in LIBRARY_MODULES:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from embedway.ledger.pins import Pin
     from embedway.money import Amount
-    from embedway.types import Selected
+    from embedway.types import Overflow, Selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +81,5 @@ class ChosenModel:
     selected: Selected | None = None
     #: Whether vectors have length 1; None for those that the model returns.
     normalize: bool | None = None
+    #: Handling of texts over the model's limit, in place of the call's own; None for the call's.
+    on_overflow: Overflow | None = None

@@ -12,6 +12,7 @@ from embedway.sizes import VectorSizes
 
 if TYPE_CHECKING:
     from embedway.config import ModelBenchmark
+    from embedway.space import InputType
 
 
 @public
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
 class TokenEstimate:
     """Token counts of the texts for one model: of the longest text, and in total.
 
-    `own` is true if the model's own tokenizer counted, `sampled` if `total` is extrapolated from a sample.
+    `own` is true if the model's own tokenizer counted, `sampled` if `total` is extrapolated from a sample. `longest`
+    includes the prompt and special tokens; it is extrapolated if `about`.
     """
 
     longest: int
     total: int
     own: bool
     sampled: bool = True
+    about: bool = False
 
 
 @public
@@ -42,10 +45,12 @@ class Candidate:
     tokens: TokenEstimate | None = None
     #: Route of the model to a server; empty for none, None if only its benchmark's provider is known.
     remote_route: str | None = None
-    #: Key of its tokenizer: `tiktoken:ENCODING`, `file:PATH` or `estimate`.
+    #: Key of its tokenizer: `tiktoken:ENCODING`, `file:PATH`, `lowercase:PATH` or `estimate`.
     tokenizer: str = ESTIMATE
     #: Smallest size if every size up to the first of `sizes` is supported.
     min_dimensions: int | None = None
+    query_prompt: str = ""
+    document_prompt: str = ""
 
     @property
     def supported_sizes(self) -> VectorSizes:
@@ -70,6 +75,10 @@ class Candidate:
         """Maximum tokens per text."""
         own = self.benchmark.max_context_length
         return own if self.max_tokens is None else min(own, self.max_tokens)
+
+    def prompt(self, input_type: InputType) -> str:
+        """Return the prompt to put before a text of this input type."""
+        return self.query_prompt if input_type == "query" else self.document_prompt
 
     @property
     def cost_nanousd(self) -> int | None:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from embedway.catalog import DEFAULT_MODEL, default_catalog
 from embedway.catalog.benchmarks import LOCAL_PROVIDERS
 from embedway.config import ModelBenchmark
-from embedway.errors import ConfigError, UnknownModelError, UnsupportedModelError
+from embedway.errors import ConfigError, UnknownModelError, UnsupportedModelError, WeightsError
+from embedway.local.outline import TextLimits, read_limits
 from embedway.models.multi_route import served_price
 from embedway.providers.counting import ESTIMATE, HUB, TIKTOKEN
 from embedway.providers.names import own_models, service_of
 from embedway.providers.requirements import missing, routes_here
 from embedway.selection.candidate import Candidate, TokenEstimate, leads_to_server
+from embedway.selection.longest import TextLengths
 from embedway.selection.token_counts import TextSample, TokenizerCache, TokenTotals, file_key
 from embedway.weights.store import WeightsStore
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
 
     from embedway.catalog import ModelFacts
     from embedway.catalog.services import RouteFacts, ServiceFacts
     from embedway.config import Config
-    from embedway.weights.store import ModelFolder
+    from embedway.selection.token_counts import CountTokens
+    from embedway.types import InputType
 
 #: Latency of a model without a benchmark, in ms: above every other.
 _UNKNOWN_LATENCY_MS = float(2**31 - 1)
@@ -36,6 +41,7 @@ class Candidates:
         self._config = config
         self._store = WeightsStore(config.store_settings())
         self._tokenizers = TokenizerCache()
+        self._limits_of: dict[Path, TextLimits] = {}
 
     def all(self) -> tuple[Candidate, ...]:
         """Return all models that have a benchmark or are defined in the settings."""
@@ -61,22 +67,10 @@ class Candidates:
         keys = {self._tokenizers.resolve(candidate.tokenizer) for candidate in self.all()}
         return TokenTotals({key: self._tokenizers[key] for key in sorted(keys)})
 
-    def count_tokens(
-        self, texts: Sequence[str], sample: Sequence[str], *, totals: TokenTotals | None = None
-    ) -> tuple[Candidate, ...]:
-        """Return the candidates with token counts, by each model's own tokenizer if it is on this machine.
-
-        Total tokens are extrapolated from the sample, or taken from `totals`, which has counted all texts.
-        """
-        candidates = [(one, self._tokenizers.resolve(one.tokenizer)) for one in self.all()]
-        keys = {key for _, key in candidates}
-        part = TextSample.of(texts, sample, tokenizers=len(keys - {ESTIMATE}))
-        estimates: dict[str, TokenEstimate] = {}
-        for key in keys:
-            estimates[key] = part.estimate(self._tokenizers[key], own=key != ESTIMATE)
-            if totals is not None:
-                estimates[key] = replace(estimates[key], total=totals.tokens[key], sampled=False)
-        return tuple(replace(candidate, tokens=estimates[key]) for candidate, key in candidates)
+    def token_counters(self) -> tuple[tuple[Candidate, ...], dict[str, CountTokens]]:
+        """Return all candidates, with the key of a tokenizer that is on this machine, and these tokenizers."""
+        found = tuple(replace(one, tokenizer=self._tokenizers.resolve(one.tokenizer)) for one in self.all())
+        return found, {one.tokenizer: self._tokenizers[one.tokenizer] for one in found}
 
     def _candidate(self, name: str, benchmark: ModelBenchmark) -> Candidate:
         service = service_of(name, self._config)
@@ -98,6 +92,8 @@ class Candidates:
             remote_route=_remote_route(facts.names, facts.routes, self._config),
             tokenizer=self._service_tokenizer(facts),
             min_dimensions=facts.min_dimensions,
+            query_prompt=facts.query_prompt,
+            document_prompt=facts.document_prompt,
         )
 
     def _local_candidate(self, facts: ModelFacts, benchmark: ModelBenchmark) -> Candidate:
@@ -111,10 +107,32 @@ class Candidates:
             # The price is that of its servers, from the settings, not that of this machine.
             price = served_price(facts.name, self._config)
             benchmark = benchmark.model_copy(update={"cost_per_million_tokens": price})
-        tokenizer = _tokenizer_in(folder)
+        limits, tokenizer = self._limits(facts, None if folder is None else folder.path)
         return Candidate(
-            benchmark, facts.sizes, facts.max_tokens, lacks, remote_route=remote_route or "", tokenizer=tokenizer
+            benchmark,
+            facts.sizes,
+            limits.max_tokens,
+            lacks,
+            remote_route=remote_route or "",
+            tokenizer=tokenizer,
+            query_prompt=limits.prompts["query"],
+            document_prompt=limits.prompts["document"],
         )
+
+    def _limits(self, facts: ModelFacts, folder: Path | None) -> tuple[TextLimits, str]:
+        """Return the limits of a local model's texts and the key of its tokenizer; from its files if they are here."""
+        if folder is not None and folder not in self._limits_of:
+            with contextlib.suppress(WeightsError, UnsupportedModelError):  # opening the model raises it
+                self._limits_of[folder] = read_limits(folder, facts)
+        if folder is not None and folder in self._limits_of:
+            limits = self._limits_of[folder]
+            return limits, file_key(folder / "tokenizer.json", lowercase=limits.lowercase)
+        prompts: dict[InputType, str] = {name: facts.prompts.get(name, "") for name in ("query", "document")}
+        tokenizer = next((file for file in facts.weights.files if file.path == "tokenizer.json"), None)
+        # A plan has fetched the tokenizer without the weights.
+        known = tokenizer and self._store.find_settings(replace(facts.weights, files=(tokenizer,)))
+        key = file_key(known / "tokenizer.json") if known else ESTIMATE
+        return TextLimits(facts.max_tokens, prompts, lowercase=False), key
 
     def _service_tokenizer(self, facts: ServiceFacts) -> str:
         """Return the key of a service model's tokenizer."""
@@ -124,7 +142,8 @@ class Candidates:
             from embedway.catalog.types import WeightFile, Weights  # noqa: PLC0415  rarely used
 
             wanted = Weights(facts.tokenizer.removeprefix(HUB), None, (WeightFile("tokenizer.json"),))
-            return _tokenizer_in(self._store.find(wanted))
+            folder = self._store.find_settings(wanted)
+            return ESTIMATE if folder is None else file_key(folder / "tokenizer.json")
         return ESTIMATE
 
     def _without_numbers(self, facts: ServiceFacts) -> ModelBenchmark:
@@ -142,11 +161,6 @@ class Candidates:
             embedding_dimensions=facts.dimensions,
             speed_source="nothing is known",
         )
-
-
-def _tokenizer_in(folder: ModelFolder | None) -> str:
-    """Return the key of the tokenizer in a model folder, or `estimate` without a folder."""
-    return ESTIMATE if folder is None else file_key(folder.path / "tokenizer.json")
 
 
 def _remote_route(names: Collection[str], listed: Sequence[RouteFacts], config: Config) -> str | None:
@@ -173,3 +187,43 @@ def _lacking_routes(facts: ServiceFacts, config: Config) -> str:
     if any(not lacks for _, lacks in routes):
         return ""
     return routes[0][1]
+
+
+def count_tokens(
+    candidates: Sequence[Candidate],
+    counters: Mapping[str, CountTokens],
+    texts: Sequence[str],
+    sample: Sequence[str],
+    *,
+    totals: TokenTotals | None = None,
+    input_type: InputType = "document",
+    most_characters: int | None = None,
+) -> tuple[Candidate, ...]:
+    """Return the candidates with token counts, by each model's own tokenizer if it is on this machine.
+
+    Total tokens are extrapolated from the sample, or taken from `totals`, which has counted all texts. The longest text
+    is found among all texts, by tokens; after `most_characters`, the texts with lower estimates are left out.
+    """
+    part = TextSample.of(texts, sample, tokenizers=len(set(counters) - {ESTIMATE}))
+    total = {key: part.estimate(count) if totals is None else totals.tokens[key] for key, count in counters.items()}
+    lengths = TextLengths(texts)
+    limits: dict[tuple[str, str], list[int]] = {}
+    for one in candidates:
+        limits.setdefault((one.tokenizer, one.prompt(input_type)), []).append(one.context)
+    longest = {
+        (key, prompt): lengths.estimated(prompt)
+        if key == ESTIMATE
+        else lengths.counted(counters[key], prompt, limits=(min(some), max(some)), most_characters=most_characters)
+        for (key, prompt), some in limits.items()
+    }
+    sampled = totals is None and not part.whole
+    return tuple(
+        replace(
+            one,
+            tokens=TokenEstimate(
+                found.tokens, total[one.tokenizer], one.tokenizer != ESTIMATE, sampled, about=not found.exact
+            ),
+        )
+        for one in candidates
+        for found in [longest[one.tokenizer, one.prompt(input_type)]]
+    )

@@ -55,8 +55,8 @@ class ModelSelectionCriteria:
     max_total_cost: Amount | None = None
     #: The model must support the languages of the texts, as far as both are known.
     match_languages: bool = True
-    #: The longest text must fit the model; for texts that are not split into chunks.
-    require_fit: bool = False
+    #: The model must read the longest text whole; chunks always fit, and `on_overflow="mean"` reads all windows.
+    require_fit: bool = True
     #: Names or aliases of the models that may be selected; empty for all.
     models: tuple[str, ...] = ()
     #: Compare quality scores of different scales (`ModelBenchmark.quality_scale`).
@@ -117,7 +117,7 @@ class ModelSelectionCriteria:
         found = asdict(self)
         for name in ("max_cost_per_million", "max_total_cost"):
             found[name] = None if found[name] is None else usd(to_nanousd(found[name], name=name))
-        return {**found, "languages": list(self.languages), "licences": list(self.licences), "models": list(self.models)}
+        return {**found, **{name: list(getattr(self, name)) for name in ("languages", "licences", "models")}}
 
 
 _PRESETS: dict[str, dict[str, Any]] = {

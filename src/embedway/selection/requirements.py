@@ -161,4 +161,6 @@ def _text_reasons(
     tokens = candidate.tokens
     if criteria.require_fit and tokens is not None and tokens.longest > candidate.context:
         reads = candidate.context
-        yield Reason("require_fit", f"the longest text has {tokens.longest:,} tokens; it accepts {reads:,}", False)
+        about = "about " if tokens.about or not tokens.own else ""
+        message = f"the longest text has {about}{tokens.longest:,} tokens; it accepts {reads:,}"
+        yield Reason("require_fit", message, False)

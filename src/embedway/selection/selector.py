@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial as partial_call
 from typing import TYPE_CHECKING, TypeVar
 
 from embedway.arguments import as_texts
@@ -13,7 +14,7 @@ from embedway.errors import BudgetExceededError, NoModelError, UsageError
 from embedway.ledger.refusals import MAX_COST
 from embedway.money import usd
 from embedway.selection.analysis import analyze, take_sample
-from embedway.selection.candidates import Candidates
+from embedway.selection.candidates import Candidates, count_tokens
 from embedway.selection.criteria import ModelSelectionCriteria
 from embedway.selection.scoring import select
 from embedway.text import shown
@@ -26,8 +27,22 @@ if TYPE_CHECKING:
     from embedway.selection.candidate import Candidate
     from embedway.selection.scoring import Selection
     from embedway.selection.token_counts import TokenTotals
+    from embedway.types import InputType, Overflow
 
 R = TypeVar("R")
+
+
+#: Characters of the texts that are counted to find the longest one, for each tokenizer. `embed` counts all texts.
+MOST_CHARACTERS = 16_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Lengths:
+    """How the tokens of texts are counted."""
+
+    totals: TokenTotals | None
+    input_type: InputType
+    most_characters: int | None
 
 
 class ModelSelector:
@@ -61,9 +76,12 @@ class ModelSelector:
         *,
         anywhere: bool = False,
         rest: AsyncIterable[Sequence[str]] | None = None,
+        input_type: InputType = "document",
+        most_characters: int | None = MOST_CHARACTERS,
     ) -> Selection:
         """Select the best model for texts. Raises NoModelError.
 
+        `most_characters` limits the texts that are counted to find the longest one.
         `rest` are further texts, which are read only if the criteria limit the total cost. Raises UsageError for
         anything else.
         """
@@ -76,22 +94,33 @@ class ModelSelector:
             if rest is not None:
                 async for more in rest:
                     await asyncio.to_thread(totals.add, _check_rest(more))
-        return await asyncio.to_thread(self._select, texts, criteria, anywhere, totals)
+        most = most_characters if criteria.require_fit else 0
+        lengths = _Lengths(totals, input_type, most)
+        return await asyncio.to_thread(self._select, texts, criteria, anywhere, lengths)
 
     async def select_for_call(
-        self, texts: Sequence[str], criteria: ModelSelectionCriteria, *, whole: bool, partial: bool
-    ) -> Selection:
-        """Select a model for the texts of a call; with `whole`, one that truncates no text. Raises NoModelError.
+        self,
+        texts: Sequence[str],
+        criteria: ModelSelectionCriteria,
+        *,
+        on_overflow: Overflow,
+        partial: bool,
+        input_type: InputType = "document",
+    ) -> tuple[Selection, bool]:
+        """Select a model for the texts of a call; return it, and whether it reads all texts whole or need not.
 
-        In a partial call, only the texts that are too long fail. So if no model fits every text, a model is selected
-        that does not fit the longest.
+        With `on_overflow="error"` it must, with `"mean"` it need not, because windows are read. In a partial call, only
+        the texts that are too long fail: if no model reads every text whole, one is selected for the others. Raises
+        NoModelError.
         """
+        fit = on_overflow == "error" or (criteria.require_fit and on_overflow != "mean")
+        select = partial_call(self.select, texts, input_type=input_type, most_characters=None)
         try:
-            return await self.select(texts, replace(criteria, require_fit=criteria.require_fit or whole))
+            return await select(replace(criteria, require_fit=fit)), True
         except NoModelError:
-            if not whole or not partial or criteria.require_fit:
+            if not fit or not partial:
                 raise
-        return await self.select(texts, criteria)
+        return await select(replace(criteria, require_fit=False)), False
 
     async def candidates(self) -> tuple[Candidate, ...]:
         """List all models that can be selected, whether they run here or not."""
@@ -117,11 +146,20 @@ class ModelSelector:
             return function(self._candidates)
 
     def _select(
-        self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool, totals: TokenTotals | None
+        self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool, lengths: _Lengths
     ) -> Selection:
         sample = take_sample(texts)
         analysis = analyze(texts, sample=sample)
-        counted = self._locked(lambda candidates: candidates.count_tokens(texts, sample, totals=totals))
+        candidates, counters = self._locked(Candidates.token_counters)
+        counted = count_tokens(
+            candidates,
+            counters,
+            texts,
+            sample,
+            totals=lengths.totals,
+            input_type=lengths.input_type,
+            most_characters=lengths.most_characters,
+        )
         return select(counted, criteria, analysis, anywhere=anywhere)
 
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from embedway.errors import RuntimeUnavailableError
+from embedway.errors import RuntimeUnavailableError, WeightsError
 from embedway.providers.counting import ESTIMATE, TIKTOKEN, EstimatingCounter, TiktokenCounter
-from embedway.selection.candidate import TokenEstimate
 from embedway.selection.deduplication import TextDeduplicator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 #: Function that returns the lengths of texts in tokens.
 CountTokens: TypeAlias = Callable[[Sequence[str]], Sequence[int]]
 
 #: Prefix of a tokenizer's key, before the path of a `tokenizer.json`.
 _FILE = "file:"
-#: Characters of the longest text to count, as a total over all tokenizers; the rest is extrapolated.
-_LONGEST_CHARACTERS = 100_000
+#: The same for a model whose texts are lowercased first.
+_LOWERCASE = "lowercase:"
 #: Texts of the sample that every tokenizer counts, and the total characters over all tokenizers: a tokenizer takes some
 #: ten milliseconds for half of them, and a caller waits for the selection from fifty models.
 _TOKENIZED_TEXTS = 32
@@ -39,12 +38,10 @@ _NO_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class TextSample:
-    """The part of the texts that every tokenizer counts: pieces of some texts, and the start of the longest."""
+    """The part of the texts that every tokenizer counts: pieces of some texts."""
 
     texts: int
     characters: int
-    longest_characters: int
-    longest_beginning: str
     pieces: tuple[str, ...]
     #: Whether the pieces are all texts, complete and without duplicates.
     whole: bool
@@ -56,24 +53,18 @@ class TextSample:
         most = min(_TOKENIZED_TEXTS, share // _TOKENIZED_PIECE)
         some = sample[:: math.ceil(len(sample) / most) or 1]
         each = share // max(1, len(some))
-        longest = max(texts, key=len, default="")
-        beginning = longest[: _LONGEST_CHARACTERS // max(1, tokenizers)]
         characters = sum(map(len, texts))
         # Pieces are from different parts of the texts, because similar texts begin alike.
         pieces = tuple(_cut_piece(text, each, place / len(some)) for place, text in enumerate(some))
         whole = len(pieces) == len(texts) == len(set(pieces)) and sum(map(len, pieces)) == characters
-        return cls(len(texts), characters, len(longest), beginning, pieces, whole)
+        return cls(len(texts), characters, pieces, whole)
 
-    def estimate(self, count: CountTokens, *, own: bool) -> TokenEstimate:
+    def estimate(self, count: CountTokens) -> int:
         """Estimate the tokens of all texts. Special tokens, such as [CLS], count once per text."""
-        added, *lengths = count(["", *self.pieces, *([self.longest_beginning] if self.longest_beginning else [])])
-        longest = lengths.pop() if self.longest_beginning else 0
-        if len(self.longest_beginning) < self.longest_characters:
-            longest = added + math.ceil((longest - added) * self.longest_characters / len(self.longest_beginning))
+        added, *lengths = count(["", *self.pieces])
         sampled = sum(map(len, self.pieces))
         own_tokens = sum(lengths) - added * len(self.pieces)
-        total = math.ceil(own_tokens * self.characters / sampled) + added * self.texts if sampled else 0
-        return TokenEstimate(longest, total, own, sampled=not self.whole)
+        return math.ceil(own_tokens * self.characters / sampled) + added * self.texts if sampled else 0
 
 
 def _cut_piece(text: str, characters: int, part: float) -> str:
@@ -145,7 +136,7 @@ class TokenizerCache:
         try:
             # This downloads nothing except a vocabulary of tiktoken.
             self._counters[key] = _open_tokenizer(key)
-        except (RuntimeUnavailableError, OSError):
+        except (RuntimeUnavailableError, WeightsError, OSError):
             return self.resolve(ESTIMATE)
         return key
 
@@ -154,9 +145,9 @@ class TokenizerCache:
         return self._counters[key]
 
 
-def file_key(tokenizer: Path) -> str:
+def file_key(tokenizer: Path, *, lowercase: bool = False) -> str:
     """Return the key of a `tokenizer.json`. Models that share a file share a key, so it is read once."""
-    return f"{_FILE}{tokenizer.resolve()}"
+    return f"{_LOWERCASE if lowercase else _FILE}{tokenizer.resolve()}"
 
 
 def _open_tokenizer(key: str) -> CountTokens:
@@ -166,9 +157,8 @@ def _open_tokenizer(key: str) -> CountTokens:
     if key.startswith(TIKTOKEN):
         counter = TiktokenCounter(key.removeprefix(TIKTOKEN), max_tokens=_NO_LIMIT)
         return lambda texts: [int(length) for length in counter.count(texts).lengths]
-    from tokenizers import Tokenizer  # noqa: PLC0415  slow to import, and not needed without weights
+    from embedway.local.tokenize import TextTokenizer  # noqa: PLC0415  slow to import, and not needed without weights
 
-    tokenizer: Any = Tokenizer.from_file(key.removeprefix(_FILE))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    path = Path(key.partition(":")[2])
+    tokenizer: Any = TextTokenizer(path, max_tokens=_NO_LIMIT, lowercase=key.startswith(_LOWERCASE)).plain
     return lambda texts: [len(encoding) for encoding in tokenizer.encode_batch(list(texts))]

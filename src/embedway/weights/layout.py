@@ -137,6 +137,11 @@ def choose_files(names: Collection[str], onnx_file: str | None = None) -> tuple[
     return tuple(sorted({first, *(name for name in names if _SETTINGS.fullmatch(name))}))
 
 
+def is_settings(name: str) -> bool:
+    """Return whether a file of a repository contains settings or a tokenizer, and no weights."""
+    return _SETTINGS.fullmatch(name) is not None and not name.endswith(".safetensors")
+
+
 def _require_weights(names: Collection[str], onnx_file: str | None) -> str:
     """Return the file that a model is loaded from. Raises UnsupportedModelError with the reason if it is missing."""
     if (first := first_weights(names, onnx_file)) is not None:

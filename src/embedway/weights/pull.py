@@ -7,16 +7,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from embedway.errors import UnsupportedModelError, WeightsCorruptError, WeightsError, WeightsUnavailableError
+from embedway.errors import (
+    EmbedwayError,
+    UnsupportedModelError,
+    WeightsCorruptError,
+    WeightsError,
+    WeightsUnavailableError,
+)
 from embedway.weights.hashes import WrongBytesError
-from embedway.weights.layout import choose_files, first_weights, further_weights
+from embedway.weights.layout import choose_files, first_weights, further_weights, is_settings
 from embedway.weights.sources.base import ExpectedFile, FetchError, FetchRequest, FetchResult, WeightsSource
 from embedway.weights.sources.folder import FolderSource
 from embedway.weights.sources.hub import COMMIT, HubSource
 from embedway.weights.sources.wheel import WheelSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from embedway.catalog.types import Wheel
     from embedway.weights.blobs import BlobStore
@@ -103,6 +110,14 @@ def with_first_hashes(
     )
 
 
+class _RefusedError(Exception):
+    """The check of a pull refused the model; the other sources are not tried."""
+
+    def __init__(self, error: EmbedwayError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
 @dataclass(frozen=True, slots=True)
 class RepositoryPull:
     """Pull of a repository that may be missing in the catalog: list its files, and fetch those of a model."""
@@ -114,6 +129,10 @@ class RepositoryPull:
     revision: str | None
     onnx_file: str | None
     force: bool
+    #: Fetch settings and tokenizer, without the weights.
+    settings_only: bool = False
+    #: Called with the settings files by path, before the weights are fetched; raises an error to stop.
+    check: Callable[[Mapping[str, Path]], None] | None = None
 
     def run(self) -> FetchResult:
         """Try each source. Raises the error of `SourceAttempts`, or UnsupportedModelError."""
@@ -123,7 +142,11 @@ class RepositoryPull:
                 attempts.add(name, NO_WHEEL)
                 continue
             fetch = self._from_folder if name == "folder" else self._from_hub
-            if (result := attempts.attempt(name, partial(fetch, attempts))) is not None:
+            try:
+                result = attempts.attempt(name, partial(fetch, attempts))
+            except _RefusedError as refused:
+                raise refused.error from None
+            if result is not None:
                 return result
         raise attempts.error(self.directory.repository)
 
@@ -152,7 +175,17 @@ class RepositoryPull:
         """Fetch the repository's files that make a model, then the files that its weights name."""
         by_path = {file.path: file for file in files}
         attempts.files = tuple(files)
-        result = self._fetch(source, revision, [by_path[path] for path in choose_files(by_path, self.onnx_file)])
+        chosen = choose_files(by_path, self.onnx_file)
+        result = self._fetch(source, revision, [by_path[path] for path in chosen if is_settings(path)])
+        if self.settings_only:
+            return result
+        if self.check is not None:
+            try:
+                self.check({path: self.blobs.path(sha256) for path, sha256 in result.files.items()})
+            except EmbedwayError as error:
+                raise _RefusedError(error) from error
+        rest = self._fetch(source, revision, [by_path[path] for path in chosen if not is_settings(path)])
+        result = replace(result, files={**result.files, **rest.files})
         first = str(first_weights(by_path, self.onnx_file))
         further = further_weights(first, self.blobs.path(result.files[first]))
         for path in further:

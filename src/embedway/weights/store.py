@@ -24,7 +24,7 @@ from embedway.weights.sources.hub import COMMIT
 from embedway.weights.types import GuardedProgress, ModelFolder, NoProgress, ProgressSink, StoreSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from embedway.catalog.types import Weights
@@ -64,6 +64,16 @@ class WeightsStore:
             named = all(file.sha256 in {None, record.files.get(file.path)} for file in weights.files)
             if named and (found := self._open_if_intact(folder, record, names)):
                 return found
+        return None
+
+    def find_settings(self, weights: Weights) -> Path | None:
+        """Return a folder of the store that has these files, which need not include weights. Reads only the store."""
+        directory = ModelDirectory(self._settings.root, weights.repository)
+        known = all(file.sha256 for file in weights.files)
+        for folder, record in directory.all() if known else directory.complete(weights.revision):
+            wanted = all(file.sha256 in {None, record.files.get(file.path)} for file in weights.files)
+            if wanted and self._are_intact(folder, record, [file.path for file in weights.files]):
+                return folder
         return None
 
     def pull(self, weights: Weights, *, force: bool = False) -> ModelFolder:
@@ -110,15 +120,24 @@ class WeightsStore:
         return None
 
     def pull_repository(
-        self, repository: str, revision: str | None = None, *, onnx_file: str | None = None, force: bool = False
+        self,
+        repository: str,
+        revision: str | None = None,
+        *,
+        onnx_file: str | None = None,
+        force: bool = False,
+        check: Callable[[Mapping[str, Path]], None] | None = None,
     ) -> ModelFolder:
         """Return the folder of a repository, in the catalog or not; `revision` None is the hub's `main`.
 
         Fetches settings, tokenizer and safetensors (or `onnx/model.onnx` if there are none, or `onnx_file`), never
-        pickles or code. Raises the errors of `pull`, and UnsupportedModelError if there are no weights.
+        pickles or code. `check` gets the settings files by path before the weights are fetched, and may raise an error.
+        Raises the errors of `pull`, and UnsupportedModelError if there are no weights.
         """
         directory = ModelDirectory(self._settings.root, repository)
-        repository_pull = RepositoryPull(self._settings, self._blobs, self._sink, directory, revision, onnx_file, force)
+        repository_pull = RepositoryPull(
+            self._settings, self._blobs, self._sink, directory, revision, onnx_file, force, check=check
+        )
 
         def find() -> ModelFolder | None:
             # Only a commit never changes after it was pulled.
@@ -130,6 +149,18 @@ class WeightsStore:
             return self._publish(directory, repository_pull.run(), ref=revision, onnx_file=onnx_file)
 
         return self._find_or_pull(directory, find, pull)
+
+    def pull_settings(self, repository: str, revision: str | None = None) -> Path:
+        """Return a folder with a repository's settings and tokenizer, fetched without its weights.
+
+        Raises the errors of `pull_repository`.
+        """
+        directory = ModelDirectory(self._settings.root, repository)
+        pull = RepositoryPull(
+            self._settings, self._blobs, self._sink, directory, revision, None, force=False, settings_only=True
+        )
+        found = self._find_or_pull(directory, lambda: None, lambda: self._publish(directory, pull.run(), ref=revision))
+        return found.path
 
     def open_folder(self, path: Path, *, onnx_file: str | None = None) -> ModelFolder:
         """Open a folder with a model's files. Its weights are hashed each time.
@@ -242,18 +273,24 @@ class WeightsStore:
         first = first_weights(record.files, onnx_file)
         if first is None or first not in names or first not in record.weights:
             return None
+        if not self._are_intact(folder, record, names):
+            return None
+        return ModelFolder(folder, record.repository, record.weights[first], record.origin, onnx_file)
+
+    def _are_intact(self, folder: Path, record: ModelRecord, names: Sequence[str]) -> bool:
+        """Return whether the named files have the right bytes."""
         for name in names:
             if name not in record.files:
-                return None
+                return False
             try:
                 found = self._blobs.hash_cache.sha256(folder / name)
             except OSError as error:
                 self._warn_once(folder / name, f"cannot be read ({error.strerror})")
-                return None
+                return False
             if found != record.files[name]:
                 self._warn_once(folder / name, f"is corrupt: its sha256 is {found}, expected {record.files[name]}")
-                return None
-        return ModelFolder(folder, record.repository, record.weights[first], record.origin, onnx_file)
+                return False
+        return True
 
     def _warn_once(self, path: Path, problem: str) -> None:
         """Warn once: a pull checks a file several times before it replaces it."""

@@ -37,6 +37,8 @@ class StoreSettings:
     timeout_s: float = 10.0
     #: Wait before the first retry of a broken download, in seconds; it doubles with each retry.
     retry_wait_s: float = 1.0
+    #: Maximum consecutive attempts of a request to the hub.
+    attempts: int = 5
 
     def __post_init__(self) -> None:
         """Refuse an endpoint to which no token may be sent."""

@@ -17,7 +17,6 @@ from embedway.weights.blobs import CHUNK_BYTES
 from embedway.weights.hashes import WrongBytesError, hash_file
 from embedway.weights.sources.base import FetchError
 from embedway.weights.sources.http import (
-    ATTEMPTS,
     FileMetadata,
     HttpResponse,
     HubClient,
@@ -90,8 +89,8 @@ class ResumableDownload:
                 self.path.unlink()
             except TransientError as error:
                 attempt = 0 if self._size() > before else attempt + 1
-                if attempt >= ATTEMPTS:
-                    raise FetchError(f"{error} ({ATTEMPTS} attempts)") from None
+                if attempt >= self.client.settings.attempts:
+                    raise FetchError(f"{error} ({self.client.settings.attempts} attempts)") from None
                 _log.info("%s: %s; retrying", self.name, error)
                 self.client.wait(attempt, error.wait_s)
             else:

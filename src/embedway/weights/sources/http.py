@@ -28,8 +28,6 @@ T = TypeVar("T")
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_REDIRECTS = 10
-#: Maximum consecutive attempts without a new byte.
-ATTEMPTS = 5
 _MAX_WAIT_S = 30.0
 #: Maximum size of a JSON response in bytes; a repository listing is far smaller.
 _MAX_JSON_BYTES = 64 * 1024 * 1024
@@ -168,14 +166,14 @@ class HubClient:
         return Pace(_PACE_TIMEOUTS * self.settings.timeout_s)
 
     def _retry(self, request: Callable[[], T]) -> T:
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self.settings.attempts):
             try:
                 return request()
             except RangeNotSatisfiableError:
                 raise FetchError("the hub returned 416 for a request without a range") from None
             except TransientError as error:
-                if attempt == ATTEMPTS - 1:
-                    raise FetchError(f"{error} ({ATTEMPTS} attempts)") from None
+                if attempt == self.settings.attempts - 1:
+                    raise FetchError(f"{error} ({self.settings.attempts} attempts)") from None
                 self.wait(attempt, error.wait_s)
         raise AssertionError
 
