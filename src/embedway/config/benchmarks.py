@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import decimal  # noqa: TC003  pydantic evaluates the annotations
 import fractions
 import functools
@@ -129,7 +130,7 @@ def _defaults() -> dict[str, ModelBenchmark]:
 
 def shipped_benchmarks() -> dict[str, ModelBenchmark]:
     """Return the shipped benchmarks, by full model name."""
-    return dict(_defaults())
+    return {name: copy.copy(benchmark) for name, benchmark in _defaults().items()}
 
 
 def _trained_sizes(name: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
+from typing_extensions import override
 
 from embedway._public import public
 from embedway.config.alerts import AlertSettings
@@ -27,6 +28,7 @@ from embedway.config.benchmark_layers import (
 )
 from embedway.config.benchmarks import ModelBenchmark, benchmark_values
 from embedway.config.credentials import Access, Credentials, explain_withheld_token
+from embedway.config.custom_models import log_unrunnable
 from embedway.config.discovered_file import SettingsFilter, check_parse_cost, discover, ignored_warning
 from embedway.config.environment import environment_layer, with_names_of
 from embedway.config.hub_variables import hub_layer
@@ -159,6 +161,7 @@ class Config(Section):
         config._is_loaded = True  # noqa: SLF001
         if config._withheld:  # noqa: SLF001
             _log.warning("%s", config._withheld)  # noqa: SLF001
+        log_unrunnable(config)
         return config
 
     @classmethod
@@ -270,7 +273,12 @@ class Config(Section):
         if problems := price_problems(changed, {}):
             raise combine_errors(problems)
         changed._sources = tuple(sources.items())  # noqa: SLF001  a new object of this class
+        log_unrunnable(changed, changed_names)
         return changed
+
+    @override
+    def _report(self) -> None:
+        log_unrunnable(self)
 
     @property
     def sources(self) -> Mapping[str, str]:

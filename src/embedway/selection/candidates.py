@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from embedway.catalog import DEFAULT_MODEL, default_catalog
+from embedway.catalog import DEFAULT_MODEL
 from embedway.catalog.benchmarks import LOCAL_PROVIDERS
 from embedway.config import ModelBenchmark
-from embedway.errors import ConfigError, UnknownModelError, UnsupportedModelError
+from embedway.config.custom_models import explain_unrunnable
+from embedway.errors import ConfigError, EmbedwayError
+from embedway.local.loading import resolve
 from embedway.models.multi_route import served_price
 from embedway.providers.counting import ESTIMATE, HUB, TIKTOKEN
-from embedway.providers.names import own_models, service_of
+from embedway.providers.names import library_of, own_models, service_of
+from embedway.providers.opening import library_facts
 from embedway.providers.requirements import missing, routes_here
 from embedway.selection.candidate import Candidate, TokenEstimate, leads_to_server
 from embedway.selection.token_counts import TextSample, TokenizerCache, TokenTotals, file_key
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from embedway.catalog import ModelFacts
     from embedway.catalog.services import RouteFacts, ServiceFacts
     from embedway.config import Config
+    from embedway.local.loading import ResolvedName
     from embedway.weights.store import ModelFolder
 
 #: Latency of a model without a benchmark, in ms: above every other.
@@ -79,15 +83,32 @@ class Candidates:
         return tuple(replace(candidate, tokens=estimates[key]) for candidate, key in candidates)
 
     def _candidate(self, name: str, benchmark: ModelBenchmark) -> Candidate:
-        service = service_of(name, self._config)
+        unrunnable = explain_unrunnable(name, benchmark, self._config)
+        if unrunnable is not None:
+            return Candidate(benchmark, lacks=unrunnable.reason)
+        service = service_of(name, self._config) or _of_library(name, benchmark)
         if service is not None:
             return self._service_candidate(service, benchmark)
         try:
-            facts = default_catalog().get(name)
-        except (UnknownModelError, UnsupportedModelError):
-            lacks = f"no model is called {name}: define it in [models.NAME] and its route in [routes.NAME]"
-            return Candidate(benchmark, lacks=lacks)
-        return self._local_candidate(facts, benchmark)
+            named = resolve(name)
+        except EmbedwayError as error:
+            return Candidate(benchmark, lacks=str(error))
+        if named.facts is not None:
+            return self._local_candidate(named.facts, benchmark)
+        return self._uncatalogued_candidate(named, benchmark)
+
+    def _uncatalogued_candidate(self, named: ResolvedName, benchmark: ModelBenchmark) -> Candidate:
+        """Return a candidate for a folder, or for a repository of the hub."""
+        try:
+            if named.folder is not None:
+                folder: ModelFolder | None = self._store.open_folder(named.folder)
+            else:
+                folder = self._store.find_repository(named.repository or "", named.revision)
+        except (EmbedwayError, OSError) as error:
+            return Candidate(benchmark, lacks=f"its weights cannot be read ({type(error).__name__})")
+        lacks = "" if folder is not None else f"weights missing: embedway models pull {named.key}"
+        remote_route = _remote_route({benchmark.model_name.casefold()}, (), self._config) or ""
+        return Candidate(benchmark, lacks=lacks, remote_route=remote_route, tokenizer=_tokenizer_in(folder))
 
     def _service_candidate(self, facts: ServiceFacts, benchmark: ModelBenchmark) -> Candidate:
         return Candidate(
@@ -141,6 +162,16 @@ class Candidates:
             embedding_dimensions=facts.dimensions,
             speed_source="nothing is known",
         )
+
+
+def _of_library(name: str, benchmark: ModelBenchmark) -> ServiceFacts | None:
+    """Return the facts of a model that is named as a library's, such as `fastembed:NAME`, from its benchmark."""
+    library = library_of(name)
+    if library is None:
+        return None
+    facts = library_facts(name, *library, max_tokens=benchmark.max_context_length)
+    size = benchmark.embedding_dimensions
+    return replace(facts, dimensions=size, default_dimensions=size)
 
 
 def _tokenizer_in(folder: ModelFolder | None) -> str:
