@@ -126,6 +126,7 @@ def _model_lines(name: str, benchmark: ModelBenchmark, library: str) -> Iterator
         yield 'tokenizer = "library"'
     price = benchmark.cost_per_million_tokens
     text = "" if price is None else f"{price:f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
     if _PRICE.fullmatch(text):
         yield f'price_usd_per_million_tokens = "{text}"'
 

@@ -38,7 +38,9 @@ class ReadOnlyTable(dict[str, Any]):
         raise UsageError(_LOAD.format(key=f"{self._key}.{name}", value="…"))
 
     def _refuse_removal(self, *_: Any) -> NoReturn:
-        others = "limit a selection to models with selection.models" if self._key == _BENCHMARKS else "load them without"
+        others = (
+            "limit a selection to models with selection.models" if self._key == _BENCHMARKS else "load them without"
+        )
         raise UsageError(f"{self._key} cannot be removed from settings; {others}")
 
     __setitem__ = __ior__ = update = setdefault = _refuse

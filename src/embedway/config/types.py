@@ -27,7 +27,7 @@ from embedway.errors import UsageError
 from embedway.money import to_nanousd, usd
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pydantic._internal._model_construction import ModelMetaclass
 else:
@@ -46,15 +46,19 @@ class _SectionMeta(ModelMetaclass):
     """
 
     def __call__(cls, *arguments: Any, **values: Any) -> Any:  # noqa: N805  a metaclass
-        try:
-            made = super().__call__(*arguments, **values)
-        except ValidationError as error:
-            found = validation_problems(error, {}, KnownKeys.of(cls))  # type: ignore[arg-type]  # a section
-        else:
-            made._report()  # noqa: SLF001  of this package
-            return made
-        # Outside of `except`: the chained error would contain the input, which may contain a secret.
-        raise combine_errors([replace(problem, where=cls.__name__) for problem in found])
+        made = _checked(cls, lambda: super(_SectionMeta, cls).__call__(*arguments, **values))
+        made._report()  # noqa: SLF001  of this package
+        return made
+
+
+def _checked(cls: Any, make: Callable[[], Any]) -> Any:
+    """Return what `make` returns. Raises ConfigError instead of ValidationError."""
+    try:
+        return make()
+    except ValidationError as error:
+        found = validation_problems(error, {}, KnownKeys.of(cls))
+    # Outside of `except`: the chained error would contain the input, which may contain a secret.
+    raise combine_errors([replace(problem, where=cls.__name__) for problem in found])
 
 
 class Section(BaseModel, metaclass=_SectionMeta):
@@ -74,22 +78,25 @@ class Section(BaseModel, metaclass=_SectionMeta):
     def _report(self) -> None:
         """Log what a section that was created directly cannot do."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set a private attribute. Raises UsageError for any other."""
-        if name not in self.__private_attributes__:
-            refuse_change(self, name, value)
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # with them, type checkers would allow assignments
 
-    def __delattr__(self, name: str) -> None:
-        """Raise UsageError."""
-        refuse_change(self, name, None)
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Set a private attribute. Raises UsageError for any other."""
+            if name not in self.__private_attributes__:
+                refuse_change(self, name, value)
+            super().__setattr__(name, value)
+
+        def __delattr__(self, name: str) -> None:
+            """Raise UsageError."""
+            refuse_change(self, name, None)
 
     @override
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with changed fields, which are checked. Raises ConfigError."""
         copied = super().model_copy(deep=deep)
         if update:
-            checked = type(self)(**{**dict(self), **plain_table(update, "must be a mapping of fields to values")})
+            values = {**dict(self), **plain_table(update, "must be a mapping of fields to values")}
+            checked = _checked(type(self), lambda: type(self).model_validate(values))
             copied.__dict__.update(checked.__dict__)
             copied.model_fields_set.update(update)
         return copied

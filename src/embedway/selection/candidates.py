@@ -99,16 +99,17 @@ class Candidates:
 
     def _uncatalogued_candidate(self, named: ResolvedName, benchmark: ModelBenchmark) -> Candidate:
         """Return a candidate for a folder, or for a repository of the hub."""
-        try:
-            if named.folder is not None:
-                folder: ModelFolder | None = self._store.open_folder(named.folder)
-            else:
-                folder = self._store.find_repository(named.repository or "", named.revision)
-        except (EmbedwayError, OSError) as error:
-            return Candidate(benchmark, lacks=f"its weights cannot be read ({type(error).__name__})")
-        lacks = "" if folder is not None else f"weights missing: embedway models pull {named.key}"
+        folder, lacks = named.folder, ""
+        if folder is None:
+            found = self._store.find_repository(named.repository or "", named.revision)
+            folder = None if found is None else found.path
+            lacks = "" if found is not None else f"weights missing: embedway models pull {named.key}"
+        elif not folder.is_dir():
+            lacks = f"no folder {folder}"
         remote_route = _remote_route({benchmark.model_name.casefold()}, (), self._config) or ""
-        return Candidate(benchmark, lacks=lacks, remote_route=remote_route, tokenizer=_tokenizer_in(folder))
+        file = None if folder is None else folder / "tokenizer.json"
+        tokenizer = ESTIMATE if file is None or not file.is_file() else file_key(file)
+        return Candidate(benchmark, lacks=lacks, remote_route=remote_route, tokenizer=tokenizer)
 
     def _service_candidate(self, facts: ServiceFacts, benchmark: ModelBenchmark) -> Candidate:
         return Candidate(
@@ -161,6 +162,7 @@ class Candidates:
             max_context_length=facts.max_tokens,
             embedding_dimensions=facts.dimensions,
             speed_source="nothing is known",
+            speed_confirmed=True,  # no values
         )
 
 
