@@ -184,15 +184,20 @@ class ModelError(EmbedwayError):
 
 
 class UnknownModelError(ModelError):
-    """No model has that name. `nearest` lists the closest names; `route` is a route of the settings to it."""
+    """No model has that name. `nearest` lists the closest names.
 
-    def __init__(self, name: str, *, nearest: Sequence[str], route: str = "") -> None:
+    `route` is a route of the settings to it; `lacks` says what a model that only has a benchmark needs.
+    """
+
+    def __init__(self, name: str, *, nearest: Sequence[str], route: str = "", lacks: str = "") -> None:
         self.name = name
         self.nearest = tuple(nearest)
         hint = f"; nearest: {', '.join(self.nearest)}" if self.nearest else ""
         served = f"{route} serves {shown_name(name)}, which no [models.NAME] describes"
         super().__init__(
-            f"{served}: add [models.NAME] with name, dimensions and max_tokens{hint}"
+            f"{shown_name(name)} only has a benchmark; {lacks}"
+            if lacks
+            else f"{served}: add [models.NAME] with name, dimensions and max_tokens{hint}"
             if route
             else f"no model is called {shown_name(name)}{hint}. `embedway models list` shows all; "
             "write hf:OWNER/NAME for a repository of the Hugging Face hub, or the path of a folder"

@@ -457,7 +457,7 @@ def test_sources_are_the_layers_that_set_the_numbers(tmp_path):
         assert (small.quality_source, small.quality_comparable) == (f"settings: {score}", False)
         assert small.speed_source == f"avg_latency_ms: settings: {latency}; tokens_per_second: {shipped.speed_source}"
     name = f"EMBEDWAY_EMBEDDING__MODEL_BENCHMARKS__{SMALL.upper()}__"
-    environ = {f"{name}QUALITY_SCORE": "71", f"{name}TOKENS_PER_SECOND": "5"}
+    environ = {f"{name}QUALITY_SCORE": "71", f"{name}TOKENS_PER_SECOND": "50"}
     config = Config.load([score, latency], environ=environ)
     small = config.embedding.model_benchmarks[SMALL]
     assert small.quality_source == f"settings: environment: {name}QUALITY_SCORE"

@@ -72,7 +72,7 @@ def test_names_have_the_case_of_the_file(tmp_path):
     ],
 )
 def test_numbers_booleans_and_lists(variable, text, value):
-    rest = {"model_name": "acme", "provider": "p", "avg_latency_ms": 1, "quality_score": 60, "tokens_per_second": 1}
+    rest = {"model_name": "acme", "provider": "p", "avg_latency_ms": 1, "quality_score": 60, "tokens_per_second": 100}
     rest |= {"cost_per_million_tokens": 0, "max_context_length": 1, "embedding_dimensions": 1}
     acme = {f"{BENCHMARKS}__ACME__{name.upper()}": str(one) for name, one in rest.items()}
     config = load({"BUDGETS__B__USD": "1", **acme, variable: text})

@@ -2,8 +2,12 @@
 
 import asyncio
 import functools
+import json
+import os
 import re
 import runpy
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,9 @@ import pytest
 from api_servers import KEY, IndexedServer, one_of
 from embedway.config import Config
 from embedway.config.known_services import SERVICES
+from embedway.config.load import KEYS
 from embedway.providers.base import Endpoint
+from own_model import embed_with
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -64,7 +70,7 @@ def test_the_settings_of_a_route(tmp_path):
 
 def test_all_settings_of_the_page_are_settings(tmp_path):
     for number, block in enumerate(blocks("toml")):
-        if "[project" in block:
+        if "[project" in block or 'provider = "custom"' in block:  # a test installs that provider
             continue
         path = tmp_path / f"{number}.toml"
         path.write_text(block)
@@ -143,3 +149,60 @@ def test_the_hook_of_the_page(caplog):
 def test_the_page_of_commands_is_their_help():
     made = runpy.run_path(str(DOCS / "examples" / "print_commands.py"))["page"]()
     assert (DOCS / "command-line.md").read_text("utf-8") == made, "run python docs/examples/print_commands.py"
+
+
+def test_the_model_of_your_own_on_the_page_of_selection_runs():
+    texts = [
+        next(block for block in blocks(kind, "selection.md") if "models.my-model]" in block or '"models"' in block)
+        for kind in ("toml", "json")
+    ]
+    settings = tomllib.loads(texts[0])
+    assert settings == json.loads(texts[1])
+    assert asyncio.run(embed_with(settings)).vectors.shape == (1, 1024)
+
+
+def install(folder):
+    """Install the package of the page into a folder, as pip does: its module and its entry points."""
+    project = tomllib.loads(next(block for block in blocks("toml") if "entry-points" in block))["project"]
+    (folder / "acme_embedway.py").write_text(next(block for block in blocks("python") if "class Acme" in block))
+    info = folder / f"acme_embedway-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    lines = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
+        for group, entries in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+
+
+class OwnAcmeServer(AcmeServer):
+    width = 1024
+
+    def fields(self):
+        return {**super().fields(), "model": one_of("my-model")}
+
+
+def test_the_provider_of_your_own_is_installed_and_used(tmp_path):
+    install(tmp_path)
+    settings = tmp_path / "embedway.toml"
+    text = next(block for block in blocks("toml") if 'provider = "custom"' in block)
+    server = OwnAcmeServer()
+
+    async def main():
+        async with server.running():
+            settings.write_text(text.replace("https://api.acme.example/v1", server.url))
+            environ = {**os.environ, "PYTHONPATH": str(tmp_path), "ACME_API_KEY": KEY}
+            command = (sys.executable, "-m", "embedway", "--config", str(settings), "embed", "a text", "-m", "my-model")
+            process = await asyncio.create_subprocess_exec(*command, env=environ, stdout=-1, stderr=-1)
+            return process, await process.communicate()
+
+    process, (printed, told) = asyncio.run(main())
+    assert (process.returncode, told.decode()) == (0, "")
+    assert len(json.loads(printed)["embedding"]) == 1024
+
+
+def test_the_page_of_settings_lists_every_setting():
+    names = runpy.run_path(str(DOCS / "examples" / "print_settings.py"))
+    page = (DOCS / "settings.md").read_text("utf-8")
+    assert page == names["page"](), "run python docs/examples/print_settings.py"
+    assert [key for key in KEYS.all if f"`{key.replace('*', 'NAME')}`" not in page] == []

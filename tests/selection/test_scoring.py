@@ -36,6 +36,7 @@ def benchmark(name, quality=60.0, latency=50.0, price="0.02", **more):
         **{
             "provider": "openai",
             "quality_comparable": True,
+            "quality_confirmed": True,
             "tokens_per_second": 1000,
             "max_context_length": 8192,
             "embedding_dimensions": 768,

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway import Config, ModelBenchmark
+from embedway.config.types import replace_unchecked
 from embedway.errors import UsageError
 from embedway.selection.analysis import analyze
 from embedway.selection.candidate import Candidate, TokenEstimate
@@ -106,6 +107,8 @@ def model(name, quality, latency, price, **more):
             avg_latency_ms=latency,
             cost_per_million_tokens=price,
             tokens_per_second=1,
+            quality_confirmed=True,
+            speed_confirmed=True,
             max_context_length=512,
             embedding_dimensions=8,
             **more,
@@ -176,7 +179,7 @@ PRICES = st.one_of(
 
 @given(PRICES, st.integers(0, 10**15), st.integers(3, 28))
 def test_cost_is_exact_and_rounded_up_whatever_the_callers_decimal_context(price, tokens, digits):
-    benchmark = model("m", 60, 1, None).benchmark.model_copy(update={"cost_per_million_tokens": price})
+    benchmark = replace_unchecked(model("m", 60, 1, None).benchmark, cost_per_million_tokens=price)
     candidate = Candidate(benchmark, tokens=TokenEstimate(1, tokens, own=True))
     with decimal.localcontext(prec=digits):
         assert candidate.cost_nanousd == math.ceil(Fraction(price) * 1000 * tokens)

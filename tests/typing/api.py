@@ -19,7 +19,6 @@ from embedway import (
     Embedder,
     EmbedOptions,
     EmbedResult,
-    ModelBenchmark,
     ModelDescription,
     ModelSelectionCriteria,
     Operation,
@@ -66,7 +65,7 @@ def texts() -> Iterator[str]:
 def blocking() -> None:
     """Call every public method of the blocking embedder."""
     config = Config.load().with_benchmarks(
-        {"text-embedding-3-small": {"avg_latency_ms": 65}, "m": ModelBenchmark.model_construct()}
+        {"text-embedding-3-small": {"avg_latency_ms": 65}, "m": Config().embedding.model_benchmarks["m"]}
     )
     assert_type(config, Config)
     with Embedder("BAAI/bge-small-en-v1.5", config=config, hooks=[Hook()]) as embedder:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import default_benchmarks
 from embedway.catalog.services import default_services
-from embedway.config.benchmarks import ModelBenchmark, unit_error
+from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks, unit_error
 from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, overlay
 from embedway.config.plain_values import plain_table
+from embedway.config.units import drop_stale_confirmations
 from embedway.errors import ConfigError
 from embedway.text import has_surrogate
 
@@ -97,21 +98,29 @@ def overlay_benchmarks(under: Mapping[str, Any], layer: Layer) -> dict[str, Any]
             for field in fields
         }
         base = {**default_benchmarks().get(name, {}), **table}
-        merged[name] = {**drop_stale_confirmation(table, fields), **with_sources(fields, wheres, base)}
+        merged[name] = {**drop_stale_confirmations(table, fields), **with_sources(fields, wheres, base)}
     return merged
-
-
-def drop_stale_confirmation(table: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a benchmark without its price confirmation if `fields` change the price."""
-    price = "cost_per_million_tokens"
-    same = price not in fields or ("cost_confirmed" in fields) or str(fields[price]) == str(table.get(price))
-    return {name: value for name, value in table.items() if same or name != "cost_confirmed"}
 
 
 def merge_with_shipped(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with their benchmarks merged over the shipped ones, field by field."""
     shipped = {name: dict(fields) for name, fields in default_benchmarks().items()}
     return _with_benchmarks(values, overlay(shipped, own))
+
+
+def complete_benchmarks(given: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return benchmarks that were passed to a constructor, merged over the shipped ones as those of a file are."""
+    spellings = canonical_names(name for name in given if isinstance(name, str))
+    merged: dict[Any, Any] = dict(shipped_benchmarks())
+    for asked, fields in given.items():
+        name = spellings[asked.casefold()] if isinstance(asked, str) else asked
+        if not isinstance(fields, dict):
+            merged[name] = fields
+            continue
+        shipped = default_benchmarks().get(name, {})
+        own = with_sources(_rename(fields, asked, name), dict.fromkeys(fields, "arguments"), shipped)
+        merged[name] = {**shipped, **own}
+    return merged
 
 
 def with_sources(fields: Mapping[str, Any], wheres: Mapping[str, str], base: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,18 +171,23 @@ def check_changes(changes: object) -> dict[str, ModelBenchmark | dict[str, Any]]
     return checked
 
 
-def price_problems(config: Config, sources: Mapping[str, SettingSource]) -> list[Problem]:
-    """Return errors of benchmarks whose price has a different unit than the model's price in the settings."""
+def model_problems(config: Config, sources: Mapping[str, SettingSource]) -> list[Problem]:
+    """Return errors of benchmarks that contradict their model in the settings: another size, or a price's unit."""
     found = []
     for name, model in config.models.items():
         benchmark = config.embedding.model_benchmarks.get(model.name)
-        if benchmark is None or benchmark.cost_confirmed or model.price_usd_per_million_tokens is None:
-            continue
-        if model.name in default_benchmarks():
+        if benchmark is None or model.name in default_benchmarks():
             continue  # another check rejects a name of the catalog
-        price, listed = benchmark.cost_per_million_tokens, decimal.Decimal(model.price_usd_per_million_tokens)
-        wrong = "" if price is None else unit_error(price, listed, f"models.{name} has {listed}")
+        size, sizes = benchmark.embedding_dimensions, (model.dimensions, *model.matryoshka)
+        if model.dimensions is not None and size not in sizes:
+            rule = f"is {size}; must be a size of models.{name}: {', '.join(map(str, sizes))}"
+            found.append(("embedding_dimensions", model.name, rule))
+        price = benchmark.cost_per_million_tokens
+        if benchmark.cost_confirmed or price is None or model.price_usd_per_million_tokens is None:
+            continue
+        listed = decimal.Decimal(model.price_usd_per_million_tokens)
+        wrong = unit_error(price, listed, f"models.{name} has {listed}")
         if wrong:
-            key = f"{BENCHMARKS}{model.name}.cost_per_million_tokens"
-            found.append(Problem(sources.get(key, SettingSource()).layer, key, f"is {price}; {wrong}"))
-    return found
+            found.append(("cost_per_million_tokens", model.name, f"is {price}; {wrong}"))
+    keys = [(f"{BENCHMARKS}{model}.{field}", rule) for field, model, rule in found]
+    return [Problem(sources.get(key, SettingSource()).layer, key, rule) for key, rule in keys]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import decimal  # noqa: TC003  pydantic evaluates the annotations
 import fractions
 import functools
+import re
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -14,6 +16,7 @@ from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import LOCAL_PROVIDERS, default_benchmarks
 from embedway.catalog.services import default_services
 from embedway.config.types import Day, Name, Number, Positive, Price, Section, Words
+from embedway.config.units import score_error, speed_error
 from embedway.errors import UnknownModelError
 from embedway.sizes import VectorSizes
 
@@ -33,6 +36,9 @@ class ModelBenchmark(Section):
     model_name: Name
     #: Provider, such as `openai`, `local` or `fastembed`; any name for your own model.
     provider: Name
+    #: Confirm a score, or a latency and throughput, that is probably of another unit.
+    quality_confirmed: Annotated[bool, Field(strict=True)] = False
+    speed_confirmed: Annotated[bool, Field(strict=True)] = False
     #: Latency of embedding a short query, in milliseconds.
     avg_latency_ms: Number
     #: Quality from 0 to 100, such as an MTEB average.
@@ -67,13 +73,28 @@ class ModelBenchmark(Section):
         """Whether its provider computes on this machine; routes in the settings may use other machines."""
         return self.provider in LOCAL_PROVIDERS
 
+    @field_validator("quality_score", mode="before")
+    @classmethod
+    def _check_percent(cls, score: Any) -> Any:
+        """Reject a text such as `62.3%` with the number to write."""
+        number = score.strip().removesuffix("%").strip() if isinstance(score, str) else ""
+        if re.fullmatch(r"\d{1,3}(\.\d{1,12})?", number, re.ASCII):
+            raise ValueError(f"must be a number: write {number}")
+        return score
+
     @field_validator("quality_score")
     @classmethod
-    def _check_scale(cls, score: float | None) -> float | None:
-        """Reject a score on a scale of 0 to 1, which would be the worst of all."""
-        if score is not None and 0 < score <= 1:
-            raise ValueError(f"must be on a scale of 0 to 100: is it {round(score * 100, 12):g}?")
+    def _check_scale(cls, score: float | None, info: ValidationInfo) -> float | None:
+        if score is not None and not info.data.get("quality_confirmed"):
+            _raise_if(score_error(score, info.data.get("model_name", "")))
         return score
+
+    @field_validator("avg_latency_ms", "tokens_per_second")
+    @classmethod
+    def _check_speed(cls, value: float, info: ValidationInfo) -> float:
+        if not info.data.get("speed_confirmed"):
+            _raise_if(speed_error(info.field_name or "", value, info.data.get("model_name", "")))
+        return value
 
     @field_validator("embedding_dimensions")
     @classmethod
@@ -99,9 +120,13 @@ class ModelBenchmark(Section):
             wrong = unit_error(price, listed, f"the catalog's price is {listed}")
         else:
             wrong = unit_error(price, dearest, f"the catalog's highest price is {dearest}") if price > dearest else ""
-        if wrong:
-            raise ValueError(wrong)
+        _raise_if(wrong)
         return price
+
+
+def _raise_if(wrong: str) -> None:
+    if wrong:
+        raise ValueError(wrong)
 
 
 def unit_error(price: decimal.Decimal, listed: decimal.Decimal, known: str) -> str:
@@ -130,7 +155,7 @@ def _defaults() -> dict[str, ModelBenchmark]:
 
 def shipped_benchmarks() -> dict[str, ModelBenchmark]:
     """Return the shipped benchmarks, by full model name."""
-    return dict(_defaults())
+    return {name: copy.copy(benchmark) for name, benchmark in _defaults().items()}
 
 
 def _supported_sizes(name: str) -> VectorSizes | None:

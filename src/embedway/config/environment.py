@@ -37,7 +37,7 @@ def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, frozenset[
 
     An empty variable means None where None is allowed, and else counts as unset.
     """
-    reader = _Reader(_tree(kinds))
+    reader = _Reader(known_tree(kinds))
     names = [(name.removeprefix(PREFIX).lower().split("__"), name) for name in environ if name.startswith(PREFIX)]
     for parts, name in sorted(names, key=lambda item: (len(item[0]), item)):
         reader.add(tuple(parts), name, environ[name].strip())
@@ -71,7 +71,8 @@ def with_names_of(layer: Layer, files: Sequence[Layer]) -> Layer:
     return replace(layer, values=values, variables=variables)
 
 
-def _tree(kinds: Mapping[str, frozenset[type]]) -> dict[str, Tree]:
+def known_tree(kinds: Mapping[str, frozenset[type]]) -> dict[str, Tree]:
+    """Return the known keys as nested tables."""
     tree: dict[str, Tree] = {}
     for key, kind in kinds.items():
         # A table of strings, such as the options of a route, has no names of its own.

@@ -1,7 +1,7 @@
 """Settings from the variables and the token file of huggingface_hub and fastembed, parsed as in these libraries.
 
-One exception: blanks around HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE are ignored. With blanks, huggingface_hub goes
-online.
+Exceptions: a variable that is neither true nor false is an error, because the libraries take it for false. Blanks
+around such a variable are ignored: with blanks around HF_HUB_OFFLINE, huggingface_hub goes online.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
+_TRUE, _FALSE = frozenset({"1", "ON", "YES", "TRUE"}), frozenset({"0", "OFF", "NO", "FALSE", ""})
+#: Variables that are true or false.
+_FLAGS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN")
 
 
 def hub_layer(environ: Mapping[str, str]) -> tuple[Layer, list[Problem]]:
     """Return the hub's own settings as a layer with embedway's keys, and their errors."""
     values: dict[str, Any] = {}
     variables: dict[str, str] = {}
-    problems: list[Problem] = []
+    problems = list(_unclear_flags(environ))
     for key, value, variable in (*_simple_settings(environ), *_cache_folder(environ)):
         set_key(values, key, value)
         variables[key] = variable
@@ -37,6 +39,14 @@ def hub_layer(environ: Mapping[str, str]) -> tuple[Layer, list[Problem]]:
         set_key(values, "weights.hub_token", found[0])
         variables["weights.hub_token"] = found[1]
     return Layer(ENVIRONMENT, values, variables), problems
+
+
+def _unclear_flags(environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Return an error for each variable that is neither true nor false."""
+    for name in _FLAGS:
+        if environ.get(name, "").strip().upper() not in _TRUE | _FALSE:
+            rule = "must be 1, ON, YES or TRUE, or 0, OFF, NO or FALSE"
+            yield Problem(ENVIRONMENT, name, rule)
 
 
 def _simple_settings(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
@@ -82,7 +92,7 @@ class _TokenFileError(Exception):
 
 def _token(environ: Mapping[str, str]) -> tuple[str, str] | None:
     """Return the token and its variable or file; None if it is missing or the user forbids its implicit use."""
-    if environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _TRUE:
+    if environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").strip().upper() in _TRUE:
         return None
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         token = environ.get(name, "").strip()

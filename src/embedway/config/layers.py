@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from embedway.config.paths import expand_user
+from embedway.config.paths import expand_user, is_url
 from embedway.errors import ConfigError
 from embedway.files import read_bounded
 from embedway.text import has_surrogate
@@ -57,12 +57,16 @@ class Layer:
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Iterate over values of all nested tables, with their dotted keys."""
+    for path, value in _leaf_paths(values):
+        yield f"{prefix}{'.'.join(path)}", value
+
+
+def _leaf_paths(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, value in values.items():
-        key = f"{prefix}{name}"
         if isinstance(value, dict):
-            yield from leaves(value, f"{key}.")
+            yield from _leaf_paths(value, (*above, name))
         else:
-            yield key, value
+            yield (*above, name), value
 
 
 def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,11 +128,12 @@ def parse_layer(data: bytes, path: Path, folders: frozenset[str]) -> Layer:
         raise ConfigError("is not UTF-8", where=f"{where}:{line}:{column}") from None
     try:
         values = reader(text, where)
-        for key, value in list(leaves(values)):
+        for names, value in list(_leaf_paths(values)):
+            key = ".".join(names)
             if has_surrogate(key):
                 raise ConfigError("must have a name of valid Unicode", where=where, key=key)
             if is_among(pattern_of(key), folders):
-                set_key(values, key, _from_folder(value, path.absolute().parent))
+                set_path(values, names, _from_folder(value, path.absolute().parent))
         return Layer(where, values, problems=tuple(duplicate_keys(values, where)))
     except (RecursionError, ValueError):  # very deeply nested tables; integers of thousands of digits
         raise ConfigError("contains a value that is too large or too deeply nested", where=where) from None
@@ -145,7 +150,7 @@ def reader_of(path: Path) -> Callable[[str, str], dict[str, Any]]:
 def _from_folder(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_from_folder(item, folder) for item in value]
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str) and value.strip() and not is_url(value.strip()):  # the rule of its key reports a URL
         path = expand_user(value)
         # The rule of its key reports an unknown user.
         return value if path.parts[0].startswith("~") else str(folder / path)
@@ -203,6 +208,8 @@ def duplicate_keys(values: Mapping[str, Any], where: str, prefix: str = "") -> I
 #: Tables with names given by users.
 NAMED = ("budgets", "routes", "models")
 BENCHMARKS = "embedding.model_benchmarks."
+#: A user's name, which may contain dots, and a field: of its table, or of a table in it.
+_NAME_AND_FIELD = re.compile(r"(.+?)\.((?:options|headers|headers_env|headers_file)(?:\..+)?|[^.]+)", re.DOTALL)
 
 
 def pattern_of(key: str) -> str:
@@ -221,5 +228,5 @@ def pattern_and_name(key: str) -> tuple[str, str]:
         name, _, field = key.removeprefix(BENCHMARKS).rpartition(".")
         return (f"{BENCHMARKS}*.{field}", name) if name else (key, "*")
     first, _, rest = key.partition(".")
-    name, _, field = rest.partition(".")
-    return (f"{first}.*.{field}", name) if first in NAMED and name and field else (key, "*")
+    found = _NAME_AND_FIELD.fullmatch(rest) if first in NAMED else None
+    return (key, "*") if found is None else (f"{first}.*.{found[2]}", found[1])

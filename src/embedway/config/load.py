@@ -10,23 +10,24 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
+from typing_extensions import override
 
 from embedway._public import public
 from embedway.config.alerts import AlertSettings
 from embedway.config.benchmark_layers import (
     canonical_names,
     check_changes,
-    drop_stale_confirmation,
     find_misnamed,
     get_benchmarks,
     merge_with_shipped,
+    model_problems,
     overlay_benchmarks,
-    price_problems,
     with_known_spellings,
     with_sources,
 )
 from embedway.config.benchmarks import ModelBenchmark, benchmark_values
 from embedway.config.credentials import Access, Credentials, explain_withheld_token
+from embedway.config.custom_models import log_unrunnable
 from embedway.config.discovered_file import SettingsFilter, check_parse_cost, discover, ignored_warning
 from embedway.config.environment import environment_layer, with_names_of
 from embedway.config.hub_variables import hub_layer
@@ -41,8 +42,8 @@ from embedway.config.layers import (
     overlay,
     parse_layer,
     read_layer,
-    set_key,
 )
+from embedway.config.overrides import arguments_layer
 from embedway.config.plain_values import plain_paths, plain_table
 from embedway.config.problems import KnownKeys, combine_errors, key_types, unicode_problems, validation_problems
 from embedway.config.request_headers import known_part
@@ -64,7 +65,8 @@ from embedway.config.sections import (
     WeightsSettings,
 )
 from embedway.config.trust import read_trust
-from embedway.config.types import Section
+from embedway.config.types import Section, replace_unchecked
+from embedway.config.units import drop_stale_confirmations
 from embedway.errors import ConfigError, UsageError
 from embedway.text import shown_name
 from embedway.weights.types import StoreSettings
@@ -159,6 +161,7 @@ class Config(Section):
         config._is_loaded = True  # noqa: SLF001
         if config._withheld:  # noqa: SLF001
             _log.warning("%s", config._withheld)  # noqa: SLF001
+        log_unrunnable(config)
         return config
 
     @classmethod
@@ -224,7 +227,7 @@ class Config(Section):
             found = validation_problems(error, sources, KEYS)
             problems += [one for one in found if not misnamed or one.key != BENCHMARKS.rstrip(".")] + misnamed
         if config is not None:
-            problems += price_problems(config, sources)
+            problems += model_problems(config, sources)
         if problems or config is None:
             # Outside of `except`: the chained error would contain the input, which may contain a secret.
             raise combine_errors(problems) from None
@@ -257,7 +260,7 @@ class Config(Section):
             if str(fields.get("model_name", "")).casefold() in {name.casefold(), asked.casefold()}:
                 fields["model_name"] = name
             sources |= {f"{BENCHMARKS}{name}.{field}": SettingSource("arguments") for field in given}
-            tables[name] = {**drop_stale_confirmation(tables.get(name, {}), fields), **fields}
+            tables[name] = {**drop_stale_confirmations(tables.get(name, {}), fields), **fields}
         embedding = {**dict(self.embedding), "model_benchmarks": tables}
         problems: list[Problem] = []
         try:
@@ -266,11 +269,16 @@ class Config(Section):
             problems += validation_problems(error, {}, KEYS, "embedding.")
         if problems:
             raise combine_errors(problems)
-        changed = self.model_copy(update={"embedding": checked})
-        if problems := price_problems(changed, {}):
+        changed = replace_unchecked(self, embedding=checked)
+        if problems := model_problems(changed, {}):
             raise combine_errors(problems)
         changed._sources = tuple(sources.items())  # noqa: SLF001  a new object of this class
+        log_unrunnable(changed, changed_names.keys() - self.embedding.model_benchmarks.keys())
         return changed
+
+    @override
+    def _report(self) -> None:
+        log_unrunnable(self)
 
     @property
     def sources(self) -> Mapping[str, str]:
@@ -351,12 +359,8 @@ class _Inputs:
         kinds = dict(key_types(model))
         hub, problems = hub_layer(variables)
         environment, found = environment_layer(variables, kinds)
-        arguments: dict[str, Any] = {}
-        for key, value in _check_overrides(overrides).items():
-            table: dict[str, Any] = {}
-            set_key(table, key, value)
-            arguments = overlay(arguments, table)  # copies, so that the caller's tables do not change
-        return cls(variables, KEYS.paths, hub, environment, Layer("arguments", arguments), (*problems, *found))
+        arguments, twice = arguments_layer(_check_overrides(overrides), kinds)
+        return cls(variables, KEYS.paths, hub, environment, arguments, (*problems, *found, *twice))
 
     def stack(self, files: Sequence[Layer]) -> list[Layer]:
         """Return all layers, lowest first."""

@@ -39,6 +39,13 @@ def is_known_model(name: str, config: Config) -> bool:
     return _is_configured(name, config) or name.casefold() in default_services() or _catalog_facts(name) is not None
 
 
+def is_reranker(name: str, config: Config) -> bool:
+    """Return whether the model with that name, of the settings or a catalog, scores pairs and returns no vectors."""
+    own = next((model for model in config.models.values() if model.name.casefold() == name.casefold()), None)
+    facts = own or default_services().get(name.casefold()) or _catalog_facts(name)
+    return facts is not None and facts.task == "rerank"
+
+
 def runs_locally(name: str, config: Config) -> bool:
     """Return whether every route of a catalog model computes on this machine, with the given settings."""
     service = default_services().get(name.casefold())

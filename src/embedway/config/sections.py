@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 
 from embedway.config.addresses import is_loopback, parse_address
 from embedway.config.alerts import WebhookUrl  # noqa: TC001  pydantic evaluates the annotations
+from embedway.config.benchmark_layers import complete_benchmarks
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
 from embedway.config.paths import expand_user
 from embedway.config.redis_urls import Cluster, RedisUrl  # noqa: TC001  pydantic evaluates the annotations
@@ -51,6 +52,11 @@ class EmbeddingSettings(Section):
     on_overflow: Literal["truncate", "error", "mean"] = "truncate"
     #: Facts for selection, by the model's full name; settings override single fields of the shipped facts.
     model_benchmarks: dict[str, ModelBenchmark] = Field(default_factory=shipped_benchmarks)
+
+    @field_validator("model_benchmarks", mode="before")
+    @classmethod
+    def _merge(cls, benchmarks: Any) -> Any:
+        return complete_benchmarks(benchmarks) if isinstance(benchmarks, dict) else benchmarks
 
     @field_validator("model_benchmarks")
     @classmethod

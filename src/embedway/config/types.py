@@ -6,20 +6,34 @@ import datetime as dt
 import decimal
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+from typing_extensions import override
 
+from embedway.config.frozen import read_only, refuse_change
 from embedway.config.paths import absolute
+from embedway.config.plain_values import plain_table
 from embedway.config.problems import KnownKeys, combine_errors, validation_problems
 from embedway.errors import UsageError
 from embedway.money import to_nanousd, usd
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from pydantic._internal._model_construction import ModelMetaclass
 else:
     ModelMetaclass = type(BaseModel)  # pydantic has no public name for it
 
+S = TypeVar("S", bound="Section")
 _UNKNOWN = "unknown"
 #: Range of valid prices, in dollars. Prices outside it are mistakes, and overflow in comparisons.
 _LEAST_PRICE, _MOST_PRICE = decimal.Decimal("0.000000001"), decimal.Decimal(10**9)
@@ -32,21 +46,78 @@ class _SectionMeta(ModelMetaclass):
     """
 
     def __call__(cls, *arguments: Any, **values: Any) -> Any:  # noqa: N805  a metaclass
-        try:
-            return super().__call__(*arguments, **values)
-        except ValidationError as error:
-            found = validation_problems(error, {}, KnownKeys.of(cls))  # type: ignore[arg-type]  # a section
-        # Outside of `except`: the chained error would contain the input, which may contain a secret.
-        raise combine_errors([replace(problem, where=cls.__name__) for problem in found])
+        made = _checked(cls, lambda: super(_SectionMeta, cls).__call__(*arguments, **values))
+        made._report()  # noqa: SLF001  of this package
+        return made
+
+
+def _checked(cls: Any, make: Callable[[], Any]) -> Any:
+    """Return what `make` returns. Raises ConfigError instead of ValidationError."""
+    try:
+        return make()
+    except ValidationError as error:
+        found = validation_problems(error, {}, KnownKeys.of(cls))
+    # Outside of `except`: the chained error would contain the input, which may contain a secret.
+    raise combine_errors([replace(problem, where=cls.__name__) for problem in found])
 
 
 class Section(BaseModel, metaclass=_SectionMeta):
     """Table of settings: frozen, without unknown keys, and without the input in errors.
 
-    The constructor raises ConfigError, which lists every problem with its key and rule.
+    The constructor raises ConfigError, which lists every problem with its key and rule. So does `model_copy` with
+    changed fields. Assignment raises UsageError, which names the call to use instead.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="after")
+    def _protect_tables(self) -> Self:
+        read_only(self.__dict__)
+        return self
+
+    def _report(self) -> None:
+        """Log what a section that was created directly cannot do."""
+
+    if not TYPE_CHECKING:  # with them, type checkers would allow assignments
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Set a private attribute. Raises UsageError for any other."""
+            if name not in self.__private_attributes__:
+                refuse_change(self, name, value)
+            super().__setattr__(name, value)
+
+        def __delattr__(self, name: str) -> None:
+            """Raise UsageError."""
+            refuse_change(self, name, None)
+
+    @override
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with changed fields, which are checked. Raises ConfigError."""
+        copied = super().model_copy(deep=deep)
+        if update:
+            values = {**dict(self), **plain_table(update, "must be a mapping of fields to values")}
+            checked = _checked(type(self), lambda: type(self).model_validate(values))
+            copied.__dict__.update(checked.__dict__)
+            copied.model_fields_set.update(update)
+        return copied
+
+    @override
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> NoReturn:
+        """Raise UsageError, because it would skip the checks."""
+        raise UsageError(f"settings are always checked; write {cls.__name__}(…)")
+
+    @override
+    def copy(self, **options: Any) -> NoReturn:  # of pydantic 1, which checks nothing
+        """Raise UsageError."""
+        raise UsageError("write model_copy(update={…}), which checks the fields")
+
+
+def replace_unchecked(section: S, **fields: Any) -> S:
+    """Return a copy of a section with fields that the package sets itself and that may contradict others."""
+    copied = section.model_copy()
+    copied.__dict__.update(fields)
+    return copied
 
 
 def _parse_price(value: Any) -> Any:

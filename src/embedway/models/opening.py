@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from embedway.catalog import default_catalog
+from embedway.config.types import replace_unchecked
 from embedway.dispatch.circuit_breaker import CircuitBreaker
 from embedway.dispatch.log_lines import log_circuit
 from embedway.dispatch.rate_limiter import RateLimiter
@@ -174,8 +175,8 @@ def _canary(facts: ServiceFacts, counter: TokenCounter, *, name: str) -> Canary:
 
 def _without_keys(config: Config) -> Config:
     own = {"api_key": SecretStr(_NO_KEY), "api_key_env": None, "api_key_file": None}
-    routes = {key: route.model_copy(update=own) for key, route in config.routes.items()}
-    return config.model_copy(update={"routes": routes})
+    routes = {key: replace_unchecked(route, **own) for key, route in config.routes.items()}
+    return replace_unchecked(config, routes=routes)
 
 
 def _routes(served: Sequence[MadeRoute[Any]], task: Task, environment: ModelEnvironment) -> tuple[ServiceRoute, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from embedway.catalog import default_catalog
 from embedway.catalog.services import ServiceFacts, default_services
+from embedway.config.custom_models import explain_unrunnable
 from embedway.config.local_models import LIBRARY_MODULES
 from embedway.errors import ConfigError, UnknownModelError
 from embedway.local import loading as local
@@ -86,7 +87,16 @@ def key_of(name: str, config: Config) -> str:
         near = difflib.get_close_matches(name.casefold(), others, n=2)
         known = {others[spelling].name: None for spelling in near}
         route = next((f"routes.{route}" for route in config.routes_to({name.casefold()})), "")
-        raise UnknownModelError(name, nearest=[*known, *error.nearest][:5], route=route) from None
+        lacks = _lacks(name, config)
+        raise UnknownModelError(name, nearest=[*known, *error.nearest][:5], route=route, lacks=lacks) from None
+
+
+def _lacks(name: str, config: Config) -> str:
+    """Return what a model of the benchmarks lacks to run; empty if it has no benchmark."""
+    benchmarks = config.embedding.model_benchmarks
+    known = next((one for one in benchmarks if one.casefold() == name.casefold()), None)
+    found = None if known is None else explain_unrunnable(known, benchmarks[known], config)
+    return "" if found is None else found.reason
 
 
 def full_name(name: str, config: Config) -> str:

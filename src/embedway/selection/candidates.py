@@ -6,14 +6,17 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from embedway.catalog import DEFAULT_MODEL, default_catalog
+from embedway.catalog import DEFAULT_MODEL
 from embedway.catalog.benchmarks import LOCAL_PROVIDERS
 from embedway.config import ModelBenchmark
-from embedway.errors import ConfigError, UnknownModelError, UnsupportedModelError, WeightsError
+from embedway.config.custom_models import explain_unrunnable
+from embedway.errors import ConfigError, EmbedwayError, UnsupportedModelError, WeightsError
+from embedway.local.loading import resolve
 from embedway.local.outline import TextLimits, read_limits
 from embedway.models.multi_route import served_price
 from embedway.providers.counting import ESTIMATE, HUB, TIKTOKEN
-from embedway.providers.names import own_models, service_of
+from embedway.providers.names import library_of, own_models, service_of
+from embedway.providers.opening import library_facts
 from embedway.providers.requirements import missing, routes_here
 from embedway.selection.candidate import Candidate, TokenEstimate, leads_to_server
 from embedway.selection.longest import TextLengths
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from embedway.catalog import ModelFacts
     from embedway.catalog.services import RouteFacts, ServiceFacts
     from embedway.config import Config
+    from embedway.local.loading import ResolvedName
     from embedway.selection.token_counts import CountTokens
     from embedway.types import InputType
 
@@ -73,15 +77,32 @@ class Candidates:
         return found, {one.tokenizer: self._tokenizers[one.tokenizer] for one in found}
 
     def _candidate(self, name: str, benchmark: ModelBenchmark) -> Candidate:
-        service = service_of(name, self._config)
+        unrunnable = explain_unrunnable(name, benchmark, self._config)
+        if unrunnable is not None:
+            return Candidate(benchmark, lacks=unrunnable.reason)
+        service = service_of(name, self._config) or _of_library(name, benchmark)
         if service is not None:
             return self._service_candidate(service, benchmark)
         try:
-            facts = default_catalog().get(name)
-        except (UnknownModelError, UnsupportedModelError):
-            lacks = f"no model is called {name}: define it in [models.NAME] and its route in [routes.NAME]"
-            return Candidate(benchmark, lacks=lacks)
-        return self._local_candidate(facts, benchmark)
+            named = resolve(name)
+        except EmbedwayError as error:
+            return Candidate(benchmark, lacks=str(error))
+        if named.facts is not None:
+            return self._local_candidate(named.facts, benchmark)
+        return self._uncatalogued_candidate(named, benchmark)
+
+    def _uncatalogued_candidate(self, named: ResolvedName, benchmark: ModelBenchmark) -> Candidate:
+        """Return a candidate for a folder, or for a repository of the hub."""
+        folder, lacks = named.folder, ""
+        if folder is None:
+            found = self._store.find_repository(named.repository or "", named.revision)
+            folder = None if found is None else found.path
+            lacks = "" if found is not None else f"weights missing: embedway models pull {named.key}"
+        elif not folder.is_dir():
+            lacks = f"no folder {folder}"
+        remote_route = _remote_route({benchmark.model_name.casefold()}, (), self._config) or ""
+        plain = Candidate(benchmark, lacks=lacks, remote_route=remote_route)
+        return plain if folder is None else self._limited(plain, None, folder)
 
     def _service_candidate(self, facts: ServiceFacts, benchmark: ModelBenchmark) -> Candidate:
         return Candidate(
@@ -107,26 +128,31 @@ class Candidates:
             # The price is that of its servers, from the settings, not that of this machine.
             price = served_price(facts.name, self._config)
             benchmark = benchmark.model_copy(update={"cost_per_million_tokens": price})
-        limits, tokenizer = self._limits(facts, None if folder is None else folder.path)
-        return Candidate(
-            benchmark,
-            facts.sizes,
-            limits.max_tokens,
-            lacks,
-            remote_route=remote_route or "",
+        candidate = Candidate(benchmark, facts.sizes, lacks=lacks, remote_route=remote_route or "")
+        return self._limited(candidate, facts, None if folder is None else folder.path)
+
+    def _limited(self, candidate: Candidate, facts: ModelFacts | None, folder: Path | None) -> Candidate:
+        """Return a local model with the limits of its texts and its tokenizer; from its files if they are here."""
+        if folder is not None and folder not in self._limits_of:
+            with contextlib.suppress(WeightsError, UnsupportedModelError):  # opening the model raises it
+                self._limits_of[folder] = read_limits(folder, facts)
+        limits = None if folder is None else self._limits_of.get(folder)
+        if folder is not None and limits is not None:
+            tokenizer = file_key(folder / "tokenizer.json", lowercase=limits.lowercase)
+        elif facts is not None:
+            limits, tokenizer = self._listed_limits(facts)
+        else:
+            return candidate
+        return replace(
+            candidate,
+            max_tokens=limits.max_tokens,
             tokenizer=tokenizer,
             query_prompt=limits.prompts["query"],
             document_prompt=limits.prompts["document"],
         )
 
-    def _limits(self, facts: ModelFacts, folder: Path | None) -> tuple[TextLimits, str]:
-        """Return the limits of a local model's texts and the key of its tokenizer; from its files if they are here."""
-        if folder is not None and folder not in self._limits_of:
-            with contextlib.suppress(WeightsError, UnsupportedModelError):  # opening the model raises it
-                self._limits_of[folder] = read_limits(folder, facts)
-        if folder is not None and folder in self._limits_of:
-            limits = self._limits_of[folder]
-            return limits, file_key(folder / "tokenizer.json", lowercase=limits.lowercase)
+    def _listed_limits(self, facts: ModelFacts) -> tuple[TextLimits, str]:
+        """Return the catalog's limits of a local model's texts, and the key of its tokenizer."""
         prompts: dict[InputType, str] = {name: facts.prompts.get(name, "") for name in ("query", "document")}
         tokenizer = next((file for file in facts.weights.files if file.path == "tokenizer.json"), None)
         # A plan has fetched the tokenizer without the weights.
@@ -160,7 +186,18 @@ class Candidates:
             max_context_length=facts.max_tokens,
             embedding_dimensions=facts.dimensions,
             speed_source="nothing is known",
+            speed_confirmed=True,  # no values
         )
+
+
+def _of_library(name: str, benchmark: ModelBenchmark) -> ServiceFacts | None:
+    """Return the facts of a model that is named as a library's, such as `fastembed:NAME`, from its benchmark."""
+    library = library_of(name)
+    if library is None:
+        return None
+    facts = library_facts(name, *library, max_tokens=benchmark.max_context_length)
+    size = benchmark.embedding_dimensions
+    return replace(facts, dimensions=size, default_dimensions=size)
 
 
 def _remote_route(names: Collection[str], listed: Sequence[RouteFacts], config: Config) -> str | None:

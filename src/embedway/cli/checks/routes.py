@@ -10,6 +10,7 @@ from embedway.catalog.benchmarks import LOCAL_PROVIDERS
 from embedway.catalog.services import default_services
 from embedway.cli.checks.base import Check, Finding, Findings
 from embedway.config.addresses import redact_address
+from embedway.config.custom_models import find_unrunnable
 from embedway.config.known_services import KEY_VARIABLES, SERVICES
 from embedway.config.variables import set_variables
 from embedway.errors import EmbedwayError
@@ -61,6 +62,11 @@ def check_models(setup: Setup) -> Findings:
         if model.name.casefold() not in served
         else Finding(f"model {key}", "ok", _describe(model.name, model.dimensions, model.max_tokens))
         for key, model in config.models.items()
+    ]
+    lines += [
+        Finding(f"benchmark {printable(one.name)}", "warning", one.reason, "it is selected only with --anywhere")
+        for one in find_unrunnable(config)
+        if one.name.casefold() not in {model.name.casefold() for model in config.models.values()}
     ]
     if not config.routes and not _services(config):
         lines.append(Finding("routes", "skipped", "no route and no key of a service is set; local models need none"))
