@@ -14,7 +14,7 @@ from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidate import Candidate, TokenEstimate
 from embedway.selection.candidates import Candidates
 from embedway.selection.criteria import PRESETS, ModelSelectionCriteria
-from embedway.selection.requirements import find_relaxations
+from embedway.selection.relaxations import find_relaxations
 from embedway.selection.scoring import score, select
 from embedway.selection.token_counts import TextSample
 

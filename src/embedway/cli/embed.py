@@ -1,6 +1,6 @@
 """`embedway embed`: print vectors as JSON lines."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ from embedway.cli.output import (
     wait_for,
     write_result,
 )
+from embedway.cli.selection import advice_for, criteria_of
 from embedway.errors import EmbedwayError, SourceError, UsageError, with_row, without_row
 from embedway.interrupts import explain
 
@@ -48,6 +49,7 @@ def embed(
     ] = "document",
     model: shared.ModelOption = None,
     preset: shared.PresetOption = None,
+    models: shared.ModelsOption = None,
     max_cost: shared.MaxCostOption = None,
     collection: shared.CollectionOption = None,
     dimensions: shared.DimensionsOption = None,
@@ -59,7 +61,8 @@ def embed(
 ) -> None:
     """Embed texts and print their vectors, one JSON object per line: {"index": 0, "embedding": […]}."""
     invocation = shared.Invocation.of(context)
-    shared.refuse_both(model, preset)
+    shared.refuse_both(model, preset, models)
+    named = shared.split_names(models)
     given = list(texts or ())
     if not given:
         raise UsageError("pass texts, or - to read them from standard input, one per line")
@@ -71,13 +74,17 @@ def embed(
         {
             "embedding.default_model": model,
             "embedding.on_overflow": on_overflow,
+            "selection.preset": preset,
+            "selection.models": named,
             **shared.runtime_overrides(backend, precision, threads, None, None),
         }
     )
-    limits = {"criteria": preset, "max_cost": max_cost, "collection": collection or ""}
-    if given == ["-"] and not as_json and (preset or max_cost):
+    criteria = criteria_of(config, {}) if preset or named else None
+    limits = {"criteria": criteria, "max_cost": max_cost, "collection": collection or ""}
+    if given == ["-"] and not as_json and (criteria or max_cost):
         raise UsageError(
-            "standard input is embedded as a stream: --preset and --max-cost need --json, or texts as arguments"
+            "standard input is embedded as a stream: --preset, --models and --max-cost need --json, or texts as "
+            "arguments"
         )
     options = {"model": model or "auto", "dimensions": dimensions, **limits}
     explain(continuation(config))
@@ -104,6 +111,7 @@ class _EmbedCommand:
         from embedway.worker import Worker
 
         first, cut = 0, 0
+        notes: dict[str, None] = {}
         # Model selection and a maximum cost apply to all texts together.
         together = bool(self.options["criteria"] or self.options["max_cost"])
         next_batch: Callable[[Iterator[str]], list[str]] = list if together else _next_batch
@@ -120,7 +128,8 @@ class _EmbedCommand:
                     flush_result()
                     first += len(batch)
                     cut += len(truncated)
-        self._note_cut(cut)
+                    notes |= dict.fromkeys(result.receipt.notes)
+        self._note(notes, cut)
 
     async def print_document(self, texts: list[str]) -> None:
         """Print one document with the space, the receipt and all vectors."""
@@ -135,13 +144,14 @@ class _EmbedCommand:
         for row, vector in enumerate(result.vectors):
             write_result((", " if row else "") + vector_json(vector))
         write_result("]}\n")
-        self._note_cut(len(result.receipt.truncations))
+        self._note(result.receipt.notes, len(result.receipt.truncations))
 
     async def _embed(self, embedder: Any, texts: list[str], first: int) -> "EmbedResult":
         try:
-            result: EmbedResult = await embedder.embed(
-                texts, input_type=self.input_type, on_overflow=self.config.embedding.on_overflow, **self.options
-            )
+            with advice_for("settings", ["dimensions"] if self.options["dimensions"] else []):
+                result: EmbedResult = await embedder.embed(
+                    texts, input_type=self.input_type, on_overflow=self.config.embedding.on_overflow, **self.options
+                )
         except EmbedwayError as error:
             if error.row is None:
                 raise
@@ -170,7 +180,9 @@ class _EmbedCommand:
         verb = "is" if plan.cached_texts == 1 else "are"
         return f"{plan.cached_texts} of the other {plan.unique_texts} texts {verb} in the cache"
 
-    def _note_cut(self, cut: int) -> None:
+    def _note(self, notes: Iterable[str], cut: int) -> None:
+        for one in notes:
+            note(self.invocation, one)
         if cut:
             texts = "1 text was" if cut == 1 else f"{cut} texts were"
             note(

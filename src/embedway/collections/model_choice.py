@@ -63,7 +63,7 @@ async def select_for_job(
     async with open_texts(sources, options) as documents:
         texts, _ = await take_texts(documents, most_characters=SAMPLE_CHARACTERS)
     selection = await embedder.select(texts, wanted)
-    options = replace(options, dimensions=wanted.dimensions)
+    options = replace(options, dimensions=wanted.dimensions, notes=selection.warnings)
     if most is None:
         return replace(options, model=selection.model)
     names = [row.model for row in selection.ranked]

@@ -105,5 +105,5 @@ def make_receipt(
         selected=facts.selected,
         ledger_entries=bill.entries,
         lossy_hits=computed.lossy_hits,
-        notes=bill.notes,
+        notes=bill.notes if facts.selected is None else (*facts.selected.warnings, *bill.notes),
     )

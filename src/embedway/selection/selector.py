@@ -62,7 +62,7 @@ class ModelSelector:
         anywhere: bool = False,
         rest: AsyncIterable[Sequence[str]] | None = None,
     ) -> Selection:
-        """Select the best model for texts. Raises NoModelError.
+        """Select the best model for texts. Raises NoModelError, and UnknownModelError for an unknown name in `models`.
 
         `rest` are further texts, which are read only if the criteria limit the total cost. Raises UsageError for
         anything else.
@@ -71,7 +71,7 @@ class ModelSelector:
             raise UsageError(f"rest is {shown(rest)}; it must be an asynchronous iterable of lists of texts")
         totals = None
         if criteria.max_total_cost is not None:
-            totals = await asyncio.to_thread(self._locked, Candidates.token_totals)
+            totals = await asyncio.to_thread(self._locked, lambda one: one.token_totals(criteria.models))
             await asyncio.to_thread(totals.add, texts)
             if rest is not None:
                 async for more in rest:
@@ -122,7 +122,9 @@ class ModelSelector:
     ) -> Selection:
         sample = take_sample(texts)
         analysis = analyze(texts, sample=sample)
-        counted = self._locked(lambda candidates: candidates.count_tokens(texts, sample, totals=totals))
+        counted = self._locked(
+            lambda candidates: candidates.count_tokens(texts, sample, totals=totals, names=criteria.models)
+        )
         return select(counted, criteria, analysis, anywhere=anywhere)
 
 
@@ -144,6 +146,7 @@ def summarize(selection: Selection, place: int = 0, too_expensive: Sequence[tupl
         tuple((other.model, other.score or 0.0) for other in selection.ranked),
         selection.criteria.to_json(),
         tuple(too_expensive),
+        selection.warnings,
     )
 
 
