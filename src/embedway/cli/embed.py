@@ -1,6 +1,6 @@
 """`embedway embed`: print vectors as JSON lines."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +25,7 @@ from embedway.interrupts import explain
 
 if TYPE_CHECKING:
     from embedway.config import Config
-    from embedway.types import EmbedResult, Vectors
+    from embedway.types import EmbedResult, Selected, Vectors
 
 #: Maximum lines and characters of standard input per call: enough to fill batches, with little memory.
 BATCH_LINES = 1024
@@ -111,7 +111,7 @@ class _EmbedCommand:
         from embedway.worker import Worker
 
         first, cut = 0, 0
-        notes: dict[str, None] = {}
+        selected: Selected | None = None
         # Model selection and a maximum cost apply to all texts together.
         together = bool(self.options["criteria"] or self.options["max_cost"])
         next_batch: Callable[[Iterator[str]], list[str]] = list if together else _next_batch
@@ -128,8 +128,8 @@ class _EmbedCommand:
                     flush_result()
                     first += len(batch)
                     cut += len(truncated)
-                    notes |= dict.fromkeys(result.receipt.notes)
-        self._note(notes, cut)
+                    selected = result.receipt.selected or selected
+        self._note(selected, cut)
 
     async def print_document(self, texts: list[str]) -> None:
         """Print one document with the space, the receipt and all vectors."""
@@ -144,7 +144,7 @@ class _EmbedCommand:
         for row, vector in enumerate(result.vectors):
             write_result((", " if row else "") + vector_json(vector))
         write_result("]}\n")
-        self._note(result.receipt.notes, len(result.receipt.truncations))
+        self._note(result.receipt.selected, len(result.receipt.truncations))
 
     async def _embed(self, embedder: Any, texts: list[str], first: int) -> "EmbedResult":
         try:
@@ -180,9 +180,9 @@ class _EmbedCommand:
         verb = "is" if plan.cached_texts == 1 else "are"
         return f"{plan.cached_texts} of the other {plan.unique_texts} texts {verb} in the cache"
 
-    def _note(self, notes: Iterable[str], cut: int) -> None:
-        for one in notes:
-            note(self.invocation, one)
+    def _note(self, selected: "Selected | None", cut: int) -> None:
+        for warning in () if selected is None else selected.warnings:
+            note(self.invocation, warning)
         if cut:
             texts = "1 text was" if cut == 1 else f"{cut} texts were"
             note(

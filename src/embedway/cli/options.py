@@ -158,16 +158,14 @@ def refuse_both(model: object, preset: PresetChoice | None, models: list[str] | 
 
 def job_overrides(
     preset: PresetChoice | None,
-    models: tuple[str, ...] | None,
     chunk_tokens: int | None,
     overlap: int | None,
     on_error: OnErrorChoice | None,
     on_overflow: OverflowChoice | None,
-) -> dict[str, Any]:
+) -> dict[str, str | int | None]:
     """Return the settings that the options of a job override."""
     return {
         "selection.preset": preset,
-        "selection.models": models,
         "run.chunk_tokens": chunk_tokens,
         "run.overlap": overlap,
         "run.on_error": on_error,

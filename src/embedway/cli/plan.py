@@ -52,7 +52,8 @@ def plan(  # long, because typer reads the options from the signature
     invocation = shared.Invocation.of(context)
     shared.refuse_both(model, preset, models)
     named = shared.split_names(models)
-    config = invocation.config(shared.job_overrides(preset, named, chunk_tokens, overlap, on_error, on_overflow))
+    overrides = shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow)
+    config = invocation.config({"selection.models": named, **overrides})
     if no_chunk and (chunk_tokens is not None or overlap is not None):
         raise UsageError("--chunk-tokens and --overlap cannot be used with --no-chunk")
     options = shared.job_options(
@@ -113,9 +114,8 @@ async def _plan(
             # The model that `run` would select.
             with advice_for("settings", ["dimensions"] if options.dimensions else []):
                 options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
-            note(invocation, f"selected {options.model}")
-            for one in options.notes:
-                note(invocation, one)
+            for line in (f"selected {options.model}", *options.notes):
+                note(invocation, line)
             models = [options.model]
         names = models or await embedder.models.available(options.dimensions)
         if not names:

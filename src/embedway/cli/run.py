@@ -111,7 +111,8 @@ def run(  # long, because typer reads the options from the signature
     config = invocation.config(
         {
             "embedding.default_model": model,
-            **shared.job_overrides(preset, named, chunk_tokens, overlap, on_error, on_overflow),
+            "selection.models": named,
+            **shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow),
             **shared.runtime_overrides(backend, precision, threads, streams, token_budget),
         }
     )
@@ -170,7 +171,8 @@ async def _run(
                 cached = config.cache.backend != "none"
                 with advice_for("settings", ["dimensions"] if options.dimensions else []):
                     options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
-                note(invocation, f"selected {options.model}")
+                for line in (f"selected {options.model}", *options.notes):
+                    note(invocation, line)
             return await run_job(
                 embedder,
                 sources,
@@ -229,8 +231,6 @@ def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bo
     if summary.truncated and not as_json:
         texts = "1 text was" if summary.truncated == 1 else f"{summary.truncated:,} texts were"
         note(invocation, f"{texts} truncated at the model's limit")
-    for one in summary.notes:
-        note(invocation, one)
     if summary.links_skipped:
         from embedway.collections.readers import links_note
 

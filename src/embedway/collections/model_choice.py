@@ -10,7 +10,7 @@ from embedway.collections.documents import ByteCounter
 from embedway.collections.plan import next_documents, plan_job
 from embedway.collections.readers import find_files, read_files
 from embedway.config.local_models import AUTO
-from embedway.errors import UsageError
+from embedway.errors import BudgetExceededError, UsageError
 from embedway.ledger.refusals import MAX_COST
 from embedway.money import to_nanousd
 from embedway.selection.selector import is_affordable, no_affordable_model
@@ -66,9 +66,16 @@ async def select_for_job(
     options = replace(options, dimensions=wanted.dimensions, notes=selection.warnings)
     if most is None:
         return replace(options, model=selection.model)
-    names = [row.model for row in selection.ranked]
-    planned = await plan_job(embedder, sources, names, options, cached=cached, unfit=True)
-    return replace(options, model=_best_within(most, limit, planned.models))
+    for lower in (selection, selection.below_minimum()):
+        if lower is None:
+            continue
+        names = [row.model for row in lower.ranked]
+        planned = await plan_job(embedder, sources, names, options, cached=cached, unfit=True)
+        try:
+            return replace(options, model=_best_within(most, limit, planned.models), notes=lower.warnings)
+        except BudgetExceededError as error:
+            refused = error
+    raise refused
 
 
 def _best_within(most: int, limit: str, plans: Sequence[ModelPlan]) -> str:

@@ -13,7 +13,15 @@ from embedway.cache.stats import CacheCheck
 from embedway.compute import ComputeRequest
 from embedway.config.local_models import AUTO
 from embedway.dispatch.request import CallDeadline, current_deadline
-from embedway.errors import DeadlineError, EmbedwayError, TextTooLongError, UnknownModelError, UsageError, with_row
+from embedway.errors import (
+    BudgetExceededError,
+    DeadlineError,
+    EmbedwayError,
+    TextTooLongError,
+    UnknownModelError,
+    UsageError,
+    with_row,
+)
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.pipeline.plan import make_plan
@@ -187,9 +195,14 @@ class EmbedPipeline:
         selection = await self._selector.select_for_call(texts, criteria, whole=whole, partial=call.partial)
         if options.max_cost_nanousd is None and not whole:
             return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection))
-        return await self._choose_affordable(
-            replace(call, texts=texts, dimensions=criteria.dimensions), selection, options
-        )
+        call = replace(call, texts=texts, dimensions=criteria.dimensions)
+        try:
+            return await self._choose_affordable(call, selection, options)
+        except BudgetExceededError:
+            below = selection.below_minimum()
+            if below is None:
+                raise
+        return await self._choose_affordable(call, below, options)
 
     async def open_pinned(self, pin: Pin) -> Model:
         """Open the model of a pin. Raises UsageError if its name is not enough, as for repositories and folders."""

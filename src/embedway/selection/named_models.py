@@ -9,7 +9,7 @@ from embedway.catalog import default_catalog
 from embedway.errors import UnknownModelError, UsageError
 from embedway.local.loading import HUB_PREFIX
 from embedway.providers.names import full_name, service_of
-from embedway.text import shown_name
+from embedway.text import printable, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,11 +28,14 @@ def named_candidates(candidates: Sequence[Candidate], names: Sequence[str], conf
     by_name = {candidate.benchmark.model_name.casefold(): candidate for candidate in candidates}
     chosen: dict[str, Candidate] = {}
     for name in names:
-        found = by_name.get(name.casefold()) or by_name.get(_full_name(name, candidates, config).casefold())
+        spelling = name.casefold()
+        found = by_name.get(spelling) or by_name.get(spelling.removeprefix(HUB_PREFIX))
+        if found is None:
+            found = by_name.get(_full_name(name, candidates, config).casefold())
         if found is None:
             raise UsageError(
                 f"{shown_name(name)} has no benchmark, so it cannot be compared: add its numbers in "
-                f'[embedding.model_benchmarks."{shown_name(name)}"], or use it without a selection, as the model'
+                f'[embedding.model_benchmarks."{printable(name)}"], or use it without a selection, as the model'
             )
         chosen.setdefault(found.benchmark.model_name, found)
     return tuple(chosen.values())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: Maximum models that advice names; it counts the others.
 _NAMED_MODELS = 3
 
+_SECTION = "selection"
 #: Where the user of the advice sets criteria.
 Place: TypeAlias = Literal["arguments", "options", "settings"]
 _INTRODUCTIONS: dict[Place, str] = {"arguments": "criteria", "options": "options", "settings": "settings"}
@@ -60,10 +61,10 @@ class Relaxation:
             return f"with {requirement}={'()' if requirement == 'languages' else _argument(to)}"
         if to is None:
             given = requirement in options
-            return f"without {_option(requirement) if given else f'the setting selection.{requirement}'}"
+            return f"without {_option(requirement) if given else f'the setting {_SECTION}.{requirement}'}"
         if place == "options" or requirement in options:
             return f"with {_option(requirement, to)}"
-        return f"with selection.{requirement} = {_setting(to)}"
+        return f"with {_SECTION}.{requirement} = {_setting(to)}"
 
 
 def _argument(to: Any) -> str:
@@ -80,10 +81,8 @@ def _setting(to: Any) -> str:
 
 def _option(requirement: str, to: Any = None) -> str:
     name = _OPTIONS.get(requirement, requirement.replace("_", "-"))
-    if to is None or to is True:
-        return f"--{name}"
-    if to is False:
-        return f"--no-{name}"
+    if to is None or isinstance(to, bool):
+        return f"--{'no-' if to is False else ''}{name}"
     return f"--{name} {', '.join(to) if isinstance(to, tuple) else to}"
 
 

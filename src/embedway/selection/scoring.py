@@ -109,6 +109,12 @@ class Selection:
             f"<Selection {self.model!r}, the best of {len(self.ranked)}; {len(self.table) - len(self.ranked)} excluded>"
         )
 
+    def below_minimum(self) -> Selection | None:
+        """Return the selection without the default `min_accuracy`, if no model that reaches it is cheap enough."""
+        if self.warnings:
+            return None
+        return select_below_minimum((row.candidate for row in self.table), self.criteria, self.analysis)
+
     @property
     def ranked(self) -> tuple[ScoredModel, ...]:
         """Included models, best first."""
@@ -148,11 +154,26 @@ def select(
     table = score(candidates, criteria, analysis, anywhere=anywhere)
     if table and table[0].rank is not None:
         return Selection(table[0].model, criteria, analysis, table)
-    if criteria.min_accuracy == DEFAULT_MIN_ACCURACY:
-        relaxed = score(candidates, replace(criteria, min_accuracy=0), analysis, anywhere=anywhere)
-        if relaxed and relaxed[0].rank is not None:
-            return Selection(relaxed[0].model, criteria, analysis, relaxed, (_BELOW_MINIMUM,))
-    raise no_model(table)
+    below = select_below_minimum(candidates, criteria, analysis, anywhere=anywhere)
+    if below is None:
+        raise no_model(table)
+    return below
+
+
+def select_below_minimum(
+    candidates: Iterable[Candidate],
+    criteria: ModelSelectionCriteria,
+    analysis: TextAnalysis | None,
+    *,
+    anywhere: bool = False,
+) -> Selection | None:
+    """Select without the default `min_accuracy`, with a warning. None for another minimum, or if no model remains."""
+    if criteria.min_accuracy != DEFAULT_MIN_ACCURACY:
+        return None
+    table = score(candidates, replace(criteria, min_accuracy=0), analysis, anywhere=anywhere)
+    if not table or table[0].rank is None:
+        return None
+    return Selection(table[0].model, criteria, analysis, table, (_BELOW_MINIMUM,))
 
 
 def score(

@@ -110,6 +110,11 @@ class ModelSelector:
         """Return the reason why texts leave this machine with a model; empty if they do not."""
         return await asyncio.to_thread(self._locked, lambda candidates: candidates.leaves_machine(model))
 
+    async def is_named(self, model: str, names: Sequence[str]) -> bool:
+        """Return whether one of these names is that of a model. Raises UnknownModelError."""
+        allowed = await asyncio.to_thread(self._locked, lambda candidates: candidates.all(names))
+        return any(one.benchmark.model_name.casefold() == model.casefold() for one in allowed)
+
     def _locked(self, function: Callable[[Candidates], R]) -> R:
         """Call a function with the lazily opened candidates, one call at a time."""
         with self._lock:
