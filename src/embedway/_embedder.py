@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NoReturn, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn, Self, cast
 
 from embedway._admin import AsyncCacheAdmin, AsyncModelAdmin, AsyncPinAdmin
 from embedway._engine import Engines
@@ -265,21 +266,25 @@ class AsyncEmbedder:
         texts: Texts,
         criteria: ModelSelectionCriteria | str | None = None,
         *,
+        models: Sequence[str] | None = None,
         anywhere: bool = False,
         rest: AsyncIterable[Sequence[str]] | None = None,
     ) -> Selection:
         """Select the best model for these texts by criteria, with the score of each model.
 
         Computes and spends nothing. `criteria` is a preset's name or `ModelSelectionCriteria`; the default is
-        `[selection]`. With `anywhere`, models that cannot run here now may be selected too. `rest` (only in
-        AsyncEmbedder) are more texts, which are read only for `max_total_cost`. Raises NoModelError, which contains the
-        table, if no model meets every requirement.
+        `[selection]`. `models` are the names or aliases of those that may be selected, in place of the criteria's. With
+        `anywhere`, models that cannot run here now may be selected too. `rest` (only in AsyncEmbedder) are more texts,
+        which are read only for `max_total_cost`. Raises NoModelError, which contains the table, if no model meets every
+        requirement, and UnknownModelError for an unknown name.
         """
         asked = CallOptions.of(criteria, "", "", None).criteria
         anywhere = check_flag(anywhere, "anywhere")
         checked = inspect(Call(texts), "truncate")
         async with self._engines.call() as engine:
             wanted = engine.selector.criteria(asked)
+            if models is not None:
+                wanted = replace(wanted, models=cast("tuple[str, ...]", models))  # it checks them
             return await engine.selector.select(checked.texts, wanted, anywhere=anywhere, rest=rest)
 
     async def aclose(self, *, drain: bool = False) -> None:

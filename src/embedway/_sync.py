@@ -364,10 +364,12 @@ class Embedder:
         texts: Texts,
         criteria: ModelSelectionCriteria | str | None = None,
         *,
+        models: Sequence[str] | None = None,
         anywhere: bool = False,
     ) -> Selection:
         """Select the best model for these texts by criteria, with the score of each model."""
-        return self._wait(self._embedder.select(as_texts(texts, "texts"), criteria, anywhere=anywhere))
+        listed = as_texts(texts, "texts")
+        return self._wait(self._embedder.select(listed, criteria, models=models, anywhere=anywhere))
 
     def close(self, *, drain: bool = False) -> None:
         """Release all models, connections and threads. Later calls raise ClosedError.

@@ -316,6 +316,8 @@ class Selected:
     criteria: Mapping[str, object] = field(default_factory=dict)
     #: Better models that were skipped because they may cost more than `max_cost`, with their cost in nano-dollars.
     too_expensive: tuple[tuple[str, int | None], ...] = ()
+    #: Notes on criteria that the model does not meet; also in `Receipt.notes`.
+    warnings: tuple[str, ...] = ()
 
 
 @public

@@ -66,7 +66,10 @@ def wrong_width(came: int, wanted: int) -> str:
 def wrong_length(lengths: npt.NDArray[np.float32]) -> str:
     """Return the remedy for vectors that are not of length 1."""
     worst = float(lengths[np.abs(lengths - 1).argmax()]) if len(lengths) else 1.0
-    return f"; one has length {worst:.4g}: set normalized = false in [models.NAME] if the model does not normalize"
+    return (
+        f"; one has length {worst:.4g}: check upstream_model, because the service may run another model; if the model "
+        "has its own section [models.NAME] and does not normalize, set normalized = false there"
+    )
 
 
 def good_rows(vectors: Vectors, space: Space) -> npt.NDArray[np.bool_]:

@@ -53,8 +53,14 @@ def test_the_table_has_every_model_or_why_it_is_out(command, place, offline):
     assert "en 100%; no code" in first
     assert second == "selected: sentence-transformers/all-MiniLM-L6-v2"
     table = "\n".join(rest)
-    assert "no key: set OPENAI_API_KEY" in table
-    assert "weights missing: embedway models pull BAAI/bge-m3" in table
+    assert re.search(r"^ +\d+  no key: set OPENAI_API_KEY$", table, re.MULTILINE)
+    assert re.search(r"^ +\d+  weights missing: embedway models pull NAME$", table, re.MULTILINE)
+    assert "51 models are excluded; --all lists them" in table
+    assert max(map(len, rest)) <= 120
+    for flag in ("--all", "-v"):
+        listed = command("select", "prose.txt", flag).stdout
+        assert "weights missing: embedway models pull BAAI/bge-m3" in listed
+        assert len(listed.splitlines()) > 50
     (place / "long.txt").write_text(ENGLISH * 20)
     keyed = command("select", "long.txt", variables={"OPENAI_API_KEY": "unused"}).stdout
     assert re.search(r"text-embedding-3-small .* ~0\.00\d+", keyed)
@@ -102,10 +108,10 @@ def test_criteria_alone_decide_without_texts(command, offline):
 
 
 def test_where_none_is_left_it_says_what_to_relax(command, offline):
-    done = command("select", "--min-accuracy", "0.99")
+    done = command("select", "--min-accuracy", "0.99", "--all")
     assert done.code == 1
     assert "no model meets every requirement" in done.stderr
-    assert "min_accuracy" in done.stderr
+    assert "  - with --min-accuracy 0.5609: sentence-transformers/all-MiniLM-L6-v2" in done.stderr
     assert re.search(r"accuracy 0\.56\d+ is below 0\.99", done.stdout)
     asked = command("select", "--min-accuracy", "0.99", "--json")
     assert asked.code == 1
@@ -222,7 +228,7 @@ def test_a_plan_of_what_run_would_select(command, place, offline):
     best = command("plan", "a.txt", "--preset", "best", "--json", variables=key)
     assert [one["model"] for one in best.json["models"]] == ["text-embedding-3-large"]
     assert "selected text-embedding-3-large" in best.stderr
-    assert command("embed", "a passage", "--collection", "docs", variables=key).code == 0
+    assert command("embed", "a passage", "--collection", "docs").code == 0
     pinned = command("plan", "a.txt", "--preset", "best", "--collection", "docs", "--json", variables=key)
     assert [one["model"] for one in pinned.json["models"]] == ["sentence-transformers/all-MiniLM-L6-v2"]
     other = command("plan", "a.txt", "-m", "text-embedding-3-small", "--collection", "docs", variables=key)
@@ -380,7 +386,7 @@ def test_criteria_that_contradict_each_other(command, place, offline):
     for arguments, told in [
         (("run", "a.txt", "--to", "a.jsonl", "--model", "m", "--preset", "best"), "--model names a model and --preset"),
         (("embed", "text", "--model", "m", "--preset", "best"), "--model names a model and --preset"),
-        (("embed", "-", "--preset", "best"), "--preset and --max-cost need --json"),
+        (("embed", "-", "--preset", "best"), "--preset, --models and --max-cost need --json"),
         (("run", "-", "--to", "a.jsonl", "--preset", "best"), "standard input can be read only once"),
         (("run", "a.txt", "--to", "a.jsonl", "--max-cost", "some"), "--max-cost is 'some'"),
     ]:
@@ -388,3 +394,144 @@ def test_criteria_that_contradict_each_other(command, place, offline):
         assert done.code == 2
         assert told in done.stderr
     assert not (place / "a.jsonl").exists()
+
+
+# ---------------------------------------------------------------- which models
+
+
+class TestModels:
+    MINI, SMALL = "sentence-transformers/all-MiniLM-L6-v2", "text-embedding-3-small"
+
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            ("--models", "all-minilm-l6-v2, TEXT-embedding-3-small"),
+            ("--models", "hf:sentence-transformers/all-MiniLM-L6-v2", "--models", "text-embedding-3-small,"),
+        ],
+    )
+    def test_select_from_named_models(self, command, place, offline, flags):
+        found = command("select", *flags, "--json").json
+        assert set(models_of(found)) == {self.MINI, self.SMALL}
+        assert found["model"] == self.MINI
+        assert len(found["warnings"]) == 1
+        printed = command("select", *flags)
+        assert printed.stderr == f"embedway: {found['warnings'][0]}\n"
+        assert printed.stdout.rstrip().endswith("cannot run here now: no key: set OPENAI_API_KEY")
+
+    def test_unknown_names(self, command, place, offline):
+        (place / "a.txt").write_text("text")
+        for arguments in (
+            ("select", "--models", "bge_m3"),
+            ("run", "a.txt", "--to", "a.jsonl", "--models", "bge_m3"),
+            ("plan", "a.txt", "--models", f"{self.MINI},bge_m3"),
+            ("embed", "text", "--models", "bge_m3"),
+        ):
+            done = command(*arguments)
+            assert done.code == 1
+            assert "no model is called 'bge_m3'; nearest: " in done.stderr
+            assert "bge-m3" in done.stderr
+        assert "--models names no model" in command("select", "--models", ",").stderr
+
+    def test_run_plan_and_embed_select_from_named_models(self, command, place, offline):
+        (place / "a.txt").write_text(ENGLISH)
+        (place / "embedway.toml").write_text('embedding.default_model = "BAAI/bge-m3"\n')
+        named = ("--models", f"{self.MINI},text-embedding-3-small")
+        ran = command("run", "a.txt", "--to", "a.jsonl", "--json", *named)
+        assert ran.code == 0, ran.stderr
+        assert self.MINI.endswith(ran.json["model"])
+        (warning,) = ran.json["notes"]
+        assert ran.stderr.count(warning) == 1
+        planned = command("plan", "a.txt", "--json", *named)
+        assert [one["model"] for one in planned.json["models"]] == [self.MINI]
+        assert planned.stderr.count(warning) == 1
+        embedded = command("embed", "text", "--json", *named)
+        assert embedded.json["receipt"]["selected"]["model"] == self.MINI
+        assert embedded.json["receipt"]["notes"] == [warning]
+        assert embedded.stderr == f"embedway: {warning}\n"
+        for arguments in (("run", "a.txt", "--to", "b.jsonl"), ("plan", "a.txt"), ("embed", "text")):
+            both = command(*arguments, *named, "--model", self.MINI)
+            assert both.code == 2
+            assert "--model names a model and --models selects one" in both.stderr
+
+    def test_a_preset_keeps_the_other_criteria_of_the_settings(self, command, place, offline):
+        (place / "embedway.toml").write_text('selection.models = ["all-minilm-l6-v2"]\n')
+        embedded = command("embed", "text", "--json", "--preset", "best", variables={"OPENAI_API_KEY": "unused"})
+        assert embedded.json["receipt"]["model"] == self.MINI
+        assert embedded.json["receipt"]["selected"]["criteria"]["accuracy_weight"] == 1.0
+
+
+def test_every_flag_of_a_setting_has_its_opposite(command, place, offline):
+    (place / "mix").mkdir()
+    (place / "mix" / "a.txt").write_text(GERMAN)
+    (place / "mix" / "b.txt").write_text(CHINESE)
+    (place / "embedway.toml").write_text(
+        "[selection]\nrequire_multilingual = true\nrequire_local = true\nmatch_languages = true\n"
+    )
+    on = command("select", "mix", "--anywhere", "--json").json["criteria"]
+    assert on["require_multilingual"] is on["require_local"] is on["match_languages"] is True
+    flags = ("--no-multilingual", "--no-local", "--no-match-languages")
+    off = command("select", "mix", "--anywhere", "--json", *flags).json
+    criteria = off["criteria"]
+    assert criteria["require_multilingual"] is criteria["require_local"] is criteria["match_languages"] is False
+    assert models_of(off)["BAAI/bge-base-en-v1.5"]["rank"]
+
+
+def test_licences(command, offline):
+    by_default = models_of(command("select", "--anywhere", "--json").json)
+    nvidia, jina = by_default["nvidia/NV-Embed-v2"], by_default["jina-embeddings-v3"]
+    assert (nvidia["licence"], nvidia["non_commercial"]) == ("CC-BY-NC-4.0", True)
+    (out,) = nvidia["out"]
+    assert out == {"requirement": "licences", "reason": "its licence, CC-BY-NC-4.0, forbids commercial use"}
+    # The weights' licence forbids commercial use, and the terms of Jina's API allow it.
+    assert (jina["licence"], jina["non_commercial"]) == ("service", False)
+    assert jina["rank"]
+    printed = command("select", "--anywhere", "--licence", "any").stdout
+    assert re.search(r"nvidia/NV-Embed-v2 .* CC-BY-NC-4\.0!", printed)
+    assert "! the licence forbids commercial use" in printed
+    assert "forbids commercial use" in command("select", "--models", "nv-embed-v2", "--anywhere").stdout
+    advice = command("select", "--models", "nv-embed-v2", "--anywhere").stderr
+    assert "  - with --licence any: nvidia/NV-Embed-v2" in advice
+
+
+@pytest.mark.parametrize(
+    ("route", "licence"),
+    [
+        ('provider = "jina"', "service"),
+        ('provider = "jina"\nbase_url = "https://api.jina.ai/v1"', "service"),
+        ('provider = "jina"\nbase_url = "http://127.0.0.1:9/v1"', "CC-BY-NC-4.0"),
+        ('provider = "openai-compatible"\nbase_url = "http://127.0.0.1:9/v1"', "CC-BY-NC-4.0"),
+    ],
+)
+def test_a_licence_is_that_of_the_route(command, place, offline, route, licence):
+    (place / "embedway.toml").write_text(f'[routes.r]\nmodel = "jina-embeddings-v3"\napi_key = "k"\n{route}\n')
+    row = models_of(command("select", "--anywhere", "--json").json)["jina-embeddings-v3"]
+    assert (row["licence"], row["non_commercial"]) == (licence, licence != "service")
+    confirmed = 'embedding.model_benchmarks."jina-embeddings-v3".licence = "our contract"\n'
+    (place / "embedway.toml").write_text(f"{confirmed}{(place / 'embedway.toml').read_text()}")
+    row = models_of(command("select", "--anywhere", "--json").json)["jina-embeddings-v3"]
+    assert (row["licence"], row["rank"] is None) == ("our contract", False)
+
+
+def test_advice_of_commands_that_select_is_given_as_settings(command, place, offline):
+    (place / "a.txt").write_text(ENGLISH)
+    settings = "selection.min_accuracy = 0.9\nselection.dimensions = 384\n"
+    for arguments in (
+        ("run", "a.txt", "--to", "a.jsonl", "--preset", "best"),
+        ("plan", "a.txt", "--preset", "best"),
+        ("embed", "text", "--preset", "best"),
+        ("embed", "text", "--collection", "new"),
+    ):
+        (place / "embedway.toml").write_text(settings)
+        done = command(*arguments)
+        assert done.code == 1
+        assert "no model meets every requirement; these settings help:" in done.stderr
+        (advice,) = re.findall(r"  - with (selection\.min_accuracy = 0\.\d+): ", done.stderr)
+        (place / "embedway.toml").write_text(f"{advice}\nselection.dimensions = 384\n")
+        assert command(*arguments).code == 0
+        (place / "a.jsonl").unlink(missing_ok=True)
+    (place / "embedway.toml").write_text("selection.min_accuracy = 0\n")
+    done = command("embed", "text", "--preset", "best", "--dimensions", "77")
+    assert "  - without --dimensions: sentence-transformers/all-MiniLM-L6-v2" in done.stderr
+    (place / "embedway.toml").write_text("selection.min_accuracy = 0\nselection.dimensions = 77\n")
+    done = command("select", "--local")
+    assert "  - without the setting selection.dimensions: sentence-transformers/all-MiniLM-L6-v2" in done.stderr

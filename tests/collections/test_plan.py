@@ -208,7 +208,7 @@ def test_a_jobs_model_is_selected_by_what_the_whole_costs(config, tmp_path, monk
                 by_money = await chosen(most_nanousd=most)
                 by_total = await chosen(dataclasses.replace(best, max_total_cost=usd(most)))
                 assert by_money.model == by_total.model == f"text-embedding-3-{model}"
-            accurate = dataclasses.replace(best, min_accuracy=0.6)
+            accurate = dataclasses.replace(best, min_accuracy=0.61)
             for limit, changes in (("max_cost", {"most_nanousd": 1}), ("max_total_cost", {})):
                 total = None if changes else "0.000000001"
                 with pytest.raises(BudgetExceededError, match=f"^{limit} is .* text-embedding-3-small") as caught:
@@ -219,7 +219,7 @@ def test_a_jobs_model_is_selected_by_what_the_whole_costs(config, tmp_path, monk
             with pytest.raises(UsageError, match="standard input can be read only once"):
                 await select_for_job(embedder, ["-"], options, best, cached=False)
             source.write_text(json.dumps({"text": "word " * 1000}) + "\n" + json.dumps({"text": "short"}) + "\n")
-            cheap = ModelSelectionCriteria.preset("cheap")
+            cheap = ModelSelectionCriteria.preset("cheap", min_accuracy=0.5)
             assert (await chosen(cheap)).model == "sentence-transformers/all-MiniLM-L6-v2"
             for more in ({}, {"most_nanousd": 10**9}):
                 whole = await chosen(cheap, on_overflow="error", **more)

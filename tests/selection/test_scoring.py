@@ -1,20 +1,24 @@
 """Selection: the specification's examples, every requirement with its reason, and properties of any table."""
 
+import ast
 import dataclasses
 import decimal
 import re
+import tomllib
 
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway import Config, ModelBenchmark
+from embedway.cli import app
 from embedway.errors import NoModelError, UsageError
 from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidate import Candidate, TokenEstimate
 from embedway.selection.candidates import Candidates, count_tokens
 from embedway.selection.criteria import PRESETS, ModelSelectionCriteria
-from embedway.selection.requirements import find_relaxations
+from embedway.selection.relaxations import find_relaxations
 from embedway.selection.scoring import score, select
 from embedway.selection.token_counts import TextSample
 
@@ -124,7 +128,12 @@ def test_equal_scores_go_to_the_cheaper_then_the_faster_then_the_better_then_by_
 
 OUT = [
     ("runs here", {}, candidate("x", lacks="no key: set X_KEY"), "cannot run here now: no key: set X_KEY"),
-    ("quality_score", {}, candidate("x", None), "its quality is unknown; set quality_score in model_benchmarks"),
+    (
+        "quality_score",
+        {},
+        candidate("x", None),
+        'its quality is unknown: set embedding.model_benchmarks."x".quality_score',
+    ),
     ("min_accuracy", {"min_accuracy": 0.7}, candidate("x", 61.5), "accuracy 0.615 is below 0.7"),
     (
         "min_accuracy",
@@ -215,8 +224,8 @@ def test_all_reasons_are_listed_with_a_remedy():
         "text-embedding-3-small": ["min_accuracy", "require_local", "max_latency_ms"],
     }
     assert [str(one) for one in find_relaxations(table)] == [
-        "with max_latency_ms = 80.0: BAAI/bge-m3",
-        "with min_accuracy = 0.635: BAAI/bge-base-en-v1.5",
+        "with max_latency_ms=80.0: BAAI/bge-m3",
+        "with min_accuracy=0.635: BAAI/bge-base-en-v1.5",
     ]
     for relaxed in ({"max_latency_ms": 80}, {"min_accuracy": 0.635}):
         assert select(SPECIFIED, dataclasses.replace(criteria, **relaxed)).model
@@ -232,16 +241,16 @@ def test_advice_compares_numbers_and_names_only_those_whom_it_lets_in():
     table = score(
         [costing("dear", 200), costing("ten", 10), costing("nine", 9.5), candidate("free", 60, 50, None)], capped
     )
-    assert [str(one) for one in find_relaxations(table)] == ["with max_total_cost = 9.50: nine"]
+    assert [str(one) for one in find_relaxations(table)] == ['with max_total_cost="9.50": nine']
     accurate = ModelSelectionCriteria(min_accuracy=0.7)
     rows = [candidate("a", 56.98), candidate("b", 56.09), candidate("c", 56.98), candidate("d", None)]
     assert [str(one) for one in find_relaxations(score(rows, accurate))] == [
-        "with min_accuracy = 0.5698: a, c",
-        "set a quality_score for one of these: d",
+        "with min_accuracy=0.5698: a, c",
+        'set a quality for one of these, such as embedding.model_benchmarks."d".quality_score = 60: d',
     ]
     fitting = dataclasses.replace(accurate, min_accuracy=0, require_fit=True)
     long = candidate("short-sighted", tokens=TokenEstimate(9000, 9000, own=True))
-    assert [str(one) for one in find_relaxations(score([long], fitting))] == ["without require_fit: short-sighted"]
+    assert [str(one) for one in find_relaxations(score([long], fitting))] == ["with require_fit=False: short-sighted"]
 
 
 def test_advice_where_no_single_requirement_is_to_blame():
@@ -249,8 +258,8 @@ def test_advice_where_no_single_requirement_is_to_blame():
     rows = [candidate("near", 65, 10), candidate("far", 60, 15), candidate("slow", 60, 50), candidate("other", 80, 30)]
     advice = find_relaxations(score(rows, criteria))
     assert [str(one) for one in advice] == [
-        "with min_accuracy = 0.65 and without require_local: near",
-        "without require_local and with max_latency_ms = 30.0: other",
+        "with min_accuracy=0.65 and with require_local=False: near",
+        "with require_local=False and with max_latency_ms=30.0: other",
     ]
     for one in advice:
         changes = {name: False if to is None else to for name, to in one.changes}
@@ -325,7 +334,7 @@ TABLES = st.lists(
         st.sampled_from([384, 768]),
         st.sampled_from(["", "", "no key"]),
         st.sampled_from([(), ("mul",), ("en",), ("de", "zh"), ("de", "en", "zh")]),
-        st.sampled_from(["", "mit", "apache-2.0"]),
+        st.sampled_from(["", "mit", "apache-2.0", "CC-BY-NC-4.0", "Qwen-Research"]),
         st.sampled_from([None, 100, 400, 9000]),
     ),
     max_size=6,
@@ -371,7 +380,7 @@ NONE = {
     **dict.fromkeys(("require_multilingual", "require_local", "match_languages", "require_fit"), False),
     "min_accuracy": 0,
     "languages": (),
-    "licences": (),
+    "licences": ("any",),
 }
 TEXTS = st.sampled_from([None, analyze([PROSE]), analyze(MIX), analyze([CODE])])
 
@@ -401,6 +410,102 @@ def test_advice_lets_in_whom_it_names(table, wanted, analysis):
         after = scores(dataclasses.replace(criteria, **changes), analysis, table)
         assert set(advice.models) <= set(after)
         assert advice.models
+
+
+SELECT = typer.main.get_command(app).commands["select"]
+#: Criteria by the parameters of `embedway select`, where the names differ.
+CRITERIA = {
+    "multilingual": "require_multilingual",
+    "local": "require_local",
+    "licence": "licences",
+    "language": "languages",
+}
+
+
+def by_arguments(part, criteria):
+    """Return the criteria after advice for Python, such as `with min_accuracy=0.5`."""
+    name, _, value = part.removeprefix("with ").partition("=")
+    return dataclasses.replace(criteria, **{name: ast.literal_eval(value)})
+
+
+def by_options(part, criteria):
+    """Return the criteria after advice for a command, whose criteria were all given as options."""
+    if part.startswith("without "):
+        flag = part.removeprefix("without ")
+        (parameter,) = [one for one in SELECT.params if flag in one.opts]
+        name = CRITERIA.get(parameter.name, parameter.name)
+        return dataclasses.replace(criteria, **{name: NONE[name]})
+    given = SELECT.make_context("select", part.removeprefix("with ").split()).params
+    (name,) = [name for name, value in given.items() if value not in (None, (), []) and name in {*CRITERIA, *NONE}]
+    return dataclasses.replace(criteria, **{CRITERIA.get(name, name): given[name]})
+
+
+def by_settings(part, criteria):
+    """Return the criteria after advice for settings, such as `with selection.min_accuracy = 0.5`."""
+    if part.startswith("without "):
+        name = part.removeprefix("without the setting selection.")
+        return dataclasses.replace(criteria, **{name: NONE[name]})
+    changed = Config.load(environ={}, overrides=tomllib.loads(part.removeprefix("with ")))
+    return dataclasses.replace(criteria, **changed.selection.criteria)
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "follow"),
+    [("arguments", (), by_arguments), ("options", tuple(NONE), by_options), ("settings", (), by_settings)],
+)
+@settings(deadline=None, max_examples=100)
+@given(TABLES, REQUIREMENTS, TEXTS)
+def test_printed_advice_lets_in_whom_it_names(place, options, follow, table, wanted, analysis):
+    criteria = ModelSelectionCriteria(**wanted)
+    for advice in find_relaxations(score(table, criteria, analysis)):
+        names = {requirement for requirement, _ in advice.changes}
+        if names & {"runs here", "quality_score"} or (place == "options" and "require_fit" in names):
+            continue
+        changes, _, _ = advice.advice(place, options).rpartition(": ")
+        relaxed = criteria
+        for part in changes.split(" and "):
+            relaxed = follow(part, relaxed)
+        assert set(advice.models) <= set(scores(relaxed, analysis, table))
+
+
+def test_advice_that_is_about_models():
+    rows = [candidate("a/b.c", lacks="no key: set X_KEY"), candidate("d.e", None)]
+    advice = [str(one) for one in find_relaxations(score(rows, ANY))]
+    assert "make one of these run here (for the first: no key: set X_KEY): a/b.c" in advice
+    setting = 'embedding.model_benchmarks."d.e".quality_score = 60'
+    assert f"set a quality for one of these, such as {setting}: d.e" in advice
+    assert tomllib.loads(setting)["embedding"]["model_benchmarks"]["d.e"] == {"quality_score": 60}
+
+
+# ------------------------------------------------------------ licences
+
+
+@pytest.mark.parametrize(
+    ("licence", "non_commercial"),
+    [
+        ("CC-BY-NC-4.0", True),
+        ("cc-by-nc-sa-3.0", True),
+        ("CC-BY-NC-ND-4.0", True),
+        ("Qwen-Research", True),
+        ("PolyForm-Noncommercial-1.0.0", True),
+        ("CC-BY-4.0", False),
+        ("CC-BY-SA-4.0", False),
+        ("MIT", False),
+        ("service", False),
+        ("unknown", False),
+        ("", False),
+    ],
+)
+def test_non_commercial_licences_are_out_by_default(licence, non_commercial):
+    one = candidate("x", licence=licence)
+    (row,) = score([one], ANY)
+    assert [reason.message for reason in row.reasons] == (
+        [f"its licence, {licence}, forbids commercial use"] if non_commercial else []
+    )
+    assert row.to_json()["non_commercial"] is non_commercial
+    assert row.to_json()["licence"] == (None if licence in {"", "unknown"} else licence)
+    for allowed in (["any"], ["ANY", "mit"], [licence.lower()] if licence else ["any"]):
+        assert score([one], dataclasses.replace(ANY, licences=allowed))[0].rank == 1
 
 
 @settings(deadline=None, max_examples=200)
@@ -537,7 +642,7 @@ def test_a_sample_that_is_all_texts_is_no_sample():
 
 GUIDELINES = [
     # High accuracy: NV-Embed-v2, and of OpenAI's models the large one.
-    ("best", {}, PROSE, "nvidia/NV-Embed-v2", "text-embedding-3-large"),
+    ("best", {"licences": ["any"]}, PROSE, "nvidia/NV-Embed-v2", "text-embedding-3-large"),
     # Sensitive to cost: a BGE model, and of OpenAI's models the small one.
     ("cheap", {}, PROSE, "BAAI/bge-base-en-v1.5", "text-embedding-3-small"),
     # Several languages.

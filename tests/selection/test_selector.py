@@ -23,6 +23,7 @@ from embedway.errors import (
 from embedway.money import usd
 from embedway.providers.counting import TiktokenCounter
 from embedway.providers.fake import vector_of
+from embedway.selection.criteria import PRESETS
 from spaces import recorded
 from tiny_models import tiny_encoder
 
@@ -217,7 +218,10 @@ def test_texts_that_are_to_stay_here_are_sent_to_no_server_of_a_model_of_this_ma
         async with server.running():
             settings = load(config, **server_of(spelling, "openai-compatible", server))
             async with AsyncEmbedder(config=settings) as embedder:
-                for criteria in ("private", ModelSelectionCriteria(require_local=True, min_accuracy=0)):
+                for criteria in (
+                    ModelSelectionCriteria.preset("private", min_accuracy=0.5),
+                    ModelSelectionCriteria(require_local=True, min_accuracy=0),
+                ):
                     with pytest.raises(NoModelError) as caught:
                         await embedder.embed(TEXTS, criteria=criteria)
                     (row,) = [row for row in caught.value.table if row.model == MINI]
@@ -315,7 +319,9 @@ def test_the_best_model_whose_cost_fits_is_taken(config):
         assert free.receipt.model == "sentence-transformers/all-MiniLM-L6-v2"
         assert len(large.bodies) == 1
         assert len(small.bodies) == 2
-        criteria = ModelSelectionCriteria(min_accuracy=0.6)
+        # The default model is below the default minimum, which the dearer models reach.
+        assert [note for note in free.receipt.notes if "min_accuracy of 0.6" in note]
+        criteria = ModelSelectionCriteria(min_accuracy=0.61)
         with pytest.raises(BudgetExceededError, match="the cheapest suitable model is text-embedding-3-small") as no:
             await embedder.embed(TEXTS, criteria=criteria, max_cost=usd(cheap - 1))
         assert (no.value.needed, no.value.left, no.value.budget) == (cheap, cheap - 1, "max_cost")
@@ -374,7 +380,7 @@ def test_a_plan_rounds_as_the_bill_does_so_that_its_price_suffices(config):
 
 
 def test_where_no_text_may_be_cut_a_model_is_taken_that_reads_the_longest(config):
-    long = "word " * 2000
+    long, low = "word " * 2000, ModelSelectionCriteria(min_accuracy=0.5)
 
     async def work(embedder, small, large):
         for terms in ({"criteria": "balanced"}, {"criteria": "balanced", "max_cost": 1}, {"max_cost": 1}):
@@ -382,7 +388,7 @@ def test_where_no_text_may_be_cut_a_model_is_taken_that_reads_the_longest(config
                 result = await embedder.embed([long, "short"], on_overflow="error", partial=partial, **terms)
                 assert result.receipt.model == "text-embedding-3-small"
                 assert not result.errors
-        assert (await embedder.embed([long], criteria="balanced")).receipt.model == "text-embedding-3-small"
+        assert (await embedder.embed([long], criteria=low)).receipt.model == "text-embedding-3-small"
         # The text with the most characters does not have the most tokens: this shorter text has more.
         few = "\u5411\u91cf" * 200
         result = await embedder.embed([few, "word " * 100], on_overflow="error", criteria="balanced")
@@ -390,7 +396,7 @@ def test_where_no_text_may_be_cut_a_model_is_taken_that_reads_the_longest(config
         sent = len(small.bodies)
         with pytest.raises(NoModelError, match="require_fit"):
             await embedder.embed([long * 5], on_overflow="error", criteria="balanced")
-        some = await embedder.embed([long * 5, "short"], on_overflow="error", criteria="balanced", partial=True)
+        some = await embedder.embed([long * 5, "short"], on_overflow="error", criteria=low, partial=True)
         assert list(some.errors) == [0]
         assert len(small.bodies) == sent
         assert not large.bodies
@@ -713,10 +719,32 @@ def test_an_unknown_criterion_of_a_preset_is_a_usage_error():
         ModelSelectionCriteria.preset("fast", speed=1)
 
 
-def test_the_default_model_meets_presets_and_not_the_default_minimum():
-    benchmark = Config().embedding.model_benchmarks["sentence-transformers/all-MiniLM-L6-v2"]
-    assert ModelSelectionCriteria.preset("balanced").min_accuracy <= benchmark.quality_score / 100
-    assert benchmark.quality_score / 100 < ModelSelectionCriteria().min_accuracy == 0.6
+def test_criteria_without_arguments_are_the_preset_balanced():
+    assert ModelSelectionCriteria() == ModelSelectionCriteria.preset("balanced")
+    for preset in PRESETS:
+        assert ModelSelectionCriteria.preset(preset).min_accuracy == (0.5 if preset == "fast" else 0.6)
+
+
+def test_a_fresh_installation_selects_its_only_model_with_a_warning(config):
+    async def main():
+        async with AsyncEmbedder(config=load(config)) as embedder:
+            some = ModelSelectionCriteria(licences=("MIT", "apache-2.0"))
+            for criteria in (None, "balanced", ModelSelectionCriteria(), "private", some):
+                selection = await embedder.select(TEXTS, criteria)
+                assert selection.model == MINI
+                (warning,) = selection.to_json()["warnings"]
+                assert "the default min_accuracy of 0.6" in warning
+                result = await embedder.embed(TEXTS, criteria=criteria or "balanced")
+                assert result.receipt.selected.warnings == result.receipt.notes == (warning,)
+            assert (await embedder.embed(TEXTS, collection="docs")).receipt.notes == (warning,)
+            assert (await embedder.embed(TEXTS, max_cost=0)).receipt.notes == (warning,)
+            assert not (await embedder.select(TEXTS, "fast")).warnings
+            assert not (await embedder.select(TEXTS, anywhere=True)).warnings
+            for hard in ({"min_accuracy": 0.61}, {"licences": ["MIT"]}, {"dimensions": 5}):
+                with pytest.raises(NoModelError):
+                    await embedder.select(TEXTS, ModelSelectionCriteria(**hard))
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("field", ["require_local", "require_multilingual", "match_languages", "require_fit"])

@@ -12,6 +12,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
+from embedway.catalog.licences import SERVICE
 from embedway.catalog.rows import (
     TASKS,
     Table,
@@ -58,6 +59,8 @@ class RouteFacts:
     provider: str
     model: str
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
+    #: Licence of the use over this route; empty if it is the model's.
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class ServiceFacts:
     #: Prompts that embedway puts before texts; services with an input type add their own.
     query_prompt: str = ""
     document_prompt: str = ""
-    #: SPDX identifier, or `service` if the service's terms apply.
+    #: SPDX identifier, or `service` if the service's terms apply. A route may have its own.
     licence: str = "unknown"
     routes: tuple[RouteFacts, ...] = ()
     sources: tuple[Source, ...] = ()
@@ -232,7 +235,7 @@ def _model(row: Table) -> ServiceFacts:
         family=row.text("family") if row.has("family") else "",
         query_prompt=row.text("query_prompt") if row.has("query_prompt") else "",
         document_prompt=row.text("document_prompt") if row.has("document_prompt") else "",
-        licence=row.text("licence") if row.has("licence") else "service",
+        licence=row.text("licence") if row.has("licence") else SERVICE,
         routes=tuple(_route(route) for route in row.tables("routes")),
         sources=tuple(source(table, known=_FACTS) for table in row.tables("sources")),
     )
@@ -284,10 +287,11 @@ def _read_price(table: Table) -> Price:
 
 
 def _route(table: Table) -> RouteFacts:
-    table.only(("provider", "model", "options"))
+    table.only(("provider", "model", "options", "licence"))
     provider = table.matching("provider", _PROVIDER, "it must be the name of a provider, such as openai")
     options: dict[str, str] = {}
     if table.has("options"):
         inner = table.table("options")
         options = {name: inner.text(name) for name in inner.values}
-    return RouteFacts(provider, table.text("model"), MappingProxyType(options))
+    licence = table.text("licence") if table.has("licence") else ""
+    return RouteFacts(provider, table.text("model"), MappingProxyType(options), licence)

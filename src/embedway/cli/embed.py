@@ -19,12 +19,13 @@ from embedway.cli.output import (
     wait_for,
     write_result,
 )
+from embedway.cli.selection import advice_for, criteria_of
 from embedway.errors import EmbedwayError, SourceError, UsageError, with_row, without_row
 from embedway.interrupts import explain
 
 if TYPE_CHECKING:
     from embedway.config import Config
-    from embedway.types import EmbedResult, Vectors
+    from embedway.types import EmbedResult, Selected, Vectors
 
 #: Maximum lines and characters of standard input per call: enough to fill batches, with little memory.
 BATCH_LINES = 1024
@@ -48,6 +49,7 @@ def embed(
     ] = "document",
     model: shared.ModelOption = None,
     preset: shared.PresetOption = None,
+    models: shared.ModelsOption = None,
     max_cost: shared.MaxCostOption = None,
     collection: shared.CollectionOption = None,
     dimensions: shared.DimensionsOption = None,
@@ -72,7 +74,8 @@ def embed(
 ) -> None:
     """Embed texts and print their vectors, one JSON object per line: {"index": 0, "embedding": […]}."""
     invocation = shared.Invocation.of(context)
-    shared.refuse_both(model, preset)
+    shared.refuse_both(model, preset, models)
+    named = shared.split_names(models)
     given = list(texts or ())
     if not given:
         raise UsageError("pass texts, or - to read them from standard input, one per line")
@@ -86,18 +89,17 @@ def embed(
             "embedding.on_overflow": on_overflow,
             "selection.preset": preset,
             "selection.require_fit": fit,
+            "selection.models": named,
             **shared.runtime_overrides(backend, precision, threads, None, None),
         }
     )
-    from embedway.cli.select import criteria_of
-
-    criteria = criteria_of(config, {}) if preset else None
+    criteria = criteria_of(config, {}) if preset or named else None
     limits = {"criteria": criteria, "max_cost": max_cost, "collection": collection or ""}
     backups = None if backup is None else [name.strip() for name in backup.split(",")]
-    if given == ["-"] and not as_json and (preset or max_cost or backups):
+    if given == ["-"] and not as_json and (criteria or max_cost or backups):
         raise UsageError(
-            "standard input is embedded as a stream: --preset, --max-cost and --backup need --json, or texts as "
-            "arguments"
+            "standard input is embedded as a stream: --preset, --models, --max-cost and --backup need --json, or texts "
+            "as arguments"
         )
     options = {"model": model or "auto", "dimensions": dimensions, "normalize": normalize, "backup": backups, **limits}
     explain(continuation(config))
@@ -126,6 +128,7 @@ class _EmbedCommand:
         from embedway.worker import Worker
 
         first, cut = 0, 0
+        selected: Selected | None = None
         # Model selection, a maximum cost and backups apply to all texts together.
         together = bool(self.options["criteria"] or self.options["max_cost"] or self.options["backup"])
         next_batch: Callable[[Iterator[str]], list[str]] = list if together else _next_batch
@@ -142,7 +145,8 @@ class _EmbedCommand:
                     flush_result()
                     first += len(batch)
                     cut += len(truncated)
-        self._note_cut(cut)
+                    selected = result.receipt.selected or selected
+        self._note(selected, cut)
 
     async def print_document(self, texts: list[str]) -> None:
         """Print one document with the space, the receipt and all vectors."""
@@ -157,13 +161,14 @@ class _EmbedCommand:
         for row, vector in enumerate(result.vectors):
             write_result((", " if row else "") + vector_json(vector))
         write_result("]}\n")
-        self._note_cut(len(result.receipt.truncations))
+        self._note(result.receipt.selected, len(result.receipt.truncations))
 
     async def _embed(self, embedder: Any, texts: list[str], first: int) -> "EmbedResult":
         try:
-            result: EmbedResult = await embedder.embed(
-                texts, input_type=self.input_type, on_overflow=self.config.embedding.on_overflow, **self.options
-            )
+            with advice_for("settings", ["dimensions"] if self.options["dimensions"] else []):
+                result: EmbedResult = await embedder.embed(
+                    texts, input_type=self.input_type, on_overflow=self.config.embedding.on_overflow, **self.options
+                )
         except EmbedwayError as error:
             if error.row is None:
                 raise
@@ -196,7 +201,9 @@ class _EmbedCommand:
         verb = "is" if plan.cached_texts == 1 else "are"
         return f"{plan.cached_texts} of the other {plan.unique_texts} texts {verb} in the cache"
 
-    def _note_cut(self, cut: int) -> None:
+    def _note(self, selected: "Selected | None", cut: int) -> None:
+        for warning in () if selected is None else selected.warnings:
+            note(self.invocation, warning)
         if cut:
             texts = "1 text was" if cut == 1 else f"{cut} texts were"
             note(

@@ -68,13 +68,14 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     )
     print_line()
     print_table(
-        ("model of service or library", "task", "dimensions", "tokens", "dollars", "route", "usable here"),
+        ("model of service or library", "task", "dimensions", "tokens", "licence", "dollars", "route", "usable here"),
         [row for facts, routes in services for row in _service_rows(facts, routes)],
         right=(3,),
     )
     print_line()
     print_line("Dollars are list prices per million tokens or thousand searches. Libraries run any other model of")
-    print_line("theirs as fastembed:NAME or sentence-transformers:OWNER/NAME.")
+    print_line("theirs as fastembed:NAME or sentence-transformers:OWNER/NAME. ! marks licences of weights that forbid")
+    print_line("commercial use; the terms of the maker's own service apply there.")
 
 
 def _model_row(facts: "ModelFacts", config: "Config", *, here: bool) -> tuple[str, ...]:
@@ -85,7 +86,7 @@ def _model_row(facts: "ModelFacts", config: "Config", *, here: bool) -> tuple[st
         ", ".join(map(str, facts.sizes)) or "-",
         f"{facts.max_tokens:,}",
         _languages(facts),
-        facts.licence,
+        _licence(facts.licence),
         ", ".join(["yes" if here else _not_here(config), *routes]),
     )
 
@@ -93,11 +94,18 @@ def _model_row(facts: "ModelFacts", config: "Config", *, here: bool) -> tuple[st
 def _service_rows(facts: "ServiceFacts", routes: "list[tuple[str, str]]") -> list[tuple[str, ...]]:
     """Return a row per route; the first one contains the facts."""
     dimensions = str(facts.supported) if facts.task == "embed" else "-"
-    columns = (facts.name, facts.task, dimensions, f"{facts.max_tokens:,}", _price(facts))
+    columns = (facts.name, facts.task, dimensions, f"{facts.max_tokens:,}", _licence(facts.licence), _price(facts))
     return [
         (*(columns if number == 0 else [""] * len(columns)), route, lacks or "yes")
         for number, (route, lacks) in enumerate(routes or [("none", "no route")])
     ]
+
+
+def _licence(licence: str) -> str:
+    """Return a licence, marked if it forbids commercial use."""
+    from embedway.catalog.licences import is_non_commercial
+
+    return f"{licence}!" if is_non_commercial(licence) else licence
 
 
 def _services(config: "Config") -> "list[tuple[ServiceFacts, list[tuple[str, str]]]]":
@@ -302,8 +310,11 @@ def quality_json(name: str, config: "Config") -> dict[str, Any]:
 
 def facts_json(facts: "ModelFacts") -> dict[str, Any]:
     """Return all facts of a model as JSON types."""
+    from embedway.catalog.licences import is_non_commercial
+
     return {
         **{field.name: getattr(facts, field.name) for field in fields(facts)},
+        "non_commercial": is_non_commercial(facts.licence),
         "prompts": dict(facts.prompts),
         "weights": {
             "repository": facts.weights.repository,
@@ -317,6 +328,8 @@ def facts_json(facts: "ModelFacts") -> dict[str, Any]:
 
 def service_json(facts: "ServiceFacts") -> dict[str, Any]:
     """Return all facts of a service's model as JSON types; prices are strings, because they are exact."""
+    from embedway.catalog.licences import is_non_commercial
+
     return {
         "name": facts.name,
         "aliases": list(facts.aliases),
@@ -330,6 +343,10 @@ def service_json(facts: "ServiceFacts") -> dict[str, Any]:
         "normalized": facts.normalized if facts.task == "embed" else None,
         "languages": list(facts.languages),
         "licence": facts.licence,
+        "non_commercial": is_non_commercial(facts.licence),
+        "licence_by_route": {
+            f"{route.provider}:{route.model}": route.licence or facts.licence for route in facts.routes
+        },
         "family": facts.family or None,
         "query_prompt": facts.query_prompt,
         "document_prompt": facts.document_prompt,

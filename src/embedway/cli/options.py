@@ -87,6 +87,15 @@ PresetOption: TypeAlias = Annotated[
     PresetChoice | None,
     typer.Option("--preset", "-p", help="Select the model that fits the texts best; see `embedway select`."),
 ]
+ModelsOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--models",
+        metavar="A,B",
+        callback=decode_text,
+        help="Models to select from: names or aliases, separated by commas; repeatable.",
+    ),
+]
 MaxCostOption: TypeAlias = Annotated[
     str | None,
     typer.Option("--max-cost", metavar="USD", help="Maximum cost; without --model, use the best model within it."),
@@ -134,10 +143,21 @@ OverflowOption: TypeAlias = Annotated[
 ]
 
 
-def refuse_both(model: str | None, preset: PresetChoice | None) -> None:
-    """Raise UsageError if both a model and a preset are given."""
-    if model is not None and preset is not None:
-        raise UsageError("--model names a model and --preset selects one; use only one of them")
+def split_names(names: list[str] | None) -> tuple[str, ...] | None:
+    """Return the names of --models; None if it is not given. Raises UsageError if it names none."""
+    if not names:
+        return None
+    found = tuple(name.strip() for part in names for name in part.split(",") if name.strip())
+    if not found:
+        raise UsageError("--models names no model; separate several by commas")
+    return found
+
+
+def refuse_both(model: object, preset: PresetChoice | None, models: list[str] | None = None) -> None:
+    """Raise UsageError if both a model and an option that selects one are given."""
+    for option, given in (("--preset", preset), ("--models", models)):
+        if model and given:
+            raise UsageError(f"--model names a model and {option} selects one; use only one of them")
 
 
 def job_overrides(
@@ -163,7 +183,7 @@ def job_overrides(
 def job_options(
     config: "Config",
     *,
-    preset: PresetChoice | None,
+    selecting: bool,
     no_chunk: bool,
     chunk_tokens: int | None,
     overlap: int | None,
@@ -180,8 +200,8 @@ def job_options(
         chunk_tokens = config.run.chunk_tokens
         overlap = config.run.overlap if "run.overlap" in config.sources else None
     return RunOptions(
-        # A preset selects a model, even if the settings name a default.
-        model="auto" if preset else config.embedding.default_model,
+        # --preset and --models select a model, even if the settings name a default.
+        model="auto" if selecting else config.embedding.default_model,
         chunk=not no_chunk,
         chunk_tokens=chunk_tokens,
         overlap_tokens=overlap,

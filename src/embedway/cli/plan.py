@@ -33,6 +33,7 @@ def plan(  # long, because typer reads the options from the signature
         typer.Option("--model", "-m", metavar="NAME", help="Model to plan; repeatable. Default: all usable here."),
     ] = None,
     preset: shared.PresetOption = None,
+    models: shared.ModelsOption = None,
     collection: shared.CollectionOption = None,
     dimensions: shared.DimensionsOption = None,
     no_chunk: Annotated[bool, typer.Option("--no-chunk", help="Compute one vector per document.")] = False,
@@ -50,14 +51,15 @@ def plan(  # long, because typer reads the options from the signature
 ) -> None:
     """Show texts, tokens, requests, cost and time for each model. Reads the sources once and spends nothing."""
     invocation = shared.Invocation.of(context)
-    config = invocation.config(shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit))
-    if model and preset:
-        raise UsageError("--model names models and --preset selects one; use only one of them")
+    shared.refuse_both(model, preset, models)
+    named = shared.split_names(models)
+    overrides = shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit)
+    config = invocation.config({"selection.models": named, **overrides})
     if no_chunk and (chunk_tokens is not None or overlap is not None):
         raise UsageError("--chunk-tokens and --overlap cannot be used with --no-chunk")
     options = shared.job_options(
         config,
-        preset=preset,
+        selecting=bool(preset or named),
         no_chunk=no_chunk,
         chunk_tokens=chunk_tokens,
         overlap=overlap,
@@ -67,7 +69,7 @@ def plan(  # long, because typer reads the options from the signature
         format=file_format,
         follow_links=follow_links,
     )
-    selecting = not model and (preset is not None or collection is not None)
+    selecting = not model and any(wanted is not None for wanted in (preset, named, collection))
     planned = wait_for(_plan(invocation, config, sources, model, options, selecting=selecting))
     if as_json:
         print_json(planned.to_json())
@@ -102,7 +104,7 @@ async def _plan(
     selecting: bool,
 ) -> "JobPlan":
     from embedway._embedder import AsyncEmbedder
-    from embedway.cli.select import criteria_of
+    from embedway.cli.selection import advice_for, criteria_of
     from embedway.collections.model_choice import select_for_job
     from embedway.collections.plan import plan_job
 
@@ -111,8 +113,10 @@ async def _plan(
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         if selecting:
             # The model that `run` would select.
-            options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
-            note(invocation, f"selected {options.model}")
+            with advice_for("settings", ["dimensions"] if options.dimensions else []):
+                options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
+            for line in (f"selected {options.model}", *options.notes):
+                note(invocation, line)
             models = [options.model]
         names = models or await embedder.models.available(options.dimensions)
         if not names:

@@ -51,6 +51,7 @@ def run(  # long, because typer reads the options from the signature
     ],
     model: shared.ModelOption = None,
     preset: shared.PresetOption = None,
+    models: shared.ModelsOption = None,
     max_cost: shared.MaxCostOption = None,
     collection: shared.CollectionOption = None,
     chunk_tokens: Annotated[
@@ -106,10 +107,12 @@ def run(  # long, because typer reads the options from the signature
 ) -> None:
     """Embed SOURCE into DEST, which appears only when the job is complete."""
     invocation = shared.Invocation.of(context)
-    shared.refuse_both(model, preset)
+    shared.refuse_both(model, preset, models)
+    named = shared.split_names(models)
     config = invocation.config(
         {
             "embedding.default_model": model,
+            "selection.models": named,
             **shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit),
             **shared.runtime_overrides(backend, precision, threads, streams, token_budget),
         }
@@ -118,7 +121,7 @@ def run(  # long, because typer reads the options from the signature
 
     options = shared.job_options(
         config,
-        preset=preset,
+        selecting=bool(preset or named),
         no_chunk=no_chunk,
         chunk_tokens=chunk_tokens,
         overlap=overlap,
@@ -132,7 +135,7 @@ def run(  # long, because typer reads the options from the signature
         follow_links=follow_links,
         most_nanousd=None if max_cost is None else to_nanousd(max_cost, name="--max-cost"),
     )
-    selecting = model is None and any(wanted is not None for wanted in (preset, max_cost, collection))
+    selecting = model is None and any(wanted is not None for wanted in (preset, named, max_cost, collection))
     explain(stopped_job(config, destination))
     summary = wait_for(_run(invocation, config, sources, destination, options, selecting=selecting))
     _report(invocation, summary, as_json=as_json)
@@ -157,7 +160,7 @@ async def _run(
     selecting: bool,
 ) -> "RunSummary":
     from embedway._embedder import AsyncEmbedder
-    from embedway.cli.select import criteria_of
+    from embedway.cli.selection import advice_for, criteria_of
     from embedway.collections.model_choice import select_for_job
     from embedway.collections.run import run_job
 
@@ -167,8 +170,10 @@ async def _run(
         try:
             if selecting:
                 cached = config.cache.backend != "none"
-                options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
-                note(invocation, f"selected {options.model}")
+                with advice_for("settings", ["dimensions"] if options.dimensions else []):
+                    options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
+                for line in (f"selected {options.model}", *options.notes):
+                    note(invocation, line)
             return await run_job(
                 embedder,
                 sources,

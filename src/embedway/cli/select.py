@@ -11,8 +11,10 @@ from embedway.cli.options import (
     FormatChoice,
     Invocation,
     JsonFlag,
+    ModelsOption,
     PresetChoice,
     TextFieldOption,
+    split_names,
 )
 from embedway.cli.output import (
     note,
@@ -24,6 +26,7 @@ from embedway.cli.output import (
     standard_input,
     wait_for,
 )
+from embedway.cli.selection import advice_for, criteria_of
 from embedway.errors import NoModelError
 
 if TYPE_CHECKING:
@@ -35,6 +38,10 @@ if TYPE_CHECKING:
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.scoring import ScoredModel, Selection
 
+_COLUMNS = ("rank", "model", "score", "accuracy", "bonus", "latency", "$/M tokens", "texts cost", "licence", "")
+#: Up to this many excluded models are listed with all their reasons; more are counted by reason.
+_LISTED_MODELS = 10
+
 
 def select(  # long, because typer reads the options from the signature
     context: typer.Context,
@@ -43,6 +50,7 @@ def select(  # long, because typer reads the options from the signature
         typer.Argument(metavar="[SOURCE...]", help="Texts, as for `run`. Without texts, only the criteria decide."),
     ] = None,
     *,
+    models: ModelsOption = None,
     preset: Annotated[
         PresetChoice | None,
         typer.Option("--preset", "-p", help="Preset of criteria. Default: the setting selection.preset (balanced)."),
@@ -74,18 +82,31 @@ def select(  # long, because typer reads the options from the signature
         typer.Option("--min-context", min=1, metavar="N", help="Minimum context length of the model, in tokens."),
     ] = None,
     dimensions: DimensionsOption = None,
-    multilingual: Annotated[bool, typer.Option("--multilingual", help="Only multilingual models.")] = False,
-    local: Annotated[bool, typer.Option("--local", help="Only models that keep texts on this machine.")] = False,
+    multilingual: Annotated[
+        bool | None, typer.Option("--multilingual/--no-multilingual", help="Only multilingual models.")
+    ] = None,
+    local: Annotated[
+        bool | None, typer.Option("--local/--no-local", help="Only models that keep texts on this machine.")
+    ] = None,
     fit: FitOption = None,
     match_languages: Annotated[
-        bool, typer.Option("--match-languages", help="Only models that support the languages of the texts.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--match-languages/--no-match-languages",
+            help="Only models that support the languages of the texts; the default.",
+        ),
+    ] = None,
     language: Annotated[
         list[str] | None,
         typer.Option("--language", "-l", metavar="TAG", help="Language that the model must support; repeatable."),
     ] = None,
     licence: Annotated[
-        list[str] | None, typer.Option("--licence", metavar="NAME", help="Allowed licence of the model; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--licence",
+            metavar="NAME",
+            help="Allowed licence of the model, or any; repeatable. Default: all except non-commercial ones.",
+        ),
     ] = None,
     anywhere: Annotated[
         bool,
@@ -94,6 +115,9 @@ def select(  # long, because typer reads the options from the signature
     text_field: TextFieldOption = "text",
     file_format: Annotated[FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
     follow_links: FollowLinksFlag = False,
+    show_all: Annotated[
+        bool, typer.Option("--all", "-v", help="List each excluded model with all its reasons.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show which model fits the texts best, with the score of each model, or all reasons why it is excluded."""
@@ -109,25 +133,30 @@ def select(  # long, because typer reads the options from the signature
         "max_latency_ms": max_latency_ms,
         "min_context": min_context,
         "dimensions": dimensions,
-        "require_multilingual": multilingual or None,
-        "require_local": local or None,
+        "require_multilingual": multilingual,
+        "require_local": local,
         "require_fit": fit,
-        "match_languages": match_languages or None,
+        "match_languages": match_languages,
         "languages": tuple(language) if language else None,
         "licences": tuple(licence) if licence else None,
+        "models": split_names(models),
     }
-    criteria = criteria_of(config, {name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    criteria = criteria_of(config, given)
     from embedway.collections.run import RunOptions
 
     note_pipes(invocation, sources or [])
     options = RunOptions(text_field=text_field, format=file_format, on_error="skip", follow_links=follow_links)
     try:
-        selection, whole = wait_for(_select(config, sources or [], options, criteria, anywhere=anywhere))
+        with advice_for("options", given):
+            selection, whole = wait_for(_select(config, sources or [], options, criteria, anywhere=anywhere))
     except NoModelError as error:
-        _print_no_model(error, as_json=as_json)
+        _print_no_model(error, as_json=as_json, show_all=show_all)
         _note_fit(invocation, cast("list[ScoredModel]", list(error.table)))
         raise
     _note_fit(invocation, selection.table)
+    for warning in selection.warnings:
+        note(invocation, warning)
     if as_json:
         print_json({**selection.to_json(), "all_documents": whole})
         return
@@ -137,15 +166,15 @@ def select(  # long, because typer reads the options from the signature
             _note_sample(invocation, selection.analysis, counted=criteria.max_total_cost is not None)
     print_line(f"selected: {selection.model}")
     print_line()
-    print_selection(list(selection.table))
+    print_selection(list(selection.table), show_all=show_all)
 
 
-def _print_no_model(error: NoModelError, *, as_json: bool) -> None:
+def _print_no_model(error: NoModelError, *, as_json: bool, show_all: bool) -> None:
     rows = cast("list[ScoredModel]", list(error.table))
     if as_json:
         print_json({"model": None, "advice": list(error.advice), "table": [row.to_json() for row in rows]})
     else:
-        print_selection(rows)
+        print_selection(rows, show_all=show_all)
 
 
 def _note_sample(invocation: Invocation, analysis: "TextAnalysis", *, counted: bool) -> None:
@@ -159,13 +188,6 @@ def _note_fit(invocation: Invocation, rows: "Sequence[ScoredModel]") -> None:
     if short:
         models = "1 model cannot" if len(short) == 1 else f"{len(short)} models cannot"
         note(invocation, f"{models} read the longest text whole; `run` splits texts: use --no-fit to select for chunks")
-
-
-def criteria_of(config: "Config", changes: dict[str, Any]) -> "ModelSelectionCriteria":
-    """Return the criteria of the settings, with changes. Raises UsageError."""
-    from embedway.selection.criteria import ModelSelectionCriteria
-
-    return ModelSelectionCriteria.preset(config.selection.preset, **{**config.selection.criteria, **changes})
 
 
 async def _select(
@@ -196,50 +218,63 @@ def _describe_texts(analysis: "TextAnalysis") -> str:
     return "; ".join(parts) + f" (a sample of {analysis.sampled})"
 
 
-def print_selection(rows: "list[ScoredModel]") -> None:
-    """Print the accepted models by rank, then the excluded ones with reasons."""
+def print_selection(rows: "list[ScoredModel]", *, show_all: bool) -> None:
+    """Print the accepted models by rank, then the excluded ones: each with its reasons, or their number by reason."""
     inside = [row for row in rows if row.rank is not None]
     if inside:
-        print_table(
-            ("rank", "model", "score", "accuracy", "speed", "cost", "bonus", "latency", "$/M tokens", "texts cost", ""),
-            [_row(row) for row in inside],
-            right=(0, 2, 3, 4, 5, 6, 7, 8, 9),
-        )
+        bonus = any(row.multilingual_bonus * row.code_bonus != 1 for row in inside)
+        columns = [column for column in _COLUMNS if bonus or column != "bonus"]
+        right = [place for place, column in enumerate(columns) if column not in {"model", "licence", ""}]
+        print_table(columns, [[_cells(row)[column] for column in columns] for row in inside], right=right)
         if any(_is_estimated(row) for row in inside):
             print_line(
                 "~ estimated: from a sample (--max-total-cost counts all texts), or without the model's tokenizer"
             )
-        print_line("pareto: no model is better in accuracy, latency and price at once")
+        print_line("+ pareto: no model is better in accuracy, latency and price at once")
         if not all(row.candidate.benchmark.quality_comparable for row in inside):
             print_line("*: score from another source, not comparable with MTEB's English average; --json shows it")
+        if any(row.candidate.non_commercial for row in inside):
+            print_line("! the licence forbids commercial use")
     outside = [row for row in rows if row.rank is None]
     if inside and outside:
         print_line()
     if outside:
-        print_table(
-            ("excluded", "reason"),
-            [(row.model, "; ".join(reason.message for reason in row.reasons)) for row in outside],
-        )
+        _print_excluded(outside, show_all=show_all or len(outside) <= _LISTED_MODELS)
 
 
-def _row(row: "ScoredModel") -> tuple[str, ...]:
+def _print_excluded(rows: "list[ScoredModel]", *, show_all: bool) -> None:
+    if show_all:
+        listed = [(row.model, "; ".join(reason.message for reason in row.reasons)) for row in rows]
+        print_table(("excluded", "reason"), listed)
+        return
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        kind = "; ".join(reason.kind or reason.message for reason in row.reasons)
+        groups.setdefault(kind, []).append(row.model)
+    listed = [(str(len(models)), kind) for kind, models in sorted(groups.items(), key=lambda one: -len(one[1]))]
+    print_table(("excluded", "reason"), listed, right=(0,))
+    print_line(f"{len(rows)} models are excluded; --all lists them")
+
+
+def _cells(row: "ScoredModel") -> dict[str, str]:
+    """Return the cells of a row by column."""
     from embedway.money import usd
 
     benchmark = row.candidate.benchmark
     price, cost = benchmark.cost_per_million_tokens, row.candidate.cost_nanousd
-    return (
-        str(row.rank),
-        one_line(row.model),
-        f"{row.score:.4f}",
-        "unknown" if row.accuracy is None else f"{row.accuracy:.3f}{'' if benchmark.quality_comparable else '*'}",
-        f"{row.speed:.3f}",
-        "unknown" if row.cost is None else f"{row.cost:.3f}",
-        f"{row.multilingual_bonus * row.code_bonus:.2f}",
-        f"{benchmark.avg_latency_ms:g} ms",
-        "unknown" if price is None else f"{price.normalize():f}",
-        "unknown" if cost is None else f"{'~' if _is_estimated(row) else ''}{usd(cost)}",
-        "pareto" if row.pareto else "",
-    )
+    mark = "" if benchmark.quality_comparable else "*"
+    return {
+        "rank": str(row.rank),
+        "model": one_line(row.model),
+        "score": f"{row.score:.4f}",
+        "accuracy": "unknown" if row.accuracy is None else f"{row.accuracy:.3f}{mark}",
+        "bonus": f"{row.multilingual_bonus * row.code_bonus:.2f}",
+        "latency": f"{benchmark.avg_latency_ms:g} ms",
+        "$/M tokens": "unknown" if price is None else f"{price.normalize():f}",
+        "texts cost": "unknown" if cost is None else f"{'~' if _is_estimated(row) else ''}{usd(cost)}",
+        "licence": one_line(f"{row.candidate.licence or 'unknown'}{'!' if row.candidate.non_commercial else ''}"),
+        "": "+" if row.pareto else "",
+    }
 
 
 def _is_estimated(row: "ScoredModel") -> bool:

@@ -10,7 +10,7 @@ from embedway.collections.documents import ByteCounter
 from embedway.collections.plan import next_documents, plan_job
 from embedway.collections.readers import find_files, read_files
 from embedway.config.local_models import AUTO
-from embedway.errors import NoModelError, UsageError
+from embedway.errors import BudgetExceededError, NoModelError, UsageError
 from embedway.ledger.refusals import MAX_COST
 from embedway.money import to_nanousd
 from embedway.selection.selector import is_affordable, no_affordable_model
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from embedway.errors import SourceError
     from embedway.money import Amount
     from embedway.selection.criteria import ModelSelectionCriteria
+    from embedway.selection.scoring import Selection
 
 #: Minimum characters of a sample of long sources. It ends after the document that reaches them.
 SAMPLE_CHARACTERS = 16 << 20
@@ -59,25 +60,39 @@ async def select_for_job(
     most, limit = _lower_limit(options.most_nanousd, criteria.max_total_cost)
     # The total cost is known only from a plan of all chunks, not from the sample.
     wanted = replace(criteria, max_total_cost=None, dimensions=options.dimensions or criteria.dimensions)
-    fit = not options.chunk and (
-        options.on_overflow == "error" or (wanted.require_fit and options.on_overflow == "truncate")
-    )
     async with open_texts(sources, options) as documents:
         texts, _ = await take_texts(documents, most_characters=SAMPLE_CHARACTERS)
+    selection, options = await _select_fitting(embedder, texts, options, wanted)
+    options = replace(options, dimensions=wanted.dimensions, notes=selection.warnings)
+    if most is None:
+        return replace(options, model=selection.model)
+    for lower in (selection, selection.below_minimum()):
+        if lower is None:
+            continue
+        names = [row.model for row in lower.ranked]
+        planned = await plan_job(embedder, sources, names, options, cached=cached, unfit=True)
+        try:
+            return replace(options, model=_best_within(most, limit, planned.models), notes=lower.warnings)
+        except BudgetExceededError as error:
+            refused = error
+    raise refused
+
+
+async def _select_fitting(
+    embedder: AsyncEmbedder, texts: Sequence[str], options: RunOptions, criteria: ModelSelectionCriteria
+) -> tuple[Selection, RunOptions]:
+    """Select a model that reads the documents completely, unless chunks or the options make that unnecessary."""
+    fit = not options.chunk and (
+        options.on_overflow == "error" or (criteria.require_fit and options.on_overflow == "truncate")
+    )
     try:
-        selection = await embedder.select(texts, replace(wanted, require_fit=fit))
+        return await embedder.select(texts, replace(criteria, require_fit=fit)), options
     except NoModelError:
         if not fit or options.on_error == "stop":
             raise
-        # Only the documents that are too long are rejected.
-        selection = await embedder.select(texts, replace(wanted, require_fit=False))
-        options = replace(options, on_overflow="error")
-    options = replace(options, dimensions=wanted.dimensions)
-    if most is None:
-        return replace(options, model=selection.model)
-    names = [row.model for row in selection.ranked]
-    planned = await plan_job(embedder, sources, names, options, cached=cached, unfit=True)
-    return replace(options, model=_best_within(most, limit, planned.models))
+    # Only the documents that are too long are rejected.
+    selection = await embedder.select(texts, replace(criteria, require_fit=False))
+    return selection, replace(options, on_overflow="error")
 
 
 def _best_within(most: int, limit: str, plans: Sequence[ModelPlan]) -> str:

@@ -78,6 +78,8 @@ class RunOptions:  # a field for each option of a job
     collection: str = ""
     #: Maximum cost of the job, in nano-dollars.
     most_nanousd: int | None = None
+    #: Notes on the choice of the model, for the summary.
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject options that contradict each other."""
@@ -181,7 +183,7 @@ class _Job:
         self._clock = clock
         self._store = store_for(destination)
         self._rejects = RejectsFile(self._store.rejects_path)
-        self._tally = Tally()
+        self._tally = Tally(notes=options.notes)
         self._links: list[str] = []
         self._started = clock()
 

@@ -140,8 +140,9 @@ def too_long(error: UpstreamError, tokens: int) -> UpstreamError:
         return error
     return with_advice(
         error,
-        f"; the text has {tokens} tokens by our count, and the service accepts {most}: set max_tokens = {most} in "
-        "[models.NAME], so that longer texts are truncated or averaged, or split it into chunks",
+        f"; the text has {tokens} tokens by our count, and the service accepts {most}: split it into chunks; if the "
+        f"model has its own section [models.NAME], set max_tokens = {most} there, so that longer texts are truncated "
+        "or averaged",
     )
 
 

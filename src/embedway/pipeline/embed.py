@@ -13,7 +13,15 @@ from embedway.cache.stats import CacheCheck
 from embedway.compute import ComputeRequest
 from embedway.config.local_models import AUTO
 from embedway.dispatch.request import CallDeadline, current_deadline
-from embedway.errors import DeadlineError, EmbedwayError, TextTooLongError, UnknownModelError, UsageError, with_row
+from embedway.errors import (
+    BudgetExceededError,
+    DeadlineError,
+    EmbedwayError,
+    TextTooLongError,
+    UnknownModelError,
+    UsageError,
+    with_row,
+)
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.local.outline import UNPULLED
@@ -250,7 +258,14 @@ class EmbedPipeline:
         if options.max_cost_nanousd is None and on_overflow != "error":
             return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection), call.normalize)
         call = replace(call, texts=texts, dimensions=criteria.dimensions, on_overflow=on_overflow)
-        return replace(await self._choose_affordable(call, selection, options), on_overflow=on_overflow)
+        try:
+            choice = await self._choose_affordable(call, selection, options)
+        except BudgetExceededError:
+            below = selection.below_minimum()
+            if below is None:
+                raise
+            choice = await self._choose_affordable(call, below, options)
+        return replace(choice, on_overflow=on_overflow)
 
     async def open_pinned(self, pin: Pin, opens: Opens | None = None) -> Model:
         """Open the model of a pin. Raises UsageError if its name is not enough, as for repositories and folders."""

@@ -105,5 +105,9 @@ def make_receipt(
         selected=facts.selected,
         ledger_entries=bill.entries,
         lossy_hits=computed.lossy_hits,
-        notes=(*bill.notes, *(() if space is None else model.notes_on_size(space.dimensions))),
+        notes=(
+            *(() if facts.selected is None else facts.selected.warnings),
+            *bill.notes,
+            *(() if space is None else model.notes_on_size(space.dimensions)),
+        ),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedway._public import public
+from embedway.catalog.licences import is_non_commercial
 from embedway.catalog.services import tokens_nanousd
 from embedway.providers.counting import ESTIMATE
 from embedway.sizes import VectorSizes
@@ -51,11 +52,24 @@ class Candidate:
     min_dimensions: int | None = None
     query_prompt: str = ""
     document_prompt: str = ""
+    #: Licence of the use over its routes; empty if it is that of the benchmark.
+    route_licence: str = ""
 
     @property
     def supported_sizes(self) -> VectorSizes:
         """All sizes that its vectors may have."""
         return VectorSizes(self.sizes or (self.benchmark.embedding_dimensions,), self.min_dimensions)
+
+    @property
+    def licence(self) -> str:
+        """SPDX identifier of the licence, or `service` if a service's terms apply; empty if unknown."""
+        own = self.route_licence or self.benchmark.licence
+        return "" if own == "unknown" else own
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the licence forbids commercial use."""
+        return is_non_commercial(self.licence)
 
     @property
     def accuracy(self) -> float | None:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from embedway.catalog import DEFAULT_MODEL
 from embedway.catalog.benchmarks import LOCAL_PROVIDERS
+from embedway.catalog.licences import is_non_commercial
 from embedway.config import ModelBenchmark
+from embedway.config.addresses import belongs_to_hosts
 from embedway.config.custom_models import explain_unrunnable
+from embedway.config.known_services import SERVICES
 from embedway.errors import ConfigError, EmbedwayError, UnsupportedModelError, WeightsError
 from embedway.local.loading import resolve
 from embedway.local.outline import TextLimits, read_limits
@@ -20,6 +23,7 @@ from embedway.providers.opening import library_facts
 from embedway.providers.requirements import missing, routes_here
 from embedway.selection.candidate import Candidate, TokenEstimate, leads_to_server
 from embedway.selection.longest import TextLengths
+from embedway.selection.named_models import named_candidates
 from embedway.selection.token_counts import TextSample, TokenizerCache, TokenTotals, file_key
 from embedway.weights.store import WeightsStore
 
@@ -47,8 +51,15 @@ class Candidates:
         self._tokenizers = TokenizerCache()
         self._limits_of: dict[Path, TextLimits] = {}
 
-    def all(self) -> tuple[Candidate, ...]:
-        """Return all models that have a benchmark or are defined in the settings."""
+    def all(self, names: Sequence[str] = ()) -> tuple[Candidate, ...]:
+        """Return all models that have a benchmark or are defined in the settings; with `names`, only those named.
+
+        Raises UnknownModelError with the nearest names, and UsageError for a reranker.
+        """
+        found = self._all()
+        return named_candidates(found, names, self._config) if names else found
+
+    def _all(self) -> tuple[Candidate, ...]:
         benchmarks = dict(self._config.embedding.model_benchmarks)
         measured = set(map(str.casefold, benchmarks))
         own = [facts for facts in own_models(self._config).values() if facts.task == "embed"]
@@ -66,14 +77,17 @@ class Candidates:
         # A folder or a library's own name computes here, unless the settings have a route to a server.
         return leads_to_server(_remote_route({model.casefold()}, (), self._config))
 
-    def token_totals(self) -> TokenTotals:
+    def token_totals(self, names: Sequence[str] = ()) -> TokenTotals:
         """Create total counters with all candidates' tokenizers that are on this machine."""
-        keys = {self._tokenizers.resolve(candidate.tokenizer) for candidate in self.all()}
+        keys = {self._tokenizers.resolve(candidate.tokenizer) for candidate in self.all(names)}
         return TokenTotals({key: self._tokenizers[key] for key in sorted(keys)})
 
-    def token_counters(self) -> tuple[tuple[Candidate, ...], dict[str, CountTokens]]:
-        """Return all candidates, with the key of a tokenizer that is on this machine, and these tokenizers."""
-        found = tuple(replace(one, tokenizer=self._tokenizers.resolve(one.tokenizer)) for one in self.all())
+    def token_counters(self, names: Sequence[str] = ()) -> tuple[tuple[Candidate, ...], dict[str, CountTokens]]:
+        """Return candidates, with the key of a tokenizer that is on this machine, and these tokenizers.
+
+        `names` limit them; see `all`.
+        """
+        found = tuple(replace(one, tokenizer=self._tokenizers.resolve(one.tokenizer)) for one in self.all(names))
         return found, {one.tokenizer: self._tokenizers[one.tokenizer] for one in found}
 
     def _candidate(self, name: str, benchmark: ModelBenchmark) -> Candidate:
@@ -115,6 +129,8 @@ class Candidates:
             min_dimensions=facts.min_dimensions,
             query_prompt=facts.query_prompt,
             document_prompt=facts.document_prompt,
+            # A licence that the settings change is the user's word.
+            route_licence=_route_licence(facts, self._config) if benchmark.licence == facts.licence else "",
         )
 
     def _local_candidate(self, facts: ModelFacts, benchmark: ModelBenchmark) -> Candidate:
@@ -203,17 +219,43 @@ def _of_library(name: str, benchmark: ModelBenchmark) -> ServiceFacts | None:
 def _remote_route(names: Collection[str], listed: Sequence[RouteFacts], config: Config) -> str | None:
     """Return the first route of a model to a server; empty if all routes are local, None if there is no route."""
     routes = [(f"routes.{name}", one.provider) for name, one in config.routes_to(names).items()]
-    for one in listed:
-        try:
-            # As in opening: a route without its key is skipped if there are others.
-            used = not routes or not missing(one.provider, config.access(one.provider))
-        except ConfigError:
-            used = not routes
-        if used:
-            routes.append((f"{one.provider}:{one.model}", one.provider))
+    used = _used(listed, config, others=bool(routes))
+    routes += [(f"{one.provider}:{one.model}", one.provider) for one in used]
     if not routes:
         return None
     return next((name for name, provider in routes if provider not in LOCAL_PROVIDERS), "")
+
+
+def _used(listed: Sequence[RouteFacts], config: Config, *, others: bool) -> list[RouteFacts]:
+    """Return the catalog's routes that calls use. As in opening, one without its key is skipped if there are others."""
+    found: list[RouteFacts] = []
+    for one in listed:
+        try:
+            lacks = missing(one.provider, config.access(one.provider))
+        except ConfigError as error:
+            lacks = str(error)
+        if not lacks or not (others or found):
+            found.append(one)
+    return found
+
+
+def _route_licence(facts: ServiceFacts, config: Config) -> str:
+    """Return the licence of the use over the routes of a model: a non-commercial one, if one of them has it.
+
+    The terms of a provider's own API apply only at its own address; elsewhere, the weights' licence applies.
+    """
+    terms = {one.provider: one.licence for one in facts.routes if one.licence}
+    routes = [(one.provider, name) for name, one in config.routes_to(facts.names).items()]
+    routes += [(one.provider, "") for one in _used(facts.routes, config, others=bool(routes))]
+    found = []
+    for provider, name in routes:
+        try:
+            address = config.access(provider, name).base_url
+        except ConfigError:
+            address = config.routes[name].base_url if name else ""
+        own = not address or (provider in SERVICES and belongs_to_hosts(address, SERVICES[provider].hosts))
+        found.append(terms.get(provider, facts.licence) if own else facts.licence)
+    return next(filter(is_non_commercial, found), found[0] if found else facts.licence)
 
 
 def _lacking_routes(facts: ServiceFacts, config: Config) -> str:

@@ -60,9 +60,19 @@ class CollectionPins:
     async def check_privacy(self, pin: Pin, options: CallOptions, *, named: bool = False) -> None:
         """Raise UsageError if texts must stay on this machine, but the model of their collection sends them elsewhere.
 
-        With `named`, the call names its model, so nothing is checked.
+        Also if the criteria of the call name models, but not this one. With `named`, the call names its model, so
+        nothing is checked.
         """
-        if not named and self._selector.criteria(options.criteria).require_local:
+        if named:
+            return
+        criteria = self._selector.criteria(options.criteria)
+        own = criteria.models if options.criteria is not None else ()
+        if own and own != self._config.selection.models and not await self._selector.is_named(pin.model, own):
+            raise UsageError(
+                f"collection {shown_name(pin.collection)} has vectors of {pin.model}, and models allows only "
+                f"{', '.join(own)}; a collection keeps its model: leave models out, or use another collection"
+            )
+        if criteria.require_local:
             reason = await self._selector.leaves_machine(pin.model)
             if reason:
                 raise UsageError(

@@ -1,27 +1,26 @@
-"""Requirements of the criteria: the reasons that exclude a model, and the changes that would include it."""
+"""Requirements of the criteria: the reasons that exclude a model."""
 
 from __future__ import annotations
 
 import decimal
-import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway._public import public
 from embedway.money import to_nanousd, usd
+from embedway.selection.criteria import ANY_LICENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate
     from embedway.selection.criteria import ModelSelectionCriteria
-    from embedway.selection.scoring import ScoredModel
 
 #: Share of the texts from which the model must support their language.
 _LANGUAGE_MATTERS = 0.2
-#: Maximum models that advice names; it counts the others.
-_NAMED_MODELS = 3
+#: Requirements that are no criteria: the advice is about the model.
+RUNS_HERE, QUALITY_SCORE = "runs here", "quality_score"
 
 
 @public
@@ -33,58 +32,8 @@ class Reason:
     message: str
     #: Value of the requirement that the model would meet; None if only dropping the requirement helps.
     would_pass: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Relaxation:
-    """Changes of requirements that include models: each requirement with its new value, or None to drop it."""
-
-    changes: tuple[tuple[str, Any], ...]
-    models: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """Return the change as advice."""
-        others = len(self.models) - _NAMED_MODELS
-        names = ", ".join(self.models[:_NAMED_MODELS]) + (f" and {others} more" if others > 0 else "")
-        return f"{' and '.join(_advice(requirement, to) for requirement, to in self.changes)}: {names}"
-
-
-def _advice(requirement: str, to: Any) -> str:
-    if requirement == "runs here":
-        return "make one of these run here"
-    if requirement == "quality_score":
-        return "set a quality_score for one of these"
-    return f"without {requirement}" if to is None or to is False else f"with {requirement} = {to}"
-
-
-def find_relaxations(table: Sequence[ScoredModel]) -> tuple[Relaxation, ...]:
-    """Find the smallest change of each requirement that alone excludes models, with the models that it includes.
-
-    The change that includes most models is first. If every model fails several requirements, the changes are for the
-    models that fail the fewest.
-    """
-    out = [row for row in table if row.reasons]
-    fewest = min((len(row.reasons) for row in out), default=0)
-    lacking: dict[tuple[str, ...], list[ScoredModel]] = {}
-    for row in out:
-        if len(row.reasons) == fewest:
-            lacking.setdefault(tuple(reason.requirement for reason in row.reasons), []).append(row)
-    found = []
-    for requirements, rows in lacking.items():
-        nearest = min(rows, key=lambda row: [_change(reason) for reason in row.reasons])
-        least = [_change(reason) for reason in nearest.reasons]
-        admitted = [row for row in rows if all(map(operator.le, map(_change, row.reasons), least))]
-        changes = zip(requirements, (reason.would_pass for reason in nearest.reasons), strict=True)
-        found.append(Relaxation(tuple(changes), tuple(row.model for row in admitted)))
-    return tuple(sorted(found, key=lambda one: (-len(one.models), [requirement for requirement, _ in one.changes])))
-
-
-def _change(reason: Reason) -> tuple[bool, Any]:
-    """Return the size of the change that a model needs, as a sort key. Dropping a requirement is the largest."""
-    value = reason.would_pass
-    if value is None:
-        return True, 0
-    return False, -value if reason.requirement.startswith("min_") else value
+    #: The message without the model's own values, by which models are grouped; empty if it is the message.
+    kind: str = ""
 
 
 def find_reasons(
@@ -93,30 +42,49 @@ def find_reasons(
     """Find all reasons that exclude a model. With `anywhere`, it does not have to run here now."""
     benchmark = candidate.benchmark
     if candidate.lacks and not anywhere:
-        yield Reason("runs here", f"cannot run here now: {candidate.lacks}")
+        kind = candidate.lacks.replace(benchmark.model_name, "NAME")
+        yield Reason(RUNS_HERE, f"cannot run here now: {candidate.lacks}", kind=kind)
     accuracy = candidate.accuracy
     if accuracy is None:
-        yield Reason("quality_score", "its quality is unknown; set quality_score in model_benchmarks")
+        setting = quality_setting(benchmark.model_name)
+        yield Reason(QUALITY_SCORE, f"its quality is unknown: set {setting}", kind="its quality is unknown")
     elif accuracy < criteria.min_accuracy:
         scale = "" if benchmark.quality_comparable else " (not comparable with MTEB's English average)"
-        yield Reason("min_accuracy", f"accuracy {accuracy:g}{scale} is below {criteria.min_accuracy:g}", accuracy)
+        below = f"is below {criteria.min_accuracy:g}"
+        yield Reason("min_accuracy", f"accuracy {accuracy:g}{scale} {below}", accuracy, f"its accuracy {below}")
     if criteria.require_multilingual and not benchmark.multilingual:
-        yield Reason("require_multilingual", "it is not multilingual")
+        yield Reason("require_multilingual", "it is not multilingual", False)
     if criteria.require_local and candidate.leaves_machine:
-        yield Reason("require_local", candidate.leaves_machine)
+        yield Reason("require_local", candidate.leaves_machine, False, "texts leave this machine")
     if criteria.max_latency_ms is not None and benchmark.avg_latency_ms > criteria.max_latency_ms:
         latency = benchmark.avg_latency_ms
-        yield Reason("max_latency_ms", f"latency {latency:g} ms is above {criteria.max_latency_ms:g}", latency)
+        above = f"is above {criteria.max_latency_ms:g}"
+        yield Reason("max_latency_ms", f"latency {latency:g} ms {above}", latency, f"its latency in ms {above}")
     if criteria.min_context is not None and candidate.context < criteria.min_context:
         reads = candidate.context
-        yield Reason("min_context", f"it accepts {reads:,} tokens, not {criteria.min_context:,}", reads)
+        kind = f"it accepts fewer than {criteria.min_context:,} tokens"
+        yield Reason("min_context", f"it accepts {reads:,} tokens, not {criteria.min_context:,}", reads, kind)
     sizes = candidate.supported_sizes
     if criteria.dimensions is not None and criteria.dimensions not in sizes:
-        yield Reason("dimensions", f"it supports {sizes} dimensions, not {criteria.dimensions}")
-    if criteria.licences and benchmark.licence.casefold() not in map(str.casefold, criteria.licences):
-        yield Reason("licences", f"its licence is {benchmark.licence or 'unknown'}")
+        message = f"it supports {sizes} dimensions, not {criteria.dimensions}"
+        yield Reason("dimensions", message, kind=f"it does not support {criteria.dimensions} dimensions")
+    yield from _licence_reasons(candidate, criteria)
     yield from _money_reasons(candidate, criteria)
     yield from _text_reasons(candidate, criteria, analysis)
+
+
+def quality_setting(model: str) -> str:
+    """Return the setting of a model's quality."""
+    return f'embedding.model_benchmarks."{model}".quality_score'
+
+
+def _licence_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> Iterable[Reason]:
+    allowed = set(map(str.casefold, criteria.licences))
+    licence = candidate.licence
+    if not allowed and candidate.non_commercial:
+        yield Reason("licences", f"its licence, {licence}, forbids commercial use", (ANY_LICENCE,))
+    elif allowed and not allowed & {ANY_LICENCE, licence.casefold(), candidate.benchmark.licence.casefold()}:
+        yield Reason("licences", f"its licence is {licence or 'unknown'}", (ANY_LICENCE,))
 
 
 def _money_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> Iterable[Reason]:
@@ -129,7 +97,8 @@ def _money_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> It
             yield Reason("max_cost_per_million", "its price is unknown")
         elif price > most:
             message = f"${price} per million tokens is above ${written.rstrip('0').rstrip('.')}"
-            yield Reason("max_cost_per_million", message, price)
+            kind = f"its price is above {message.rpartition(' ')[2]} per million tokens"
+            yield Reason("max_cost_per_million", message, price, kind)
     if criteria.max_total_cost is not None:
         most_nano = to_nanousd(criteria.max_total_cost, name="max_total_cost")
         cost = candidate.cost_nanousd
@@ -139,7 +108,8 @@ def _money_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> It
             yield Reason("max_total_cost", "the texts' tokens were not counted")
         elif cost > most_nano:
             message = f"the texts cost ${usd(cost)}, above ${usd(most_nano)}"
-            yield Reason("max_total_cost", message, decimal.Decimal(usd(cost)))
+            kind = f"the texts cost more than ${usd(most_nano)}"
+            yield Reason("max_total_cost", message, decimal.Decimal(usd(cost)), kind)
 
 
 def _text_reasons(
@@ -163,4 +133,4 @@ def _text_reasons(
         reads = candidate.context
         about = "about " if tokens.about or not tokens.own else ""
         message = f"the longest text has {about}{tokens.longest:,} tokens; it accepts {reads:,}"
-        yield Reason("require_fit", message, False)
+        yield Reason("require_fit", message, False, "the longest text has more tokens than it accepts")

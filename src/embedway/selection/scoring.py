@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from embedway._public import public
-from embedway.errors import NoModelError
 from embedway.money import usd
-from embedway.selection.requirements import find_reasons, find_relaxations
+from embedway.selection.criteria import DEFAULT_MIN_ACCURACY
+from embedway.selection.relaxations import no_model
+from embedway.selection.requirements import find_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,6 +31,11 @@ MULTILINGUAL_BONUS = 1.2
 CODE_BONUS = 1.1
 #: Significant digits of a score. Floats have sixteen, and a score's few operations cost less than two of them.
 SCORE_DIGITS = 12
+#: Warning of a selection in which no model reaches the default `min_accuracy`.
+_BELOW_MINIMUM = (
+    f"no model that meets the other requirements reaches the default min_accuracy of {DEFAULT_MIN_ACCURACY}; the best "
+    "of those below it is selected"
+)
 
 
 @public
@@ -73,6 +79,8 @@ class ScoredModel:
             "quality_score": benchmark.quality_score,
             "quality_source": benchmark.quality_source,
             "quality_comparable": benchmark.quality_comparable,
+            "licence": self.candidate.licence or None,
+            "non_commercial": self.candidate.non_commercial,
             "avg_latency_ms": benchmark.avg_latency_ms,
             "speed_source": benchmark.speed_source,
             "cost_per_million_tokens": None if price is None else str(price),
@@ -93,11 +101,19 @@ class Selection:
     criteria: ModelSelectionCriteria
     analysis: TextAnalysis | None
     table: tuple[ScoredModel, ...]
+    #: Notes on criteria that the selected model does not meet; empty if it meets all.
+    warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return (
             f"<Selection {self.model!r}, the best of {len(self.ranked)}; {len(self.table) - len(self.ranked)} excluded>"
         )
+
+    def below_minimum(self) -> Selection | None:
+        """Return the selection without the default `min_accuracy`, if no model that reaches it is cheap enough."""
+        if self.warnings:
+            return None
+        return select_below_minimum((row.candidate for row in self.table), self.criteria, self.analysis)
 
     @property
     def ranked(self) -> tuple[ScoredModel, ...]:
@@ -115,6 +131,7 @@ class Selection:
             "model": self.model,
             "criteria": self.criteria.to_json(),
             "analysis": None if self.analysis is None else self.analysis.to_json(),
+            "warnings": list(self.warnings),
             "pareto": list(self.pareto),
             "table": [row.to_json() for row in self.table],
         }
@@ -129,13 +146,34 @@ def select(
 ) -> Selection:
     """Select the model with the best score among those that meet every requirement.
 
-    With `anywhere`, models that cannot run here now may be selected too. If no model remains, raises NoModelError with
-    the complete table and the requirements to relax.
+    With `anywhere`, models that cannot run here now may be selected too. If only the default `min_accuracy` excludes
+    all, the best of those below it is selected, with a warning. If no model remains, raises NoModelError with the
+    complete table and the requirements to relax.
     """
+    candidates = tuple(candidates)
     table = score(candidates, criteria, analysis, anywhere=anywhere)
+    if table and table[0].rank is not None:
+        return Selection(table[0].model, criteria, analysis, table)
+    below = select_below_minimum(candidates, criteria, analysis, anywhere=anywhere)
+    if below is None:
+        raise no_model(table)
+    return below
+
+
+def select_below_minimum(
+    candidates: Iterable[Candidate],
+    criteria: ModelSelectionCriteria,
+    analysis: TextAnalysis | None,
+    *,
+    anywhere: bool = False,
+) -> Selection | None:
+    """Select without the default `min_accuracy`, with a warning. None for another minimum, or if no model remains."""
+    if criteria.min_accuracy != DEFAULT_MIN_ACCURACY:
+        return None
+    table = score(candidates, replace(criteria, min_accuracy=0), analysis, anywhere=anywhere)
     if not table or table[0].rank is None:
-        raise NoModelError([str(one) for one in find_relaxations(table)], table=table)
-    return Selection(table[0].model, criteria, analysis, table)
+        return None
+    return Selection(table[0].model, criteria, analysis, table, (_BELOW_MINIMUM,))
 
 
 def score(

@@ -79,7 +79,7 @@ class ModelSelector:
         input_type: InputType = "document",
         most_characters: int | None = MOST_CHARACTERS,
     ) -> Selection:
-        """Select the best model for texts. Raises NoModelError.
+        """Select the best model for texts. Raises NoModelError, and UnknownModelError for an unknown name in `models`.
 
         `most_characters` limits the texts that are counted to find the longest one.
         `rest` are further texts, which are read only if the criteria limit the total cost. Raises UsageError for
@@ -89,7 +89,7 @@ class ModelSelector:
             raise UsageError(f"rest is {shown(rest)}; it must be an asynchronous iterable of lists of texts")
         totals = None
         if criteria.max_total_cost is not None:
-            totals = await asyncio.to_thread(self._locked, Candidates.token_totals)
+            totals = await asyncio.to_thread(self._locked, lambda one: one.token_totals(criteria.models))
             await asyncio.to_thread(totals.add, texts)
             if rest is not None:
                 async for more in rest:
@@ -138,6 +138,11 @@ class ModelSelector:
         """Return the reason why texts leave this machine with a model; empty if they do not."""
         return await asyncio.to_thread(self._locked, lambda candidates: candidates.leaves_machine(model))
 
+    async def is_named(self, model: str, names: Sequence[str]) -> bool:
+        """Return whether one of these names is that of a model. Raises UnknownModelError."""
+        allowed = await asyncio.to_thread(self._locked, lambda candidates: candidates.all(names))
+        return any(one.benchmark.model_name.casefold() == model.casefold() for one in allowed)
+
     def _locked(self, function: Callable[[Candidates], R]) -> R:
         """Call a function with the lazily opened candidates, one call at a time."""
         with self._lock:
@@ -150,7 +155,7 @@ class ModelSelector:
     ) -> Selection:
         sample = take_sample(texts)
         analysis = analyze(texts, sample=sample)
-        candidates, counters = self._locked(Candidates.token_counters)
+        candidates, counters = self._locked(lambda candidates: candidates.token_counters(criteria.models))
         counted = count_tokens(
             candidates,
             counters,
@@ -181,6 +186,7 @@ def summarize(selection: Selection, place: int = 0, too_expensive: Sequence[tupl
         tuple((other.model, other.score or 0.0) for other in selection.ranked),
         selection.criteria.to_json(),
         tuple(too_expensive),
+        selection.warnings,
     )
 
 
