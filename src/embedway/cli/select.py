@@ -86,6 +86,10 @@ def select(  # long, because typer reads the options from the signature
     licence: Annotated[
         list[str] | None, typer.Option("--licence", metavar="NAME", help="Allowed licence of the model; repeatable.")
     ] = None,
+    any_scale: Annotated[
+        bool | None,
+        typer.Option("--any-scale/--no-any-scale", help="Also compare quality scores of other boards."),
+    ] = None,
     anywhere: Annotated[
         bool,
         typer.Option("--anywhere", help="Also models that cannot be used here, because a key or weights are missing."),
@@ -114,6 +118,7 @@ def select(  # long, because typer reads the options from the signature
         "match_languages": match_languages or None,
         "languages": tuple(language) if language else None,
         "licences": tuple(licence) if licence else None,
+        "any_scale": any_scale,
     }
     criteria = criteria_of(config, {name: value for name, value in given.items() if value is not None})
     from embedway.collections.run import RunOptions
@@ -199,8 +204,6 @@ def print_selection(rows: "list[ScoredModel]") -> None:
                 "~ estimated: from a sample (--max-total-cost counts all texts), or without the model's tokenizer"
             )
         print_line("pareto: no model is better in accuracy, latency and price at once")
-        if not all(row.candidate.benchmark.quality_comparable for row in inside):
-            print_line("*: score from another source, not comparable with MTEB's English average; --json shows it")
     outside = [row for row in rows if row.rank is None]
     if inside and outside:
         print_line()
@@ -209,6 +212,22 @@ def print_selection(rows: "list[ScoredModel]") -> None:
             ("excluded", "reason"),
             [(row.model, "; ".join(reason.message for reason in row.reasons)) for row in outside],
         )
+    _print_scales(rows)
+
+
+def _print_scales(rows: "list[ScoredModel]") -> None:
+    """Explain the mark of scores that are not MTEB's English average."""
+    if any(row.accuracy is not None and not _is_mteb(row) for row in rows):
+        print_line(
+            "*: not MTEB's English average: your own score, or one of another scale, which only --any-scale compares; "
+            "--json shows its source"
+        )
+
+
+def _is_mteb(row: "ScoredModel") -> bool:
+    from embedway.catalog.benchmarks import MTEB_EN
+
+    return row.candidate.benchmark.quality_scale == MTEB_EN
 
 
 def _row(row: "ScoredModel") -> tuple[str, ...]:
@@ -220,7 +239,7 @@ def _row(row: "ScoredModel") -> tuple[str, ...]:
         str(row.rank),
         one_line(row.model),
         f"{row.score:.4f}",
-        "unknown" if row.accuracy is None else f"{row.accuracy:.3f}{'' if benchmark.quality_comparable else '*'}",
+        "unknown" if row.accuracy is None else f"{row.accuracy:.3f}{'' if _is_mteb(row) else '*'}",
         f"{row.speed:.3f}",
         "unknown" if row.cost is None else f"{row.cost:.3f}",
         f"{row.multilingual_bonus * row.code_bonus:.2f}",

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway._public import public
+from embedway.catalog.benchmarks import MTEB_EN
 from embedway.money import to_nanousd, usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from embedway.config import ModelBenchmark
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate
     from embedway.selection.criteria import ModelSelectionCriteria
@@ -54,7 +56,9 @@ def _advice(requirement: str, to: Any) -> str:
         return "make one of these run here"
     if requirement == "quality_score":
         return "set a quality_score for one of these"
-    return f"without {requirement}" if to is None or to is False else f"with {requirement} = {to}"
+    if to is None or to is False:
+        return f"without {requirement}"
+    return f"with {requirement} = {'true' if to is True else to}"
 
 
 def find_relaxations(table: Sequence[ScoredModel]) -> tuple[Relaxation, ...]:
@@ -97,9 +101,8 @@ def find_reasons(
     accuracy = candidate.accuracy
     if accuracy is None:
         yield Reason("quality_score", "its quality is unknown; set quality_score in model_benchmarks")
-    elif accuracy < criteria.min_accuracy:
-        scale = "" if benchmark.quality_comparable else " (not comparable with MTEB's English average)"
-        yield Reason("min_accuracy", f"accuracy {accuracy:g}{scale} is below {criteria.min_accuracy:g}", accuracy)
+    else:
+        yield from _accuracy_reasons(benchmark, accuracy, criteria)
     if criteria.require_multilingual and not benchmark.multilingual:
         yield Reason("require_multilingual", "it is not multilingual")
     if criteria.require_local and candidate.leaves_machine:
@@ -117,6 +120,17 @@ def find_reasons(
         yield Reason("licences", f"its licence is {benchmark.licence or 'unknown'}")
     yield from _money_reasons(candidate, criteria)
     yield from _text_reasons(candidate, criteria, analysis)
+
+
+def _accuracy_reasons(benchmark: ModelBenchmark, accuracy: float, criteria: ModelSelectionCriteria) -> Iterable[Reason]:
+    scale = benchmark.quality_scale
+    if not criteria.any_scale and not benchmark.is_compared:
+        yield Reason(
+            "any_scale", f"accuracy {accuracy:g}* is of another scale ({scale}), not compared with {MTEB_EN}", True
+        )
+    if accuracy < criteria.min_accuracy:
+        mark = "" if scale == MTEB_EN else "*"
+        yield Reason("min_accuracy", f"accuracy {accuracy:g}{mark} is below {criteria.min_accuracy:g}", accuracy)
 
 
 def _money_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> Iterable[Reason]:
