@@ -117,12 +117,7 @@ class ModelSelectionCriteria:
         found = asdict(self)
         for name in ("max_cost_per_million", "max_total_cost"):
             found[name] = None if found[name] is None else usd(to_nanousd(found[name], name=name))
-        return {
-            **found,
-            "languages": list(self.languages),
-            "licences": list(self.licences),
-            "models": list(self.models),
-        }
+        return {**found, **{name: list(getattr(self, name)) for name in ("languages", "licences", "models")}}
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
