@@ -64,7 +64,7 @@ def test_select_marks_scores_on_another_scale(command, place):
     (place / "own.json").write_text(json.dumps(own))
     done = command("-c", "own.json", "select", "--anywhere")
     assert "0.880*" in done.stdout
-    assert "*: not MTEB's English average: your own score, or one of another scale, which only --any" in done.stdout
+    assert "*: not MTEB's English average: your own score, or another scale's, which only --any-scale" in done.stdout
     gemini = next(line for line in done.stdout.splitlines() if line.startswith("gemini-embedding-001"))
     assert gemini.endswith("accuracy 0.6832* is of another scale (mmteb), not compared with mteb-en")
     done = command("select", "--anywhere", "--any-scale")

@@ -219,8 +219,8 @@ def _print_scales(rows: "list[ScoredModel]") -> None:
     """Explain the mark of scores that are not MTEB's English average."""
     if any(row.accuracy is not None and not _is_mteb(row) for row in rows):
         print_line(
-            "*: not MTEB's English average: your own score, or one of another scale, which only --any-scale compares; "
-            "--json shows its source"
+            "*: not MTEB's English average: your own score, or another scale's, which only --any-scale compares; "
+            "see --json"
         )
 
 
