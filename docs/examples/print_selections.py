@@ -1,4 +1,4 @@
-"""Update the example output of `embedway select` in docs/selection.md.
+"""Update the shipped speeds, and the example output of `embedway select`, in docs/selection.md.
 
     python docs/examples/print_selections.py
 
@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -42,12 +43,24 @@ def printed(example):
     return "".join(f"    {line.rstrip()}\n" if line.strip() else "\n" for line in lines)
 
 
+def speeds():
+    """Return the table of the shipped speeds, with whose they are."""
+    file = ROOT / "src" / "embedway" / "catalog" / "benchmarks.toml"
+    rows = tomllib.loads(file.read_text(encoding="utf-8"))["speeds"]
+    lines = ["| speed | query, ms | tokens/s | whose |", "| --- | ---: | ---: | --- |"]
+    for name, row in rows.items():
+        by = f"{row['by']}, {row['date']}" if "date" in row else row["by"]
+        lines.append(f"| `{name}` | {row['avg_latency_ms']:g} | {row['tokens_per_second']:,} | {by} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
 def main():
     """Update the page."""
     page = PAGE.read_text(encoding="utf-8")
     for example in EXAMPLES:
         block = re.compile(rf"    \$ embedway select docs/examples/{re.escape(example)} .*\n(?:(?:    .*)?\n)*")
         page = block.sub(lambda _, example=example: f"{printed(example)}\n", page)
+    page = re.sub(r"\| speed \| query, ms .*\n(?:\|.*\n)*", lambda _: speeds(), page)
     PAGE.write_text(page.rstrip("\n") + "\n", encoding="utf-8")
 
 

@@ -49,12 +49,12 @@ def test_list_as_json_marks_scores_on_another_scale(command, place):
     document = command("-c", "own.json", "models", "list", "--json").json
     services = {model["name"]: model for model in document["services"]}
     small, large = services["text-embedding-3-small"], services["text-embedding-3-large"]
-    assert (small["quality_score"], small["quality_comparable"]) == (88, False)
+    assert (small["quality_score"], small["quality_scale"]) == (88, "own")
     assert small["quality_source"] == "settings: own.json"
-    assert large["quality_comparable"] is True
+    assert large["quality_scale"] == "mteb-en"
     assert large["quality_source"].startswith("MTEB English")
     local = {model["name"]: model for model in document["models"]}
-    assert local[DEFAULT]["quality_comparable"] is True
+    assert local[DEFAULT]["quality_scale"] == "mteb-en"
     rerankers = [model for model in document["models"] if model["task"] == "rerank"]
     assert {model["quality_score"] for model in rerankers} == {None}
 
@@ -64,14 +64,19 @@ def test_select_marks_scores_on_another_scale(command, place):
     (place / "own.json").write_text(json.dumps(own))
     done = command("-c", "own.json", "select", "--anywhere")
     assert "0.880*" in done.stdout
-    assert "*: score from another source, not comparable with MTEB's English average" in done.stdout
+    assert "*: not MTEB's English average: your own score, or another scale's, which only --any-scale" in done.stdout
+    gemini = next(line for line in done.stdout.splitlines() if line.startswith("gemini-embedding-001"))
+    assert gemini.endswith("accuracy 0.6832* is of another scale (mmteb), not compared with mteb-en")
+    done = command("select", "--anywhere", "--any-scale")
+    (gemini,) = [line for line in done.stdout.splitlines() if " gemini-embedding-001 " in line]
+    assert " 0.683* " in gemini
     rows = command("-c", "own.json", "select", "--anywhere", "--json").json["table"]
     (row,) = [row for row in rows if row["model"] == "text-embedding-3-small"]
-    assert (row["quality_comparable"], row["quality_source"]) == (False, "settings: own.json")
-    assert any(other["quality_comparable"] for other in rows)
+    assert (row["quality_scale"], row["quality_source"]) == ("own", "settings: own.json")
+    assert any(other["quality_scale"] == "mteb-en" for other in rows)
     refused = command("-c", "own.json", "select", "--anywhere", "--min-accuracy", "0.9", "--json").json["table"]
     (row,) = [row for row in refused if row["model"] == "text-embedding-3-small"]
-    assert "accuracy 0.88 (not comparable with MTEB's English average) is below 0.9" in row["out"][0]["reason"]
+    assert "accuracy 0.88* is below 0.9" in row["out"][0]["reason"]
 
 
 def test_list_knows_what_is_here(command, with_model):

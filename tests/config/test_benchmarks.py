@@ -449,12 +449,12 @@ def test_an_alias_is_its_model(tmp_path):
 
 def test_sources_are_the_layers_that_set_the_numbers(tmp_path):
     shipped = shipped_benchmarks()[SMALL]
-    assert shipped.quality_comparable
+    assert shipped.quality_scale == "mteb-en"
     score = file_of(tmp_path, {SMALL: {"quality_score": 70}}, "score.json")
     latency = file_of(tmp_path, {SMALL: {"avg_latency_ms": 7}}, "latency.json")
     for files in ([score, latency], [latency, score]):
         small = Config.load(files, environ={}).embedding.model_benchmarks[SMALL]
-        assert (small.quality_source, small.quality_comparable) == (f"settings: {score}", False)
+        assert (small.quality_source, small.quality_scale) == (f"settings: {score}", "own")
         assert small.speed_source == f"avg_latency_ms: settings: {latency}; tokens_per_second: {shipped.speed_source}"
     name = f"EMBEDWAY_EMBEDDING__MODEL_BENCHMARKS__{SMALL.upper()}__"
     environ = {f"{name}QUALITY_SCORE": "71", f"{name}TOKENS_PER_SECOND": "50"}
@@ -469,11 +469,68 @@ def test_sources_are_the_layers_that_set_the_numbers(tmp_path):
     assert small.speed_source == (
         f"avg_latency_ms: settings: arguments; tokens_per_second: settings: environment: {name}TOKENS_PER_SECOND"
     )
-    again = config.with_benchmarks({SMALL: {"quality_score": 72, "quality_comparable": True, "quality_source": "MTEB"}})
+    again = config.with_benchmarks({SMALL: {"quality_score": 72, "quality_scale": "mteb-en", "quality_source": "MTEB"}})
     small = again.embedding.model_benchmarks[SMALL]
-    assert (small.quality_source, small.quality_comparable) == ("MTEB", True)
+    assert (small.quality_source, small.quality_scale) == ("MTEB", "mteb-en")
     small = again.with_benchmarks({SMALL: {"quality_score": 73}}).embedding.model_benchmarks[SMALL]
-    assert (small.quality_source, small.quality_comparable) == ("settings: arguments", False)
+    assert (small.quality_source, small.quality_scale) == ("settings: arguments", "own")
+
+
+def test_a_copy_with_other_numbers_does_not_keep_the_sources_of_the_former_ones():
+    name = "gemini-embedding-001"
+    shipped = shipped_benchmarks()[name]
+    assert (shipped.quality_scale, shipped.is_compared) == ("mmteb", False)
+
+    def changed(**numbers):
+        return Config().with_benchmarks({name: shipped.model_copy(update=numbers)}).embedding.model_benchmarks[name]
+
+    assert changed() == shipped
+    score = changed(quality_score=70)
+    assert (score.quality_source, score.quality_scale, score.is_compared) == ("settings: arguments", "own", True)
+    assert (score.speed_source, score.strengths_source) == (shipped.speed_source, shipped.strengths_source)
+    latency = changed(avg_latency_ms=9)
+    assert latency.speed_source == f"avg_latency_ms: settings: arguments; tokens_per_second: {shipped.speed_source}"
+    assert (latency.quality_source, latency.quality_scale) == (shipped.quality_source, "mmteb")
+    assert changed(strengths=("code", "law")).strengths_source == "settings: arguments"
+    named = changed(quality_score=70, quality_source="our judgements", quality_scale="bench")
+    assert (named.quality_source, named.quality_scale, named.is_compared) == ("our judgements", "bench", True)
+
+
+def test_scales_of_scores(tmp_path):
+    assert ModelBenchmark(**OWN).quality_scale == "own"
+    for given, held, is_compared in (
+        ("", "own", True),
+        ("own", "own", True),
+        (" MTEB-EN ", "mteb-en", True),
+        ("bench", "bench", True),
+        ("our nDCG", "our ndcg", False),
+    ):
+        row = benchmarks(file_of(tmp_path, {"acme": {**OWN, "quality_scale": given}}))["acme"]
+        assert (row.quality_scale, row.is_compared) == (held, is_compared)
+    # The score of another board becomes the user's own by one field.
+    row = benchmarks(file_of(tmp_path, {"gemini-embedding-001": {"quality_scale": "own"}}))["gemini-embedding-001"]
+    assert (row.quality_score, row.is_compared) == (68.32, True)
+
+
+def test_the_former_field_says_what_to_write_instead(tmp_path):
+    told = "is not a setting; instead of true, write quality_scale = 'mteb-en'; instead of false, nothing"
+    with pytest.raises(ConfigError) as caught:
+        benchmarks(file_of(tmp_path, {SMALL: {"quality_comparable": True}}))
+    assert f"benchmarks.json: {TABLE}.quality_comparable: {told}" in str(caught.value)
+    variable = f"EMBEDWAY_EMBEDDING__MODEL_BENCHMARKS__{SMALL.upper()}__QUALITY_COMPARABLE"
+    for environ in (
+        {variable: "true"},
+        {"EMBEDWAY_EMBEDDING__MODEL_BENCHMARKS": json.dumps({SMALL: {"quality_comparable": True}})},
+    ):
+        with pytest.raises(ConfigError) as caught:
+            Config.load(environ=environ)
+        assert told in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        Config().with_benchmarks({SMALL: {"quality_comparable": True}})
+    assert told in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        ModelBenchmark(**OWN, quality_comparable=True)
+    assert told in str(caught.value)
 
 
 @pytest.mark.parametrize(("score", "meant"), [(0.85, "85"), (1, "100"), (0.575, "57.5")])

@@ -107,6 +107,11 @@ def test_the_selections_of_the_page_are_what_the_command_prints(example):
     assert names["printed"](example) in (DOCS / "selection.md").read_text("utf-8")
 
 
+def test_the_page_says_whose_the_shipped_speeds_are():
+    names = runpy.run_path(str(DOCS / "examples" / "print_selections.py"))
+    assert names["speeds"]() in (DOCS / "selection.md").read_text("utf-8")
+
+
 def test_the_reranking_of_the_page(tmp_path, default_model_directory, monkeypatch):
     from embedway import Embedder
     from embedway.catalog import DEFAULT_MODEL, default_catalog

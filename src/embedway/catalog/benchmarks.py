@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _FILE = "embedway/catalog/benchmarks.toml"
 #: Providers that run models on this machine: they are free, and no text leaves it.
 LOCAL_PROVIDERS = frozenset({"local", "fastembed", "sentence-transformers"})
+#: Scales of quality scores: the board whose scores selection compares; the user's own word; measured by `bench`.
+MTEB_EN, OWN_SCALE, BENCH_SCALE = "mteb-en", "own", "bench"
+#: Scales whose scores are compared with one another. Others are compared only if the criteria say so.
+COMPARED_SCALES = frozenset({MTEB_EN, OWN_SCALE, BENCH_SCALE})
 
 
 @functools.cache
@@ -42,15 +46,30 @@ def default_benchmarks() -> Mapping[str, Mapping[str, Any]]:
     for name in models:
         if name not in rows:
             raise ConfigError("this model in the catalog has no row", where=_FILE, key=f"models.{name}")
-    return {name: _fields(facts, rows[name], speeds, boards) for name, facts in models.items()}
+    return {name: _fields(facts, with_same_weights(rows, name), speeds, boards) for name, facts in models.items()}
+
+
+def with_same_weights(rows: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    """Return a model's row, with quality and board of the model with the same weights if it names one."""
+    row = rows[name]
+    other = rows[row["same_weights"]] if "same_weights" in row else {}
+    return {**{field: other[field] for field in ("quality", "board", "listed_as") if field in other}, **row}
+
+
+def _quality_source(row: Mapping[str, Any], boards: Mapping[str, Any], name: str) -> str:
+    if "board" not in row:
+        return ""
+    board = {**boards[row["board"]], **{field: row[field] for field in ("url", "date") if field in row}}
+    listed = row.get("listed_as", row.get("same_weights", name))
+    weights = " (the same weights)" if "same_weights" in row else ""
+    return f"{board['metric']}, for {listed}{weights}, {board['date']}: {board['url']}"
 
 
 def _fields(
     facts: ModelFacts | ServiceFacts, row: Mapping[str, Any], speeds: Mapping[str, Any], boards: Mapping[str, Any]
 ) -> dict[str, Any]:
     speed = speeds[row["speed"]]
-    board = boards[row["board"]] if "board" in row else None
-    service = isinstance(facts, ServiceFacts)
+    source = row.get("strengths_source")
     price = facts.price_usd_per_million_tokens if isinstance(facts, ServiceFacts) else 0
     return {
         "model_name": facts.name,
@@ -65,8 +84,9 @@ def _fields(
         "languages": facts.languages,
         "licence": facts.licence,
         "strengths": tuple(row.get("strengths", ())),
-        "quality_source": f"{board['metric']}: {board['url']}" if board else "",
-        "quality_comparable": bool(board and board["comparable"]),
+        "strengths_source": f"{source['claim']}, {source['date']}: {source['url']}" if source else "",
+        "quality_source": _quality_source(row, boards, facts.name),
+        "quality_scale": row.get("board", OWN_SCALE),
         "speed_source": speed["by"],
-        "measured_on": (board if service and board else speed).get("date"),
+        "measured_on": speed.get("date"),
     }

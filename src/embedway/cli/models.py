@@ -297,14 +297,14 @@ def _store(context: typer.Context, progress: DownloadProgress | None = None) -> 
 
 
 def quality_json(name: str, config: "Config") -> dict[str, Any]:
-    """Return a model's score, its source, and whether it is comparable with MTEB's English average; None if unknown."""
+    """Return a model's score, its source and its scale; None if unknown."""
     benchmark = config.embedding.model_benchmarks.get(name)
     if benchmark is None or benchmark.quality_score is None:
-        return dict.fromkeys(("quality_score", "quality_source", "quality_comparable"))
+        return dict.fromkeys(("quality_score", "quality_source", "quality_scale"))
     return {
         "quality_score": benchmark.quality_score,
         "quality_source": benchmark.quality_source or None,
-        "quality_comparable": benchmark.quality_comparable,
+        "quality_scale": benchmark.quality_scale,
     }
 
 

@@ -108,6 +108,10 @@ def select(  # long, because typer reads the options from the signature
             help="Allowed licence of the model, or any; repeatable. Default: all except non-commercial ones.",
         ),
     ] = None,
+    any_scale: Annotated[
+        bool | None,
+        typer.Option("--any-scale/--no-any-scale", help="Also compare quality scores of other boards."),
+    ] = None,
     anywhere: Annotated[
         bool,
         typer.Option("--anywhere", help="Also models that cannot be used here, because a key or weights are missing."),
@@ -140,6 +144,7 @@ def select(  # long, because typer reads the options from the signature
         "languages": tuple(language) if language else None,
         "licences": tuple(licence) if licence else None,
         "models": split_names(models),
+        "any_scale": any_scale,
     }
     given = {name: value for name, value in given.items() if value is not None}
     criteria = criteria_of(config, given)
@@ -231,8 +236,6 @@ def print_selection(rows: "list[ScoredModel]", *, show_all: bool) -> None:
                 "~ estimated: from a sample (--max-total-cost counts all texts), or without the model's tokenizer"
             )
         print_line("+ pareto: no model is better in accuracy, latency and price at once")
-        if not all(row.candidate.benchmark.quality_comparable for row in inside):
-            print_line("*: score from another source, not comparable with MTEB's English average; --json shows it")
         if any(row.candidate.non_commercial for row in inside):
             print_line("! the licence forbids commercial use")
     outside = [row for row in rows if row.rank is None]
@@ -240,6 +243,22 @@ def print_selection(rows: "list[ScoredModel]", *, show_all: bool) -> None:
         print_line()
     if outside:
         _print_excluded(outside, show_all=show_all or len(outside) <= _LISTED_MODELS)
+    _print_scales(rows if show_all or len(outside) <= _LISTED_MODELS else inside)
+
+
+def _print_scales(rows: "list[ScoredModel]") -> None:
+    """Explain the mark of scores that are not MTEB's English average."""
+    if any(row.accuracy is not None and not _is_mteb(row) for row in rows):
+        print_line(
+            "*: not MTEB's English average: your own score, or another scale's, which only --any-scale compares; "
+            "see --json"
+        )
+
+
+def _is_mteb(row: "ScoredModel") -> bool:
+    from embedway.catalog.benchmarks import MTEB_EN
+
+    return row.candidate.benchmark.quality_scale == MTEB_EN
 
 
 def _print_excluded(rows: "list[ScoredModel]", *, show_all: bool) -> None:
@@ -262,7 +281,7 @@ def _cells(row: "ScoredModel") -> dict[str, str]:
 
     benchmark = row.candidate.benchmark
     price, cost = benchmark.cost_per_million_tokens, row.candidate.cost_nanousd
-    mark = "" if benchmark.quality_comparable else "*"
+    mark = "" if _is_mteb(row) else "*"
     return {
         "rank": str(row.rank),
         "model": one_line(row.model),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embedway.catalog import default_catalog
-from embedway.catalog.benchmarks import default_benchmarks
+from embedway.catalog.benchmarks import OWN_SCALE, default_benchmarks
 from embedway.catalog.services import default_services
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks, unit_error
 from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, overlay
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 #: Fields that `speed_source` describes.
 _SPEEDS = ("avg_latency_ms", "tokens_per_second")
+#: Fields, and those that describe their source.
+_SOURCES = (
+    (("quality_score",), ("quality_source", "quality_scale")),
+    (("strengths",), ("strengths_source",)),
+    (_SPEEDS, ("speed_source", "measured_on")),
+)
 
 
 def get_benchmarks(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,12 +132,14 @@ def complete_benchmarks(given: Mapping[Any, Any]) -> dict[Any, Any]:
 def with_sources(fields: Mapping[str, Any], wheres: Mapping[str, str], base: Mapping[str, Any]) -> dict[str, Any]:
     """Record the source of the numbers that these fields set: `wheres` by field, over those of `base`.
 
-    A score of the settings is not on the scale of the shipped scores, unless its fields say so.
+    The scale of a score of the settings is `own`, unless its fields name another.
     """
     named = dict(fields)
     if "quality_score" in fields:
         source = f"settings: {wheres['quality_score']}"
-        named = {"quality_source": source, "quality_comparable": False, **named}
+        named = {"quality_source": source, "quality_scale": OWN_SCALE, **named}
+    if "strengths" in fields:
+        named = {"strengths_source": f"settings: {wheres['strengths']}" if fields["strengths"] else "", **named}
     changed = [field for field in _SPEEDS if field in fields]
     if changed and "speed_source" not in fields:
         before = str(base.get("speed_source") or "")
@@ -141,6 +149,20 @@ def with_sources(fields: Mapping[str, Any], wheres: Mapping[str, str], base: Map
         text = parts[changed[0]] if same else "; ".join(f"{field}: {part}" for field, part in parts.items())
         named["speed_source"] = text
     return {"measured_on": None, **named} if changed else named
+
+
+def stated_fields(change: ModelBenchmark, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that a complete benchmark states, to replace the fields `before`.
+
+    A copy of a benchmark with other numbers still has the sources of the former ones. They are not stated.
+    """
+    stated = {field: getattr(change, field) for field in change.model_fields_set}
+    for numbers, sources in _SOURCES:
+        is_copied = all(stated.get(field) == before.get(field) for field in sources)
+        same = {field for field in numbers if stated.get(field) == before.get(field)}
+        if is_copied and len(same) < len(numbers):
+            stated = {field: value for field, value in stated.items() if field not in {*same, *sources}}
+    return stated
 
 
 def _source_of(text: str, field: str) -> str:

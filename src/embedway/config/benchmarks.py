@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from embedway._public import public
 from embedway.catalog import default_catalog
-from embedway.catalog.benchmarks import LOCAL_PROVIDERS, default_benchmarks
+from embedway.catalog.benchmarks import COMPARED_SCALES, LOCAL_PROVIDERS, OWN_SCALE, default_benchmarks
 from embedway.catalog.services import default_services
 from embedway.config.types import Day, Name, Number, Positive, Price, Section, Words
 from embedway.config.units import score_error, speed_error
@@ -59,11 +59,16 @@ class ModelBenchmark(Section):
     languages: Words = ()
     #: SPDX identifier; empty if unknown.
     licence: str = ""
-    #: Strengths: `code` counts if texts contain code, `multilingual` if they are in several languages.
+    #: Strengths: `code` counts if texts contain code.
     strengths: Words = ()
-    #: Source of the score, and whether it is on the scale of the shipped scores, MTEB's English average.
+    #: Source of the strengths.
+    strengths_source: str = ""
+    #: Source of the score.
     quality_source: str = ""
-    quality_comparable: Annotated[bool, Field(strict=True)] = False
+    #: Scale of the score: `mteb-en` is MTEB's English average, as in the shipped scores; `own` your own word, `bench`
+    #: your own measurement. Scores of these three are compared; of other scales, such as another board, only with
+    #: the criterion `any_scale`.
+    quality_scale: str = OWN_SCALE
     #: Source of latency and throughput, and the date of the measurement.
     speed_source: str = ""
     measured_on: Day = None
@@ -72,6 +77,16 @@ class ModelBenchmark(Section):
     def runs_here(self) -> bool:
         """Whether its provider computes on this machine; routes in the settings may use other machines."""
         return self.provider in LOCAL_PROVIDERS
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether selection compares its score without the criterion `any_scale`."""
+        return self.quality_scale in COMPARED_SCALES
+
+    @field_validator("quality_scale")
+    @classmethod
+    def _fold_scale(cls, scale: str) -> str:
+        return scale.strip().casefold() or OWN_SCALE
 
     @field_validator("quality_score", mode="before")
     @classmethod

@@ -22,6 +22,7 @@ from embedway.config.benchmark_layers import (
     merge_with_shipped,
     model_problems,
     overlay_benchmarks,
+    stated_fields,
     with_known_spellings,
     with_sources,
 )
@@ -253,8 +254,8 @@ class Config(Section):
             given = benchmark_values(change) if isinstance(change, ModelBenchmark) else change
             wheres = dict.fromkeys(given, "arguments")
             if isinstance(change, ModelBenchmark):
-                named = {field: given[field] for field in change.model_fields_set}
-                fields = {**given, **with_sources(named, wheres, {})}
+                before = tables.get(name, {})
+                fields = {**given, **with_sources(stated_fields(change, before), wheres, before)}
             else:
                 fields = with_sources(given, wheres, tables.get(name, {}))
             if str(fields.get("model_name", "")).casefold() in {name.casefold(), asked.casefold()}:

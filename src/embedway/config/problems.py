@@ -30,6 +30,10 @@ _OPTIONS = frozenset(
     | {"dtype", "encoding", "input_type", "max_inputs", "max_request_tokens", "max_seq_length", "max_tokens_per_doc"}
     | {"model_file", "padding_side", "path", "pooling", "revision", "threads", "trust_remote_code", "verify"}
 )
+#: Former keys, with what to write instead.
+_REPLACED = {
+    "quality_comparable": "instead of true, write quality_scale = 'mteb-en'; instead of false, nothing",
+}
 
 
 def key_types(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, frozenset[type]]]:
@@ -82,6 +86,8 @@ class KnownKeys:
         if key == "config":
             return "; pass settings files with --config"
         section, _, name = key.rpartition(".")
+        if name in _REPLACED:
+            return f"; {_REPLACED[name]}"
         if section == "routes.*" and name in _OPTIONS:
             return f"; it is an option: write options = {{ {name} = … }}"
         tables = [table for table in self.tables if table.rpartition(".")[2] == name]

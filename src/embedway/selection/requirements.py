@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway._public import public
+from embedway.catalog.benchmarks import MTEB_EN
 from embedway.money import to_nanousd, usd
 from embedway.selection.criteria import ANY_LICENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from embedway.config import ModelBenchmark
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate
     from embedway.selection.criteria import ModelSelectionCriteria
@@ -48,10 +50,8 @@ def find_reasons(
     if accuracy is None:
         setting = quality_setting(benchmark.model_name)
         yield Reason(QUALITY_SCORE, f"its quality is unknown: set {setting}", kind="its quality is unknown")
-    elif accuracy < criteria.min_accuracy:
-        scale = "" if benchmark.quality_comparable else " (not comparable with MTEB's English average)"
-        below = f"is below {criteria.min_accuracy:g}"
-        yield Reason("min_accuracy", f"accuracy {accuracy:g}{scale} {below}", accuracy, f"its accuracy {below}")
+    else:
+        yield from _accuracy_reasons(benchmark, accuracy, criteria)
     if criteria.require_multilingual and not benchmark.multilingual:
         yield Reason("require_multilingual", "it is not multilingual", False)
     if criteria.require_local and candidate.leaves_machine:
@@ -71,6 +71,16 @@ def find_reasons(
     yield from _licence_reasons(candidate, criteria)
     yield from _money_reasons(candidate, criteria)
     yield from _text_reasons(candidate, criteria, analysis)
+
+
+def _accuracy_reasons(benchmark: ModelBenchmark, accuracy: float, criteria: ModelSelectionCriteria) -> Iterable[Reason]:
+    scale = benchmark.quality_scale
+    if not criteria.any_scale and not benchmark.is_compared:
+        message = f"accuracy {accuracy:g}* is of another scale ({scale}), not compared with {MTEB_EN}"
+        yield Reason("any_scale", message, True, f"its accuracy is of another scale than {MTEB_EN}")
+    if accuracy < criteria.min_accuracy:
+        mark, below = "" if scale == MTEB_EN else "*", f"is below {criteria.min_accuracy:g}"
+        yield Reason("min_accuracy", f"accuracy {accuracy:g}{mark} {below}", accuracy, f"its accuracy {below}")
 
 
 def quality_setting(model: str) -> str:
