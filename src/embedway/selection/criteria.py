@@ -117,7 +117,12 @@ class ModelSelectionCriteria:
         found = asdict(self)
         for name in ("max_cost_per_million", "max_total_cost"):
             found[name] = None if found[name] is None else usd(to_nanousd(found[name], name=name))
-        return {**found, "languages": list(self.languages), "licences": list(self.licences), "models": list(self.models)}
+        return {
+            **found,
+            "languages": list(self.languages),
+            "licences": list(self.licences),
+            "models": list(self.models),
+        }
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
