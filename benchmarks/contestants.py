@@ -1,11 +1,13 @@
 """The measured libraries, each in its own process, with the same weights, texts and threads.
 
-A process loads its model, warms up, then answers each line on its standard input: `bulk` embeds all texts and
-prints the seconds, `query` embeds one text and prints the seconds, `save PATH` writes the vectors of the last pass,
-`peak` prints the highest resident memory in MB. bulk.py and latency.py start it.
+A process loads its model, warms up with a bulk request, then answers each line on its standard input: `bulk` embeds
+all texts and prints the seconds, `query` embeds one text, `some COUNT TOKENS` embeds new texts of that length, `short
+COUNT` embeds new short texts, `save PATH` writes the vectors of the last pass, `peak` and `resident` print the highest
+and the present resident memory in MB. bulk.py, latency.py and targets.py start it.
 """
 
 import gzip
+import itertools
 import json
 import os
 import subprocess
@@ -33,6 +35,21 @@ def read_texts(path):
         return [json.loads(line)["text"] for line in lines]
 
 
+def new_texts(texts, tokens):
+    """Yield texts of that many tokens, special ones included, cut from passages; each only once."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    for text in texts:
+        offsets = tokenizer.encode(text, add_special_tokens=False).offsets
+        for start in range(0, len(offsets) - tokens + 2, tokens - 2):
+            part = text[offsets[start][0] : offsets[start + tokens - 3][1]]
+            if len(tokenizer.encode(part).ids) == tokens:
+                yield part
+
+
 def model_folder():
     from embedway import Config
     from embedway.local.loading import find_or_pull, resolve
@@ -46,6 +63,7 @@ def embedway(precision):
 
     options = {"local.threads": THREADS, "local.precision": precision}
     embedder = Embedder(config=Config.load(overrides={"cache.backend": "none", **options}))
+    embedder.models.warm()
     print(embedder.models.describe().runtime, file=sys.stderr)
     return lambda texts: embedder.embed(texts).vectors
 
@@ -145,13 +163,15 @@ MAKERS = {
 class Contestant:
     """Client of one process."""
 
-    def __init__(self, name, texts_path):
+    def __init__(self, name, texts_path, source=None):
+        """Start the process; `source` is the checkout of embedway, if it is not this one."""
         command = [sys.executable, __file__, name, str(texts_path or "")]
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(THREADS),
             "TOKENIZERS_PARALLELISM": "true",
             "RAYON_NUM_THREADS": str(THREADS),
+            **({} if source is None else {"PYTHONPATH": str(Path(source) / "src")}),
         }
         self.name = name
         self.notes = tempfile.TemporaryFile(mode="w+", encoding="utf-8")
@@ -198,21 +218,31 @@ def serve(name, texts_path):
     embed = MAKERS[kind](setting)
     texts = read_texts(texts_path or None)
     embed(texts[:64])
-    vectors = None
+    vectors, supplies, number = None, {}, 0
     print("ready", flush=True)
     for line in sys.stdin:
         command, _, argument = line.strip().partition(" ")
+        if command == "some":
+            count, tokens = map(int, argument.split())
+            supply = supplies.setdefault(tokens, new_texts(texts, tokens))
+            some = list(itertools.islice(supply, count))
+        elif command == "short":
+            some = [f"{number + row} ways to rotate a log file on a server" for row in range(int(argument))]
+            number += len(some)
         started = time.perf_counter()
         if command == "bulk":
             vectors = embed(texts[: int(argument)] if argument else texts)
         elif command == "query":
             embed([QUERY])
+        elif command in {"some", "short"}:
+            embed(some)
         elif command == "save":
             np.save(argument, vectors)
         seconds = time.perf_counter() - started
-        if command == "peak":
+        if command in {"peak", "resident"}:
+            field = {"peak": "VmHWM", "resident": "VmRSS"}[command]
             status = Path("/proc/self/status").read_text(encoding="ascii")
-            seconds = next(int(row.split()[1]) for row in status.splitlines() if row.startswith("VmHWM")) / 1024
+            seconds = next(int(row.split()[1]) for row in status.splitlines() if row.startswith(field)) / 1024
         print(seconds, flush=True)
 
 
