@@ -98,9 +98,7 @@ def make_work(request: ComputeRequest, model: Tokenizes) -> Work:
         windows = windows.weighed(tokenized.lengths, int(model.tokenize([""], request).lengths[0]))
     elif cuts:
         texts = tuple(text[: cuts[row].kept_characters] if row in cuts else text for row, text in enumerate(texts))
-    budget = model.token_budget
-    most = model.max_batch_size
-    batches = () if budget is None else tuple(fill_batches(tokenized.lengths, token_budget=budget, max_texts=most))
+    batches = _divide(tokenized.lengths, model)
     metas: list[TextMeta | None] = [None] * len(request.texts)
     if windows is None:
         lengths = tokenized.lengths.tolist()
@@ -113,6 +111,12 @@ def make_work(request: ComputeRequest, model: Tokenizes) -> Work:
         for position, tokens in enumerate(windows.sums(tokenized.lengths)):
             metas[position] = TextMeta(tokens, windows=counts[position] if position in cuts else 0)
     return Work(texts, tokenized, batches, positions, metas, refused, windows)
+
+
+def _divide(lengths: npt.NDArray[np.int32], model: Tokenizes) -> tuple[Batch, ...]:
+    if model.token_budget is None:
+        return ()
+    return tuple(fill_batches(lengths, token_budget=model.token_budget, max_texts=model.max_batch_size))
 
 
 def _nothing_left(row: int) -> InputError:
