@@ -73,9 +73,10 @@ def test_options_of_variables_are_read_as_other_flags(text):
     assert Config.load(environ=as_key).access("openai-compatible", "r").allow_http
 
 
-def test_an_option_beside_the_options_is_an_error_that_says_where_it_belongs(tmp_path):
-    said = refused(tmp_path, f"{OWN}max_inputs = 10\n")
-    assert "routes.r.max_inputs: is not a setting; it is an option: write options = { max_inputs = … }" in said
+@pytest.mark.parametrize("option", ["max_inputs", "batch_size", "max_request_tokens", "device", "max_tokens_per_doc"])
+def test_an_option_beside_the_options_is_an_error_that_says_where_it_belongs(tmp_path, option):
+    said = refused(tmp_path, f"{OWN}{option} = 10\n")
+    assert f"routes.r.{option}: is not a setting; it is an option: write options = {{ {option} = … }}" in said
 
 
 # ------------------------------------------------------------ providers

@@ -13,6 +13,7 @@ from embedway import AsyncEmbedder, Config
 from embedway.errors import ConfigError
 from embedway.local.encoder import Encoder
 from embedway.providers.fake import vector_of
+from tiny_models import tiny_reranker
 
 MODEL, RERANKER, LOCAL = "acme/m", "acme/r", "sentence-transformers/all-MiniLM-L6-v2"
 NO_STORES = {"cache.backend": "none", "ledger.backend": "none"}
@@ -165,6 +166,22 @@ def test_no_batch_of_this_machine_has_more_texts_than_any_limit(
     assert max(batches) <= min(most, *(route or {"": 1000}).values())
     for one, other in zip(results, plain, strict=True):
         assert np.einsum("ij,ij->i", one.vectors, other.vectors).min() > 0.999
+
+
+@pytest.mark.parametrize(("most", "route"), [(2, None), (1000, {"batch_size": 2}), (1000, {"max_inputs": 2}), (2, {})])
+def test_no_batch_of_a_local_reranker_has_more_documents(tmp_path, tokenizer, batches, most, route):
+    model = str(tiny_reranker(tmp_path / "reranker", tokenizer))
+    documents = [f"document number {number}" for number in range(7)]
+    routes = {} if route is None else {"routes.here": {"model": model, "provider": "local", "options": route}}
+
+    async def rerank(**overrides):
+        async with AsyncEmbedder(config=Config.load(environ={}, overrides={**NO_STORES, **overrides})) as embedder:
+            return await embedder.rerank("which one?", documents, model=model)
+
+    limited = asyncio.run(rerank(**{"batching.max_batch_size": most}, **routes))
+    assert max(batches) <= 2
+    assert sum(batches) == len(documents)
+    np.testing.assert_allclose(limited.scores, asyncio.run(rerank()).scores, atol=1e-3)
 
 
 @pytest.mark.parametrize(

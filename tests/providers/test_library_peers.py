@@ -42,7 +42,7 @@ def options_for(provider, folder, onnx_folder):
     return {"path": str(folder), "device": "cpu"}
 
 
-def embedder_for(provider, options, default_model_directory, tmp_path, **model):
+def embedder_for(provider, options, default_model_directory, tmp_path, *, most=1000, **model):
     route = {"model": MODEL["name"], "provider": provider, "options": options}
     overrides = {
         "weights.directory": str(default_model_directory),
@@ -50,6 +50,7 @@ def embedder_for(provider, options, default_model_directory, tmp_path, **model):
         "local.precision": "f32",
         "models.m": {**MODEL, **model},
         "routes.r": route,
+        "batching.max_batch_size": most,
     }
     return AsyncEmbedder(config=Config.load(environ={}, overrides=overrides))
 
@@ -70,6 +71,52 @@ def test_vectors_agree_with_the_local_runtime(provider, folder, onnx_folder, pro
     assert theirs.receipt.truncations == ours.receipt.truncations
     assert (theirs.receipt.cost_nanousd, theirs.receipt.runtime) == (0, provider)
     assert theirs.space.id != ours.space.id
+
+
+@pytest.mark.parametrize("provider", ["fastembed", "sentence-transformers"])
+@pytest.mark.parametrize(
+    ("options", "forward", "most"),
+    [
+        ({"batch_size": 2}, [1, 2, 2, 2], 1000),
+        ({"batch_size": 2, "max_inputs": 3}, [1, 1, 1, 2, 2], 1000),
+        ({"max_inputs": 3}, [1, 3, 3], 1000),
+        ({}, [3, 4], 4),
+    ],
+)
+def test_options_limit_requests_and_forward_passes(
+    provider, options, forward, most, folder, onnx_folder, default_model_directory, tmp_path, monkeypatch
+):
+    import fastembed.text.onnx_text_model
+    import sentence_transformers
+
+    passes = []
+    onnx_embed = fastembed.text.onnx_text_model.OnnxTextModel.onnx_embed
+    torch_forward = sentence_transformers.SentenceTransformer.forward
+
+    def recorded_onnx(self, documents, **more):
+        passes.append(len(documents))
+        return onnx_embed(self, documents, **more)
+
+    def recorded_torch(self, features, *more, **named):
+        passes.append(len(features["input_ids"]))
+        return torch_forward(self, features, *more, **named)
+
+    monkeypatch.setattr(fastembed.text.onnx_text_model.OnnxTextModel, "onnx_embed", recorded_onnx)
+    monkeypatch.setattr(sentence_transformers.SentenceTransformer, "forward", recorded_torch)
+    texts = [f"text number {number}" for number in range(7)]
+
+    async def main():
+        own = {**options_for(provider, folder, onnx_folder), **options}
+        async with embedder_for(provider, own, default_model_directory, tmp_path, most=most) as embedder:
+            await embedder.models.describe(MODEL["name"])
+            passes.clear()
+            theirs = await embedder.embed(texts, model=MODEL["name"])
+            ours = await embedder.embed(texts, model=MINILM)
+        return theirs, ours
+
+    theirs, ours = asyncio.run(main())
+    assert sorted(passes) == forward
+    assert np.einsum("ij,ij->i", ours.vectors, theirs.vectors).min() >= 0.999
 
 
 def test_prompts_reach_the_library(folder, onnx_folder, default_model_directory, tmp_path):
