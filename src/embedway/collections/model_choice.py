@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from embedway.config.local_models import AUTO
 from embedway.errors import NoModelError, UsageError
 from embedway.ledger.refusals import MAX_COST
 from embedway.money import to_nanousd
+from embedway.providers.counting import about_tokens
 from embedway.selection.selector import is_affordable, no_affordable_model
 from embedway.worker import Worker
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Minimum characters of a sample of long sources. It ends after the document that reaches them.
 SAMPLE_CHARACTERS = 16 << 20
+#: Longest texts behind the sample that are kept, because the model must read them whole.
+_LONGEST_TEXTS = 8
 
 
 async def select_for_job(
@@ -64,6 +68,8 @@ async def select_for_job(
     )
     async with open_texts(sources, options) as documents:
         texts, _ = await take_texts(documents, most_characters=SAMPLE_CHARACTERS)
+        if fit:
+            texts += await _longest_texts(documents)
     try:
         selection = await embedder.select(texts, replace(wanted, require_fit=fit))
     except NoModelError:
@@ -122,6 +128,14 @@ async def open_texts(
 
         yield texts()
         await reader.call(documents.close)
+
+
+async def _longest_texts(texts: AsyncIterator[list[str]]) -> list[str]:
+    """Return the longest texts by estimated tokens: one of them may be too long for a model."""
+    longest: list[str] = []
+    async for some in texts:
+        longest = heapq.nlargest(_LONGEST_TEXTS, [*longest, *some], key=about_tokens)
+    return longest
 
 
 async def take_texts(texts: AsyncIterator[list[str]], *, most_characters: int) -> tuple[list[str], bool]:
