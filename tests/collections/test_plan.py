@@ -24,7 +24,6 @@ from embedway.errors import (
     NoModelError,
     SourceError,
     SpaceMismatchError,
-    TextTooLongError,
     UnknownModelError,
     UsageError,
 )
@@ -220,7 +219,9 @@ def test_a_jobs_model_is_selected_by_what_the_whole_costs(config, tmp_path, monk
                 await select_for_job(embedder, ["-"], options, best, cached=False)
             source.write_text(json.dumps({"text": "word " * 1000}) + "\n" + json.dumps({"text": "short"}) + "\n")
             cheap = ModelSelectionCriteria.preset("cheap", min_accuracy=0.5)
-            assert (await chosen(cheap)).model == "sentence-transformers/all-MiniLM-L6-v2"
+            assert (await chosen(cheap)).model == "text-embedding-3-small"
+            waived = dataclasses.replace(cheap, require_fit=False)
+            assert (await chosen(waived)).model == "sentence-transformers/all-MiniLM-L6-v2"
             for more in ({}, {"most_nanousd": 10**9}):
                 whole = await chosen(cheap, on_overflow="error", **more)
                 assert whole.model == "text-embedding-3-small"
@@ -242,8 +243,11 @@ def test_a_text_behind_the_sample_that_is_too_long_leaves_its_model_out(config, 
             chosen = await select_for_job(embedder, [str(source)], options, cheap, cached=False)
             assert chosen.model == "text-embedding-3-small"
             local = dataclasses.replace(cheap, require_local=True)
-            with pytest.raises(TextTooLongError):
-                await select_for_job(embedder, [str(source)], options, local, cached=False)
+            for most in (None, 10**9):
+                for on_overflow in ("error", "truncate"):
+                    options = RunOptions(chunk=False, on_overflow=on_overflow, most_nanousd=most)
+                    with pytest.raises(NoModelError, match="require_fit"):
+                        await select_for_job(embedder, [str(source)], options, local, cached=False)
 
     asyncio.run(main())
 

@@ -69,7 +69,7 @@ class FakeEmbedder:
     def models(self):
         return self
 
-    async def describe(self, model="auto", dimensions=None):
+    async def describe(self, model="auto", dimensions=None, *, load=False):
         return Description(self.space, self.max_tokens, 2, self.tokenizer)
 
     async def plan(self, texts, **_):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from embedway.config.local_models import AUTO
 from embedway.errors import BudgetExceededError, NoModelError, UsageError
 from embedway.ledger.refusals import MAX_COST
 from embedway.money import to_nanousd
+from embedway.providers.counting import about_tokens
 from embedway.selection.selector import is_affordable, no_affordable_model
 from embedway.worker import Worker
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Minimum characters of a sample of long sources. It ends after the document that reaches them.
 SAMPLE_CHARACTERS = 16 << 20
+#: Longest texts behind the sample that are kept, because the model must read them whole.
+_LONGEST_TEXTS = 8
 
 
 async def select_for_job(
@@ -62,6 +66,8 @@ async def select_for_job(
     wanted = replace(criteria, max_total_cost=None, dimensions=options.dimensions or criteria.dimensions)
     async with open_texts(sources, options) as documents:
         texts, _ = await take_texts(documents, most_characters=SAMPLE_CHARACTERS)
+        if _must_fit(options, wanted):
+            texts += await _longest_texts(documents)
     selection, options = await _select_fitting(embedder, texts, options, wanted)
     options = replace(options, dimensions=wanted.dimensions, notes=selection.warnings)
     if most is None:
@@ -78,13 +84,18 @@ async def select_for_job(
     raise refused
 
 
+def _must_fit(options: RunOptions, criteria: ModelSelectionCriteria) -> bool:
+    """Return whether the model must read documents completely: they are not split, and nothing waives it."""
+    if options.chunk:
+        return False
+    return options.on_overflow == "error" or (criteria.require_fit and options.on_overflow == "truncate")
+
+
 async def _select_fitting(
     embedder: AsyncEmbedder, texts: Sequence[str], options: RunOptions, criteria: ModelSelectionCriteria
 ) -> tuple[Selection, RunOptions]:
-    """Select a model that reads the documents completely, unless chunks or the options make that unnecessary."""
-    fit = not options.chunk and (
-        options.on_overflow == "error" or (criteria.require_fit and options.on_overflow == "truncate")
-    )
+    """Select a model that reads the documents completely, if it must."""
+    fit = _must_fit(options, criteria)
     try:
         return await embedder.select(texts, replace(criteria, require_fit=fit)), options
     except NoModelError:
@@ -137,6 +148,14 @@ async def open_texts(
 
         yield texts()
         await reader.call(documents.close)
+
+
+async def _longest_texts(texts: AsyncIterator[list[str]]) -> list[str]:
+    """Return the longest texts by estimated tokens: one of them may be too long for a model."""
+    longest: list[str] = []
+    async for some in texts:
+        longest = heapq.nlargest(_LONGEST_TEXTS, [*longest, *some], key=about_tokens)
+    return longest
 
 
 async def take_texts(texts: AsyncIterator[list[str]], *, most_characters: int) -> tuple[list[str], bool]:
