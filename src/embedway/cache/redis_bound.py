@@ -92,7 +92,7 @@ class RedisBound:
         return deleted
 
     async def _delete_idle(self, least_s: int, excess: int) -> tuple[int, int]:
-        """Delete entries that were idle for `least_s` or longer, up to `excess` bytes. Returns their number and bytes."""
+        """Delete entries idle for `least_s` or longer, about `excess` bytes; return their number and bytes."""
         deleted = freed = 0
         victims: list[bytes] = []
         async for idle_s, size, name in self._entries():
