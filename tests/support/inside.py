@@ -255,7 +255,7 @@ def read_generation_again(*stores):
 
 
 def memory_entries(store):
-    """Return the entries of a memory store, by key: (entry, group, time)."""
+    """Return the entries of a memory store, by key: (entry, group, time of storing, start of its time to live)."""
     return store._entries
 
 

@@ -14,7 +14,7 @@ async def some_entries(store, group, count):
     """Return up to `count` keys of a group with their entries, read without the store's contract."""
     store = getattr(store, "backing", store)
     if isinstance(store, MemoryCache):
-        pairs = [(key, entry) for key, (entry, of, _) in store._entries.items() if of == group]
+        pairs = [(key, entry) for key, (entry, of, *_) in store._entries.items() if of == group]
     elif isinstance(store, SqliteCache):
         query = "SELECT e.key, e.value FROM entries e JOIN groups g ON g.id = e.grp WHERE g.name = ? ORDER BY e.used"
         pairs = await store._reading.call("inspect", lambda connection: list(connection.execute(query, (group.id,))))

@@ -8,6 +8,7 @@ changes the idle time. No list of all entries is kept, neither on the server nor
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from embedway.cache.redis_server import RedisServer
+
+_log = logging.getLogger("embedway.cache")
 
 #: Part of the bound that is left after a deletion: each deletion reads the sizes of all entries.
 _LEFT = 0.8
@@ -34,6 +37,7 @@ class RedisBound:
     def __init__(self, server: RedisServer, max_bytes: int) -> None:
         self._server = server
         self._max_bytes = max_bytes
+        self._is_passed = self._is_told = False
 
     def is_due(self, added: int, total: object) -> bool:
         """Return whether to measure, after `added` bytes made the count `total`.
@@ -41,7 +45,8 @@ class RedisBound:
         The count is missing on an emptied server, and on one that an earlier version wrote to; an error of the server
         is a value that another program wrote.
         """
-        return not isinstance(total, int) or total <= added or total > self._limit()
+        self._is_passed = isinstance(total, int) and total > self._limit()
+        return self._is_passed or not isinstance(total, int) or total <= added
 
     async def make_room(self) -> int:
         """Measure the entries, and delete the least recently used ones if they pass the bound. Returns their number.
@@ -58,6 +63,14 @@ class RedisBound:
             pass  # a full server refuses this key too, and deletions are allowed
         try:
             return await self._trim()
+        except redis.exceptions.NoPermissionError:
+            if self._is_passed and not self._is_told:
+                self._is_told = True
+                _log.warning(
+                    "the cache in Redis may pass cache.redis_mib, because its user may not run SCAN or UNLINK; entries "
+                    "still expire. Allow these commands. This is logged once"
+                )
+            return 0
         finally:
             await client.delete(TRIMMING)
 
@@ -79,7 +92,7 @@ class RedisBound:
         return deleted
 
     async def _delete_idle(self, least_s: int, excess: int) -> tuple[int, int]:
-        """Delete entries that were idle for `least_s` or longer, up to `excess` bytes. Return their number and bytes."""
+        """Delete entries idle for `least_s` or longer, about `excess` bytes; return their number and bytes."""
         deleted = freed = 0
         victims: list[bytes] = []
         async for idle_s, size, name in self._entries():

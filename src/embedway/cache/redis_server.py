@@ -80,10 +80,14 @@ class RedisServer:
     Raises RuntimeUnavailableError without the extra `redis`.
     """
 
-    def __init__(self, url: str, errors: CacheErrors, *, cluster: bool, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, url: str, errors: CacheErrors, *, cluster: bool, clock: Callable[[], float], expires: bool = True
+    ) -> None:
+        """Create the server. `expires`: whether entries have a time to live."""
         self.client = _open_client(url, cluster=cluster)
         self._url = url
         self.is_cluster = cluster
+        self._expires = expires
         self.clock = clock
         self._errors = errors
         self._pause, self._format_is_known = Pause(_REST_S, clock), Pause(_FORMAT_S, clock)
@@ -202,7 +206,8 @@ class RedisServer:
         """Read the limits of the server's memory, and note which server it is."""
         facts = await read_facts(self.client)
         note_use("cache", self._url, facts)
-        self.refusing_at = facts.maxmemory if facts.policy == "noeviction" and not self.is_cluster else 0
+        refuses = facts.policy == "noeviction" or (facts.policy.startswith("volatile") and not self._expires)
+        self.refusing_at = facts.maxmemory if refuses and not self.is_cluster else 0
 
 
 def is_entry(name: bytes, prefix: str) -> bool:
