@@ -27,7 +27,7 @@ _SCORE_PART = 4
 #: Factor from the catalog's speed at which a speed counts as a mistake of units. A wrong unit is 1,000 times off; a
 #: fast machine or a near server may be 100 times faster than the catalog's.
 _SPEED_FACTOR = 300
-#: Plausible speeds of any model, with the unit.
+#: Plausible speeds of a model that is not in the catalog, with the unit.
 _SPEEDS = {"avg_latency_ms": (0.5, 60_000.0, "milliseconds"), "tokens_per_second": (20.0, 1e8, "tokens per second")}
 
 
@@ -48,8 +48,9 @@ def speed_error(field: str, value: float, model: str) -> str:
     """Return the error of a latency or throughput that is probably in another unit; empty if none."""
     least, most, unit = _SPEEDS[field]
     listed = _listed(model).get(field)
-    low = value < least or (listed is not None and value * _SPEED_FACTOR <= listed)
-    high = value > most or (listed is not None and value >= listed * _SPEED_FACTOR)
+    if listed is not None:
+        least, most = listed / _SPEED_FACTOR, listed * _SPEED_FACTOR
+    low, high = value < least, value > most
     if not low and not high:
         return ""
     meant = value * 1000 if low else value / 1000

@@ -24,8 +24,8 @@ TABLES = {
     "models": '[models."{name}"]\nname = "acme/m"\ndimensions = 8\nmax_tokens = 512\n',
     "budgets": '[budgets."{name}"]\nusd = "50"\nperiod = "month"\n',
     "benchmarks": '[embedding.model_benchmarks."{name}"]\nmodel_name = "{name}"\nprovider = "x"\navg_latency_ms = 9\n'
-    "tokens_per_second = 9\ncost_per_million_tokens = 1\nmax_context_length = 9\nembedding_dimensions = 9\n"
-    "quality_score = 5\n",
+    "tokens_per_second = 900\ncost_per_million_tokens = 1\nmax_context_length = 9\nembedding_dimensions = 9\n"
+    "quality_score = 50\n",
     "options": '[routes."{name}"]\nmodel = "text-embedding-3-small"\nprovider = "openai"\napi_key = "sk-123456789"\n'
     '[routes."{name}".options]\n"{name}" = "1"\n',
 }
