@@ -14,7 +14,7 @@ from embedway.local.encoder import Encoder
 from inside import second_session_of
 
 SMALL = [f"a text of some words, number {number}" for number in range(9)]
-LARGE = [f"{number} is the number of a text " + "with many words " * 30 for number in range(40)]
+LARGE = [f"{number} is the number of a text " + "with many words " * 30 for number in range(24)]
 BACKENDS = pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 
 
