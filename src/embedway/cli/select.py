@@ -241,9 +241,23 @@ def print_selection(rows: "list[ScoredModel]", *, show_all: bool) -> None:
     outside = [row for row in rows if row.rank is None]
     if inside and outside:
         print_line()
-    if outside:
-        _print_excluded(outside, show_all=show_all or len(outside) <= _LISTED_MODELS)
-    _print_scales(rows if show_all or len(outside) <= _LISTED_MODELS else inside)
+    if show_all or len(outside) <= _LISTED_MODELS:
+        _print_reasons("excluded", outside)
+        _print_scales(rows)
+        return
+    # Models that miss nothing but the scale are shown beside the others, with their scores.
+    beside = [row for row in outside if [reason.requirement for reason in row.reasons] == ["any_scale"]]
+    if beside:
+        _print_reasons("not compared", beside)
+        print_line()
+    _print_counts([row for row in outside if row not in beside])
+    _print_scales([*inside, *beside])
+
+
+def _print_reasons(title: str, rows: "list[ScoredModel]") -> None:
+    if rows:
+        listed = [(row.model, "; ".join(reason.message for reason in row.reasons)) for row in rows]
+        print_table((title, "reason"), listed)
 
 
 def _print_scales(rows: "list[ScoredModel]") -> None:
@@ -261,11 +275,8 @@ def _is_mteb(row: "ScoredModel") -> bool:
     return row.candidate.benchmark.quality_scale == MTEB_EN
 
 
-def _print_excluded(rows: "list[ScoredModel]", *, show_all: bool) -> None:
-    if show_all:
-        listed = [(row.model, "; ".join(reason.message for reason in row.reasons)) for row in rows]
-        print_table(("excluded", "reason"), listed)
-        return
+def _print_counts(rows: "list[ScoredModel]") -> None:
+    """Print how many models are excluded for each reason."""
     groups: dict[str, list[str]] = {}
     for row in rows:
         kind = "; ".join(reason.kind or reason.message for reason in row.reasons)
