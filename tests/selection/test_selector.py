@@ -124,10 +124,10 @@ def test_the_settings_say_what_is_selected_by(config):
 
 def test_a_size_is_a_requirement(config):
     async def work(embedder, small, large):
-        result = await embedder.embed(TEXTS, criteria="cheap", dimensions=1024)
+        result = await embedder.embed(TEXTS, criteria="cheap", dimensions=2000)
         assert result.receipt.model == "text-embedding-3-large"  # only this one of the three has that size
-        assert result.vectors.shape == (2, 1024)
-        by_criteria = await embedder.embed(TEXTS, criteria=ModelSelectionCriteria(dimensions=1024, min_accuracy=0.5))
+        assert result.vectors.shape == (2, 2000)
+        by_criteria = await embedder.embed(TEXTS, criteria=ModelSelectionCriteria(dimensions=2000, min_accuracy=0.5))
         assert by_criteria.space == result.space
         assert not small.bodies
         assert len(large.bodies) == 2
@@ -368,7 +368,8 @@ def test_a_plan_rounds_as_the_bill_does_so_that_its_price_suffices(config):
         server = Dear()
         async with server.running():
             price = {"text-embedding-3-small": {"cost_per_million_tokens": "0.0123"}}
-            async with AsyncEmbedder(config=load(config, server, **{"embedding.model_benchmarks": price})) as embedder:
+            more = {"embedding.model_benchmarks": price, "batching.max_batch_size": 2048}
+            async with AsyncEmbedder(config=load(config, server, **more)) as embedder:
                 texts = [f"text {n}" for n in range(4500)]
                 plan = await embedder.plan(texts, model="text-embedding-3-small")
                 assert plan.requests == 3
