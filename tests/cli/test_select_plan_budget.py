@@ -453,6 +453,15 @@ class TestModels:
             assert both.code == 2
             assert "--model names a model and --models selects one" in both.stderr
 
+    def test_a_pinned_collection_of_another_model_is_refused(self, command, place, offline):
+        (place / "a.txt").write_text(ENGLISH)
+        assert command("embed", "text", "--collection", "docs").code == 0
+        for arguments in (("run", "a.txt", "--to", "a.jsonl"), ("plan", "a.txt"), ("embed", "text")):
+            assert command(*arguments, "--collection", "docs", "--models", "all-minilm-l6-v2").code == 0
+            done = command(*arguments, "--collection", "docs", "--models", "bge-m3")
+            assert done.code == 2
+            assert f"collection 'docs' has vectors of {self.MINI}, and models allows only bge-m3" in done.stderr
+
     def test_a_preset_keeps_the_other_criteria_of_the_settings(self, command, place, offline):
         (place / "embedway.toml").write_text('selection.models = ["all-minilm-l6-v2"]\n')
         embedded = command("embed", "text", "--json", "--preset", "best", variables={"OPENAI_API_KEY": "unused"})

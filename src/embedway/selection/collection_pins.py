@@ -67,7 +67,7 @@ class CollectionPins:
             return
         criteria = self._selector.criteria(options.criteria)
         own = criteria.models if options.criteria is not None else ()
-        if own and own != self._config.selection.models and not await self._selector.is_named(pin.model, own):
+        if own and not await self._selector.is_named(pin.model, own):
             raise UsageError(
                 f"collection {shown_name(pin.collection)} has vectors of {pin.model}, and models allows only "
                 f"{', '.join(own)}; a collection keeps its model: leave models out, or use another collection"
