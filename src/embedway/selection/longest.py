@@ -1,13 +1,13 @@
 """The longest text for a model, in tokens.
 
 All texts are candidates, because the text with the most characters need not have the most tokens. Texts are counted by
-descending estimate, and only if they may have more tokens than the longest so far: a tokenizer returns at most a known
-number of tokens per character.
+descending estimate, and only if they may have more tokens than the longest so far.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,18 @@ _WINDOW_GROWTH = 8
 _MAX_WINDOW_CHARACTERS = 1 << 20
 #: Minimum characters that are tokenized, so that the length of most texts is exact.
 _EXACT_CHARACTERS = 1 << 16
-#: Maximum tokens of a character outside ASCII: normalization makes at most 18 characters of it, of 2 bytes each
-#: (U+FDFA, https://unicode.org/faq/normalization.html); one in ASCII has one. Tokenizers add few tokens to a text.
-_TOKENS_PER_CHARACTER = 36
+#: Maximum tokens of a lower-case letter within a word: random letters have up to 0.7 with BERT's and OpenAI's.
+_TOKENS_PER_LETTER = 0.8
+#: Maximum tokens of a byte of UTF-8 outside ASCII: tokenizers split characters into bytes, or into at most three.
+_TOKENS_PER_BYTE = 2
+#: The same in a text with characters that are normalized to up to 18 others of 2 bytes each, such as U+FDFA
+#: (https://unicode.org/faq/normalization.html).
+_TOKENS_PER_NORMALIZED_BYTE = 12
+_NORMALIZED = re.compile("[\u2000-\u2bff\u3200-\u33ff\ufb00-\ufdff\ufe70-\uffef\U0001d000-\U0001f2ff]")
+_SPACES, _LETTERS = b" \n", bytes(range(ord("a"), ord("z") + 1))
+#: Tokens that tokenizers add to a text.
 _ADDED_TOKENS = 16
-#: Texts of the first group, which are always counted, and characters of the others.
+#: Texts of the first group, which are counted first, and characters of the others.
 _FIRST_TEXTS = 32
 _GROUP_CHARACTERS = 1 << 19
 
@@ -74,9 +81,10 @@ class TextLengths:
         """
         least, most = limits
         longest, characters = Longest(), 0
+        most_of_prompt = _most_tokens(prompt)
         for group in self._groups():
             floor = longest.tokens if characters == 0 else max(least, longest.tokens)
-            rows = [prompt + text for text in group if _most_tokens(text, prompt) > floor]
+            rows = [prompt + text for text in group if _most_tokens(text) + most_of_prompt > floor]
             characters += sum(map(len, group))
             window = max((most + _MARGIN_TOKENS) * _CHARACTERS_PER_TOKEN, _EXACT_CHARACTERS)
             short = [text for text in rows if len(text) <= window]
@@ -101,10 +109,17 @@ class TextLengths:
             yield group
 
 
-def _most_tokens(text: str, prompt: str) -> int:
-    """Return a number of tokens that no tokenizer exceeds for a text with its prompt."""
-    characters = len(text) * (1 if text.isascii() else _TOKENS_PER_CHARACTER)
-    return characters + len(prompt) * _TOKENS_PER_CHARACTER + _ADDED_TOKENS
+def _most_tokens(text: str) -> int:
+    """Return a number of tokens that a text hardly ever exceeds with any tokenizer."""
+    data = text.encode("utf-8", "replace")
+    spaces = len(data) - len(data.translate(None, _SPACES))
+    letters = len(data) - len(data.translate(None, _LETTERS))
+    others = len(data) - spaces - letters
+    if not text.isascii():
+        normalized = _NORMALIZED.search(text) is not None
+        others *= _TOKENS_PER_NORMALIZED_BYTE if normalized else _TOKENS_PER_BYTE
+    # Each word has at least one token, however short it is.
+    return others + min(letters, math.ceil(letters * _TOKENS_PER_LETTER) + spaces) + _ADDED_TOKENS
 
 
 def _count_long(text: str, count: Callable[[Sequence[str]], Sequence[int]], window: int, most: int) -> Longest:

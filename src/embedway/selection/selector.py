@@ -33,7 +33,7 @@ R = TypeVar("R")
 
 
 #: Characters of the texts that are counted to find the longest one, for each tokenizer. `embed` counts all texts.
-MOST_CHARACTERS = 16_000_000
+MOST_CHARACTERS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
