@@ -25,7 +25,15 @@ _CALL = {
     "collection": "",
     "max_cost": "1",
 }
-_EMBED = {**_CALL, "input_type": "query", "priority": 3, "deadline_s": 60, "api_key_name": "key"}
+_EMBED = {
+    **_CALL,
+    "input_type": "query",
+    "priority": 3,
+    "deadline_s": 60,
+    "api_key_name": "key",
+    "backup": (),
+    "normalize": None,
+}
 _SHORT = {name: value for name, value in _EMBED.items() if name != "input_type"}
 _RERANK = {"model": None, "top_n": 1, "on_overflow": "truncate", "partial": True, "max_cost": "1"}
 #: Required and optional arguments of each method, with valid values.
