@@ -148,9 +148,9 @@ class EmbedPipeline:
             raise no_affordable_model(options.max_cost_nanousd, [(plan.model, plan.most_nanousd)])
         return plan
 
-    async def plan_with(self, call: Call, name: str, dimensions: int | None) -> Plan:
-        """Return the plan of a call with a model. Weights that are not here are not fetched."""
-        request, model = await self.prepare(call, name, dimensions, self._models.outline)
+    async def plan_with(self, call: Call, name: str, dimensions: int | None, opens: Opens | None = None) -> Plan:
+        """Return the plan of a call with a model. By default, weights that are not here are not fetched."""
+        request, model = await self.prepare(call, name, dimensions, opens or self._models.outline)
         space = model.space_of_size(request.dimensions)
         texts, positions = unique_texts(request.texts, request.refused)
         asked = _compute_request(request, texts, space, CallBudget(Purpose(model.name)))
@@ -177,10 +177,10 @@ class EmbedPipeline:
         """
         if options.criteria is not None and call.model != AUTO:
             raise UsageError(f"model is {shown_name(call.model)} and criteria are set; leave one of them out")
+        opens = opens or self._models.open
         pin = await self._pins.store.get(options.collection) if options.collection else None
         if pin is not None:
             await self._pins.check_privacy(pin, options, named=call.model != AUTO)
-            opens = opens or self._models.open
             opened = await (self.open_pinned(pin, opens) if call.model == AUTO else opens(call.model))
             own = call.model == AUTO or opened.name == pin.model
             size = call.dimensions or (pin.space.dimensions if own else None)
@@ -205,7 +205,8 @@ class EmbedPipeline:
         if options.max_cost_nanousd is None and on_overflow != "error":
             return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection))
         call = replace(call, texts=texts, dimensions=criteria.dimensions, on_overflow=on_overflow)
-        return replace(await self._choose_affordable(call, selection, options), on_overflow=on_overflow)
+        chosen = await self._choose_affordable(call, selection, options, opens)
+        return replace(chosen, on_overflow=on_overflow)
 
     async def open_pinned(self, pin: Pin, opens: Opens | None = None) -> Model:
         """Open the model of a pin. Raises UsageError if its name is not enough, as for repositories and folders."""
@@ -217,13 +218,15 @@ class EmbedPipeline:
                 "catalog: name the model, as hf:OWNER/NAME or as its folder"
             ) from error
 
-    async def _choose_affordable(self, call: Call, selection: Selection, options: CallOptions) -> ChosenModel:
+    async def _choose_affordable(
+        self, call: Call, selection: Selection, options: CallOptions, opens: Opens
+    ) -> ChosenModel:
         """Return the best-ranked model with which a call stays within its limits on cost and truncation."""
         too_expensive: list[tuple[str, int | None]] = []
         too_long: TextTooLongError | None = None
         for place, row in enumerate(selection.ranked):
             try:
-                plan = await self.plan_with(call, row.model, call.dimensions)
+                plan = await self.plan_with(call, row.model, call.dimensions, opens)
             except TextTooLongError as error:
                 too_long = error
                 continue
