@@ -199,9 +199,9 @@ class EmbedPipeline:
             raise no_affordable_model(options.max_cost_nanousd, [(plan.model, plan.most_nanousd)])
         return plan
 
-    async def plan_with(self, call: Call, name: str, dimensions: int | None) -> Plan:
-        """Return the plan of a call with a model. Weights that are not here are not fetched."""
-        request, model = await self.prepare(call, name, dimensions, self._models.outline)
+    async def plan_with(self, call: Call, name: str, dimensions: int | None, opens: Opens | None = None) -> Plan:
+        """Return the plan of a call with a model. By default, weights that are not here are not fetched."""
+        request, model = await self.prepare(call, name, dimensions, opens or self._models.outline)
         space = space_of(model, request.dimensions, call.normalize)
         texts, positions = unique_texts(request.texts, request.refused)
         own = model.space_of_size(request.dimensions)
@@ -229,10 +229,10 @@ class EmbedPipeline:
         """
         if options.criteria is not None and call.model != AUTO:
             raise UsageError(f"model is {shown_name(call.model)} and criteria are set; leave one of them out")
+        opens = opens or self._models.open
         pin = await self._pins.store.get(options.collection) if options.collection else None
         if pin is not None:
             await self._pins.check_privacy(pin, options, named=call.model != AUTO)
-            opens = opens or self._models.open
             opened = await (self.open_pinned(pin, opens) if call.model == AUTO else opens(call.model))
             own = call.model == AUTO or opened.name == pin.model
             size = call.dimensions or (pin.space.dimensions if own else None)
@@ -259,12 +259,12 @@ class EmbedPipeline:
             return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection), call.normalize)
         call = replace(call, texts=texts, dimensions=criteria.dimensions, on_overflow=on_overflow)
         try:
-            choice = await self._choose_affordable(call, selection, options)
+            choice = await self._choose_affordable(call, selection, options, opens)
         except BudgetExceededError:
             below = selection.below_minimum()
             if below is None:
                 raise
-            choice = await self._choose_affordable(call, below, options)
+            choice = await self._choose_affordable(call, below, options, opens)
         return replace(choice, on_overflow=on_overflow)
 
     async def open_pinned(self, pin: Pin, opens: Opens | None = None) -> Model:
@@ -283,13 +283,15 @@ class EmbedPipeline:
         kept = pin.space.normalized
         return space_of(await self._models.open(pin.model, raw=not kept), pin.space.dimensions, kept)
 
-    async def _choose_affordable(self, call: Call, selection: Selection, options: CallOptions) -> ChosenModel:
+    async def _choose_affordable(
+        self, call: Call, selection: Selection, options: CallOptions, opens: Opens
+    ) -> ChosenModel:
         """Return the best-ranked model with which a call stays within its limits on cost and truncation."""
         too_expensive: list[tuple[str, int | None]] = []
         too_long: TextTooLongError | None = None
         for place, row in enumerate(selection.ranked):
             try:
-                plan = await self.plan_with(call, row.model, call.dimensions)
+                plan = await self.plan_with(call, row.model, call.dimensions, opens)
             except TextTooLongError as error:
                 too_long = error
                 continue
