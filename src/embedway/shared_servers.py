@@ -23,6 +23,9 @@ Part: TypeAlias = Literal["cache", "ledger", "pins"]
 KEPT: dict[Part, str] = {"ledger": "spending and budgets", "pins": "pins of collections"}
 
 
+_SECTIONS = ("server", "memory")
+
+
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
     """Facts of a server, or of the nodes of a cluster. They are empty if the user may not run INFO."""
@@ -50,15 +53,19 @@ async def read_facts(client: Any) -> ServerFacts:
     """Read the facts of a server or cluster. Raises the library's errors of the connection only."""
     import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
-    answers: list[Mapping[str, Any]] = []
-    for section in ("server", "memory"):
-        try:
-            found = await client.info(section)
-        except (redis.exceptions.ResponseError, *INVALID_VALUE_ERRORS):
-            continue  # some users have no permission for INFO
-        is_of_nodes = all(isinstance(one, dict) for one in found.values())
-        answers += found.values() if is_of_nodes else [found]
-    return ServerFacts.of(answers)
+    try:
+        if hasattr(client, "get_nodes"):  # a cluster of several nodes answers by node
+            found = [await client.info(section) for section in _SECTIONS]
+            by_node = [one.values() if all(isinstance(node, dict) for node in one.values()) else [one] for one in found]
+            answers = [facts for nodes in by_node for facts in nodes]
+        else:
+            pipeline = client.pipeline(transaction=False)
+            for section in _SECTIONS:
+                pipeline.info(section)
+            answers = await pipeline.execute(raise_on_error=False)
+    except (redis.exceptions.ResponseError, *INVALID_VALUE_ERRORS):
+        return ServerFacts()  # some users have no permission for INFO
+    return ServerFacts.of([facts for facts in answers if isinstance(facts, dict)])
 
 
 class _Uses:
