@@ -52,6 +52,8 @@ EVERY_KEY = {
     "cache.memory_mib": 7,
     "cache.disk_mib": 70,
     "cache.ttl_s": 12.5,
+    "cache.redis_mib": 80,
+    "cache.refresh_on_hit": True,
     "cache.lease_s": 3.5,
     "cache.namespace": "tenant",
     "cache.secret": "correct-horse-battery-staple",
