@@ -3,21 +3,22 @@
 import logging
 from collections.abc import Callable
 
+#: Loggers of what commands report themselves: failed texts, with their lines or files, and backup models, as notes.
+_REPORTED = ("embedway.rows", "embedway.pipeline")
+
 
 def show_log(*, verbose: bool) -> Callable[[], None]:
-    """Print the library's log as `verbose` says, and return the function that ends it.
-
-    Commands report texts that failed themselves, with the lines or files that they are from.
-    """
-    library, rows = logging.getLogger("embedway"), logging.getLogger("embedway.rows")
-    levels = (library, library.level), (rows, rows.level)
+    """Print the library's log as `verbose` says, and return the function that ends it."""
+    library, reported = logging.getLogger("embedway"), [logging.getLogger(name) for name in _REPORTED]
+    levels = [(logger, logger.level) for logger in (library, *reported)]
     handler = logging.StreamHandler()
     if verbose:
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         library.addHandler(handler)
         library.setLevel(logging.INFO)
     else:
-        rows.setLevel(logging.ERROR)
+        for logger in reported:
+            logger.setLevel(logging.ERROR)
 
     def end() -> None:
         library.removeHandler(handler)
