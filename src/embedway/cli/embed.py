@@ -181,7 +181,7 @@ class _EmbedCommand:
                 shown.add_note(progress)
             raise shown from (error if self.from_stdin else error.__cause__)
         new = [sentence for sentence in result.receipt.notes if sentence not in self.noted]
-        self.noted += new
+        self.noted.extend(new)
         note_receipt(self.invocation, new)
         return result
 
