@@ -170,6 +170,8 @@ def _in_time(fetch: Callable[[], R]) -> R:
     threading.Thread(target=run, name="embedway-small-files", daemon=True).start()
     try:
         return outcome.result(_PATIENCE_S)
+    except EmbedwayError:
+        raise
     except TimeoutError:
         raise WeightsError(f"the small files of the repository were not there after {_PATIENCE_S:g} s") from None
 
