@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.requirements import Reason
     from embedway.selection.scoring import ScoredModel, Selection
+    from embedway.sizes import VectorSizes
     from embedway.space import InputType, Pooling, Space
     from embedway.telemetry.hooks import BaseHook, Hook
     from embedway.telemetry.operations import (
@@ -191,6 +192,7 @@ __all__ = [
     "UpstreamError",
     "UsageError",
     "ValidationDetails",
+    "VectorSizes",
     "Vectors",
     "WaitDetails",
     "WeightsCorruptError",
@@ -292,6 +294,7 @@ _HOMES = {
     "UpstreamError": "errors",
     "UsageError": "errors",
     "ValidationDetails": "telemetry.operations",
+    "VectorSizes": "sizes",
     "Vectors": "types",
     "WaitDetails": "telemetry.operations",
     "WeightsCorruptError": "errors",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from embedway._public import public
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 ADVISED_MIN_DIMENSIONS = 256
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class VectorSizes:
     """Sizes of a model: those that its maker trained or evaluated, full size first, and a range if it has one."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +15,6 @@ from embedway.cli.output import (
     flush_result,
     json_text,
     note,
-    note_receipt,
     standard_input,
     wait_for,
     write_result,
@@ -26,7 +25,7 @@ from embedway.interrupts import explain
 
 if TYPE_CHECKING:
     from embedway.config import Config
-    from embedway.types import EmbedResult, Selected, Vectors
+    from embedway.types import EmbedResult, Vectors
 
 #: Maximum lines and characters of standard input per call: enough to fill batches, with little memory.
 BATCH_LINES = 1024
@@ -120,8 +119,6 @@ class _EmbedCommand:
     input_type: shared.InputTypeChoice
     options: dict[str, Any]
     from_stdin: bool
-    #: Notes of receipts that were printed.
-    noted: list[str] = field(default_factory=list)
 
     async def print_lines(self, texts: Iterator[str]) -> None:
         """Print a line per text, batch by batch, so that memory does not grow with the input."""
@@ -129,7 +126,6 @@ class _EmbedCommand:
         from embedway.worker import Worker
 
         first, cut = 0, 0
-        selected: Selected | None = None
         # Model selection, a maximum cost and backups apply to all texts together.
         together = bool(self.options["criteria"] or self.options["max_cost"] or self.options["backup"])
         next_batch: Callable[[Iterator[str]], list[str]] = list if together else _next_batch
@@ -146,8 +142,7 @@ class _EmbedCommand:
                     flush_result()
                     first += len(batch)
                     cut += len(truncated)
-                    selected = result.receipt.selected or selected
-        self._note(selected, cut)
+        self._note(cut)
 
     async def print_document(self, texts: list[str]) -> None:
         """Print one document with the space, the receipt and all vectors."""
@@ -162,7 +157,7 @@ class _EmbedCommand:
         for row, vector in enumerate(result.vectors):
             write_result((", " if row else "") + vector_json(vector))
         write_result("]}\n")
-        self._note(result.receipt.selected, len(result.receipt.truncations))
+        self._note(len(result.receipt.truncations))
 
     async def _embed(self, embedder: Any, texts: list[str], first: int) -> "EmbedResult":
         try:
@@ -180,9 +175,6 @@ class _EmbedCommand:
             if progress:
                 shown.add_note(progress)
             raise shown from (error if self.from_stdin else error.__cause__)
-        new = [sentence for sentence in result.receipt.notes if sentence not in self.noted]
-        self.noted.extend(new)
-        note_receipt(self.invocation, new)
         return result
 
     async def _progress_of_others(self, embedder: Any, texts: list[str]) -> str:
@@ -201,9 +193,7 @@ class _EmbedCommand:
         verb = "is" if plan.cached_texts == 1 else "are"
         return f"{plan.cached_texts} of the other {plan.unique_texts} texts {verb} in the cache"
 
-    def _note(self, selected: "Selected | None", cut: int) -> None:
-        for warning in () if selected is None else selected.warnings:
-            note(self.invocation, warning)
+    def _note(self, cut: int) -> None:
         if cut:
             texts = "1 text was" if cut == 1 else f"{cut} texts were"
             note(

@@ -3,15 +3,17 @@
 import logging
 from collections.abc import Callable
 
-#: Loggers of what commands report themselves: failed texts, with their lines or files, and backup models, as notes.
-_REPORTED = ("embedway.rows", "embedway.pipeline")
+from embedway.cli.output import LogHandler
+
+#: Loggers of what commands report themselves: failed texts, with their lines or files.
+_REPORTED = ("embedway.rows",)
 
 
 def show_log(*, verbose: bool) -> Callable[[], None]:
     """Print the library's log as `verbose` says, and return the function that ends it."""
     library, reported = logging.getLogger("embedway"), [logging.getLogger(name) for name in _REPORTED]
     levels = [(logger, logger.level) for logger in (library, *reported)]
-    handler = logging.StreamHandler()
+    handler = LogHandler()
     if verbose:
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         library.addHandler(handler)

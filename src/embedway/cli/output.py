@@ -2,10 +2,11 @@
 
 import csv
 import json
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
@@ -143,15 +144,6 @@ def note(invocation: Invocation, text: str) -> None:
         print_message(text)
 
 
-def note_receipt(invocation: Invocation, sentences: Iterable[str]) -> None:
-    """Print the notes of receipts, except those about the cache: the log has told them, with their remedy."""
-    from embedway.cache.errors import is_cache_note
-
-    for sentence in sentences:
-        if not is_cache_note(sentence):
-            note(invocation, sentence)
-
-
 def note_pipes(invocation: Invocation, sources: Sequence[str]) -> None:
     """Note which sources are named pipes: reading one waits for its writer."""
     for source in sources:
@@ -163,6 +155,14 @@ def note_pipes(invocation: Invocation, sources: Sequence[str]) -> None:
 def print_message(text: str) -> None:
     """Print a message for the user to standard error."""
     sys.stderr.write(f"embedway: {printable(text, keep_layout=True)}\n")
+
+
+class LogHandler(logging.Handler):
+    """Handler that prints log lines to standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        print_to_standard_error(f"{self.format(record)}\n")
 
 
 def print_traceback(error: BaseException) -> None:

@@ -115,8 +115,7 @@ async def _plan(
             # The model that `run` would select.
             with advice_for("settings", ["dimensions"] if options.dimensions else []):
                 options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
-            for line in (f"selected {options.model}", *options.notes):
-                note(invocation, line)
+            note(invocation, f"selected {options.model}")
             models = [options.model]
         names = models or await embedder.models.available(options.dimensions)
         if not names:

@@ -15,7 +15,6 @@ from embedway.cli.output import (
     error_console,
     note,
     note_pipes,
-    note_receipt,
     print_json,
     print_table,
     report_of_work,
@@ -173,8 +172,7 @@ async def _run(
                 cached = config.cache.backend != "none"
                 with advice_for("settings", ["dimensions"] if options.dimensions else []):
                     options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
-                for line in (f"selected {options.model}", *options.notes):
-                    note(invocation, line)
+                note(invocation, f"selected {options.model}")
             return await run_job(
                 embedder,
                 sources,
@@ -233,8 +231,6 @@ def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bo
     if summary.truncated and not as_json:
         texts = "1 text was" if summary.truncated == 1 else f"{summary.truncated:,} texts were"
         note(invocation, f"{texts} truncated at the model's limit")
-    if not as_json:
-        note_receipt(invocation, summary.notes)
     if summary.links_skipped:
         from embedway.collections.readers import links_note
 

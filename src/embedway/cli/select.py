@@ -160,8 +160,6 @@ def select(  # long, because typer reads the options from the signature
         _note_fit(invocation, cast("list[ScoredModel]", list(error.table)))
         raise
     _note_fit(invocation, selection.table)
-    for warning in selection.warnings:
-        note(invocation, warning)
     if as_json:
         print_json({**selection.to_json(), "all_documents": whole})
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from embedway.money import Amount
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.scoring import Selection
+
+_log = logging.getLogger("embedway.selection")
 
 #: Minimum characters of a sample of long sources. It ends after the document that reaches them.
 SAMPLE_CHARACTERS = 16 << 20
@@ -72,13 +75,28 @@ async def select_for_job(
     options = replace(options, dimensions=wanted.dimensions, notes=selection.warnings)
     if most is None:
         return replace(options, model=selection.model)
+    return await _choose_affordable(embedder, sources, options, selection, limit=(most, limit), cached=cached)
+
+
+async def _choose_affordable(
+    embedder: AsyncEmbedder,
+    sources: Sequence[str],
+    options: RunOptions,
+    selection: Selection,
+    *,
+    limit: tuple[int, str],
+    cached: bool,
+) -> RunOptions:
+    """Return the options with the best-ranked model within a cost limit: nano-dollars, and its name."""
     for lower in (selection, selection.below_minimum()):
         if lower is None:
             continue
+        for warning in lower.warnings if lower is not selection else ():
+            _log.warning("%s", warning)
         names = [row.model for row in lower.ranked]
         planned = await plan_job(embedder, sources, names, options, cached=cached, unfit=True)
         try:
-            return replace(options, model=_best_within(most, limit, planned.models), notes=lower.warnings)
+            return replace(options, model=_best_within(*limit, planned.models), notes=lower.warnings)
         except BudgetExceededError as error:
             refused = error
     raise refused

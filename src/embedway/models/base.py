@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 #: Maximum characters to tokenize on the event loop: this takes 0.1 ms, less than the round trip to a thread.
 _INLINE_CHARACTERS = 512
+
+
+_log = logging.getLogger("embedway.models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,8 @@ class Model(ABC):
         self.variant = profile.variant
         self.token_budget = token_budget
         self._owners = 1
+        #: Vector sizes whose notes were logged.
+        self._logged_sizes: set[int] = set()
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
@@ -223,7 +229,11 @@ class Model(ABC):
     def notes_on_size(self, dimensions: int) -> tuple[str, ...]:
         """Return notes for the receipt on vectors of a size, such as one that the maker did not evaluate."""
         known = self.profile.description
-        return tuple(VectorSizes(known.sizes, known.min_dimensions).notes(self.name, dimensions))
+        notes = tuple(VectorSizes(known.sizes, known.min_dimensions).notes(self.name, dimensions))
+        if notes and dimensions not in self._logged_sizes:
+            self._logged_sizes.add(dimensions)
+            _log.warning("%s. This is logged once", "; ".join(notes))
+        return notes
 
     def describe(self, dimensions: int | None = None) -> ModelDescription:
         """Return the space at a size, with limits and tokenizer. Raises DimensionsError."""

@@ -264,6 +264,7 @@ class EmbedPipeline:
             below = selection.below_minimum()
             if below is None:
                 raise
+            self._selector.log_warnings(below)
             choice = await self._choose_affordable(call, below, options, opens)
         return replace(choice, on_overflow=on_overflow)
 

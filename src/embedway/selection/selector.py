@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidates import Candidates, count_tokens
 from embedway.selection.criteria import ModelSelectionCriteria
 from embedway.selection.scoring import select
-from embedway.text import shown
+from embedway.text import shown, shown_name
 from embedway.types import Selected
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_log = logging.getLogger("embedway.selection")
 
 #: Characters of the texts that are counted to find the longest one, for each tokenizer. `embed` counts all texts.
 MOST_CHARACTERS = 4_000_000
@@ -52,6 +54,8 @@ class ModelSelector:
         self._config = config
         self._lock = threading.Lock()
         self._candidates: Candidates | None = None
+        #: Models and warnings that were logged.
+        self._logged: set[tuple[str, str]] = set()
 
     def criteria(
         self, given: ModelSelectionCriteria | str | None = None, *, dimensions: int | None = None
@@ -96,7 +100,16 @@ class ModelSelector:
                     await asyncio.to_thread(totals.add, _check_rest(more))
         most = most_characters if criteria.require_fit else 0
         lengths = _Lengths(totals, input_type, most)
-        return await asyncio.to_thread(self._select, texts, criteria, anywhere, lengths)
+        selection = await asyncio.to_thread(self._select, texts, criteria, anywhere, lengths)
+        self.log_warnings(selection)
+        return selection
+
+    def log_warnings(self, selection: Selection) -> None:
+        """Log the warnings of a selection, each once."""
+        for warning in selection.warnings:
+            if (selection.model, warning) not in self._logged:
+                self._logged.add((selection.model, warning))
+                _log.warning("selected %s: %s. This is logged once", shown_name(selection.model), warning)
 
     async def select_for_call(
         self,
