@@ -112,7 +112,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(settings_for, monkeypatch)
 def test_a_pull_of_another_process_is_not_waited_for(settings_for, hub, monkeypatch, tmp_path):
     from embedway.weights.blobs import BlobStore
 
-    monkeypatch.setattr(outline, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(outline, "_MAX_FETCH_S", 0.05)
     with BlobStore(tmp_path / "store").lock("repository-BAAI--bge-m3"), Embedder(config=settings_for(hub.url)) as made:
         assert made.plan(TEXTS, model="BAAI/bge-m3").estimated
 

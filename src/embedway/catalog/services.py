@@ -59,7 +59,7 @@ class RouteFacts:
     provider: str
     model: str
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
-    #: Licence of the use over this route; empty if it is the model's.
+    #: Licence of use over this route; empty if it is the model's.
     licence: str = ""
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 
 def show_log(*, verbose: bool) -> Callable[[], None]:
-    """Print the library's log as `verbose` says, and return the function that ends it.
+    """Print lines of level INFO if `verbose`; return the function that restores the loggers.
 
-    Commands report texts that failed themselves, with the lines or files that they are from.
+    The log of failed rows is hidden otherwise, because commands report them with their lines or files.
     """
     library, rows = logging.getLogger("embedway"), logging.getLogger("embedway.rows")
     levels = (library, library.level), (rows, rows.level)
