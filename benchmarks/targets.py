@@ -1,4 +1,4 @@
-"""Measure the specification's four targets: latency of few texts, embeddings per second, cache hits, dollars per million.
+"""Measure the specification's four targets: latency of few texts, embeddings per second, cache hits, and cost.
 
     python benchmarks/targets.py [--rounds 15] [--before CHECKOUT] [--texts FILE.jsonl.gz]
 

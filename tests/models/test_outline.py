@@ -144,7 +144,7 @@ def test_an_unknown_repository_is_planned_by_its_small_files(settings_for, hub, 
 @pytest.mark.parametrize(
     "name", ["BAAI/bge-reranker-base", "hf:BAAI/bge-reranker-base", "fastembed:BAAI/bge-reranker-base"]
 )
-def test_a_reranker_that_shall_embed_is_refused_without_a_request(settings_for, hub, name):
+def test_a_reranker_that_is_to_embed_is_refused_without_a_request(settings_for, hub, name):
     with Embedder(config=settings_for(hub.url)) as embedder:
         for call in (embedder.embed, embedder.embed_query, embedder.plan):
             with pytest.raises(UnsupportedModelError, match="is a reranker"):
@@ -155,7 +155,7 @@ def test_a_reranker_that_shall_embed_is_refused_without_a_request(settings_for, 
 
 
 @pytest.mark.parametrize("name", ["BAAI/bge-m3", "hf:BAAI/bge-m3", "fastembed:BAAI/bge-m3"])
-def test_an_embedding_model_that_shall_rerank_is_refused_without_a_request(settings_for, hub, name):
+def test_an_embedding_model_that_is_to_rerank_is_refused_without_a_request(settings_for, hub, name):
     with Embedder(config=settings_for(hub.url)) as embedder, pytest.raises(UsageError, match="does not score pairs"):
         embedder.rerank("a query", ["a text"], model=name)
     assert not hub.requests
