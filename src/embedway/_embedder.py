@@ -144,8 +144,7 @@ class AsyncEmbedder:
         error; with `"mean"` their windows are embedded and averaged. With `partial`, errors of single texts are in
         `errors`, by row, and the other rows have vectors. Concurrent calls are batched together; queries go first, then
         higher priorities (0 to 9). A call with a priority above 5 never waits for other callers. `normalize=False`
-        returns vectors without the model's final normalization, and `True` vectors of length 1, in another space unless
-        the model returns such vectors.
+        returns vectors without the model's final normalization, `True` vectors of length 1; the space may be another.
 
         Raises UsageError, InputError, ModelError, DimensionsError, BatchError, BadVectorsError, UpstreamError,
         NoRouteError, NoModelError, SpaceMismatchError, BudgetExceededError, LedgerError, CacheError if a newer version
