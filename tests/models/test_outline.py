@@ -117,7 +117,7 @@ def test_a_pull_of_another_process_is_not_waited_for(settings_for, hub, monkeypa
         assert made.plan(TEXTS, model="BAAI/bge-m3").estimated
 
 
-def test_a_hub_with_errors_is_asked_once(settings_for, hub):
+def test_a_hub_with_errors_gets_one_request(settings_for, hub):
     hub.failures = {name: [(503, {"Retry-After": "30"})] * 9 for name in ("tokenizer.json", "config.json")}
     row = default_catalog().get(DEFAULT_MODEL)
     hub.repositories[row.weights.repository] = {}
