@@ -66,7 +66,7 @@ def embedder(config, loop):
             "quality_score": 60,
             "cost_per_million_tokens": 0,
             "avg_latency_ms": 1,
-            "tokens_per_second": 1,
+            "tokens_per_second": 1000,
             "max_context_length": 40,
             "embedding_dimensions": 8,
         }

@@ -444,6 +444,7 @@ SELECT = typer.main.get_command(app).commands["select"]
 CRITERIA = {
     "multilingual": "require_multilingual",
     "local": "require_local",
+    "fit": "require_fit",
     "licence": "licences",
     "language": "languages",
 }

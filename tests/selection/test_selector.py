@@ -412,11 +412,11 @@ WAIVED = ModelSelectionCriteria.preset("fast", require_fit=False)
 @pytest.mark.parametrize("terms", [{"criteria": "fast"}, {"criteria": "fast", "collection": "c"}, {"max_cost": 1}])
 def test_a_model_that_cannot_read_the_longest_text_completely_is_not_selected(config, terms):
     async def work():
-        async with AsyncEmbedder(config=load(config)) as embedder:
+        async with AsyncEmbedder(config=load(config, **{"selection.preset": "fast"})) as embedder:
             calls = (embedder.embed, embedder.embed_documents, embedder.plan)
             for call in (*calls, embedder.embed_query) if "collection" not in terms else calls:
                 texts = LONG if call == embedder.embed_query else ["short", LONG]
-                with pytest.raises(NoModelError, match="without require_fit") as caught:
+                with pytest.raises(NoModelError, match="with require_fit=False") as caught:
                     await call(texts, **terms)
                 reasons = {row.model: row.reasons for row in caught.value.table}[MINI]
                 assert [reason.message for reason in reasons] == ["the longest text has 2,954 tokens; it accepts 256"]

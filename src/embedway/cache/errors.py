@@ -106,6 +106,11 @@ class CacheErrors:
         return None
 
 
+def is_cache_note(sentence: str) -> bool:
+    """Return whether a note of a receipt is about a cache that fails."""
+    return sentence.startswith("the cache ")
+
+
 class _Reporter:
     """State of the log messages: each kind of failure is logged once until the store works again.
 

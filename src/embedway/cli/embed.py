@@ -15,6 +15,7 @@ from embedway.cli.output import (
     flush_result,
     json_text,
     note,
+    note_receipt,
     standard_input,
     wait_for,
     write_result,
@@ -179,10 +180,9 @@ class _EmbedCommand:
             if progress:
                 shown.add_note(progress)
             raise shown from (error if self.from_stdin else error.__cause__)
-        for sentence in result.receipt.notes:
-            if sentence not in self.noted:
-                self.noted.append(sentence)
-                note(self.invocation, sentence)
+        new = [sentence for sentence in result.receipt.notes if sentence not in self.noted]
+        self.noted.extend(new)
+        note_receipt(self.invocation, new)
         return result
 
     async def _progress_of_others(self, embedder: Any, texts: list[str]) -> str:

@@ -3,21 +3,22 @@
 import logging
 from collections.abc import Callable
 
+#: Loggers that are hidden otherwise: commands report failed texts with lines or files, and backup models as notes.
+_REPORTED = ("embedway.rows", "embedway.pipeline")
+
 
 def show_log(*, verbose: bool) -> Callable[[], None]:
-    """Print lines of level INFO if `verbose`; return the function that restores the loggers.
-
-    The log of failed rows is hidden otherwise, because commands report them with their lines or files.
-    """
-    library, rows = logging.getLogger("embedway"), logging.getLogger("embedway.rows")
-    levels = (library, library.level), (rows, rows.level)
+    """Print lines of level INFO if `verbose`; return the function that restores the loggers."""
+    library, reported = logging.getLogger("embedway"), [logging.getLogger(name) for name in _REPORTED]
+    levels = [(logger, logger.level) for logger in (library, *reported)]
     handler = logging.StreamHandler()
     if verbose:
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         library.addHandler(handler)
         library.setLevel(logging.INFO)
     else:
-        rows.setLevel(logging.ERROR)
+        for logger in reported:
+            logger.setLevel(logging.ERROR)
 
     def end() -> None:
         library.removeHandler(handler)

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
@@ -141,6 +141,15 @@ def note(invocation: Invocation, text: str) -> None:
     """Print a note for the user to standard error."""
     if not invocation.quiet:
         print_message(text)
+
+
+def note_receipt(invocation: Invocation, sentences: Iterable[str]) -> None:
+    """Print the notes of receipts, except those about the cache, which the log contains with their remedy."""
+    from embedway.cache.errors import is_cache_note
+
+    for sentence in sentences:
+        if not is_cache_note(sentence):
+            note(invocation, sentence)
 
 
 def note_pipes(invocation: Invocation, sources: Sequence[str]) -> None:

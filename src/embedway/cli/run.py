@@ -15,6 +15,7 @@ from embedway.cli.output import (
     error_console,
     note,
     note_pipes,
+    note_receipt,
     print_json,
     print_table,
     report_of_work,
@@ -227,8 +228,8 @@ def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bo
     if summary.truncated and not as_json:
         texts = "1 text was" if summary.truncated == 1 else f"{summary.truncated:,} texts were"
         note(invocation, f"{texts} truncated at the model's limit")
-    for sentence in summary.notes if not as_json else ():
-        note(invocation, sentence)
+    if not as_json:
+        note_receipt(invocation, summary.notes)
     if summary.links_skipped:
         from embedway.collections.readers import links_note
 

@@ -171,6 +171,8 @@ def _in_time(fetch: Callable[[], R]) -> R:
     threading.Thread(target=run, name="embedway-small-files", daemon=True).start()
     try:
         return outcome.result(_MAX_FETCH_S)
+    except EmbedwayError:
+        raise
     except TimeoutError:
         raise WeightsError(f"the small files of the repository were not fetched within {_MAX_FETCH_S:g} s") from None
 
