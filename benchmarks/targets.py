@@ -1,4 +1,4 @@
-"""The specification's four targets: latency of few texts, embeddings per second, cache hits, dollars per million.
+"""Measure the specification's four targets: latency of few texts, embeddings per second, cache hits, and cost.
 
     python benchmarks/targets.py [--rounds 15] [--before CHECKOUT] [--texts FILE.jsonl.gz]
 
@@ -22,7 +22,7 @@ CALLS = (
 )
 STARTS = 5
 BULK, SHORT, PASSAGES = 64, 4000, 400
-#: Queries of a log over so many different ones; the frequency of a query falls with its rank (Zipf's law).
+#: Queries of a log, and how many of them differ; the frequency of a query falls with its rank (Zipf's law).
 QUERIES, DIFFERENT = 5000, 500
 PAID = ("text-embedding-3-small", "text-embedding-3-large")
 

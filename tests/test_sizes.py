@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.sizes import ADVISED_MIN_DIMENSIONS, VectorSizes, least_fault
+from embedway.sizes import ADVISED_MIN_DIMENSIONS, VectorSizes, min_dimensions_fault
 
 SMALL = VectorSizes((1536, 512), 1)
 SIZES = st.lists(st.integers(1, 3072), min_size=1, max_size=5, unique=True).map(
@@ -49,6 +49,6 @@ def test_an_evaluated_size_below_the_advised_minimum_has_that_note_alone():
 
 
 def test_a_smallest_size_is_below_the_others():
-    assert least_fault(1, 1024, (512,)) == least_fault(512, 1024, (512,)) == ""
-    assert least_fault(1024, 1024, ()) == "must be below dimensions, which is 1024"
-    assert "smallest size of matryoshka, which is 256" in least_fault(300, 1024, (512, 256))
+    assert min_dimensions_fault(1, 1024, (512,)) == min_dimensions_fault(512, 1024, (512,)) == ""
+    assert min_dimensions_fault(1024, 1024, ()) == "must be below dimensions, which is 1024"
+    assert "smallest size of matryoshka, which is 256" in min_dimensions_fault(300, 1024, (512, 256))

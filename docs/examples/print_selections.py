@@ -44,10 +44,10 @@ def printed(example):
 
 
 def speeds():
-    """Return the table of the shipped speeds, with whose they are."""
+    """Return the table of the shipped speeds, with their sources."""
     file = ROOT / "src" / "embedway" / "catalog" / "benchmarks.toml"
     rows = tomllib.loads(file.read_text(encoding="utf-8"))["speeds"]
-    lines = ["| speed | query, ms | tokens/s | whose |", "| --- | ---: | ---: | --- |"]
+    lines = ["| speed | query, ms | tokens/s | source |", "| --- | ---: | ---: | --- |"]
     for name, row in rows.items():
         by = f"{row['by']}, {row['date']}" if "date" in row else row["by"]
         lines.append(f"| `{name}` | {row['avg_latency_ms']:g} | {row['tokens_per_second']:,} | {by} |")

@@ -127,8 +127,7 @@ class AsyncEmbedder:
         """Embed texts; row i of the result is the vector of text i.
 
         `texts` is one text or an iterable of texts, which is read once. Models whose tokenizer decodes token ids
-        (OpenAI's) also accept a list of token ids as a text. Many models embed queries and documents differently:
-        `input_type` says which of the two the texts are.
+        (OpenAI's) also accept a list of token ids as a text. Many models embed the two input types differently.
 
         `model` defaults to the embedder's, unless `criteria` (a preset's name or `ModelSelectionCriteria`) select one.
         If neither is set, it is `embedding.default_model`. If that is `auto`, a call with a collection or `max_cost`
@@ -136,19 +135,16 @@ class AsyncEmbedder:
         `model="auto"` ignores the embedder's model.
 
         A `collection` keeps the model and space of its first write; later calls without a model use that model, and
-        vectors of another space are refused. `max_cost` is in dollars: nothing is sent that may cost more, and a model
-        that is selected is the best one within it. `api_key_name` is the name of the key whose budget is charged, never
-        the key.
+        vectors of another space are refused. `backup` names models for calls without a collection: if the first one
+        fails as a whole, the next one embeds all texts in its own space, and the receipt's notes say so. `max_cost` is
+        in dollars: nothing is sent that may cost more, and a selected model is the best one within it. `api_key_name`
+        is the name of the key whose budget is charged, never the key.
 
         Texts over the model's limit are truncated and listed in the receipt. With `on_overflow="error"` they are an
         error; with `"mean"` their windows are embedded and averaged. With `partial`, errors of single texts are in
         `errors`, by row, and the other rows have vectors. Concurrent calls are batched together; queries go first, then
-        higher priorities (0 to 9). A call with a priority above 5 never waits for other callers.
-
-        `backup` names models for calls without a collection: if the first model fails as a whole, all texts are
-        embedded by the next one, in its own space, which the result, the receipt's notes and the log name.
-        `normalize=False` returns vectors without the model's final normalization, if it can leave it out, and
-        `normalize=True` vectors of length 1; both are of another space if the model would return others.
+        higher priorities (0 to 9). A call with a priority above 5 never waits for other callers. `normalize=False`
+        returns vectors without the model's final normalization, `True` vectors of length 1; the space may be another.
 
         Raises UsageError, InputError, ModelError, DimensionsError, BatchError, BadVectorsError, UpstreamError,
         NoRouteError, NoModelError, SpaceMismatchError, BudgetExceededError, LedgerError, CacheError if a newer version
@@ -157,11 +153,9 @@ class AsyncEmbedder:
         options = CallOptions.of(criteria, collection, api_key_name, max_cost, backup)
         name = self._model_of(model, criteria)
         call = Call(texts, input_type, name, dimensions, on_overflow, partial, priority, normalize)
-        deadline_s = check_seconds(deadline_s, "deadline_s")
-        if deadline_s is not None and not deadline_s > 0:
-            raise UsageError(f"deadline_s is {deadline_s}; it must be greater than 0 seconds")
+        checked_s = _check_deadline(deadline_s)
         async with self._engines.call() as engine:
-            return await engine.pipeline.embed(call, options, deadline_s)
+            return await engine.pipeline.embed(call, options, checked_s)
 
     async def rerank(
         self,
@@ -183,11 +177,9 @@ class AsyncEmbedder:
         `partial`, errors of single documents are in `errors`. `max_cost` is in dollars; the budgets of `collection` and
         `api_key_name` are charged. Raises as `embed` does.
         """
-        name = (None if model is None else check_name(model, "model")) or self.config.rerank.default_model
+        asked = None if model is None else check_name(model, "model")
         checked = as_texts(documents, "documents")
-        if name is None:
-            known = ", ".join(reranker_names())
-            raise UsageError(f"no reranker is named: pass model=... or set rerank.default_model to one of {known}")
+        name = asked or self._default_reranker()
         on_overflow = check_overflow(on_overflow)
         if on_overflow == "mean":
             raise UsageError("on_overflow is 'mean', but scores cannot be averaged; it must be truncate or error")
@@ -302,8 +294,22 @@ class AsyncEmbedder:
             "such as in the worker's initializer"
         )
 
+    def _default_reranker(self) -> str:
+        name = self.config.rerank.default_model
+        if name is None:
+            known = ", ".join(reranker_names())
+            raise UsageError(f"no reranker is named: pass model=... or set rerank.default_model to one of {known}")
+        return name
+
     def _model_of(self, model: str | None, criteria: object) -> str:
         """Return the model that a call names; else `auto` if the call has criteria, or the embedder's model."""
         if model is not None:
             return model  # `Call` checks it
         return self.model if criteria is None else AUTO
+
+
+def _check_deadline(deadline_s: float | None) -> float | None:
+    checked_s = check_seconds(deadline_s, "deadline_s")
+    if checked_s is not None and not checked_s > 0:
+        raise UsageError(f"deadline_s is {checked_s}; it must be greater than 0 seconds")
+    return checked_s

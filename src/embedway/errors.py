@@ -186,7 +186,7 @@ class ModelError(EmbedwayError):
 class UnknownModelError(ModelError):
     """No model has that name. `nearest` lists the closest names.
 
-    `route` is a route of the settings to it; `lacks` says what a model that only has a benchmark needs.
+    `route` is a route of the settings to it; `lacks` is the reason why a model that only has a benchmark cannot run.
     """
 
     def __init__(self, name: str, *, nearest: Sequence[str], route: str = "", lacks: str = "") -> None:
@@ -207,7 +207,7 @@ class UnknownModelError(ModelError):
 class NoModelError(ModelError):
     """No model meets every requirement. `advice` lists those to relax; `table` has every model with its reasons.
 
-    `changes` says what the advice changes.
+    `changes` is the word for what the advice changes: criteria, options or settings.
     """
 
     def __init__(self, advice: Sequence[str], *, table: Sequence[object] = (), changes: str = "changes") -> None:

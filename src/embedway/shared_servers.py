@@ -21,8 +21,7 @@ _log = logging.getLogger("embedway.redis")
 Part: TypeAlias = Literal["cache", "ledger", "pins"]
 #: Content of the parts that cannot be computed again.
 KEPT: dict[Part, str] = {"ledger": "spending and budgets", "pins": "pins of collections"}
-
-
+#: Sections of INFO that are read.
 _SECTIONS = ("server", "memory")
 
 
@@ -31,7 +30,7 @@ class ServerFacts:
     """Facts of a server, or of the nodes of a cluster. They are empty if the user may not run INFO."""
 
     run_ids: tuple[str, ...] = ()
-    #: The least limit on memory of the nodes, in bytes; 0 for none.
+    #: Lowest memory limit of the nodes, in bytes; 0 for none.
     maxmemory: int = 0
     policy: str = ""
 
@@ -69,14 +68,15 @@ async def read_facts(client: Any) -> ServerFacts:
 
 
 class _Uses:
-    """Parts that use each server in this process, and the warnings so far."""
+    """Parts that use each server in this process, and the logged warnings."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._parts: dict[str, set[Part]] = {}
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     def note(self, part: Part, url: str, facts: ServerFacts) -> None:
+        """Note that a part uses a server, and log the warnings that follow, each once."""
         place = server_address(url)
         with self._lock:
             for server in facts.run_ids or (place,):
@@ -84,21 +84,21 @@ class _Uses:
                 parts.add(part)
                 kept = [one for one in KEPT if one in parts]
                 if "cache" in parts and kept and self._is_new("shared", server):
-                    _log.warning("%s", shared_warning(place, kept))
+                    _log.warning("%s", _shared_warning(place, kept))
                 if part in KEPT and facts.deletes and self._is_new("policy", server):
-                    _log.warning("%s", policy_warning(place, part, facts.policy))
+                    _log.warning("%s", _policy_warning(place, part, facts.policy))
 
     def _is_new(self, warning: str, server: str) -> bool:
-        known = len(self._told)
-        self._told.add((warning, server))
-        return len(self._told) > known
+        known = len(self._logged)
+        self._logged.add((warning, server))
+        return len(self._logged) > known
 
 
 _USES = _Uses()
 note_use = _USES.note
 
 
-def shared_warning(place: str, kept: list[Part]) -> str:
+def _shared_warning(place: str, kept: list[Part]) -> str:
     """Return the warning about a server that the cache shares with the ledger or the pins."""
     names = " and ".join(f"the {one}" for one in kept)
     return (
@@ -109,7 +109,7 @@ def shared_warning(place: str, kept: list[Part]) -> str:
     )
 
 
-def policy_warning(place: str, part: Part, policy: str) -> str:
+def _policy_warning(place: str, part: Part, policy: str) -> str:
     """Return the warning about a server that may delete keys of the ledger or the pins."""
     return (
         f"the maxmemory-policy of the Redis server at {place} is {policy}: when it is full, it may delete "

@@ -44,8 +44,8 @@ class VectorSizes:
             yield f"{model}: the vector size {size} is below the advised minimum of {ADVISED_MIN_DIMENSIONS}"
 
 
-def least_fault(least: int, full: int, listed: tuple[int, ...]) -> str:
-    """Return the fault of a smallest size, or an empty text."""
+def min_dimensions_fault(least: int, full: int, listed: tuple[int, ...]) -> str:
+    """Return why a smallest size is invalid; empty if it is valid."""
     if least >= full:
         return f"must be below dimensions, which is {full}"
     if listed and least > min(listed):

@@ -245,10 +245,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a local model computes a request of few texts: on all streams, or whole, with all threads for each batch."""
+    """Division of a small request on this machine: among all streams, or undivided, with all threads for each batch."""
 
     streams: int
-    #: Maximum tokens of a request that stays whole; 0 if no session has all threads for one batch.
+    #: Maximum tokens of a request that is not divided; 0 if no session has all threads for one batch.
     whole_tokens: int
 
 

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import redis
 
-from embedway.cache.base import REFRESHED, Group
+from embedway.cache.base import REFRESH_SHARE, Group
 from embedway.cache.memory import MemoryCache
 from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
@@ -57,7 +57,7 @@ def make(backend, tmp_path, clock, request):
         ttl_s, refresh = options.get("ttl_s"), options.get("refresh", False)
         if backend == "memory":
             return MemoryCache(64 * MIB, clock=clock, ttl_s=ttl_s, refresh=refresh)
-        front = MemoryCache(64 * MIB, clock=clock, ttl_s=ttl_s * REFRESHED if refresh else ttl_s)
+        front = MemoryCache(64 * MIB, clock=clock, ttl_s=ttl_s * REFRESH_SHARE if refresh else ttl_s)
         if "sqlite" in backend:
             behind = SqliteCache(tmp_path / "c" / "v.sqlite", 64 * MIB, clock=clock, **options)
         else:

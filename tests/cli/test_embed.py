@@ -36,7 +36,7 @@ def test_a_backup_embeds_all_texts_and_is_named(command):
     done = command(*RUN, "--backup", "acme/n, all-MiniLM-L6-v2", "first", "second")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["index"], len(row["embedding"])) for row in rows] == [(0, 8), (1, 8)]
-    assert "'acme/m' failed: its service is unavailable; all vectors are of the backup acme/n" in done.stderr
+    assert "'acme/m' failed (its service is unavailable); using the backup 'acme/n'" in done.stderr
     document = json.loads(command(*RUN, "--json", "--backup", "acme/n", "first").stdout)
     assert (document["space"]["model"], document["receipt"]["model"]) == ("n", "acme/n")
 

@@ -235,7 +235,7 @@ def test_a_text_behind_the_sample_that_is_too_long_leaves_its_model_out(config, 
     source = tmp_path / "rows.jsonl"
     texts = ["short text " * 3] * 200 + ["word " * 1000]
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    cheap = ModelSelectionCriteria.preset("cheap")
+    cheap = ModelSelectionCriteria.preset("cheap", min_accuracy=0.5)
 
     async def main():
         async with embedder_with_servers(config, **{"cache.backend": "none"}) as (embedder, _):

@@ -42,7 +42,7 @@ def warnings_of(caplog):
     return [record.getMessage() for record in caplog.records if record.name == "embedway.config"]
 
 
-def test_the_specifications_custom_model_loads_and_is_told_once(caplog):
+def test_the_specifications_custom_model_loads_and_is_logged_once(caplog):
     config = load(CUSTOM)
     (told,) = warnings_of(caplog)
     assert config.embedding.model_benchmarks["custom-model"].quality_score == 88
@@ -60,7 +60,7 @@ def test_the_specifications_custom_model_loads_and_is_told_once(caplog):
 
 
 @pytest.mark.parametrize("way", ["load", "with_benchmarks", "constructor"])
-def test_every_way_to_add_a_model_tells_it(caplog, way):
+def test_every_way_to_add_a_model_logs_it(caplog, way):
     if way == "load":
         load(MINE)
     elif way == "with_benchmarks":
@@ -112,7 +112,7 @@ def test_the_tables_are_those_of_the_model(caplog, model, told):
     assert told in warnings_of(caplog)[0]
 
 
-def test_models_that_something_can_run_are_not_told(caplog):
+def test_models_that_something_can_run_are_not_logged(caplog):
     libraries = ("fastembed:BAAI/bge-small-en", "sentence-transformers:a/b", "hf:a/b", "./folder")
     config = load(*({**MINE, "model_name": name} for name in libraries))
     assert list(find_unrunnable(config)) == []

@@ -88,7 +88,7 @@ def test_copies_with_changes_are_checked(config):
         benchmark.copy(update={"quality_score": 187})
 
 
-def test_a_vandal_changes_one_configuration_only():
+def test_changes_behind_the_checks_stay_in_one_configuration():
     object.__setattr__(Config().embedding.model_benchmarks[SMALL], "quality_score", 187)
     assert Config().embedding.model_benchmarks[SMALL] == shipped_benchmarks()[SMALL]
 

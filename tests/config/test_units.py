@@ -26,7 +26,7 @@ SHIFTED = [
 
 
 @pytest.mark.parametrize(("field", "value", "told"), SHIFTED)
-def test_a_shifted_number_is_asked_about(field, value, told):
+def test_a_number_of_another_unit_is_refused(field, value, told):
     flag = "quality_confirmed" if field == "quality_score" else "speed_confirmed"
     for changes in ({SMALL: {field: value}}, {"acme": {**OWN, field: value}}):
         with pytest.raises(ConfigError) as caught:
@@ -40,7 +40,7 @@ def test_a_shifted_number_is_asked_about(field, value, told):
         ModelBenchmark(**{**OWN, field: value})
 
 
-def test_a_number_far_from_the_catalogs_is_asked_about():
+def test_a_number_far_from_the_catalogs_is_refused():
     for fields in ({"quality_score": 12}, {"tokens_per_second": 12_800_000}, {"avg_latency_ms": 30_000}):
         with pytest.raises(ConfigError, match=r"the catalog|catalog's"):
             Config().with_benchmarks({SMALL: fields})

@@ -112,12 +112,12 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(settings_for, monkeypatch)
 def test_a_pull_of_another_process_is_not_waited_for(settings_for, hub, monkeypatch, tmp_path):
     from embedway.weights.blobs import BlobStore
 
-    monkeypatch.setattr(outline, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(outline, "_MAX_FETCH_S", 0.05)
     with BlobStore(tmp_path / "store").lock("repository-BAAI--bge-m3"), Embedder(config=settings_for(hub.url)) as made:
         assert made.plan(TEXTS, model="BAAI/bge-m3").estimated
 
 
-def test_a_hub_with_errors_is_asked_once(settings_for, hub):
+def test_a_hub_with_errors_gets_one_request(settings_for, hub):
     hub.failures = {name: [(503, {"Retry-After": "30"})] * 9 for name in ("tokenizer.json", "config.json")}
     row = default_catalog().get(DEFAULT_MODEL)
     hub.repositories[row.weights.repository] = {}
@@ -144,7 +144,7 @@ def test_an_unknown_repository_is_planned_by_its_small_files(settings_for, hub, 
 @pytest.mark.parametrize(
     "name", ["BAAI/bge-reranker-base", "hf:BAAI/bge-reranker-base", "fastembed:BAAI/bge-reranker-base"]
 )
-def test_a_reranker_that_shall_embed_is_refused_without_a_request(settings_for, hub, name):
+def test_a_reranker_that_is_to_embed_is_refused_without_a_request(settings_for, hub, name):
     with Embedder(config=settings_for(hub.url)) as embedder:
         for call in (embedder.embed, embedder.embed_query, embedder.plan):
             with pytest.raises(UnsupportedModelError, match="is a reranker"):
@@ -155,7 +155,7 @@ def test_a_reranker_that_shall_embed_is_refused_without_a_request(settings_for, 
 
 
 @pytest.mark.parametrize("name", ["BAAI/bge-m3", "hf:BAAI/bge-m3", "fastembed:BAAI/bge-m3"])
-def test_an_embedding_model_that_shall_rerank_is_refused_without_a_request(settings_for, hub, name):
+def test_an_embedding_model_that_is_to_rerank_is_refused_without_a_request(settings_for, hub, name):
     with Embedder(config=settings_for(hub.url)) as embedder, pytest.raises(UsageError, match="does not score pairs"):
         embedder.rerank("a query", ["a text"], model=name)
     assert not hub.requests

@@ -161,7 +161,7 @@ def test_few_texts_are_counted():
     assert counted < 2_000_000
 
 
-def test_a_book_is_not_counted_whole():
+def test_a_book_is_not_counted_completely():
     counted = 0
 
     def count(texts):

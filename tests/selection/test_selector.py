@@ -410,7 +410,7 @@ WAIVED = ModelSelectionCriteria.preset("fast", require_fit=False)
 
 
 @pytest.mark.parametrize("terms", [{"criteria": "fast"}, {"criteria": "fast", "collection": "c"}, {"max_cost": 1}])
-def test_a_model_that_cannot_read_the_longest_text_whole_is_not_selected(config, terms):
+def test_a_model_that_cannot_read_the_longest_text_completely_is_not_selected(config, terms):
     async def work():
         async with AsyncEmbedder(config=load(config, **{"selection.preset": "fast"})) as embedder:
             calls = (embedder.embed, embedder.embed_documents, embedder.plan)

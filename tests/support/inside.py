@@ -350,4 +350,4 @@ def rows_in_group(store):
 def forget_servers():
     """Forget which parts use which Redis servers, and the warnings about them, as in another process."""
     shared_servers._USES._parts.clear()
-    shared_servers._USES._told.clear()
+    shared_servers._USES._logged.clear()

@@ -156,10 +156,11 @@ def ask(name, server, texts=TEXTS, *, input_type="document", dimensions=None, **
 def config_of(model, route, **settings):
     """Return settings in which `MODEL` has one route, with very short waits and without storage.
 
-    `settings` may contain single fields of the route.
+    `settings` may contain single fields of both.
     """
-    fields = {key: settings.pop(key) for key in [*settings] if key.startswith("routes.r.")}
-    route = {**route, **{key.removeprefix("routes.r."): value for key, value in fields.items()}}
+    fields = {key: settings.pop(key) for key in [*settings] if key.startswith(("routes.r.", "models.m."))}
+    route = {**route, **{key.removeprefix("routes.r."): fields[key] for key in fields if key[0] == "r"}}
+    model = {**model, **{key.removeprefix("models.m."): fields[key] for key in fields if key[0] == "m"}}
     overrides = {
         "models.m": {"name": MODEL, "max_tokens": 8192, "tokenizer": "estimate", "normalized": True, **model},
         "routes.r": {"model": MODEL, **route},

@@ -20,7 +20,7 @@ SMALL_TOKENS = 256
 EVENNESS = 0.75
 #: A row of more tokens is alone: it fills the CPU by itself, and unpadded attention needs memory linear in it.
 ALONE_TOKENS = 1024
-#: Requests of more full batches per stream are not spread: the short batches at their end balance the streams.
+#: Requests of more full batches per stream are not divided: the short batches at their end balance the streams.
 EVEN_ROUNDS = 4
 #: Minimum tokens of a stream's share: with fewer, a call costs more than it saves.
 SHARE_TOKENS = 32
@@ -29,7 +29,7 @@ SHARE_TOKENS = 32
 def even_budget(lengths: npt.NDArray[np.int32], *, token_budget: int, spread: Spread | None) -> int:
     """Return the padded tokens of a batch with which the texts of a request fill all streams evenly.
 
-    That is `token_budget` for a large request, and for a small one that stays whole.
+    That is `token_budget` for a large request, and for a small one that is not divided.
     """
     if spread is None or spread.streams == 1 or len(lengths) == 1:
         return token_budget

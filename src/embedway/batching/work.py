@@ -28,6 +28,7 @@ class Tokenizes(Protocol):
     max_tokens: int
     #: Maximum padded tokens of a batch; None for services, whose requests are filled when they are sent.
     token_budget: int | None
+    #: Division of small requests among the streams; None for services.
     spread: Spread | None
     #: Maximum texts of a batch; None for no limit.
     max_batch_size: int | None

@@ -123,10 +123,8 @@ class CacheStore(Protocol):
 #: Maximum time, in seconds, by which an entry's time of storing may be ahead of the clock: on one machine, and between
 #: machines. Beyond it, the clock was wrong when the entry was stored, and its age is unknown.
 MOST_AHEAD_S, MOST_AHEAD_BETWEEN_MACHINES_S = 60.0, 3600.0
-
-
-#: With `cache.refresh_on_hit`, a hit starts the time to live again if this part of it has passed.
-REFRESHED = 0.1
+#: With `cache.refresh_on_hit`, a hit starts the time to live again if this share of it has passed.
+REFRESH_SHARE = 0.1
 
 
 class LocalStore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from embedway.cache.base import REFRESHED
+from embedway.cache.base import REFRESH_SHARE
 from embedway.cache.codec import import_zstd
 from embedway.cache.memory import MemoryCache
 from embedway.cache.secret_keys import SecretKeys
@@ -57,8 +57,8 @@ def open_cache_store(config: Config) -> CacheStore | None:
     if not settings.tiered:
         return backing
     if refresh and ttl_s is not None:
-        # After a part of the time to live, hits are read from the store again, which restarts it there.
-        return TieredCache(MemoryCache(settings.memory_mib * _MIB, ttl_s=ttl_s * REFRESHED), backing, refresh=True)
+        # Entries expire early in memory: then a hit is read from the store, which restarts its time to live there.
+        return TieredCache(MemoryCache(settings.memory_mib * _MIB, ttl_s=ttl_s * REFRESH_SHARE), backing, refresh=True)
     return TieredCache(MemoryCache(settings.memory_mib * _MIB, ttl_s=ttl_s), backing)
 
 

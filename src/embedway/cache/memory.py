@@ -35,7 +35,7 @@ class MemoryCache(LocalStore):
         self._max_bytes = max_bytes
         self._bytes = 0
         self._generation = 0
-        #: Entry, group, time of storing, and the time from which its time to live counts.
+        #: Entry, group, time of storing, and start of the time to live.
         self._entries: OrderedDict[bytes, tuple[bytes, Group, float, float]] = OrderedDict()
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:

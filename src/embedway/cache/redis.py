@@ -186,7 +186,7 @@ class RedisCache:
             await self._server.call(refresh, "write", limit_s=limit_s(names))
 
     async def _write(self, group: Group, stored_at: bytes, items: Sequence[tuple[bytes, bytes]]) -> bool:
-        """Write entries. Returns whether the bound is to be checked."""
+        """Write entries. Return whether the bound must be checked."""
         pipeline = self._client.pipeline(transaction=False)
         self._server.stamp(pipeline)
         # Set with every write: a restarted or emptied server has no groups.

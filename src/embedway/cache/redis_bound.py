@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("embedway.cache")
 
-#: Part of the bound that is left after a deletion: each deletion reads the sizes of all entries.
-_LEFT = 0.8
-#: Maximum duration of a deletion, in seconds. Then another process may begin one.
+#: Share of the bound that remains after a deletion, so that deletions are rare: each reads the sizes of all entries.
+_REMAINING = 0.8
+#: Maximum duration of a deletion, in seconds. Another process may begin one afterwards.
 TRIM_S = 120.0
 #: Bytes of a key, with the server's own records of it, beside its entry: as MEMORY USAGE reports.
 KEY_BYTES = 200
@@ -37,7 +37,7 @@ class RedisBound:
     def __init__(self, server: RedisServer, max_bytes: int) -> None:
         self._server = server
         self._max_bytes = max_bytes
-        self._is_passed = self._is_told = False
+        self._is_passed = self._is_logged = False
 
     def is_due(self, added: int, total: object) -> bool:
         """Return whether to measure, after `added` bytes made the count `total`.
@@ -64,8 +64,8 @@ class RedisBound:
         try:
             return await self._trim()
         except redis.exceptions.NoPermissionError:
-            if self._is_passed and not self._is_told:
-                self._is_told = True
+            if self._is_passed and not self._is_logged:
+                self._is_logged = True
                 _log.warning(
                     "the cache in Redis may pass cache.redis_mib, because its user may not run SCAN or UNLINK; entries "
                     "still expire. Allow these commands. This is logged once"
@@ -75,6 +75,7 @@ class RedisBound:
             await client.delete(TRIMMING)
 
     async def _trim(self) -> int:
+        """Measure the entries, delete until they are below the bound, and correct the count. Returns the deletions."""
         import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
         sizes: Counter[int] = Counter()
@@ -82,7 +83,7 @@ class RedisBound:
             sizes[idle_s] += size
         total, deleted = sizes.total(), 0
         if total > self._limit():
-            excess = total - round(self._limit() * _LEFT)
+            excess = total - round(self._limit() * _REMAINING)
             deleted, freed = await self._delete_idle(_idle_longer(sizes, excess), excess)
             total -= freed
         try:
@@ -121,6 +122,7 @@ class RedisBound:
                 yield facts
 
     async def _measured(self, names: list[bytes]) -> list[tuple[int, int, bytes]]:
+        """Return the idle time in seconds, the bytes and the name of each of these entries that still exists."""
         pipeline = self._server.client.pipeline(transaction=False)
         for name in names:
             pipeline.execute_command("OBJECT", "IDLETIME", name)

@@ -203,7 +203,7 @@ class RedisServer:
         self._format_is_known.start()
 
     async def _read_facts(self) -> None:
-        """Read the limits of the server's memory, and note which server it is."""
+        """Read the memory limit of the server, and note that the cache uses it."""
         facts = await read_facts(self.client)
         note_use("cache", self._url, facts)
         refuses = facts.policy == "noeviction" or (facts.policy.startswith("volatile") and not self._expires)

@@ -17,7 +17,7 @@ import time
 from sqlite3 import Connection, OperationalError
 from typing import TYPE_CHECKING
 
-from embedway.cache.base import MOST_AHEAD_S, REFRESHED, Group, GroupSize, LocalStore
+from embedway.cache.base import MOST_AHEAD_S, REFRESH_SHARE, Group, GroupSize, LocalStore
 from embedway.cache.sqlite_connection import BUSY_S, CacheConnection
 from embedway.cache.sqlite_format import CREATED_INDEX, shrink, used_bytes
 from embedway.errors import EmbedwayError
@@ -49,12 +49,12 @@ class SqliteCache(LocalStore):
         refresh: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Create the store. With `refresh`, the time to live of an entry starts again at a hit."""
+        """Create the store. With `refresh`, a hit starts the time to live of its entry again."""
         super().__init__(f"the cache {path}", ttl_s, clock)
         self._is_refreshed = refresh
         #: Interval between updates of an entry's time of use, in seconds.
-        self._touch_s = min(_REFRESH_S, ttl_s * REFRESHED) if refresh and ttl_s is not None else _REFRESH_S
-        #: Column of the time from which the time to live counts.
+        self._touch_s = min(_REFRESH_S, ttl_s * REFRESH_SHARE) if refresh and ttl_s is not None else _REFRESH_S
+        #: Column with the start of the time to live.
         self._since = "used" if refresh else "created"
         self._max_bytes = max_bytes
         extra = () if ttl_s is None or refresh else (CREATED_INDEX,)

@@ -28,7 +28,7 @@ class TieredCache:
         refresh: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create the tiers. With `refresh`, its time to live in memory starts when an entry is read."""
+        """Create the tiers. With `refresh`, the time to live of an entry in memory starts when it is copied there."""
         self.memory = memory
         self.backing = backing
         self.errors = backing.errors

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _FILE = "embedway/catalog/benchmarks.toml"
 #: Providers that run models on this machine: they are free, and no text leaves it.
 LOCAL_PROVIDERS = frozenset({"local", "fastembed", "sentence-transformers"})
-#: Scales of quality scores: the board whose scores selection compares; the user's own word; measured by `bench`.
+#: Scales of quality scores: the board whose scores selection compares; the user's estimate; the user's measurement.
 MTEB_EN, OWN_SCALE, BENCH_SCALE = "mteb-en", "own", "bench"
 #: Scales whose scores are compared with one another. Others are compared only if the criteria say so.
 COMPARED_SCALES = frozenset({MTEB_EN, OWN_SCALE, BENCH_SCALE})

@@ -7,12 +7,12 @@ import functools
 import tomllib
 from importlib import resources
 
-#: Licence of models whose service's terms apply.
+#: Licence of a model to which the terms of its service apply.
 SERVICE = "service"
 
 
 def is_non_commercial(licence: str) -> bool:
-    """Return whether a licence forbids commercial use. An unknown licence is not known to."""
+    """Return whether a licence forbids commercial use; False for an unknown one."""
     return any(fnmatch.fnmatchcase(licence.casefold(), pattern) for pattern in _patterns())
 
 

@@ -25,7 +25,7 @@ from embedway.catalog.rows import (
     source,
 )
 from embedway.errors import ConfigError
-from embedway.sizes import VectorSizes, least_fault
+from embedway.sizes import VectorSizes, min_dimensions_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -59,7 +59,7 @@ class RouteFacts:
     provider: str
     model: str
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
-    #: Licence of the use over this route; empty if it is the model's.
+    #: Licence of use over this route; empty if it is the model's.
     licence: str = ""
 
 
@@ -262,7 +262,7 @@ def _min_dimensions(row: Table) -> int | None:
     if not row.has("min_dimensions"):
         return None
     least = row.positive("min_dimensions")
-    if fault := least_fault(least, row.positive("dimensions"), matryoshka(row)):
+    if fault := min_dimensions_fault(least, row.positive("dimensions"), matryoshka(row)):
         row.fail("min_dimensions", least, f"it {fault}")
     return least
 

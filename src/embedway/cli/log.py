@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 from embedway.cli.output import LogHandler
 
-#: Loggers of what commands report themselves: failed texts, with their lines or files.
+#: Loggers that are hidden otherwise: commands report failed texts with their lines or files.
 _REPORTED = ("embedway.rows",)
 
 
 def show_log(*, verbose: bool) -> Callable[[], None]:
-    """Print the library's log as `verbose` says, and return the function that ends it."""
+    """Print lines of level INFO if `verbose`; return the function that restores the loggers."""
     library, reported = logging.getLogger("embedway"), [logging.getLogger(name) for name in _REPORTED]
     levels = [(logger, logger.level) for logger in (library, *reported)]
     handler = LogHandler()

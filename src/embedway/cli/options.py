@@ -133,7 +133,7 @@ TextFieldOption: TypeAlias = Annotated[
 ]
 FitOption: TypeAlias = Annotated[
     bool | None,
-    typer.Option("--fit/--no-fit", help="Select only models that read the longest text whole. Default: --fit."),
+    typer.Option("--fit/--no-fit", help="Select only models that read the longest text completely. Default: --fit."),
 ]
 FollowLinksFlag: TypeAlias = Annotated[
     bool, typer.Option("--follow-links", help="Follow symbolic links inside folders; they may lead out of them.")

@@ -104,24 +104,22 @@ async def _plan(
     selecting: bool,
 ) -> "JobPlan":
     from embedway._embedder import AsyncEmbedder
-    from embedway.cli.selection import advice_for, criteria_of
-    from embedway.collections.model_choice import select_for_job
+    from embedway.cli.selection import select_job_model
     from embedway.collections.plan import plan_job
 
     note_pipes(invocation, sources)
-    cached = config.cache.backend != "none"
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         if selecting:
             # The model that `run` would select.
-            with advice_for("settings", ["dimensions"] if options.dimensions else []):
-                options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
-            note(invocation, f"selected {options.model}")
+            options = await select_job_model(invocation, config, embedder, sources, options)
             models = [options.model]
         names = models or await embedder.models.available(options.dimensions)
         if not names:
             raise UsageError(f"no model that is usable here returns vectors of {options.dimensions} dimensions")
         stream = standard_input() if "-" in sources else None
-        return await plan_job(embedder, sources, names, options, cached=cached, standard_input=stream)
+        return await plan_job(
+            embedder, sources, names, options, cached=config.cache.backend != "none", standard_input=stream
+        )
 
 
 def _row(one: "ModelPlan") -> tuple[str, ...]:

@@ -160,8 +160,7 @@ async def _run(
     selecting: bool,
 ) -> "RunSummary":
     from embedway._embedder import AsyncEmbedder
-    from embedway.cli.selection import advice_for, criteria_of
-    from embedway.collections.model_choice import select_for_job
+    from embedway.cli.selection import select_job_model
     from embedway.collections.run import run_job
 
     note_pipes(invocation, sources)
@@ -169,10 +168,7 @@ async def _run(
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         try:
             if selecting:
-                cached = config.cache.backend != "none"
-                with advice_for("settings", ["dimensions"] if options.dimensions else []):
-                    options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
-                note(invocation, f"selected {options.model}")
+                options = await select_job_model(invocation, config, embedder, sources, options)
             return await run_job(
                 embedder,
                 sources,

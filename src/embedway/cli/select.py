@@ -186,11 +186,14 @@ def _note_sample(invocation: Invocation, analysis: "TextAnalysis", *, counted: b
 
 
 def _note_fit(invocation: Invocation, rows: "Sequence[ScoredModel]") -> None:
-    """Tell that `run` splits documents, if a model is excluded only because a document is too long for it."""
+    """Note that `run` splits documents, if a model is excluded only because a document is too long for it."""
     short = [row for row in rows if [reason.requirement for reason in row.reasons] == ["require_fit"]]
     if short:
         models = "1 model cannot" if len(short) == 1 else f"{len(short)} models cannot"
-        note(invocation, f"{models} read the longest text whole; `run` splits texts: use --no-fit to select for chunks")
+        note(
+            invocation,
+            f"{models} read the longest text completely; `run` splits texts: use --no-fit to select for chunks",
+        )
 
 
 async def _select(

@@ -4,9 +4,13 @@ import contextlib
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
+from embedway.cli.output import note
 from embedway.errors import NoModelError
 
 if TYPE_CHECKING:
+    from embedway._embedder import AsyncEmbedder
+    from embedway.cli.options import Invocation
+    from embedway.collections.run import RunOptions
     from embedway.config import Config
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.relaxations import Place
@@ -22,10 +26,23 @@ def criteria_of(config: "Config", changes: dict[str, Any]) -> "ModelSelectionCri
 
 @contextlib.contextmanager
 def advice_for(place: "Place", options: Collection[str]) -> Iterator[None]:
-    """Let NoModelError give its advice as options or settings. `options` are the criteria given as options."""
+    """Word the advice of NoModelError as options or settings. `options` are the criteria that were given as options."""
     try:
         yield
     except NoModelError as error:
         from embedway.selection.relaxations import no_model
 
         raise no_model(cast("tuple[ScoredModel, ...]", error.table), place, options) from None
+
+
+async def select_job_model(
+    invocation: "Invocation", config: "Config", embedder: "AsyncEmbedder", sources: list[str], options: "RunOptions"
+) -> "RunOptions":
+    """Return the options of a job with the model that its sources and the settings select, and print its name."""
+    from embedway.collections.model_choice import select_for_job
+
+    cached = config.cache.backend != "none"
+    with advice_for("settings", ["dimensions"] if options.dimensions else []):
+        options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
+    note(invocation, f"selected {options.model}")
+    return options

@@ -35,7 +35,7 @@ _log = logging.getLogger("embedway.selection")
 
 #: Minimum characters of a sample of long sources. It ends after the document that reaches them.
 SAMPLE_CHARACTERS = 16 << 20
-#: Longest texts behind the sample that are kept, because the model must read them whole.
+#: Longest texts after the sample that are kept, because the model must read them completely.
 _LONGEST_TEXTS = 8
 
 
@@ -88,17 +88,19 @@ async def _choose_affordable(
     cached: bool,
 ) -> RunOptions:
     """Return the options with the best-ranked model within a cost limit: nano-dollars, and its name."""
-    for lower in (selection, selection.below_minimum()):
-        if lower is None:
+    for one in (selection, selection.below_minimum()):
+        if one is None:
             continue
-        for warning in lower.warnings if lower is not selection else ():
-            _log.warning("%s", warning)
-        names = [row.model for row in lower.ranked]
+        names = [row.model for row in one.ranked]
         planned = await plan_job(embedder, sources, names, options, cached=cached, unfit=True)
         try:
-            return replace(options, model=_best_within(*limit, planned.models), notes=lower.warnings)
+            found = _best_within(*limit, planned.models)
         except BudgetExceededError as error:
             refused = error
+            continue
+        for warning in one.warnings if one is not selection else ():
+            _log.warning("%s", warning)
+        return replace(options, model=found, notes=one.warnings)
     raise refused
 
 
@@ -112,14 +114,16 @@ def _must_fit(options: RunOptions, criteria: ModelSelectionCriteria) -> bool:
 async def _select_fitting(
     embedder: AsyncEmbedder, texts: Sequence[str], options: RunOptions, criteria: ModelSelectionCriteria
 ) -> tuple[Selection, RunOptions]:
-    """Select a model that reads the documents completely, if it must."""
+    """Select a model that reads the documents completely, if it must; return the options with which it is used.
+
+    If no model does, and bad rows are skipped, the documents that are too long are rejected.
+    """
     fit = _must_fit(options, criteria)
     try:
         return await embedder.select(texts, replace(criteria, require_fit=fit)), options
     except NoModelError:
         if not fit or options.on_error == "stop":
             raise
-    # Only the documents that are too long are rejected.
     selection = await embedder.select(texts, replace(criteria, require_fit=False))
     return selection, replace(options, on_overflow="error")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Fields that `speed_source` describes.
 _SPEEDS = ("avg_latency_ms", "tokens_per_second")
-#: Fields, and those that describe their source.
+#: Numbers of a benchmark, each with the fields that describe its source.
 _SOURCES = (
     (("quality_score",), ("quality_source", "quality_scale")),
     (("strengths",), ("strengths_source",)),

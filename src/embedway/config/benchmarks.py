@@ -36,8 +36,9 @@ class ModelBenchmark(Section):
     model_name: Name
     #: Provider, such as `openai`, `local` or `fastembed`; any name for your own model.
     provider: Name
-    #: Confirm a score, or a latency and throughput, that is probably of another unit.
+    #: Confirm a score that looks like one of another scale.
     quality_confirmed: Annotated[bool, Field(strict=True)] = False
+    #: Confirm a latency and a throughput that look like those of another unit.
     speed_confirmed: Annotated[bool, Field(strict=True)] = False
     #: Latency of embedding a short query, in milliseconds.
     avg_latency_ms: Number
@@ -65,12 +66,13 @@ class ModelBenchmark(Section):
     strengths_source: str = ""
     #: Source of the score.
     quality_source: str = ""
-    #: Scale of the score: `mteb-en` is MTEB's English average, as in the shipped scores; `own` your own word, `bench`
-    #: your own measurement. Scores of these three are compared; of other scales, such as another board, only with
-    #: the criterion `any_scale`.
+    #: Scale of the score: `mteb-en` is MTEB's English average, as in the shipped scores; `own` your own estimate,
+    #: `bench` your own measurement. Scores of these three are compared; those of other scales, such as another board,
+    #: only with the criterion `any_scale`.
     quality_scale: str = OWN_SCALE
-    #: Source of latency and throughput, and the date of the measurement.
+    #: Source of latency and throughput.
     speed_source: str = ""
+    #: Date of their measurement.
     measured_on: Day = None
 
     @property

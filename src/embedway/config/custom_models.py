@@ -1,4 +1,4 @@
-"""Models that have a benchmark and that nothing can run: the tables of settings that would run them."""
+"""Models with a benchmark that nothing can run, and the tables of settings that they need."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class UnrunnableModel:
 
 
 def find_unrunnable(config: Config) -> Iterator[UnrunnableModel]:
-    """Find the models in the benchmarks that nothing can run, whatever keys and weights are here."""
+    """Iterate over the models with a benchmark that nothing can run, even with every key and all weights."""
     for name, benchmark in config.embedding.model_benchmarks.items():
         found = explain_unrunnable(name, benchmark, config)
         if found is not None:
@@ -73,7 +73,7 @@ def find_unrunnable(config: Config) -> Iterator[UnrunnableModel]:
 
 
 def log_unrunnable(config: Config, names: Iterable[str] | None = None) -> None:
-    """Log each of these models that nothing can run; without names, each of all models."""
+    """Log a warning for each model that nothing can run; with `names`, only for these."""
     wanted = None if names is None else frozenset(names)
     for model in find_unrunnable(config):
         if wanted is None or model.name in wanted:
@@ -112,7 +112,7 @@ def _route_provider(provider: str) -> str:
 
 
 def _key(name: str, taken: Iterable[str]) -> str:
-    """Return a key for a table that no other table has."""
+    """Return an unused key for a model's table, made of its name."""
     key = re.sub(r"[^A-Za-z0-9_-]+", "-", name.rpartition("/")[2]).strip("-") or "mine"
     used = {one.casefold() for one in taken}
     return next(one for one in (key, *(f"{key}-{n}" for n in range(2, len(used) + 3))) if one.casefold() not in used)

@@ -48,7 +48,7 @@ class ReadOnlyTable(dict[str, Any]):
 
 
 def read_only(tables: dict[str, Any]) -> None:
-    """Replace each plain dictionary among the fields of a section by a read-only one."""
+    """Replace each dictionary among the fields of a section by a read-only one, in place."""
     for name, value in tables.items():
         if type(value) is dict:
             tables[name] = ReadOnlyTable(value, name)

@@ -42,7 +42,7 @@ def hub_layer(environ: Mapping[str, str]) -> tuple[Layer, list[Problem]]:
 
 
 def _unclear_flags(environ: Mapping[str, str]) -> Iterator[Problem]:
-    """Return an error for each variable that is neither true nor false."""
+    """Iterate over the errors of variables that are neither true nor false."""
     for name in _FLAGS:
         if environ.get(name, "").strip().upper() not in _TRUE | _FALSE:
             rule = "must be 1, ON, YES or TRUE, or 0, OFF, NO or FALSE"

@@ -44,8 +44,9 @@ from embedway.config.layers import (
     parse_layer,
     read_layer,
 )
+from embedway.config.models import ModelSettings  # noqa: TC001  pydantic evaluates the annotations
 from embedway.config.overrides import arguments_layer
-from embedway.config.plain_values import plain_paths, plain_table
+from embedway.config.plain_values import plain_paths
 from embedway.config.problems import KnownKeys, combine_errors, key_types, unicode_problems, validation_problems
 from embedway.config.request_headers import known_part
 from embedway.config.routes import RouteSettings  # noqa: TC001  pydantic evaluates the annotations
@@ -56,7 +57,6 @@ from embedway.config.sections import (
     EmbeddingSettings,
     LedgerSettings,
     LocalSettings,
-    ModelSettings,
     PinsSettings,
     RerankSettings,
     RunSettings,
@@ -360,18 +360,12 @@ class _Inputs:
         kinds = dict(key_types(model))
         hub, problems = hub_layer(variables)
         environment, found = environment_layer(variables, kinds)
-        arguments, twice = arguments_layer(_check_overrides(overrides), kinds)
+        arguments, twice = arguments_layer(overrides, kinds)
         return cls(variables, KEYS.paths, hub, environment, arguments, (*problems, *found, *twice))
 
     def stack(self, files: Sequence[Layer]) -> list[Layer]:
         """Return all layers, lowest first."""
         return [self.hub, *files, with_names_of(self.environment, files), self.arguments]
-
-
-def _check_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return a call's overrides as plain values. Raises ConfigError for other objects, at any depth."""
-    rule = "must be a mapping of keys such as run.overlap to values"
-    return {} if overrides is None else plain_table(overrides, rule)
 
 
 def _check_environ(environ: Mapping[str, str] | None) -> Mapping[str, str]:

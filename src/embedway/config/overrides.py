@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.config.environment import known_tree
 from embedway.config.layers import BENCHMARKS, NAMED, Layer, Problem, set_path
+from embedway.config.plain_values import plain_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,23 +20,30 @@ _ARGUMENTS = "arguments"
 
 
 def arguments_layer(
-    overrides: Mapping[str, Any], kinds: Mapping[str, frozenset[type]]
+    overrides: Mapping[str, Any] | None, kinds: Mapping[str, frozenset[type]]
 ) -> tuple[Layer, tuple[Problem, ...]]:
-    """Return the settings of a call's overrides, and an error for each key that is set twice."""
+    """Return the settings of a call's overrides, and an error for each key that is set twice.
+
+    Raises ConfigError for values that are not plain, at any depth.
+    """
     tree = known_tree(kinds)
     reader = _Reader()
-    for key, value in overrides.items():
+    rule = "must be a mapping of keys such as run.overlap to values"
+    for key, value in ({} if overrides is None else plain_table(overrides, rule)).items():
         reader.add(_split(key, value, tree), value)
     return Layer(_ARGUMENTS, reader.values), tuple(reader.problems)
 
 
 @dataclass(slots=True)
 class _Reader:
+    """Values by key, the paths of those that are set, and an error for each one that is set again."""
+
     values: dict[str, Any] = field(default_factory=dict)
     leaves: set[KeyPath] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, path: KeyPath, value: Any) -> None:
+        """Set a value or each value of a table, unless it, a part of it or a table around it is set."""
         for leaf, item in _leaves(path, value):
             above = (leaf[:count] for count in range(1, len(leaf) + 1))
             is_table = isinstance(item, dict)

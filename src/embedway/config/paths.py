@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-#: Start of a URL. `Path` makes one slash of two.
+#: Start of a URL. One slash is enough, because `Path` joins two.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _SERVERS = frozenset({"redis", "rediss", "valkey", "valkeys", "unix"})
 

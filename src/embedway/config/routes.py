@@ -74,21 +74,27 @@ class RouteSettings(Section):
     #: How requests are authorized: the key in the service's own header; the key as a bearer token; a token of Microsoft
     #: Entra ID; or only by `headers`.
     auth: Literal["key", "bearer", "entra", "none"] = "key"
+    #: Key of the service.
     api_key: SecretStr | None = None
-    #: Environment variable, or file, that contains the key. The file is read again when it changes.
+    #: Environment variable that contains the key.
     api_key_env: str | None = None
+    #: File that contains the key. It is read again when it changes.
     api_key_file: File | None = None
     #: Headers of each request. Their values are secrets, as is the key.
     headers: dict[HeaderName, SecretStr] = Field(default_factory=dict)
-    #: Headers whose values are in environment variables, or in files that are read again when they change.
+    #: Headers whose values are in environment variables, by name.
     headers_env: dict[HeaderName, str] = Field(default_factory=dict)
+    #: Headers whose values are in files, which are read again when they change.
     headers_file: dict[HeaderName, File] = Field(default_factory=dict)
-    #: Organization and project of a key of OpenAI.
+    #: Organization of a key of OpenAI.
     organization: str | None = Field(default=None, min_length=1)
+    #: Project of a key of OpenAI.
     project: str | None = Field(default=None, min_length=1)
     #: File of the certificates of authorities (PEM) that sign the server's certificate; no others are trusted then.
     ca_file: File | None = None
+    #: Maximum requests per minute, besides the limits that the service reports.
     requests_per_minute: Positive | None = None
+    #: Maximum tokens per minute, besides the limits that the service reports.
     tokens_per_minute: Positive | None = None
     #: Options of the provider: strings, numbers, true and false, which are kept as strings.
     options: dict[str, Option] = Field(default_factory=dict)

@@ -24,12 +24,10 @@ from embedway.config.types import (
     NotNegative,
     NotNegativeFloat,
     Positive,
-    PriceText,
     Seconds,
     Section,
     is_secret,
 )
-from embedway.sizes import least_fault
 from embedway.weights.types import HUB_ENDPOINT, PlaceName
 
 if TYPE_CHECKING:
@@ -143,7 +141,7 @@ class TuneSettings(Section):
     directory: Folder = Field(default_factory=_path_in(user_cache_path, "tune"))
 
 
-#: Time to live in Redis, in seconds, if none is set: that of the specification.
+#: Time to live in Redis, in seconds, if none is set: the default of the specification.
 DEFAULT_REDIS_TTL_S = 86_400.0
 
 
@@ -164,8 +162,9 @@ class CacheSettings(Section):
     zstd: Flag = False
     #: Put a memory cache in front of `sqlite` and `redis`.
     tiered: Flag = True
-    #: Maximum size of entries in memory and in the file, in MiB.
+    #: Maximum size of entries in memory, in MiB.
     memory_mib: Positive = 128
+    #: Maximum size of entries in the file, for `sqlite`, in MiB.
     disk_mib: Positive = 4096
     #: Maximum size of entries on the server, for `redis`, in MiB. If the server has a maxmemory and does not evict, at
     #: most half of it is used.
@@ -246,6 +245,7 @@ class UpstreamSettings(Section):
     max_attempts: Positive = 5
     #: First back-off between two attempts, in seconds; later ones double.
     first_wait_s: Seconds = 0.5
+    #: Maximum back-off, in seconds.
     longest_wait_s: Seconds = 20.0
     #: Deadline of a complete request, waits included, in seconds.
     deadline_s: Seconds = 120.0
@@ -263,23 +263,41 @@ class SelectionSettings(Section):
     A preset, and single criteria that override it. `docs/selection.md` explains each.
     """
 
+    #: Weights and requirements that the other keys override.
     preset: Literal["fast", "balanced", "best", "cheap", "private"] = "balanced"
+    #: Weight of a high quality score.
     accuracy_weight: NotNegativeFloat | None = None
+    #: Weight of a short latency.
     speed_weight: NotNegativeFloat | None = None
+    #: Weight of a low price.
     cost_weight: NotNegativeFloat | None = None
+    #: Maximum price, in dollars per million tokens.
     max_cost_per_million: Dollars | None = None
+    #: Only multilingual models.
     require_multilingual: Flag | None = None
+    #: Only models that keep texts on this machine.
     require_local: Flag | None = None
+    #: Minimum quality score divided by 100.
     min_accuracy: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] | None = None
+    #: Maximum latency of a query, in milliseconds.
     max_latency_ms: Seconds | None = None
+    #: Minimum context length, in tokens.
     min_context: Positive | None = None
+    #: Vector size that the model must support.
     dimensions: Positive | None = None
+    #: BCP 47 tags of languages that the model must support.
     languages: tuple[str, ...] | None = None
+    #: SPDX identifiers of allowed licences, or `any`.
     licences: tuple[str, ...] | None = None
+    #: Maximum cost of embedding all texts once, in dollars.
     max_total_cost: Dollars | None = None
+    #: Only models that support the languages of the texts.
     match_languages: Flag | None = None
+    #: Only models that read the longest text completely.
     require_fit: Flag | None = None
+    #: Names or aliases of the models that may be selected.
     models: tuple[str, ...] | None = None
+    #: Compare quality scores of different scales.
     any_scale: Flag | None = None
 
     @property
@@ -298,6 +316,7 @@ class LedgerSettings(Section):
     path: File = Field(default_factory=_path_in(user_state_path, "ledger.sqlite"))
     #: URL of the server, for `redis`; it may contain a password.
     url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
+    #: Whether `url` is one server of a cluster.
     cluster: Cluster = False
     #: Time until the reservations of a process that ended are released, in seconds.
     lease_s: Seconds = 60.0
@@ -310,8 +329,11 @@ class BudgetSettings(Section):
 
     #: Maximum spending in dollars, as a number or text; 0 allows none.
     usd: Dollars
+    #: Period after which spending counts from 0 again.
     period: Literal["total", "day", "month"] = "total"
+    #: Model that is limited; at most one of `model`, `collection` and `api_key` is set.
     model: str | None = Field(default=None, min_length=1)
+    #: Collection that is limited.
     collection: str | None = Field(default=None, min_length=1)
     #: Name that calls give for their key; never the key itself.
     api_key: str | None = Field(default=None, min_length=1)
@@ -343,63 +365,12 @@ class PinsSettings(Section):
 
     #: File on this machine, or a server for several machines.
     backend: Literal["sqlite", "redis"] = "sqlite"
+    #: File, for `sqlite`.
     path: File = Field(default_factory=_path_in(user_state_path, "pins.sqlite"))
+    #: URL of the server, for `redis`; it may contain a password.
     url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
+    #: Whether `url` is one server of a cluster.
     cluster: Cluster = False
-
-
-class ModelSettings(Section):
-    """`[models.NAME]`: a model that routes serve and the catalog does not contain."""
-
-    #: Name of the model in calls; must not be a catalog name.
-    name: str = Field(min_length=1)
-    #: Task of the model; a reranker has no dimensions and no prompts.
-    task: Literal["embed", "rerank"] = "embed"
-    dimensions: Positive | None = None
-    #: Sizes below `dimensions` to which the model is trained to truncate its vectors.
-    matryoshka: tuple[Positive, ...] = ()
-    #: Smallest size if vectors may be truncated to every size; unset for the sizes in `matryoshka` only.
-    min_dimensions: Positive | None = None
-    max_tokens: Positive
-    #: `tiktoken:ENCODING`, `hub:OWNER/NAME` for a repository's tokenizer.json, `library` for a route to a library, or
-    #: `estimate`: one token per digit or per three other bytes, marked as estimated in plans and receipts.
-    tokenizer: str = Field(default="estimate", pattern=r"^(tiktoken:[a-z0-9_]+|hub:[\w.-]+/[\w.-]+|library|estimate)$")
-    normalized: Flag = True
-    #: Dollars, as a number or a text such as "0.02"; 0 if it is free, unset if unknown.
-    price_usd_per_million_tokens: PriceText | None = None
-    #: Prompts prepended to queries and to documents.
-    query_prompt: str = ""
-    document_prompt: str = ""
-    #: Part of the vector space's identity; change it when your server's weights change.
-    revision: str = ""
-
-    @field_validator("matryoshka")
-    @classmethod
-    def _check_matryoshka(cls, sizes: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        full = info.data.get("dimensions")
-        if full is not None and (
-            list(sizes) != sorted(set(sizes), reverse=True) or any(size >= full for size in sizes)
-        ):
-            raise ValueError(f"must be in descending order and below dimensions, which is {full}")
-        return sizes
-
-    @field_validator("min_dimensions")
-    @classmethod
-    def _check_least(cls, least: int | None, info: ValidationInfo) -> int | None:
-        full = info.data.get("dimensions")
-        if least is not None and full is not None:
-            fault = least_fault(least, full, info.data.get("matryoshka", ()))
-            if fault:
-                raise ValueError(fault)
-        return least
-
-    @model_validator(mode="after")
-    def _check_dimensions(self) -> Self:
-        if (self.task == "embed") != (self.dimensions is not None):
-            raise ValueError("dimensions must be set for an embedding model, and unset for a reranker")
-        if self.dimensions is None and (self.matryoshka or self.min_dimensions):
-            raise ValueError("matryoshka and min_dimensions must be unset for a reranker, which has no vectors")
-        return self
 
 
 class RunSettings(Section):

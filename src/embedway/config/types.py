@@ -76,7 +76,7 @@ class Section(BaseModel, metaclass=_SectionMeta):
         return self
 
     def _report(self) -> None:
-        """Log what a section that was created directly cannot do."""
+        """Log warnings about a section that was created by its constructor."""
 
     if not TYPE_CHECKING:  # with them, type checkers would allow assignments
 
@@ -114,7 +114,7 @@ class Section(BaseModel, metaclass=_SectionMeta):
 
 
 def replace_unchecked(section: S, **fields: Any) -> S:
-    """Return a copy of a section with fields that the package sets itself and that may contradict others."""
+    """Return a copy of a section with other fields, without checks: they may contradict the rest."""
     copied = section.model_copy()
     copied.__dict__.update(fields)
     return copied

@@ -24,7 +24,7 @@ class RequestLog:
     """Log lines of one request."""
 
     #: Failovers and searches that were logged.
-    _told: set[tuple[str, ...]] = field(default_factory=set)
+    _logged: set[tuple[str, ...]] = field(default_factory=set)
 
     def retry(self, route: str, texts: int, error: EmbedwayError, *, attempts: int, wait_s: float | None) -> None:
         """Log that texts are sent again to a route, after `attempts` attempts."""
@@ -49,10 +49,12 @@ class RequestLog:
     def failover(self, route: str, following: str, texts: int, error: EmbedwayError, *, is_sent: bool) -> None:
         """Log that texts go to another route; once for a pair of routes.
 
-        Without a request to the first route, its circuit is open or its limits are reached. That is no new failure, and
-        a line of level INFO.
+        With `is_sent`, a request to the first route failed. Otherwise its circuit is open or its limits are reached,
+        which is no new failure, so the line is of level INFO.
         """
-        is_new = self._is_new("failed", route, following) if is_sent else ("failed", route, following) not in self._told
+        is_new = (
+            self._is_new("failed", route, following) if is_sent else ("failed", route, following) not in self._logged
+        )
         if not is_new or not (is_sent or self._is_new("skipped", route, following)):
             return
         _log.log(
@@ -66,9 +68,9 @@ class RequestLog:
         )
 
     def _is_new(self, *event: str) -> bool:
-        known = len(self._told)
-        self._told.add(event)
-        return len(self._told) > known
+        known = len(self._logged)
+        self._logged.add(event)
+        return len(self._logged) > known
 
 
 def log_circuit(route: str, before: State, after: State) -> None:

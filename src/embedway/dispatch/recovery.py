@@ -191,7 +191,7 @@ class _Recovery:
     async def _follow(
         self, decision: Decision, rows: Rows, plan: RoutePlan, history: History, *, is_sent: bool
     ) -> None:
-        """Take the next step with rows that failed, other than a retry. `is_sent`: whether they were sent."""
+        """Take the next step with rows that failed, other than a retry. With `is_sent`, they were sent."""
         error = decision.error
         if decision.step == "separate callers":
             parts = [own for _, own in self.context.request.by_caller(rows)]

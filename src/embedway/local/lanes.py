@@ -1,4 +1,4 @@
-"""Lanes of an encoder: one whose streams share the threads, and one in which a batch has all threads."""
+"""Lanes of an encoder, each a thread pool with a session: several streams, or all threads for one batch."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ QUERY_TOKENS = 128
 
 
 class Lane:
-    """Threads that compute with the session of some options. Used from one event loop."""
+    """Thread pool that computes with one session. Used from one event loop."""
 
     def __init__(self, options: SessionOptions, name: str) -> None:
         self.options = options
         self.threads = ThreadPoolExecutor(options.streams, thread_name_prefix=f"embedway-{name}")
         #: Batches that run or wait for a thread.
         self.batches = 0
-        #: The small request that has the lane; None while queries have it.
+        #: Small request that occupies the lane; None while queries do.
         self.request: TokenizedTexts | None = None
 
     @contextmanager
     def occupied(self, request: TokenizedTexts | None) -> Iterator[None]:
-        """Count a batch of a small request, or of others."""
+        """Count a batch while it is computed; `request` is the small request that it belongs to."""
         self.batches += 1
         if request is not None:
             self.request = request
@@ -43,7 +43,7 @@ class Lane:
 
 
 class Lanes:
-    """The lane of bulk work, and the lane of queries. Both may have the same session."""
+    """Lane of bulk work, and lane of queries and small requests. Both may use the same session."""
 
     def __init__(self, choice: RuntimeChoice) -> None:
         self.bulk = Lane(choice.bulk, "bulk")

@@ -104,7 +104,7 @@ def load(
 ) -> LoadedModel:
     """Find or pull a model's files, open them, and choose session options. Blocking.
 
-    `check` gets the settings files of a repository before its weights are fetched, and may raise an error.
+    `check` receives the settings files of a repository before its weights are fetched, and may raise an error.
     """
     from embedway.local.recipe import read_recipe  # noqa: PLC0415
     from embedway.local.runtime_choice import choose_runtime  # noqa: PLC0415

@@ -26,6 +26,7 @@ from embedway.local.recipe import (
     pad_token_id,
     read_max_tokens,
     read_prompts,
+    task_by,
 )
 from embedway.space import Space
 from embedway.weights.model_files import parse_object, read_optional_json, read_required, read_required_json
@@ -47,10 +48,10 @@ _log = logging.getLogger(__name__)
 UNPULLED = "unpulled"
 #: Small files of a catalog model that decide its tokens, and the facts of its space.
 _WANTED = ("tokenizer.json", "config.json", "sentence_bert_config.json")
-#: Timeout between two reads, in seconds, of a hub that only makes a plan more exact.
+#: Timeout of a read from the hub, in seconds: its files only make a plan more exact.
 _TIMEOUT_S = 5.0
-#: Maximum seconds for all of them. The largest known tokenizer.json has 33 MB.
-_PATIENCE_S = 30.0
+#: Maximum time to fetch the small files, in seconds. The largest known tokenizer.json has 33 MB.
+_MAX_FETCH_S = 30.0
 
 R = TypeVar("R")
 
@@ -147,7 +148,7 @@ def _row_files(facts: ModelFacts, settings: StoreSettings) -> Path | None:
     only = replace(wanted, files=tuple(file for file in files if file.path == "tokenizer.json"))
     store = WeightsStore(settings)
     found = store.find_settings(wanted) or store.find_settings(only)
-    # Without places, only files that another model of the family has brought are used.
+    # Without places, only files that were fetched for another model of the family are used.
     for files_of, places in ((only, ()), (wanted, settings.places)):
         if found is not None:
             break
@@ -158,7 +159,7 @@ def _row_files(facts: ModelFacts, settings: StoreSettings) -> Path | None:
 
 
 def _in_time(fetch: Callable[[], R]) -> R:
-    """Return the result of a fetch. Raises WeightsError if it takes too long, as while another process pulls."""
+    """Return the result of a fetch. Raises WeightsError if it takes too long, such as while another process pulls."""
     outcome: Future[R] = Future()
 
     def run() -> None:
@@ -169,11 +170,11 @@ def _in_time(fetch: Callable[[], R]) -> R:
 
     threading.Thread(target=run, name="embedway-small-files", daemon=True).start()
     try:
-        return outcome.result(_PATIENCE_S)
+        return outcome.result(_MAX_FETCH_S)
     except EmbedwayError:
         raise
     except TimeoutError:
-        raise WeightsError(f"the small files of the repository were not there after {_PATIENCE_S:g} s") from None
+        raise WeightsError(f"the small files of the repository were not fetched within {_MAX_FETCH_S:g} s") from None
 
 
 def _outline_of_row(facts: ModelFacts, folder: Path | None) -> Outline:
@@ -244,7 +245,7 @@ def _outline_of_folder(folder: Path, name: str, facts: ModelFacts | None) -> Out
         document_prompt=limits.prompts["document"],
         digest=UNPULLED,
     )
-    task: Task = "rerank" if is_classifier(folder, config) and not modules else "embed"
+    task = task_by(folder, config, modules)
     smaller = tuple(size for size in (facts.matryoshka if facts is not None else ()) if size < width)
     tokenizer = folder / "tokenizer.json"
     return Outline(name, task, space, (width, *smaller), limits, tokenizer if tokenizer.is_file() else None)

@@ -175,9 +175,8 @@ def read_recipe(
     if onnx_path is None:
         _refuse_unsupported(folder, architecture, config)
     modules = list_modules(folder)
-    task = _task(folder, config, modules)
+    task = task_by(folder, config, modules)
     pooling, dense, normalized, width = _read_head(folder, modules, facts, config, hash_cache)
-    prompts = read_prompts(folder, facts, modules)
     sizes = _sizes(folder, _labels(folder, config) if task == "rerank" else width, facts)
     tokenizer_json = _read_tokenizer(folder)
     pad = pad_token_id(config, architecture)
@@ -196,7 +195,7 @@ def read_recipe(
         normalized=normalized,
         dense=dense,
         max_tokens=read_max_tokens(folder, config, facts, offset=first_position(architecture, pad)),
-        prompts=prompts,
+        prompts=read_prompts(folder, facts, modules),
         sizes=sizes,
         tokenizer=folder / "tokenizer.json",
         tokenizer_json=tokenizer_json,
@@ -208,7 +207,7 @@ def read_recipe(
 
 
 def architecture_of(config: Mapping[str, Any]) -> str:
-    """Return the architecture whose graph a model has."""
+    """Return the architecture of a model's graph."""
     model_type = str(config.get("model_type", ""))
     return _SAME_GRAPH.get(model_type, model_type)
 
@@ -307,10 +306,11 @@ def _refuse_unsupported(folder: Path, architecture: str, config: Mapping[str, An
 
 def task_of(folder: Path) -> Task:
     """Return the task of a model folder. Raises WeightsError for damaged files."""
-    return _task(folder, read_required_json(folder / "config.json"), list_modules(folder))
+    return task_by(folder, read_required_json(folder / "config.json"), list_modules(folder))
 
 
-def _task(folder: Path, config: Mapping[str, Any], modules: list[tuple[str, Path]]) -> Task:
+def task_by(folder: Path, config: Mapping[str, Any], modules: list[tuple[str, Path]]) -> Task:
+    """Return the task of a model folder with this config.json and these modules. Raises WeightsError."""
     return "rerank" if is_classifier(folder, config) and not modules else "embed"
 
 

@@ -101,11 +101,11 @@ class Model(ABC):
     check: ClassVar[Callable[..., None]] = staticmethod(validate)
     #: Whether hooks get one validation per answer, with its route, instead of one for all rows.
     checks_answers: ClassVar[bool] = False
-    #: Whether the model can be opened without the normalization at its end.
+    #: Whether the model can be opened without its final normalization.
     can_be_raw: bool = False
     #: Error that prevents requests, such as a missing key; None if requests can be sent.
     blocked: ConfigError | None = None
-    #: How few texts are spread over this machine's streams; None for services.
+    #: Division of small requests among this machine's streams; None for services.
     spread: Spread | None = None
     #: Maximum texts of a batch on this machine; None for services, whose routes limit their requests.
     max_batch_size: int | None = None

@@ -1,4 +1,4 @@
-"""Outlined models: plans and descriptions of models whose weights or library are not on this machine."""
+"""Outlined models, for plans and descriptions: models whose weights or library are not on this machine."""
 
 from __future__ import annotations
 
@@ -39,17 +39,18 @@ if TYPE_CHECKING:
 
 
 _FREE = decimal.Decimal(0)
-#: Texts of a request to a server; the limit of a server that was not asked is not known.
+#: Texts of a request to a server, whose own limit is unknown.
 _REQUEST_TEXTS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Route that would compute the texts. `token_budget` is None if it is not this machine's own runtime."""
+    """Route that would compute the texts."""
 
     name: str
+    #: Maximum padded tokens of a batch on the built-in runtime; None for other routes.
     token_budget: int | None
-    #: Whether it takes requests, as a server does.
+    #: Whether it is a server, which receives requests.
     requests: bool = False
 
 
@@ -122,7 +123,7 @@ class OutlinedModel(Model):
 
 
 def outline_model(name: str, environment: ModelEnvironment, task: Task) -> Model | None:
-    """Return a model for plans, without weights; None if the model can be opened without fetching any. Blocking.
+    """Return an outlined model; None if the model can be opened without fetching weights. Blocking.
 
     Raises the errors of names and tasks, and those of the weights store if nothing is known about a repository.
     """

@@ -1,4 +1,4 @@
-"""Backup models of a call: which names may be backups, which errors they help with, and what the receipt tells."""
+"""Backup models of a call: checks of their names, the errors that they help with, and notes in the receipt."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ R = TypeVar("R")
 
 _log = logging.getLogger("embedway.pipeline")
 
-#: Errors that another model may help with, and their words in receipts and the log: never those of a service.
+#: Errors that another model may help with, and their text in receipts and the log; never a message of a service.
 _HELPED: tuple[tuple[type[EmbedwayError], str], ...] = (
     (AuthenticationError, "its service refused the key"),
     (QuotaExceededError, "the quota of its account is used up"),
@@ -115,7 +115,7 @@ def _check_names(names: Sequence[str], first: str, call: Call, config: Config) -
 
 
 def _check_name(name: str, call: Call, config: Config) -> None:
-    """Raise the error of a name that cannot be a backup, from facts that are here."""
+    """Raise the error of a name that cannot be a backup, from facts on this machine."""
     service, dimensions = service_of(name, config), call.dimensions
     if call.normalize is False and (library_of(name) or (service is not None and service.normalized)):
         raise UsageError(
@@ -134,7 +134,7 @@ def _check_name(name: str, call: Call, config: Config) -> None:
 
 
 def _may_have(sizes: Sequence[int], dimensions: int) -> bool:
-    """Return whether a model may return vectors of a size; the opened model knows for sure."""
+    """Return whether a model may return vectors of a size. Only the opened model is certain."""
     return dimensions in sizes or (len(sizes) > 1 and dimensions < max(sizes))
 
 
@@ -161,7 +161,7 @@ class Failures:
         self.budgets.append(budget)
         return budget
 
-    def told(self, result: EmbedResult) -> EmbedResult:
+    def with_failed_models(self, result: EmbedResult) -> EmbedResult:
         """Return the result of a backup, whose receipt names the failed models and includes their cost."""
         if not self.failed:
             return result
@@ -170,7 +170,7 @@ class Failures:
         receipt = replace(result.receipt, notes=(note, *result.receipt.notes))
         return replace(result, receipt=_with_costs(receipt, self.budgets[:-1]))
 
-    def told_of_backups(self, result: EmbedResult) -> EmbedResult:
+    def with_failed_backups(self, result: EmbedResult) -> EmbedResult:
         """Return the partial result of the first model, whose receipt names the backups that failed too."""
         names = ", ".join(shown_name(name) for name, _ in self.failed[1:])
         receipt = replace(result.receipt, notes=(*result.receipt.notes, f"backups failed too: {names}"))
@@ -202,7 +202,7 @@ async def first_success(names: Sequence[str], attempt: Callable[[str, Failures],
         except ClosedError:
             raise
         except EmbedwayError as raised:
-            # One text of several at fault: no other model would make the whole request right.
+            # If one text of several is at fault, another model would not help the request as a whole.
             helped = reason_of(raised) and (raised.row is None or texts == 1)
             if not failures.failed and not helped:
                 raise
@@ -212,7 +212,7 @@ async def first_success(names: Sequence[str], attempt: Callable[[str, Failures],
             why = reason_of(error) or type(error).__name__
             _log.warning("%s failed (%s); using the backup %s", shown_name(name), why, shown_name(following))
     if kept is not None:
-        return cast("R", failures.told_of_backups(kept) if failures.failed[1:] else kept)
+        return cast("R", failures.with_failed_backups(kept) if failures.failed[1:] else kept)
     raise failures.error() from failures.failed[0][1].__cause__
 
 
@@ -248,5 +248,5 @@ def _error_of_all(result: object) -> EmbedwayError | None:
 def _in_one_line(error: EmbedwayError) -> str:
     alone = copy.copy(error)
     if isinstance(alone, (NoRouteError, UpstreamError)):
-        alone.elsewhere = ()  # the other models that are set up are named once
+        alone.elsewhere = ()  # the first error names the other models that are set up
     return " ".join(part.strip() for part in str(alone).splitlines())

@@ -137,12 +137,13 @@ class EmbedPipeline:
             request, model, space = await self._prepare_choice(call, replace(choice, model=name))
             facts = CallFacts(started, "", choice.selected)
             result = await self._compute(request, model, space, failures.spending(options, model.name), facts)
-            return failures.told(result)
+            return failures.with_failed_models(result)
 
         names = await self._names_to_try(call, choice, options)
         return await first_success(names, attempt, texts=_count_unique(call))
 
     async def _names_to_try(self, call: Call, choice: ChosenModel, options: CallOptions) -> tuple[str, ...]:
+        """Return the chosen model and the call's checked backups."""
         sized = replace(call, dimensions=choice.dimensions)
         backups = await backups_of(sized, choice.model, options, config=self._config, selector=self._selector)
         return (choice.model, *backups)
@@ -225,7 +226,7 @@ class EmbedPipeline:
     async def _choose(self, call: Call, options: CallOptions, opens: Opens | None = None) -> ChosenModel:
         """Return the model that a call names, that its collection is pinned to, or that its criteria select.
 
-        `opens` opens a model by name, by default completely.
+        `opens` opens a model by name; by default, it loads the model.
         """
         if options.criteria is not None and call.model != AUTO:
             raise UsageError(f"model is {shown_name(call.model)} and criteria are set; leave one of them out")
@@ -253,7 +254,7 @@ class EmbedPipeline:
         selection, fits = await self._selector.select_for_call(
             texts, criteria, on_overflow=on_overflow, partial=call.partial, input_type=call.input_type
         )
-        # A text that the model cannot read whole fails alone, and is not truncated.
+        # A text that the model cannot read completely fails alone, and is not truncated.
         on_overflow = on_overflow if fits else "error"
         if options.max_cost_nanousd is None and on_overflow != "error":
             return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection), call.normalize)
@@ -279,7 +280,7 @@ class EmbedPipeline:
             ) from error
 
     async def space_of_pin(self, pin: Pin) -> Space:
-        """Return the space of a pin's model today, at the pin's size and normalization."""
+        """Return the current space of a pin's model, at the pin's size and normalization."""
         await self.open_pinned(pin)
         kept = pin.space.normalized
         return space_of(await self._models.open(pin.model, raw=not kept), pin.space.dimensions, kept)

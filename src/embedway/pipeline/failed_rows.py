@@ -23,8 +23,8 @@ _MOST_ROWS, _MOST_KINDS = 10, 5
 def logged_rows(model: str, texts: int) -> Iterator[dict[int, EmbedwayError]]:
     """Log the rows of a call that failed, in one line, however many there are.
 
-    The block adds the errors of a partial result to the yielded dictionary (level WARNING). An error that it raises is
-    the caller's to report, so its row is of level INFO.
+    The block adds the errors of a partial result to the yielded dictionary (level WARNING). The caller reports an error
+    that the block raises, so its row is of level INFO.
     """
     failed: dict[int, EmbedwayError] = {}
     try:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def space_of(model: Model, dimensions: int | None, normalize: bool | None) -> Space:
-    """Return the space of a model at a size, with vectors of length 1 or not; None for those that it returns.
+    """Return the space of a model at a size. `normalize` is that of the call; None for the model's own vectors.
 
-    Raises DimensionsError, and UsageError if the model returns no others than vectors of length 1.
+    Raises DimensionsError, and UsageError if `normalize` is False and the model returns only vectors of length 1.
     """
     space = model.space_of_size(dimensions)
     if normalize is None or normalize == space.normalized:

@@ -51,15 +51,15 @@ def whole_or_none(endpoint: Endpoint, option: str) -> int | None:
 
 
 def most_inputs(endpoint: Endpoint, default: int) -> int:
-    """Return the lower of the options `max_inputs` and `batch_size`: both limit a request, if no batches run here."""
+    """Return the lower of the options `max_inputs` and `batch_size`, which both limit a request to a server."""
     return lowest(*_named(endpoint, _INPUTS).values()) or default
 
 
 def limits_of(endpoint: Endpoint, declared: Declared) -> RequestLimits:
     """Return the limits of a request in the options of a route.
 
-    Raises ConfigError for a limit above the declared one. It is the service's own; a provider without one declares what
-    it reads from the options.
+    Raises ConfigError for a limit above the declared one, which is the service's own. A provider whose service has none
+    declares the limit in the options.
     """
     # The batches of a local provider are its own: a request has several.
     inputs = _lowest_of(endpoint, _INPUTS[:1] if declared.local else _INPUTS, declared.max_inputs)

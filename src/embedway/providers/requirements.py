@@ -86,7 +86,7 @@ def library_lacks(name: str, provider: str, model: str, config: Config) -> str:
 
 
 def first_library(facts: ServiceFacts, config: Config) -> str | None:
-    """Return the first route of a model if a library runs it and cannot run here now; else None."""
+    """Return the first route of a model if it is one to a library that cannot run here now; else None."""
     providers = [*(route.provider for route in config.routes_to(facts.names).values())]
     providers += [route.provider for route in facts.routes]
     if not providers or providers[0] not in LIBRARY_MODULES:

@@ -22,7 +22,7 @@ class TokenEstimate:
     """Token counts of the texts for one model: of the longest text, and in total.
 
     `own` is true if the model's own tokenizer counted, `sampled` if `total` is extrapolated from a sample. `longest`
-    includes the prompt and special tokens; it is extrapolated if `about`.
+    includes the prompt and special tokens, and is extrapolated if `about` is true.
     """
 
     longest: int

@@ -129,7 +129,7 @@ class Candidates:
             min_dimensions=facts.min_dimensions,
             query_prompt=facts.query_prompt,
             document_prompt=facts.document_prompt,
-            # A licence that the settings change is the user's word.
+            # A licence in the settings replaces that of the routes.
             route_licence=_route_licence(facts, self._config) if benchmark.licence == facts.licence else "",
         )
 
@@ -202,7 +202,7 @@ class Candidates:
             max_context_length=facts.max_tokens,
             embedding_dimensions=facts.dimensions,
             speed_source="nothing is known",
-            speed_confirmed=True,  # no values
+            speed_confirmed=True,  # its speeds stand for unknown ones
         )
 
 

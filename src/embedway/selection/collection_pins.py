@@ -60,8 +60,8 @@ class CollectionPins:
     async def check_privacy(self, pin: Pin, options: CallOptions, *, named: bool = False) -> None:
         """Raise UsageError if texts must stay on this machine, but the model of their collection sends them elsewhere.
 
-        Also if the criteria of the call name models, but not this one. With `named`, the call names its model, so
-        nothing is checked.
+        Raises it too if the criteria of the call name models, but not that of the collection. With `named`, the call
+        names its model, so nothing is checked.
         """
         if named:
             return

@@ -59,7 +59,7 @@ class ModelSelectionCriteria:
     max_total_cost: Amount | None = None
     #: The model must support the languages of the texts, as far as both are known.
     match_languages: bool = True
-    #: The model must read the longest text whole; chunks always fit, and `on_overflow="mean"` reads all windows.
+    #: The model must read the longest text completely; chunks always fit, and `on_overflow="mean"` reads all windows.
     require_fit: bool = True
     #: Names or aliases of the models that may be selected, case-insensitive; empty for all.
     models: tuple[str, ...] = ()

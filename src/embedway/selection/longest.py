@@ -28,7 +28,7 @@ _EXACT_CHARACTERS = 1 << 16
 _TOKENS_PER_LETTER = 0.8
 #: Maximum tokens of a byte of UTF-8 outside ASCII: tokenizers split characters into bytes, or into at most three.
 _TOKENS_PER_BYTE = 2
-#: The same in a text with characters that are normalized to up to 18 others of 2 bytes each, such as U+FDFA
+#: The same, in a text with characters that are normalized to up to 18 others of 2 bytes each, such as U+FDFA
 #: (https://unicode.org/faq/normalization.html).
 _TOKENS_PER_NORMALIZED_BYTE = 12
 _NORMALIZED = re.compile("[\u2000-\u2bff\u3200-\u33ff\ufb00-\ufdff\ufe70-\uffef\U0001d000-\U0001f2ff]")
@@ -110,7 +110,7 @@ class TextLengths:
 
 
 def _most_tokens(text: str) -> int:
-    """Return a number of tokens that a text hardly ever exceeds with any tokenizer."""
+    """Return an upper estimate of the tokens of a text, which it hardly ever exceeds with any tokenizer."""
     data = text.encode("utf-8", "replace")
     spaces = len(data) - len(data.translate(None, _SPACES))
     letters = len(data) - len(data.translate(None, _LETTERS))

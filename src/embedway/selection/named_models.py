@@ -6,9 +6,10 @@ import difflib
 from typing import TYPE_CHECKING
 
 from embedway.catalog import default_catalog
+from embedway.config.local_models import is_reranker
 from embedway.errors import UnknownModelError, UsageError
 from embedway.local.loading import HUB_PREFIX
-from embedway.providers.names import full_name, service_of
+from embedway.providers.names import full_name
 from embedway.text import printable, shown_name
 
 if TYPE_CHECKING:
@@ -49,13 +50,8 @@ def _full_name(name: str, candidates: Sequence[Candidate], config: Config) -> st
     except UnknownModelError as error:
         known = {one.benchmark.model_name.casefold(): one.benchmark.model_name for one in candidates}
         near = [known[one] for one in difflib.get_close_matches(name.casefold(), known, n=_NEAREST)]
-        others = [one for one in error.nearest if one not in near and not _is_reranker(one, config)]
+        others = [one for one in error.nearest if one not in near and not is_reranker(one, config)]
         raise UnknownModelError(name, nearest=[*near, *others][:_NEAREST]) from None
-    if _is_reranker(full, config):
+    if is_reranker(full, config):
         raise UsageError(f"{full} is a reranker: it returns no vectors, so it cannot be selected")
     return full
-
-
-def _is_reranker(name: str, config: Config) -> bool:
-    facts = service_of(name, config) or (default_catalog().get(name) if name in default_catalog() else None)
-    return facts is not None and facts.task == "rerank"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NAMED_MODELS = 3
 
 _SECTION = "selection"
-#: Where the user of the advice sets criteria.
+#: Place where criteria are set: arguments in Python, options of a command, or settings.
 Place: TypeAlias = Literal["arguments", "options", "settings"]
 _INTRODUCTIONS: dict[Place, str] = {"arguments": "criteria", "options": "options", "settings": "settings"}
 #: Options of `embedway select`, by criterion; the others have the criterion's name.
@@ -38,7 +38,7 @@ class Relaxation:
 
     changes: tuple[tuple[str, Any], ...]
     models: tuple[str, ...]
-    #: What the first model lacks to run here; empty if nothing.
+    #: Requirement that the first model lacks to run here; empty if none.
     lacks: str = ""
 
     def __str__(self) -> str:

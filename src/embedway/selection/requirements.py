@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Share of the texts from which the model must support their language.
 _LANGUAGE_MATTERS = 0.2
-#: Requirements that are no criteria: the advice is about the model.
+#: Requirements that are not criteria, so that advice changes the model instead.
 RUNS_HERE, QUALITY_SCORE = "runs here", "quality_score"
 
 
@@ -84,7 +84,7 @@ def _accuracy_reasons(benchmark: ModelBenchmark, accuracy: float, criteria: Mode
 
 
 def quality_setting(model: str) -> str:
-    """Return the setting of a model's quality."""
+    """Return the key of the setting of a model's quality score."""
     return f'embedding.model_benchmarks."{model}".quality_score'
 
 

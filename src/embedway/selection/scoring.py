@@ -113,7 +113,10 @@ class Selection:
         )
 
     def below_minimum(self) -> Selection | None:
-        """Return the selection without the default `min_accuracy`, if no model that reaches it is cheap enough."""
+        """Return the selection without the default `min_accuracy`, for a caller to whom this one is too expensive.
+
+        None if this one is below it already, the criteria have another minimum, or no model remains.
+        """
         if self.warnings:
             return None
         return select_below_minimum((row.candidate for row in self.table), self.criteria, self.analysis)
@@ -170,7 +173,7 @@ def select_below_minimum(
     *,
     anywhere: bool = False,
 ) -> Selection | None:
-    """Select without the default `min_accuracy`, with a warning. None for another minimum, or if no model remains."""
+    """Select without the default `min_accuracy`, with a warning. None for another minimum, and if no model remains."""
     if criteria.min_accuracy != DEFAULT_MIN_ACCURACY:
         return None
     table = score(candidates, replace(criteria, min_accuracy=0), analysis, anywhere=anywhere)

@@ -39,8 +39,8 @@ MOST_CHARACTERS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Lengths:
-    """How the tokens of texts are counted."""
+class _CountOptions:
+    """Options of `count_tokens`."""
 
     totals: TokenTotals | None
     input_type: InputType
@@ -99,8 +99,8 @@ class ModelSelector:
                 async for more in rest:
                     await asyncio.to_thread(totals.add, _check_rest(more))
         most = most_characters if criteria.require_fit else 0
-        lengths = _Lengths(totals, input_type, most)
-        selection = await asyncio.to_thread(self._select, texts, criteria, anywhere, lengths)
+        counting = _CountOptions(totals, input_type, most)
+        selection = await asyncio.to_thread(self._select, texts, criteria, anywhere, counting)
         self.log_warnings(selection)
         return selection
 
@@ -120,11 +120,11 @@ class ModelSelector:
         partial: bool,
         input_type: InputType = "document",
     ) -> tuple[Selection, bool]:
-        """Select a model for the texts of a call; return it, and whether it reads all texts whole or need not.
+        """Select a model for the texts of a call; return it, and whether it reads every text as the call requires.
 
-        With `on_overflow="error"` it must, with `"mean"` it need not, because windows are read. In a partial call, only
-        the texts that are too long fail: if no model reads every text whole, one is selected for the others. Raises
-        NoModelError.
+        It must read them completely with `on_overflow="error"`, but not with `"mean"`, because windows are read. In a
+        partial call, only the texts that are too long fail: if no model reads every text completely, one is selected
+        for the others. Raises NoModelError.
         """
         fit = on_overflow == "error" or (criteria.require_fit and on_overflow != "mean")
         select = partial_call(self.select, texts, input_type=input_type, most_characters=None)
@@ -164,7 +164,7 @@ class ModelSelector:
             return function(self._candidates)
 
     def _select(
-        self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool, lengths: _Lengths
+        self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool, counting: _CountOptions
     ) -> Selection:
         sample = take_sample(texts)
         analysis = analyze(texts, sample=sample)
@@ -174,9 +174,9 @@ class ModelSelector:
             counters,
             texts,
             sample,
-            totals=lengths.totals,
-            input_type=lengths.input_type,
-            most_characters=lengths.most_characters,
+            totals=counting.totals,
+            input_type=counting.input_type,
+            most_characters=counting.most_characters,
         )
         return select(counted, criteria, analysis, anywhere=anywhere)
 

@@ -111,7 +111,7 @@ def with_first_hashes(
 
 
 class _RefusedError(Exception):
-    """The check of a pull refused the model; the other sources are not tried."""
+    """Refusal by the check of a pull: no other source is tried."""
 
     def __init__(self, error: EmbedwayError) -> None:
         self.error = error

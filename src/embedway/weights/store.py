@@ -131,8 +131,8 @@ class WeightsStore:
         """Return the folder of a repository, in the catalog or not; `revision` None is the hub's `main`.
 
         Fetches settings, tokenizer and safetensors (or `onnx/model.onnx` if there are none, or `onnx_file`), never
-        pickles or code. `check` gets the settings files by path before the weights are fetched, and may raise an error.
-        Raises the errors of `pull`, and UnsupportedModelError if there are no weights.
+        pickles or code. `check` receives the settings files by path before the weights are fetched, and may raise an
+        error. Raises the errors of `pull`, and UnsupportedModelError if there are no weights.
         """
         directory = ModelDirectory(self._settings.root, repository)
         repository_pull = RepositoryPull(
