@@ -205,15 +205,15 @@ class UnknownModelError(ModelError):
 
 
 class NoModelError(ModelError):
-    """No model meets every requirement. `advice` lists those to relax; `table` has every model with its reasons.
+    """No model meets every requirement. `advice` lists those to relax; `table` has every model with its reasons."""
 
-    `changes` is the word for what the advice changes: criteria, options or settings.
-    """
-
-    def __init__(self, advice: Sequence[str], *, table: Sequence[object] = (), changes: str = "changes") -> None:
+    def __init__(self, advice: Sequence[str], *, table: Sequence[object] = ()) -> None:
         self.advice = tuple(advice)
         self.table = tuple(table)
-        lines = [f"no model meets every requirement; these {changes} help:", *(f"  - {line}" for line in self.advice)]
+        lines = [
+            "no model meets every requirement; one of these changes helps:",
+            *(f"  - {line}" for line in self.advice),
+        ]
         super().__init__("\n".join(lines) if self.advice else "there is no model to choose from")
 
 

@@ -49,18 +49,22 @@ def test_the_table_has_every_model_or_why_it_is_out(command, place, offline):
     done = command("select", "prose.txt")
     assert done.code == 0, done.stderr
     first, second, *rest = done.stdout.splitlines()
-    assert first.startswith("1 texts, ")
+    assert first.startswith("1 text, ")
     assert "en 100%; no code" in first
     assert second == "selected: sentence-transformers/all-MiniLM-L6-v2"
     table = "\n".join(rest)
-    assert re.search(r"^ +\d+  no key: set OPENAI_API_KEY$", table, re.MULTILINE)
-    assert re.search(r"^ +\d+  weights missing: embedway models pull NAME$", table, re.MULTILINE)
-    assert "51 models are excluded; --all lists them" in table
+    counts = {kind: int(number) for number, kind in re.findall(r"^ +(\d+)  (\S.*)$", table, re.MULTILINE)}
+    assert counts["no key: set OPENAI_API_KEY"] == 3
+    # A model counts under each of its reasons, alone.
+    assert counts["weights missing: embedway models pull NAME"] > 20
+    assert counts["its quality is unknown"] > 10
+    assert not any(";" in kind for kind in counts)
+    assert "51 models are excluded, each counted under all its reasons; --all lists them" in table
     assert max(map(len, rest)) <= 120
-    for flag in ("--all", "-v"):
-        listed = command("select", "prose.txt", flag).stdout
-        assert "weights missing: embedway models pull BAAI/bge-m3" in listed
-        assert len(listed.splitlines()) > 50
+    listed = command("select", "prose.txt", "--all").stdout
+    assert "weights missing: embedway models pull BAAI/bge-m3" in listed
+    assert len(listed.splitlines()) > 50
+    assert command("select", "prose.txt", "-v").code == 2  # --verbose of embedway
     (place / "long.txt").write_text(ENGLISH * 20)
     keyed = command("select", "long.txt", variables={"OPENAI_API_KEY": "unused"}).stdout
     assert re.search(r"text-embedding-3-small .* ~0\.00\d+", keyed)
@@ -111,7 +115,7 @@ def test_where_none_is_left_it_says_what_to_relax(command, offline):
     done = command("select", "--min-accuracy", "0.99", "--all")
     assert done.code == 1
     assert "no model meets every requirement" in done.stderr
-    assert "  - with --min-accuracy 0.5609: sentence-transformers/all-MiniLM-L6-v2" in done.stderr
+    assert "  - --min-accuracy 0.5609: sentence-transformers/all-MiniLM-L6-v2" in done.stderr
     assert re.search(r"accuracy 0\.56\d+ is below 0\.99", done.stdout)
     asked = command("select", "--min-accuracy", "0.99", "--json")
     assert asked.code == 1
@@ -184,17 +188,25 @@ def test_texts_that_are_not_split_must_fit(command, place, offline):
     table = command("select", "long.txt", "--preset", "fast", "--all")
     assert table.code == 1
     assert reason in table.stdout
-    assert "use --no-fit to select for chunks" in table.stderr
+    first, *_ = table.stderr.splitlines()
+    assert first.endswith(
+        "1 model cannot read the longest text completely; `run` splits texts: use --no-fit to select for chunks"
+    )
+    # Also if it misses another requirement, and whether it runs here or not.
+    other = command("select", "long.txt", "--dimensions", "77", "--no-match-languages").stderr.splitlines()
+    assert other[0] == first
+    assert "use --no-fit" not in command("select", "long.txt", "--models", "bge-small-en-v1.5").stderr.splitlines()[0]
     mini = "sentence-transformers/all-MiniLM-L6-v2"
     assert command("select", "long.txt", "--preset", "fast", "--no-fit", "--json").json["model"] == mini
     assert "--no-fit" not in command("select", "long.txt", "--preset", "fast", "--no-fit").stderr
     whole = ("long.txt", "--preset", "fast", "--no-chunk")
-    assert "require_fit" in command("run", *whole, "--to", "a.jsonl").stderr
-    assert "require_fit" in command("plan", *whole).stderr
+    assert "  - --no-fit: " in command("run", *whole, "--to", "a.jsonl").stderr
+    assert "  - --no-fit: " in command("plan", *whole).stderr
+    assert "  - --on-overflow truncate --no-fit: " in command("plan", *whole, "--on-overflow", "error").stderr
     assert command("plan", *whole, "--no-fit", "--json").json["models"][0]["truncated"] == 1
     assert command("plan", "long.txt", "--preset", "fast", "--json").json["models"][0]["model"] == mini
     text = "word " * 2952
-    assert "require_fit" in command("embed", text, "--preset", "fast").stderr
+    assert "  - --no-fit: " in command("embed", text, "--preset", "fast").stderr
     done = command("embed", text, "--preset", "fast", "--no-fit")
     assert done.code == 0, done.stderr
     (place / "embedway.toml").write_text("[selection]\nrequire_fit = false\n")
@@ -499,7 +511,7 @@ def test_licences(command, offline):
     assert "! the licence forbids commercial use" in printed
     assert "forbids commercial use" in command("select", "--models", "nv-embed-v2", "--anywhere").stdout
     advice = command("select", "--models", "nv-embed-v2", "--anywhere").stderr
-    assert "  - with --licence any: nvidia/NV-Embed-v2" in advice
+    assert "  - --licence any: nvidia/NV-Embed-v2" in advice
 
 
 @pytest.mark.parametrize(
@@ -521,7 +533,7 @@ def test_a_licence_is_that_of_the_route(command, place, offline, route, licence)
     assert (row["licence"], row["rank"] is None) == ("our contract", False)
 
 
-def test_advice_of_commands_that_select_is_given_as_settings(command, place, offline):
+def test_advice_of_commands_that_select_is_given_as_settings_and_flags(command, place, offline):
     (place / "a.txt").write_text(ENGLISH)
     settings = "selection.min_accuracy = 0.9\nselection.dimensions = 384\n"
     for arguments in (
@@ -533,8 +545,8 @@ def test_advice_of_commands_that_select_is_given_as_settings(command, place, off
         (place / "embedway.toml").write_text(settings)
         done = command(*arguments)
         assert done.code == 1
-        assert "no model meets every requirement; these settings help:" in done.stderr
-        (advice,) = re.findall(r"  - with (selection\.min_accuracy = 0\.\d+): ", done.stderr)
+        assert "no model meets every requirement; one of these changes helps:" in done.stderr
+        (advice,) = re.findall(r"  - (selection\.min_accuracy = 0\.\d+): ", done.stderr)
         (place / "embedway.toml").write_text(f"{advice}\nselection.dimensions = 384\n")
         assert command(*arguments).code == 0
         (place / "a.jsonl").unlink(missing_ok=True)
@@ -544,3 +556,41 @@ def test_advice_of_commands_that_select_is_given_as_settings(command, place, off
     (place / "embedway.toml").write_text("selection.min_accuracy = 0\nselection.dimensions = 77\n")
     done = command("select", "--local")
     assert "  - without the setting selection.dimensions: sentence-transformers/all-MiniLM-L6-v2" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "advice"),
+    [
+        ("word " * 2952, (), "--no-fit"),
+        (GERMAN, (), "--no-match-languages"),
+        (GERMAN * 40, (), "--no-match-languages --no-fit"),
+        (GERMAN, ("--preset", "best", "--min-accuracy", "0.7"), "--min-accuracy 0.5609 --no-match-languages"),
+        (ENGLISH, ("--dimensions", "77", "--licence", "MIT"), "--licence any and without --dimensions"),
+        (ENGLISH, ("--multilingual", "--max-latency-ms", "1"), r"--no-multilingual --max-latency-ms [0-9.]+"),
+    ],
+)
+def test_the_first_advice_is_for_the_model_that_runs_here(command, place, offline, text, options, advice):
+    (place / "a.txt").write_text(text)
+    done = command("select", "a.txt", *options)
+    assert done.code == 1
+    found = re.search(rf"helps:\n  - ({advice}): sentence-transformers/all-MiniLM-L6-v2$", done.stderr, re.MULTILINE)
+    assert found, done.stderr
+    if "without" not in advice:
+        assert command("select", "a.txt", *options, *found[1].split()).code == 0
+
+
+def test_the_table_says_what_runs_here_and_what_its_marks_mean(command, offline):
+    here = command("select", "--any-scale", variables={"OPENAI_API_KEY": "unused"}).stdout
+    assert "  here  " not in here
+    printed = command("select", "--any-scale", "--anywhere", variables={"OPENAI_API_KEY": "unused"}).stdout
+    assert re.search(r"text-embedding-3-small +yes ", printed)
+    assert re.search(r"BAAI/bge-small-en-v1.5 +no ", printed)
+    assert "here: whether it runs here now" in printed
+    assert "another scale's; see --json" in printed
+    assert "which only --any-scale compares" in command("select", "--anywhere").stdout
+    assert max(map(len, printed.splitlines())) <= 120
+
+
+def test_counts_of_one_are_singular(command, place, offline):
+    (place / "a.txt").write_text(ENGLISH)
+    assert command("plan", "a.txt").stdout.startswith("1 document, ")

@@ -116,7 +116,7 @@ def test_a_named_model_that_is_out_keeps_its_reason(config):
             "acme/m": ["quality_score"],
             "nvidia/NV-Embed-v2": ["runs here", "licences"],
         }
-        assert 'embedding.model_benchmarks."acme/m".quality_score' in str(caught.value)
+        assert "config.with_benchmarks({'acme/m': {'model_name': 'acme/m', " in str(caught.value)
         assert "OPENAI_API_KEY" in str(caught.value)
 
 

@@ -29,6 +29,10 @@ MIX = [
     "向量属于一个空间。两个空间之间的距离没有意义。每次写入之前都会检查模型和维度。",
 ]
 ANY = ModelSelectionCriteria(min_accuracy=0)
+CONTEXT = ModelSelectionCriteria(min_accuracy=0, min_context=100)
+#: Requirements that are not criteria.
+ABOUT_MODELS = {"runs here", "quality_score"}
+MEASURED = "(measure it, or take it from its board)"
 
 
 def benchmark(name, quality=60.0, latency=50.0, price="0.02", **more):
@@ -59,6 +63,8 @@ SMALL = candidate("text-embedding-3-small", 62.3, 50, "0.02", embedding_dimensio
 BASE = candidate("BAAI/bge-base-en-v1.5", 63.5, 30, "0", provider="local", max_context_length=512)
 M3 = candidate("BAAI/bge-m3", 66.0, 80, "0", provider="local", multilingual=True, embedding_dimensions=1024)
 SPECIFIED = (LARGE, SMALL, BASE, M3)
+#: Like the default model, which runs here on a new installation.
+DEFAULT = candidate("default", 56.09, 10, "0", provider="local", max_context_length=256, languages=("en",))
 
 
 def scores(criteria, analysis=None, candidates=SPECIFIED):
@@ -230,8 +236,8 @@ def test_all_reasons_are_listed_with_a_remedy():
         "text-embedding-3-small": ["min_accuracy", "require_local", "max_latency_ms"],
     }
     assert [str(one) for one in find_relaxations(table)] == [
-        "with max_latency_ms=80.0: BAAI/bge-m3",
-        "with min_accuracy=0.635: BAAI/bge-base-en-v1.5",
+        "max_latency_ms=80.0: BAAI/bge-m3",
+        "min_accuracy=0.635: BAAI/bge-base-en-v1.5",
     ]
     for relaxed in ({"max_latency_ms": 80}, {"min_accuracy": 0.635}):
         assert select(SPECIFIED, dataclasses.replace(criteria, **relaxed)).model
@@ -247,16 +253,16 @@ def test_advice_compares_numbers_and_names_only_those_whom_it_lets_in():
     table = score(
         [costing("dear", 200), costing("ten", 10), costing("nine", 9.5), candidate("free", 60, 50, None)], capped
     )
-    assert [str(one) for one in find_relaxations(table)] == ['with max_total_cost="9.50": nine']
+    assert [str(one) for one in find_relaxations(table)] == ['max_total_cost="9.50": nine']
     accurate = ModelSelectionCriteria(min_accuracy=0.7)
     rows = [candidate("a", 56.98), candidate("b", 56.09), candidate("c", 56.98), candidate("d", None)]
     assert [str(one) for one in find_relaxations(score(rows, accurate))] == [
-        "with min_accuracy=0.5698: a, c",
-        'set a quality for one of these, such as embedding.model_benchmarks."d".quality_score = 60: d',
+        "min_accuracy=0.5698: a, c",
+        f"set a quality {MEASURED}, such as config.with_benchmarks({{'d': {{'quality_score': 70}}}}): d",
     ]
     fitting = dataclasses.replace(accurate, min_accuracy=0, require_fit=True)
     long = candidate("short-sighted", tokens=TokenEstimate(9000, 9000, own=True))
-    assert [str(one) for one in find_relaxations(score([long], fitting))] == ["with require_fit=False: short-sighted"]
+    assert [str(one) for one in find_relaxations(score([long], fitting))] == ["require_fit=False: short-sighted"]
 
 
 def test_advice_where_no_single_requirement_is_to_blame():
@@ -264,8 +270,8 @@ def test_advice_where_no_single_requirement_is_to_blame():
     rows = [candidate("near", 65, 10), candidate("far", 60, 15), candidate("slow", 60, 50), candidate("other", 80, 30)]
     advice = find_relaxations(score(rows, criteria))
     assert [str(one) for one in advice] == [
-        "with min_accuracy=0.65 and with require_local=False: near",
-        "with require_local=False and with max_latency_ms=30.0: other",
+        "min_accuracy=0.65, require_local=False: near",
+        "require_local=False, max_latency_ms=30.0: other",
     ]
     for one in advice:
         changes = {name: False if to is None else to for name, to in one.changes}
@@ -319,9 +325,9 @@ def test_scores_of_one_scale_are_compared(scale, is_compared):
     anyhow = select(table, dataclasses.replace(best, any_scale=True))
     assert (anyhow.model, anyhow.pareto) == ("other", ("other",))
     if not is_compared:
-        with pytest.raises(NoModelError, match=r"with any_scale ?= ?[tT]rue: other"):
+        with pytest.raises(NoModelError, match=r"  - any_scale=True: other"):
             select(table[1:], best)
-        with pytest.raises(NoModelError, match=r"any_scale ?= ?[tT]rue and with min_accuracy ?= ?0\.99: other"):
+        with pytest.raises(NoModelError, match=r"any_scale=True, min_accuracy=0\.99: other"):
             select(table[1:], dataclasses.replace(best, min_accuracy=1))
 
 
@@ -430,12 +436,11 @@ def test_relaxing_a_requirement_never_loses_a_candidate(name, data, table, analy
 def test_advice_lets_in_whom_it_names(table, wanted, analysis):
     criteria = ModelSelectionCriteria(**wanted)
     for advice in find_relaxations(score(table, criteria, analysis)):
-        names = {requirement for requirement, _ in advice.changes}
-        if names & {"runs here", "quality_score"}:
+        if advice.requirements & ABOUT_MODELS:
             continue
         changes = {name: NONE[name] if to is None or to is False else to for name, to in advice.changes}
-        after = scores(dataclasses.replace(criteria, **changes), analysis, table)
-        assert set(advice.models) <= set(after)
+        after = select(table, dataclasses.replace(criteria, **changes), analysis)
+        assert set(advice.models) <= {row.model for row in after.ranked}
         assert advice.models
 
 
@@ -451,29 +456,32 @@ CRITERIA = {
 
 
 def by_arguments(part, criteria):
-    """Return the criteria after advice for Python, such as `with min_accuracy=0.5`."""
-    name, _, value = part.removeprefix("with ").partition("=")
-    return dataclasses.replace(criteria, **{name: ast.literal_eval(value)})
+    """Return the criteria after advice for Python, such as `min_accuracy=0.5, require_fit=False`."""
+    call = ast.parse(f"replace({part})", mode="eval").body
+    return dataclasses.replace(criteria, **{one.arg: ast.literal_eval(one.value) for one in call.keywords})
 
 
 def by_options(part, criteria):
-    """Return the criteria after advice for a command, whose criteria were all given as options."""
+    """Return the criteria after advice for a command, whose criteria were all given as options.
+
+    Such as `--min-accuracy 0.5 --no-fit`, or `without --dimensions`.
+    """
     if part.startswith("without "):
         flag = part.removeprefix("without ")
         (parameter,) = [one for one in SELECT.params if flag in one.opts]
         name = CRITERIA.get(parameter.name, parameter.name)
         return dataclasses.replace(criteria, **{name: NONE[name]})
-    given = SELECT.make_context("select", part.removeprefix("with ").split()).params
-    (name,) = [name for name, value in given.items() if value not in (None, (), []) and name in {*CRITERIA, *NONE}]
-    return dataclasses.replace(criteria, **{CRITERIA.get(name, name): given[name]})
+    given = SELECT.make_context("select", part.split()).params
+    names = [name for name, value in given.items() if value not in (None, (), []) and name in {*CRITERIA, *NONE}]
+    return dataclasses.replace(criteria, **{CRITERIA.get(name, name): given[name] for name in names})
 
 
 def by_settings(part, criteria):
-    """Return the criteria after advice for settings, such as `with selection.min_accuracy = 0.5`."""
+    """Return the criteria after advice for settings, such as `selection.min_accuracy = 0.5`."""
     if part.startswith("without "):
         name = part.removeprefix("without the setting selection.")
         return dataclasses.replace(criteria, **{name: NONE[name]})
-    changed = Config.load(environ={}, overrides=tomllib.loads(part.removeprefix("with ")))
+    changed = Config.load(environ={}, overrides=tomllib.loads(part))
     return dataclasses.replace(criteria, **changed.selection.criteria)
 
 
@@ -486,23 +494,136 @@ def by_settings(part, criteria):
 def test_printed_advice_lets_in_whom_it_names(place, options, follow, table, wanted, analysis):
     criteria = ModelSelectionCriteria(**wanted)
     for advice in find_relaxations(score(table, criteria, analysis)):
-        names = {requirement for requirement, _ in advice.changes}
-        if names & {"runs here", "quality_score"}:
+        if advice.requirements & ABOUT_MODELS:
             continue
         changes, _, _ = advice.advice(place, options).rpartition(": ")
         relaxed = criteria
         for part in changes.split(" and "):
             relaxed = follow(part, relaxed)
-        assert set(advice.models) <= set(scores(relaxed, analysis, table))
+        assert set(advice.models) <= {row.model for row in select(table, relaxed, analysis).ranked}
+
+
+@settings(deadline=None, max_examples=200)
+@given(TABLES, REQUIREMENTS, TEXTS)
+def test_the_first_advice_can_be_typed_at_once(table, wanted, analysis):
+    criteria = ModelSelectionCriteria(**wanted)
+    rows = score([*table, DEFAULT], criteria, analysis)
+    if not rows[0].rank:
+        assert not find_relaxations(rows)[0].requirements & ABOUT_MODELS
+
+
+@pytest.mark.parametrize(
+    ("texts", "tokens", "changes", "advice"),
+    [
+        ([PROSE], 9000, {}, "require_fit=False"),
+        (MIX[:1], 10, {}, "match_languages=False"),
+        (MIX[:1], 9000, {}, "match_languages=False, require_fit=False"),
+        ([PROSE], 9000, {"min_accuracy": 0.65}, "min_accuracy=0.5609, require_fit=False"),
+        ([PROSE], 10, {"min_accuracy": 0.9}, "min_accuracy=0.5609"),
+    ],
+)
+def test_advice_where_only_the_default_model_runs_here(texts, tokens, changes, advice):
+    table = [
+        dataclasses.replace(DEFAULT, tokens=TokenEstimate(tokens, tokens, own=True)),
+        *(candidate(f"service-{number}", 70, lacks="no key: set X_KEY", languages=("en",)) for number in range(5)),
+    ]
+    with pytest.raises(NoModelError) as caught:
+        select(table, ModelSelectionCriteria(require_local=True, **changes), analyze(texts))
+    assert caught.value.advice[0] == f"{advice}: {DEFAULT.benchmark.model_name}"
+
+
+def test_a_download_is_less_effort_than_a_key():
+    rows = [
+        candidate("a", lacks="no key: set X_KEY"),
+        candidate("b", lacks="no key: set X_KEY"),
+        candidate("c", lacks="weights missing: embedway models pull c"),
+    ]
+    assert [str(one) for one in find_relaxations(score(rows, ANY))] == [
+        "make one of these run here (for the first: weights missing: embedway models pull c): c",
+        "make one of these run here (for the first: no key: set X_KEY): a, b",
+    ]
+
+
+def test_models_below_the_default_accuracy_are_named_only_if_none_reaches_it():
+    long = TokenEstimate(9000, 9000, own=True)
+    rows = [candidate("below", 50, tokens=long), candidate("above", 70, tokens=long)]
+    for table, named in ((rows, "above"), (rows[:1], "below")):
+        with pytest.raises(NoModelError) as caught:
+            select(table, ModelSelectionCriteria())
+        assert caught.value.advice == (f"require_fit=False: {named}",)
+        assert select(table, ModelSelectionCriteria(require_fit=False)).model == named
+
+
+@pytest.mark.parametrize(("least", "enough"), [(0, 60), (0.5609, 60), (0.69, 69), (0.655, 66), (1, 100)])
+def test_an_example_of_a_quality_meets_the_minimum(least, enough):
+    rows = [candidate("d.e", None), candidate("f", None)]
+    criteria = ModelSelectionCriteria(min_accuracy=least)
+    (advice,) = find_relaxations(score(rows, criteria))
+    said = advice.advice("settings")
+    assert said.startswith(f"set a quality {MEASURED}, such as embedding.model_benchmarks.")
+    setting, _, model = said.partition("such as ")[2].rpartition(": ")
+    assert model == "d.e"
+    assert tomllib.loads(setting)["embedding"]["model_benchmarks"]["d.e"] == {"quality_score": enough}
+    assert select([candidate("d.e", enough)], criteria).model == "d.e"
+
+
+@pytest.mark.parametrize("price", [None, 0, "1000"])
+def test_a_model_without_a_benchmark_gets_a_whole_one(price):
+    own = {"name": 'acme/"m', "dimensions": 16, "max_tokens": 50}
+    if price is not None:
+        own["price_usd_per_million_tokens"] = price
+    route = {"model": own["name"], "provider": "openai-compatible", "base_url": "http://127.0.0.1:1/v1"}
+    overrides = {"routes.r": route, "models.m": own}
+    config = Config.load(environ={}, overrides=overrides)
+    criteria = ModelSelectionCriteria(min_accuracy=0.65)
+    (advice,) = find_relaxations(score(Candidates(config).all([own["name"]]), criteria))
+    _, _, setting = advice.advice("settings").rpartition(": ")[0].partition("such as ")
+    by_file = Config.load(environ={}, overrides={**overrides, **tomllib.loads(setting)})
+    _, _, called = str(advice).rpartition(": ")[0].partition("such as config.with_benchmarks(")
+    for changed in (by_file, config.with_benchmarks(ast.literal_eval(called.removesuffix(")")))):
+        assert select(Candidates(changed).all([own["name"]]), criteria).model == own["name"]
+
+
+def test_every_shipped_model_without_a_quality_is_selected_with_the_advised_one():
+    config = Config.load(environ={})
+    criteria = ModelSelectionCriteria(min_accuracy=0.7)
+    unknown = [one for one in Candidates(config).all() if one.accuracy is None]
+    assert unknown
+    for one in unknown:
+        (advice,) = find_relaxations(score([one], criteria, anywhere=True))
+        _, _, called = str(advice).rpartition(": ")[0].partition("such as config.with_benchmarks(")
+        changed = config.with_benchmarks(ast.literal_eval(called.removesuffix(")")))
+        assert select(Candidates(changed).all(advice.models), criteria, anywhere=True).model in advice.models
 
 
 def test_advice_that_is_about_models():
     rows = [candidate("a/b.c", lacks="no key: set X_KEY"), candidate("d.e", None)]
     advice = [str(one) for one in find_relaxations(score(rows, ANY))]
     assert "make one of these run here (for the first: no key: set X_KEY): a/b.c" in advice
-    setting = 'embedding.model_benchmarks."d.e".quality_score = 60'
-    assert f"set a quality for one of these, such as {setting}: d.e" in advice
-    assert tomllib.loads(setting)["embedding"]["model_benchmarks"]["d.e"] == {"quality_score": 60}
+    both = find_relaxations(score([candidate("x", None, lacks="no key", max_context_length=9)], CONTEXT))
+    changes = "--min-context 9 and make one of these run here (for the first: no key)"
+    setting = 'embedding.model_benchmarks."x".quality_score = 60'
+    assert [one.advice("options") for one in both] == [f"{changes} and set a quality {MEASURED}, such as {setting}: x"]
+
+
+def test_texts_that_must_fit_by_an_option_need_that_option_changed():
+    long = candidate("x", tokens=TokenEstimate(9000, 9000, own=True))
+    (advice,) = find_relaxations(score([long], ANY))
+    assert advice.advice("settings", ["require_fit"]) == "--no-fit: x"
+    assert advice.advice("settings", ["require_fit", "on_overflow"]) == "--on-overflow truncate --no-fit: x"
+
+
+def test_the_warning_names_the_model_that_is_used():
+    selection = select([candidate("b", 50), candidate("a", 56.09)], ModelSelectionCriteria())
+    assert selection.warnings == selection.warnings_of("a")
+    assert selection.warnings[0].endswith("min_accuracy of 0.6; the best below it is selected: a (0.561)")
+    assert selection.warnings_of("b")[0].endswith("is selected: b (0.500)")
+    assert select(SPECIFIED, ModelSelectionCriteria()).warnings_of("BAAI/bge-m3") == ()
+
+
+def test_an_accuracy_that_rounds_to_the_limit_is_shown_exactly():
+    (row,) = score([candidate("x", 59.96)], ModelSelectionCriteria())
+    assert row.reasons[0].message == "accuracy 0.5996 is below 0.6"
 
 
 # ------------------------------------------------------------ licences

@@ -395,7 +395,7 @@ def test_where_no_text_may_be_cut_a_model_is_taken_that_reads_the_longest(config
         result = await embedder.embed([few, "word " * 100], on_overflow="error", criteria="balanced")
         assert result.receipt.model == "text-embedding-3-small"
         sent = len(small.bodies)
-        with pytest.raises(NoModelError, match="require_fit"):
+        with pytest.raises(NoModelError, match=r'on_overflow="truncate", require_fit=False: text-embedding-3-large'):
             await embedder.embed([long * 5], on_overflow="error", criteria="balanced")
         some = await embedder.embed([long * 5, "short"], on_overflow="error", criteria=low, partial=True)
         assert list(some.errors) == [0]
@@ -416,7 +416,7 @@ def test_a_model_that_cannot_read_the_longest_text_completely_is_not_selected(co
             calls = (embedder.embed, embedder.embed_documents, embedder.plan)
             for call in (*calls, embedder.embed_query) if "collection" not in terms else calls:
                 texts = LONG if call == embedder.embed_query else ["short", LONG]
-                with pytest.raises(NoModelError, match="with require_fit=False") as caught:
+                with pytest.raises(NoModelError, match="  - require_fit=False: ") as caught:
                     await call(texts, **terms)
                 reasons = {row.model: row.reasons for row in caught.value.table}[MINI]
                 assert [reason.message for reason in reasons] == ["the longest text has 2,954 tokens; it accepts 256"]

@@ -19,7 +19,7 @@ from embedway.cli.output import (
     wait_for,
     write_result,
 )
-from embedway.cli.selection import advice_for, criteria_of
+from embedway.cli.selection import advice_for, criteria_of, job_flags
 from embedway.errors import EmbedwayError, SourceError, UsageError, with_row, without_row
 from embedway.interrupts import explain
 
@@ -161,7 +161,7 @@ class _EmbedCommand:
 
     async def _embed(self, embedder: Any, texts: list[str], first: int) -> "EmbedResult":
         try:
-            with advice_for("settings", ["dimensions"] if self.options["dimensions"] else []):
+            with advice_for("settings", job_flags(self.options["dimensions"], self.config.embedding.on_overflow)):
                 result: EmbedResult = await embedder.embed(
                     texts, input_type=self.input_type, on_overflow=self.config.embedding.on_overflow, **self.options
                 )

@@ -7,6 +7,7 @@ import typer
 from embedway.cli import options as shared
 from embedway.cli.output import (
     DownloadProgress,
+    count_of,
     duration,
     note,
     note_pipes,
@@ -82,7 +83,7 @@ def plan(  # long, because typer reads the options from the signature
 
 
 def _print_plan(planned: "JobPlan") -> None:
-    print_line(f"{planned.documents:,} documents, {planned.characters:,} characters")
+    print_line(f"{count_of(planned.documents, 'document')}, {count_of(planned.characters, 'character')}")
     print_table(
         ("model", "texts", "unique", "tokens", "cached", "to send", "requests", "cost", "by batch API", "time"),
         [_row(one) for one in planned.models],

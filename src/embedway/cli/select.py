@@ -1,5 +1,6 @@
 """`embedway select`: show which model fits the texts best, and why."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -17,6 +18,7 @@ from embedway.cli.options import (
     split_names,
 )
 from embedway.cli.output import (
+    count_of,
     note,
     note_pipes,
     one_line,
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.scoring import ScoredModel, Selection
 
-_COLUMNS = ("rank", "model", "score", "accuracy", "bonus", "latency", "$/M tokens", "texts cost", "licence", "")
+_COLUMNS = ("rank", "model", "here", "score", "accuracy", "bonus", "latency", "$/M tokens", "texts cost", "licence", "")
 #: Up to this many excluded models are listed with all their reasons; more are counted by reason.
 _LISTED_MODELS = 10
+#: Maximum characters of a reason in the summary.
+_REASON_WIDTH = 100
 
 
 def select(  # long, because typer reads the options from the signature
@@ -119,9 +123,7 @@ def select(  # long, because typer reads the options from the signature
     text_field: TextFieldOption = "text",
     file_format: Annotated[FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
     follow_links: FollowLinksFlag = False,
-    show_all: Annotated[
-        bool, typer.Option("--all", "-v", help="List each excluded model with all its reasons.")
-    ] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="List each excluded model with all its reasons.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show which model fits the texts best, with the score of each model, or all reasons why it is excluded."""
@@ -156,8 +158,12 @@ def select(  # long, because typer reads the options from the signature
         with advice_for("options", given):
             selection, whole = wait_for(_select(config, sources or [], options, criteria, anywhere=anywhere))
     except NoModelError as error:
-        _print_no_model(error, as_json=as_json, show_all=show_all)
-        _note_fit(invocation, cast("list[ScoredModel]", list(error.table)))
+        rows = cast("list[ScoredModel]", list(error.table))
+        _note_fit(invocation, rows)
+        if as_json:
+            print_json({"model": None, "advice": list(error.advice), "table": [row.to_json() for row in rows]})
+        else:
+            print_selection(rows, show_all=show_all, any_scale=criteria.any_scale)
         raise
     _note_fit(invocation, selection.table)
     if as_json:
@@ -169,25 +175,19 @@ def select(  # long, because typer reads the options from the signature
             _note_sample(invocation, selection.analysis, counted=criteria.max_total_cost is not None)
     print_line(f"selected: {selection.model}")
     print_line()
-    print_selection(list(selection.table), show_all=show_all)
-
-
-def _print_no_model(error: NoModelError, *, as_json: bool, show_all: bool) -> None:
-    rows = cast("list[ScoredModel]", list(error.table))
-    if as_json:
-        print_json({"model": None, "advice": list(error.advice), "table": [row.to_json() for row in rows]})
-    else:
-        print_selection(rows, show_all=show_all)
+    print_selection(list(selection.table), show_all=show_all, any_scale=criteria.any_scale)
 
 
 def _note_sample(invocation: Invocation, analysis: "TextAnalysis", *, counted: bool) -> None:
-    read = f"only the first {analysis.texts:,} documents ({analysis.characters:,} characters)"
-    note(invocation, f"{read} were analyzed; costs are for {'all documents' if counted else 'these documents'}")
+    documents = "document" if analysis.texts == 1 else f"{analysis.texts:,} documents"
+    read = f"only the first {documents} ({analysis.characters:,} characters) {'was' if analysis.texts == 1 else 'were'}"
+    note(invocation, f"{read} analyzed; costs are for {'all documents' if counted else 'these documents'}")
 
 
 def _note_fit(invocation: Invocation, rows: "Sequence[ScoredModel]") -> None:
-    """Note that `run` splits documents, if a model is excluded only because a document is too long for it."""
-    short = [row for row in rows if [reason.requirement for reason in row.reasons] == ["require_fit"]]
+    """Note that `run` splits documents, if a document is too long for a model that runs here."""
+    here = [row for row in rows if not row.candidate.lacks]
+    short = [row for row in here if any(reason.requirement == "require_fit" for reason in row.reasons)]
     if short:
         models = "1 model cannot" if len(short) == 1 else f"{len(short)} models cannot"
         note(
@@ -216,7 +216,7 @@ def _describe_texts(analysis: "TextAnalysis") -> str:
     languages = [f"{language} {share:.0%}" for language, share in analysis.languages]
     if analysis.unknown:
         languages.append(f"unknown {analysis.unknown:.0%}")
-    parts = [f"{analysis.texts:,} texts, {analysis.characters:,} characters"]
+    parts = [f"{count_of(analysis.texts, 'text')}, {count_of(analysis.characters, 'character')}"]
     parts.append(", ".join(languages) or "no language")
     parts.append(f"code in {analysis.code:.0%}" if analysis.contains_code else "no code")
     if analysis.multilingual:
@@ -224,27 +224,17 @@ def _describe_texts(analysis: "TextAnalysis") -> str:
     return "; ".join(parts) + f" (a sample of {analysis.sampled})"
 
 
-def print_selection(rows: "list[ScoredModel]", *, show_all: bool) -> None:
+def print_selection(rows: "list[ScoredModel]", *, show_all: bool, any_scale: bool) -> None:
     """Print the accepted models by rank, then the excluded ones: each with its reasons, or their number by reason."""
     inside = [row for row in rows if row.rank is not None]
     if inside:
-        bonus = any(row.multilingual_bonus * row.code_bonus != 1 for row in inside)
-        columns = [column for column in _COLUMNS if bonus or column != "bonus"]
-        right = [place for place, column in enumerate(columns) if column not in {"model", "licence", ""}]
-        print_table(columns, [[_cells(row)[column] for column in columns] for row in inside], right=right)
-        if any(_is_estimated(row) for row in inside):
-            print_line(
-                "~ estimated: from a sample (--max-total-cost counts all texts), or without the model's tokenizer"
-            )
-        print_line("+ pareto: no model is better in accuracy, latency and price at once")
-        if any(row.candidate.non_commercial for row in inside):
-            print_line("! the licence forbids commercial use")
+        _print_ranked(inside)
     outside = [row for row in rows if row.rank is None]
     if inside and outside:
         print_line()
     if show_all or len(outside) <= _LISTED_MODELS:
         _print_reasons("excluded", outside)
-        _print_scales(rows)
+        _print_scales(rows, any_scale=any_scale)
         return
     # Models that miss nothing but the scale are shown beside the others, with their scores.
     beside = [row for row in outside if [reason.requirement for reason in row.reasons] == ["any_scale"]]
@@ -252,7 +242,26 @@ def print_selection(rows: "list[ScoredModel]", *, show_all: bool) -> None:
         _print_reasons("not compared", beside)
         print_line()
     _print_counts([row for row in outside if row not in beside])
-    _print_scales([*inside, *beside])
+    _print_scales([*inside, *beside], any_scale=any_scale)
+
+
+def _print_ranked(rows: "list[ScoredModel]") -> None:
+    """Print the accepted models, and explain the marks in their table."""
+    unused = set()
+    if all(row.multilingual_bonus * row.code_bonus == 1 for row in rows):
+        unused.add("bonus")
+    if not any(row.candidate.lacks for row in rows):
+        unused.add("here")
+    columns = [column for column in _COLUMNS if column not in unused]
+    right = [place for place, column in enumerate(columns) if column not in {"model", "here", "licence", ""}]
+    print_table(columns, [[_cells(row)[column] for column in columns] for row in rows], right=right)
+    if "here" in columns:
+        print_line("here: whether it runs here now; `lacks` of --json says what is missing")
+    if any(_is_estimated(row) for row in rows):
+        print_line("~ estimated: from a sample (--max-total-cost counts all texts), or without the model's tokenizer")
+    print_line("+ pareto: no model is better in accuracy, latency and price at once")
+    if any(row.candidate.non_commercial for row in rows):
+        print_line("! the licence forbids commercial use")
 
 
 def _print_reasons(title: str, rows: "list[ScoredModel]") -> None:
@@ -261,13 +270,11 @@ def _print_reasons(title: str, rows: "list[ScoredModel]") -> None:
         print_table((title, "reason"), listed)
 
 
-def _print_scales(rows: "list[ScoredModel]") -> None:
+def _print_scales(rows: "list[ScoredModel]", *, any_scale: bool) -> None:
     """Explain the mark of scores that are not MTEB's English average."""
     if any(row.accuracy is not None and not _is_mteb(row) for row in rows):
-        print_line(
-            "*: not MTEB's English average: your own score, or another scale's, which only --any-scale compares; "
-            "see --json"
-        )
+        compared = "" if any_scale else ", which only --any-scale compares"
+        print_line(f"*: not MTEB's English average: your own score, or another scale's{compared}; see --json")
 
 
 def _is_mteb(row: "ScoredModel") -> bool:
@@ -277,14 +284,10 @@ def _is_mteb(row: "ScoredModel") -> bool:
 
 
 def _print_counts(rows: "list[ScoredModel]") -> None:
-    """Print how many models are excluded for each reason."""
-    groups: dict[str, list[str]] = {}
-    for row in rows:
-        kind = "; ".join(reason.kind or reason.message for reason in row.reasons)
-        groups.setdefault(kind, []).append(row.model)
-    listed = [(str(len(models)), kind) for kind, models in sorted(groups.items(), key=lambda one: -len(one[1]))]
-    print_table(("excluded", "reason"), listed, right=(0,))
-    print_line(f"{len(rows)} models are excluded; --all lists them")
+    """Print how many models are excluded for each reason; a model counts under each of its reasons."""
+    counts = Counter(one_line(reason.kind or reason.message, _REASON_WIDTH) for row in rows for reason in row.reasons)
+    print_table(("excluded", "reason"), [(str(number), kind) for kind, number in counts.most_common()], right=(0,))
+    print_line(f"{len(rows)} models are excluded, each counted under all its reasons; --all lists them")
 
 
 def _cells(row: "ScoredModel") -> dict[str, str]:
@@ -297,6 +300,7 @@ def _cells(row: "ScoredModel") -> dict[str, str]:
     return {
         "rank": str(row.rank),
         "model": one_line(row.model),
+        "here": "no" if row.candidate.lacks else "yes",
         "score": f"{row.score:.4f}",
         "accuracy": "unknown" if row.accuracy is None else f"{row.accuracy:.3f}{mark}",
         "bonus": f"{row.multilingual_bonus * row.code_bonus:.2f}",

@@ -26,13 +26,19 @@ def criteria_of(config: "Config", changes: dict[str, Any]) -> "ModelSelectionCri
 
 @contextlib.contextmanager
 def advice_for(place: "Place", options: Collection[str]) -> Iterator[None]:
-    """Word the advice of NoModelError as options or settings. `options` are the criteria that were given as options."""
+    """Word the advice of NoModelError as options or settings; `options` are criteria that are options."""
     try:
         yield
     except NoModelError as error:
         from embedway.selection.relaxations import no_model
 
         raise no_model(cast("tuple[ScoredModel, ...]", error.table), place, options) from None
+
+
+def job_flags(dimensions: int | None, on_overflow: str) -> list[str]:
+    """Return the criteria that are options of `run`, `plan` and `embed`, for `advice_for`."""
+    flags = ["require_fit", *(["on_overflow"] if on_overflow == "error" else [])]
+    return [*flags, "dimensions"] if dimensions else flags
 
 
 async def select_job_model(
@@ -42,7 +48,7 @@ async def select_job_model(
     from embedway.collections.model_choice import select_for_job
 
     cached = config.cache.backend != "none"
-    with advice_for("settings", ["dimensions"] if options.dimensions else []):
+    with advice_for("settings", job_flags(options.dimensions, options.on_overflow)):
         options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
     note(invocation, f"selected {options.model}")
     return options

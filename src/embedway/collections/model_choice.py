@@ -100,7 +100,7 @@ async def _choose_affordable(
             continue
         for warning in one.warnings if one is not selection else ():
             _log.warning("%s", warning)
-        return replace(options, model=found, notes=one.warnings)
+        return replace(options, model=found, notes=one.warnings_of(found))
     raise refused
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from embedway.config import ModelBenchmark
     from embedway.space import InputType
 
+#: Start of the reason of a model that runs here once `embedway models pull` has its files.
+WEIGHTS_MISSING = "weights missing: embedway models pull"
+
 
 @public
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class Candidate:
     document_prompt: str = ""
     #: Licence of the use over its routes; empty if it is that of the benchmark.
     route_licence: str = ""
+    #: Whether it has a benchmark; if not, `benchmark` holds only the facts of the settings.
+    has_benchmark: bool = True
 
     @property
     def supported_sizes(self) -> VectorSizes:

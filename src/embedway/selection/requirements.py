@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import decimal
+import json
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from embedway._public import public
 from embedway.catalog.benchmarks import MTEB_EN
 from embedway.money import to_nanousd, usd
-from embedway.selection.criteria import ANY_LICENCE
+from embedway.selection.criteria import ANY_LICENCE, DEFAULT_MIN_ACCURACY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 _LANGUAGE_MATTERS = 0.2
 #: Requirements that are not criteria, so that advice changes the model instead.
 RUNS_HERE, QUALITY_SCORE = "runs here", "quality_score"
+#: Lowest quality score that advice gives as an example.
+_EXAMPLE_SCORE = 60
 
 
 @public
@@ -36,6 +41,8 @@ class Reason:
     would_pass: Any = None
     #: The message without the model's own values, by which models are grouped; empty if it is the message.
     kind: str = ""
+    #: Whether the requirement is waived if no model that meets the others meets it: the default `min_accuracy`.
+    soft: bool = False
 
 
 def find_reasons(
@@ -48,8 +55,11 @@ def find_reasons(
         yield Reason(RUNS_HERE, f"cannot run here now: {candidate.lacks}", kind=kind)
     accuracy = candidate.accuracy
     if accuracy is None:
-        setting = quality_setting(benchmark.model_name)
-        yield Reason(QUALITY_SCORE, f"its quality is unknown: set {setting}", kind="its quality is unknown")
+        table = quality_table(benchmark.model_name)
+        remedy = f"set {table}.quality_score" if candidate.has_benchmark else f"add [{table}]"
+        # In exact arithmetic, because 0.57 * 100 is below 57.
+        enough = max(_EXAMPLE_SCORE, math.ceil(Fraction(str(criteria.min_accuracy)) * 100))
+        yield Reason(QUALITY_SCORE, f"its quality is unknown: {remedy}", enough, "its quality is unknown")
     else:
         yield from _accuracy_reasons(benchmark, accuracy, criteria)
     if criteria.require_multilingual and not benchmark.multilingual:
@@ -76,16 +86,20 @@ def find_reasons(
 def _accuracy_reasons(benchmark: ModelBenchmark, accuracy: float, criteria: ModelSelectionCriteria) -> Iterable[Reason]:
     scale = benchmark.quality_scale
     if not criteria.any_scale and not benchmark.is_compared:
-        message = f"accuracy {accuracy:g}* is of another scale ({scale}), not compared with {MTEB_EN}"
+        message = f"accuracy {accuracy:.3f}* is of another scale ({scale}), not compared with {MTEB_EN}"
         yield Reason("any_scale", message, True, f"its accuracy is of another scale than {MTEB_EN}")
     if accuracy < criteria.min_accuracy:
         mark, below = "" if scale == MTEB_EN else "*", f"is below {criteria.min_accuracy:g}"
-        yield Reason("min_accuracy", f"accuracy {accuracy:g}{mark} {below}", accuracy, f"its accuracy {below}")
+        soft = criteria.min_accuracy == DEFAULT_MIN_ACCURACY
+        shown = f"{accuracy:.3f}"
+        if float(shown) >= criteria.min_accuracy:  # rounded up to the limit
+            shown = str(accuracy)
+        yield Reason("min_accuracy", f"accuracy {shown}{mark} {below}", accuracy, f"its accuracy {below}", soft)
 
 
-def quality_setting(model: str) -> str:
-    """Return the key of the setting of a model's quality score."""
-    return f'embedding.model_benchmarks."{model}".quality_score'
+def quality_table(model: str) -> str:
+    """Return the name of the settings table of a model's benchmark."""
+    return f"embedding.model_benchmarks.{json.dumps(model, ensure_ascii=False)}"
 
 
 def _licence_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> Iterable[Reason]:

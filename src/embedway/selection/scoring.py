@@ -31,10 +31,10 @@ MULTILINGUAL_BONUS = 1.2
 CODE_BONUS = 1.1
 #: Significant digits of a score. Floats have sixteen, and a score's few operations cost less than two of them.
 SCORE_DIGITS = 12
-#: Warning of a selection in which no model reaches the default `min_accuracy`.
+#: Warning of a selection in which no model reaches the default `min_accuracy`, before the model and its accuracy.
 _BELOW_MINIMUM = (
     f"no model that meets the other requirements reaches the default min_accuracy of {DEFAULT_MIN_ACCURACY}; the best "
-    "of those below it is selected"
+    "below it is selected"
 )
 
 
@@ -121,6 +121,10 @@ class Selection:
             return None
         return select_below_minimum((row.candidate for row in self.table), self.criteria, self.analysis)
 
+    def warnings_of(self, model: str) -> tuple[str, ...]:
+        """Return the warnings if this ranked model is used, such as because the best one is too expensive."""
+        return tuple(_below_minimum(row) for row in self.ranked if self.warnings and row.model == model)
+
     @property
     def ranked(self) -> tuple[ScoredModel, ...]:
         """Included models, best first."""
@@ -179,7 +183,11 @@ def select_below_minimum(
     table = score(candidates, replace(criteria, min_accuracy=0), analysis, anywhere=anywhere)
     if not table or table[0].rank is None:
         return None
-    return Selection(table[0].model, criteria, analysis, table, (_BELOW_MINIMUM,))
+    return Selection(table[0].model, criteria, analysis, table, (_below_minimum(table[0]),))
+
+
+def _below_minimum(row: ScoredModel) -> str:
+    return f"{_BELOW_MINIMUM}: {row.model} ({row.accuracy or 0:.3f})"
 
 
 def score(

@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, replace
 from functools import partial as partial_call
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from embedway.arguments import as_texts
 from embedway.errors import BudgetExceededError, NoModelError, UsageError
@@ -17,6 +17,7 @@ from embedway.money import usd
 from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidates import Candidates, count_tokens
 from embedway.selection.criteria import ModelSelectionCriteria
+from embedway.selection.relaxations import no_model
 from embedway.selection.scoring import select
 from embedway.text import shown, shown_name
 from embedway.types import Selected
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from embedway.config import Config
     from embedway.selection.candidate import Candidate
-    from embedway.selection.scoring import Selection
+    from embedway.selection.scoring import ScoredModel, Selection
     from embedway.selection.token_counts import TokenTotals
     from embedway.types import InputType, Overflow
 
@@ -130,8 +131,10 @@ class ModelSelector:
         select = partial_call(self.select, texts, input_type=input_type, most_characters=None)
         try:
             return await select(replace(criteria, require_fit=fit)), True
-        except NoModelError:
+        except NoModelError as error:
             if not fit or not partial:
+                if on_overflow == "error":
+                    raise no_model(cast("Sequence[ScoredModel]", error.table), options=["on_overflow"]) from None
                 raise
         return await select(replace(criteria, require_fit=False)), False
 
@@ -199,7 +202,7 @@ def summarize(selection: Selection, place: int = 0, too_expensive: Sequence[tupl
         tuple((other.model, other.score or 0.0) for other in selection.ranked),
         selection.criteria.to_json(),
         tuple(too_expensive),
-        selection.warnings,
+        selection.warnings_of(row.model),
     )
 
 
