@@ -516,6 +516,20 @@ def test_advice_that_is_about_models():
         ("CC-BY-NC-ND-4.0", True),
         ("Qwen-Research", True),
         ("PolyForm-Noncommercial-1.0.0", True),
+        ("cc-by-nc", True),
+        ("CC BY-NC 4.0", True),
+        (" cc-by-nc-4.0", True),
+        ("LicenseRef-CC-BY-NC-4.0", True),
+        ("(CC-BY-NC-4.0)", True),
+        ("MIT AND CC-BY-NC-4.0", True),
+        ("MIT and (CC-BY-NC-4.0 or cc_by_nc_sa_4.0)", True),
+        ("CC-BY-NC-4.0 WITH Some-exception", True),
+        ("CC-BY-NC-4.0 (research)", True),
+        ("CC-BY-NC-4.0 OR MIT", False),
+        ("MIT OR CC-BY-NC-4.0", False),
+        ("(MIT OR CC-BY-NC-4.0) AND Apache-2.0", False),
+        ("MIT OR CC-BY-NC-4.0 AND Apache-2.0", False),
+        (") OR ( AND", False),
         ("CC-BY-4.0", False),
         ("CC-BY-SA-4.0", False),
         ("MIT", False),
@@ -534,6 +548,23 @@ def test_non_commercial_licences_are_out_by_default(licence, non_commercial):
     assert row.to_json()["licence"] == (None if licence in {"", "unknown"} else licence)
     for allowed in (["any"], ["ANY", "mit"], [licence.lower()] if licence else ["any"]):
         assert score([one], dataclasses.replace(ANY, licences=allowed))[0].rank == 1
+
+
+@pytest.mark.parametrize(
+    ("licence", "allowed", "fits"),
+    [
+        ("MIT", "mit ", True),
+        ("CC BY-NC 4.0", "cc-by-nc-4.0", True),
+        ("LicenseRef-Own", "own", True),
+        ("CC-BY-NC-4.0 OR MIT", "MIT", True),
+        ("MIT AND CC-BY-NC-4.0", "MIT", False),
+        ("MIT AND CC-BY-NC-4.0", "MIT AND CC-BY-NC-4.0", True),
+        ("", "mit", False),
+    ],
+)
+def test_allowed_licences_are_compared_in_any_spelling(licence, allowed, fits):
+    (row,) = score([candidate("x", licence=licence)], dataclasses.replace(ANY, licences=[allowed]))
+    assert (row.rank == 1) == fits
 
 
 @settings(deadline=None, max_examples=200)

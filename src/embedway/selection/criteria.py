@@ -52,8 +52,8 @@ class ModelSelectionCriteria:
     dimensions: int | None = None
     #: BCP 47 tags; the model must support all of them.
     languages: tuple[str, ...] = ()
-    #: SPDX identifiers, case-insensitive; the model's licence must be one of them. Empty for all except non-commercial
-    #: ones, `any` for all.
+    #: SPDX identifiers, in any case; the model's licence must be one of them, or be a choice (`OR`) that has one of
+    #: them. Empty for all except non-commercial ones, `any` for all.
     licences: tuple[str, ...] = ()
     #: Maximum dollars for embedding each text once.
     max_total_cost: Amount | None = None
