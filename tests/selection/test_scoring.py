@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway import Config, ModelBenchmark
+from embedway.catalog import default_catalog
 from embedway.cli import app
 from embedway.errors import NoModelError, UsageError
 from embedway.selection.analysis import analyze, take_sample
@@ -301,12 +302,37 @@ def test_the_pareto_set_has_those_that_no_other_beats_in_everything():
         ({"max_cost_per_million": -1}, "max_cost_per_million is -1"),
         ({"max_total_cost": "cheap"}, "max_total_cost is 'cheap'"),
         ({"languages": "de"}, "languages is 'de'; it must be a list"),
+        ({"languages": ["german"]}, "one of languages is 'german', not a BCP 47 tag; write de"),
+        ({"languages": ["de", "pt_BR"]}, "one of languages is 'pt_BR', not a BCP 47 tag; write pt-BR"),
+        ({"languages": ["Germn"]}, "one of languages is 'Germn', not a BCP 47 tag; write de"),
+        ({"languages": ["deu-AT"]}, "one of languages is 'deu-AT', not a BCP 47 tag; write de-AT"),
+        ({"languages": ["xx"]}, "one of languages is 'xx', not a BCP 47 tag of a language"),
+        ({"languages": ["xx\u2026"]}, "not a BCP 47 tag of a language"),
+        ({"languages": ["xxx-Latn"]}, "one of languages is 'xxx-Latn', not a BCP 47 tag of a language"),
+        ({"languages": ["mul"]}, "one of languages is 'mul', not a BCP 47 tag of a language"),
+        ({"languages": [""]}, "one of languages is '', not a BCP 47 tag of a language"),
         ({"licences": "mit"}, "licences is 'mit'; it must be a list"),
     ],
 )
 def test_criteria_that_are_none(changes, told):
     with pytest.raises(UsageError, match=re.escape(told)):
         ModelSelectionCriteria(**changes)
+
+
+def test_tags_of_all_catalogued_and_detected_languages_are_criteria():
+    models = [facts.languages for facts in default_catalog()]
+    tags = {tag for tags in models for tag in tags} - {"mul"}
+    assert ModelSelectionCriteria(languages=[*tags, "yue", "cmn-Hans", "DE", "zh-Hant-TW", "sr-Latn"])
+
+
+def test_the_best_below_the_minimum_may_be_a_model_that_does_not_run_here():
+    good, poor = candidate("good", 65.0, lacks="no key"), candidate("poor", 50.0, price="0", lacks="no key")
+    found = select([good, poor], ModelSelectionCriteria(), anywhere=True)
+    below = found.below_minimum()
+    assert found.model == "good"
+    assert {row.model for row in below.ranked} == {"good", "poor"}
+    assert below.warnings
+    assert below.below_minimum() is None
 
 
 @pytest.mark.parametrize(("scale", "is_compared"), [("mteb-en", 1), ("own", 1), ("", 1), ("bench", 1), ("mmteb", 0)])

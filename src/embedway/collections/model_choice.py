@@ -88,20 +88,22 @@ async def _choose_affordable(
     cached: bool,
 ) -> RunOptions:
     """Return the options with the best-ranked model within a cost limit: nano-dollars, and its name."""
-    for one in (selection, selection.below_minimum()):
-        if one is None:
-            continue
+
+    async def choose(one: Selection) -> RunOptions:
         names = [row.model for row in one.ranked]
         planned = await plan_job(embedder, sources, names, options, cached=cached, unfit=True)
-        try:
-            found = _best_within(*limit, planned.models)
-        except BudgetExceededError as error:
-            refused = error
-            continue
-        for warning in one.warnings if one is not selection else ():
-            _log.warning("%s", warning)
-        return replace(options, model=found, notes=one.warnings)
-    raise refused
+        return replace(options, model=_best_within(*limit, planned.models), notes=one.warnings)
+
+    try:
+        return await choose(selection)
+    except BudgetExceededError:
+        below = selection.below_minimum()
+        if below is None:
+            raise
+    chosen = await choose(below)
+    for warning in below.warnings:
+        _log.warning("%s", warning)
+    return chosen
 
 
 def _must_fit(options: RunOptions, criteria: ModelSelectionCriteria) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from embedway._public import public
 from embedway.arguments import as_list, check_flag, check_integer, is_a
+from embedway.catalog.languages import explain_wrong_tag
 from embedway.errors import UsageError
 from embedway.money import as_number, to_nanousd, usd
 from embedway.text import shown
@@ -80,6 +81,9 @@ class ModelSelectionCriteria:
             if is_a(given, str) or not all(is_a(one, str) for one in listed):
                 raise UsageError(f"{name} is {shown(given)}; it must be a list of strings")
             object.__setattr__(self, name, tuple(str.__str__(one) for one in listed))
+        for tag in self.languages:
+            if wrong := explain_wrong_tag(tag):
+                raise UsageError(f"one of languages is {shown(tag)}, {wrong}")
         for name in ("require_multilingual", "require_local", "match_languages", "require_fit", "any_scale"):
             object.__setattr__(self, name, check_flag(getattr(self, name), name))
 
