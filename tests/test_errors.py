@@ -20,6 +20,11 @@ CLASSES = {
     if inspect.isclass(value) and issubclass(value, errors.EmbedwayError)
 }
 
+SPLIT_OR_TRUNCATE = (
+    "Split it, or truncate it: on_overflow='truncate' (--on-overflow truncate), for a selected model with "
+    "require_fit=False (--no-fit)"
+)
+
 
 def drawn_tree():
     """Return (name, parent) of each line of the tree in the module's docstring."""
@@ -67,11 +72,11 @@ def test_wrong_usage_exits_2(name):
         (errors.InputError("is empty"), "is empty"),
         (
             errors.TextTooLongError(row=1, max_tokens=256, tokens=300),
-            "text 1: has 300 tokens; the model accepts 256. Split it, or pass on_overflow='truncate'",
+            "text 1: has 300 tokens; the model accepts 256. " + SPLIT_OR_TRUNCATE,
         ),
         (
             errors.TextTooLongError(row=1, max_tokens=256, tokens=None),
-            "text 1: has far more tokens; the model accepts 256. Split it, or pass on_overflow='truncate'",
+            "text 1: has far more tokens; the model accepts 256. " + SPLIT_OR_TRUNCATE,
         ),
         (
             errors.SourceError("is missing", path=Path("d/a.jsonl"), line=7, field="text"),

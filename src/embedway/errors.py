@@ -138,7 +138,11 @@ class TextTooLongError(InputError):
         self.max_tokens = max_tokens
         self.tokens = tokens
         have = f"has {tokens} tokens" if tokens is not None else "has far more tokens"
-        super().__init__(f"{have}; the model accepts {max_tokens}. Split it, or pass on_overflow='truncate'", row=row)
+        super().__init__(
+            f"{have}; the model accepts {max_tokens}. Split it, or truncate it: on_overflow='truncate' (--on-overflow "
+            "truncate), for a selected model with require_fit=False (--no-fit)",
+            row=row,
+        )
 
 
 def of_row(error: EmbedwayError, row: int | None) -> EmbedwayError:

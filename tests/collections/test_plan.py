@@ -28,6 +28,7 @@ from embedway.errors import (
     UsageError,
 )
 from embedway.money import usd
+from embedway.selection.scoring import Selection
 from inside import ledger_of
 
 PRICES = {"text-embedding-3-small": 20, "text-embedding-3-large": 130}
@@ -203,6 +204,9 @@ def test_a_jobs_model_is_selected_by_what_the_whole_costs(config, tmp_path, monk
             plans = (await plan_job(embedder, [str(source)], list(PRICES), options, cached=False)).models
             small, large = (one.cost_nanousd for one in plans)
             assert (await chosen()).model == "text-embedding-3-large"
+            with monkeypatch.context() as patched:
+                patched.setattr(Selection, "below_minimum", lambda _: pytest.fail("the first selection is affordable"))
+                assert (await chosen(most_nanousd=large)).model == "text-embedding-3-large"
             for most, model in ((large, "large"), (large - 1, "small"), (small, "small")):
                 by_money = await chosen(most_nanousd=most)
                 by_total = await chosen(dataclasses.replace(best, max_total_cost=usd(most)))

@@ -547,3 +547,19 @@ def test_a_score_of_0_to_1_is_refused_with_the_score_that_it_means(tmp_path, sco
 def test_an_unknown_name_is_an_error():
     with pytest.raises(UnknownModelError):
         default_catalog().get("acme")
+
+
+@pytest.mark.parametrize(
+    ("tags", "told"),
+    [
+        (["german"], "one is 'german', not a BCP 47 tag; write de"),
+        (["en", "xx"], "one is 'xx', not a BCP 47 tag of a language, such as en or pt-BR; or use `mul` alone"),
+        (["en", "mul"], "one is 'mul', not a BCP 47 tag"),
+    ],
+)
+def test_languages_are_tags_of_languages(tags, told):
+    with pytest.raises(ConfigError, match=f"languages.*{told}"):
+        Config().with_benchmarks({"text-embedding-3-small": {"languages": tags}})
+    for right in (["mul"], ["de", "pt-BR"], []):
+        found = Config().with_benchmarks({"text-embedding-3-small": {"languages": right}})
+        assert list(found.embedding.model_benchmarks["text-embedding-3-small"].languages) == right

@@ -1,14 +1,17 @@
 """A model is excluded exactly if its longest text is over its limit, by its own tokenizer and prompt."""
 
 import asyncio
+import dataclasses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from embedway import AsyncEmbedder, Config, ModelSelectionCriteria
-from embedway.errors import TextTooLongError
-from embedway.selection.longest import Longest, TextLengths
+from embedway.errors import NoModelError, TextTooLongError
+from embedway.providers.counting import TiktokenCounter
+from embedway.selection.longest import Longest, TextLengths, most_tokens
 from inside import engine_of
 
 MINI = "sentence-transformers/all-MiniLM-L6-v2"
@@ -137,6 +140,75 @@ def test_the_longest_text_is_found_among_all_texts(loop, embedder, long):
     assert [reason.requirement for reason in other.reasons] == ["require_fit"]
     # White space has no tokens for this model.
     loop.run(check(embedder, ["a" + " " * 5000 + "b"]))
+
+
+def byte_tokens():
+    return [f"<0x{byte:02X}>" for byte in range(256)]
+
+
+def tokenizers_without_words(mini):
+    """The tokenizers with most tokens: every byte or character is one."""
+    fallback = models.Unigram([("<unk>", 0.0), ("\u2581", -1.0), *((one, -2.0) for one in byte_tokens())], 0, True)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    byte_level = models.BPE({one: number for number, one in enumerate(alphabet)}, [])
+    decompose, lower = normalizers.NFKD(), normalizers.Lowercase()
+    wordpiece = normalizers.BertNormalizer()
+    words = models.WordPiece({"[UNK]": 0}, max_input_chars_per_word=1)
+    made = [
+        (fallback, normalizers.Sequence([decompose, lower]), pre_tokenizers.Metaspace()),
+        (fallback, normalizers.Sequence([lower, normalizers.NFD()]), pre_tokenizers.Metaspace()),
+        (byte_level, normalizers.Sequence([lower, decompose]), pre_tokenizers.ByteLevel(add_prefix_space=True)),
+        (words, wordpiece, pre_tokenizers.BertPreTokenizer()),
+    ]
+    own = Tokenizer.from_file(mini)
+    own.no_truncation()
+    own.no_padding()
+    found = [own]
+    for model, normalizer, splitter in made:
+        one = Tokenizer(model)
+        one.normalizer, one.pre_tokenizer = normalizer, splitter
+        found.append(one)
+    assert len(found[1].encode("\ufdfa").ids) > 30
+    return found
+
+
+def test_no_tokenizer_makes_more_tokens_than_the_bound(config):
+    mini = next(config.weights.directory.rglob("*MiniLM*/*/tokenizer.json"))
+    tokenizers = tokenizers_without_words(str(mini))
+    openai = TiktokenCounter("cl100k_base", max_tokens=1 << 30)
+    units = ["a,b,", "x=1;", "a\rb\r", "q\tw\t", "\x00\x01", "\u200b", "\uac01", "\U00012000", "a\u0301", "\u00bd"]
+    units += [
+        "\u0390",
+        "\u0130",
+        "\u023a",
+        "\u1fb7",
+        "\ufdfa",
+        "\U0001f468\u200d\U0001f469",
+        "\u5411",
+        "\u0f56\u0f7c",
+        " ",
+    ]
+    characters = st.characters(blacklist_categories=["Cs"])
+    texts = st.text(characters, max_size=40) | st.lists(st.sampled_from(units), max_size=8).map("".join)
+
+    @given(texts, st.integers(1, 60))
+    @settings(max_examples=300, deadline=None)
+    def property_holds(text, times):
+        counts = [len(one.encode(text * times).ids) for one in tokenizers]
+        assert max(*counts, *openai.count([text * times]).lengths) <= most_tokens(text * times)
+
+    for unit in units:
+        property_holds = example(unit, 500)(property_holds)
+    property_holds()
+
+
+def test_a_short_text_of_many_tokens_excludes_a_model(loop, embedder):
+    """Its estimate is below those of the other texts, which fit."""
+    texts = [f"{number} " + "word " * 8000 for number in range(40)]
+    criteria = dataclasses.replace(ANY, models=["text-embedding-3-small"])
+    assert loop.run(embedder.select([*texts, "short"], criteria, anywhere=True)).model
+    with pytest.raises(NoModelError, match="require_fit=False"):
+        loop.run(embedder.select([*texts, "a\rb\r" * 2200], criteria, anywhere=True))
 
 
 def test_few_texts_are_counted():

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway import Config, ModelBenchmark
+from embedway.catalog import default_catalog
 from embedway.cli import app
 from embedway.errors import NoModelError, UsageError
 from embedway.selection.analysis import analyze, take_sample
@@ -307,12 +308,37 @@ def test_the_pareto_set_has_those_that_no_other_beats_in_everything():
         ({"max_cost_per_million": -1}, "max_cost_per_million is -1"),
         ({"max_total_cost": "cheap"}, "max_total_cost is 'cheap'"),
         ({"languages": "de"}, "languages is 'de'; it must be a list"),
+        ({"languages": ["german"]}, "one of languages is 'german', not a BCP 47 tag; write de"),
+        ({"languages": ["de", "pt_BR"]}, "one of languages is 'pt_BR', not a BCP 47 tag; write pt-BR"),
+        ({"languages": ["Germn"]}, "one of languages is 'Germn', not a BCP 47 tag; write de"),
+        ({"languages": ["deu-AT"]}, "one of languages is 'deu-AT', not a BCP 47 tag; write de-AT"),
+        ({"languages": ["xx"]}, "one of languages is 'xx', not a BCP 47 tag of a language"),
+        ({"languages": ["xx\u2026"]}, "not a BCP 47 tag of a language"),
+        ({"languages": ["xxx-Latn"]}, "one of languages is 'xxx-Latn', not a BCP 47 tag of a language"),
+        ({"languages": ["mul"]}, "one of languages is 'mul', not a BCP 47 tag of a language"),
+        ({"languages": [""]}, "one of languages is '', not a BCP 47 tag of a language"),
         ({"licences": "mit"}, "licences is 'mit'; it must be a list"),
     ],
 )
 def test_criteria_that_are_none(changes, told):
     with pytest.raises(UsageError, match=re.escape(told)):
         ModelSelectionCriteria(**changes)
+
+
+def test_tags_of_all_catalogued_and_detected_languages_are_criteria():
+    models = [facts.languages for facts in default_catalog()]
+    tags = {tag for tags in models for tag in tags} - {"mul"}
+    assert ModelSelectionCriteria(languages=[*tags, "yue", "cmn-Hans", "DE", "zh-Hant-TW", "sr-Latn"])
+
+
+def test_the_best_below_the_minimum_may_be_a_model_that_does_not_run_here():
+    good, poor = candidate("good", 65.0, lacks="no key"), candidate("poor", 50.0, price="0", lacks="no key")
+    found = select([good, poor], ModelSelectionCriteria(), anywhere=True)
+    below = found.below_minimum()
+    assert found.model == "good"
+    assert {row.model for row in below.ranked} == {"good", "poor"}
+    assert below.warnings
+    assert below.below_minimum() is None
 
 
 @pytest.mark.parametrize(("scale", "is_compared"), [("mteb-en", 1), ("own", 1), ("", 1), ("bench", 1), ("mmteb", 0)])
@@ -637,6 +663,20 @@ def test_an_accuracy_that_rounds_to_the_limit_is_shown_exactly():
         ("CC-BY-NC-ND-4.0", True),
         ("Qwen-Research", True),
         ("PolyForm-Noncommercial-1.0.0", True),
+        ("cc-by-nc", True),
+        ("CC BY-NC 4.0", True),
+        (" cc-by-nc-4.0", True),
+        ("LicenseRef-CC-BY-NC-4.0", True),
+        ("(CC-BY-NC-4.0)", True),
+        ("MIT AND CC-BY-NC-4.0", True),
+        ("MIT and (CC-BY-NC-4.0 or cc_by_nc_sa_4.0)", True),
+        ("CC-BY-NC-4.0 WITH Some-exception", True),
+        ("CC-BY-NC-4.0 (research)", True),
+        ("CC-BY-NC-4.0 OR MIT", False),
+        ("MIT OR CC-BY-NC-4.0", False),
+        ("(MIT OR CC-BY-NC-4.0) AND Apache-2.0", False),
+        ("MIT OR CC-BY-NC-4.0 AND Apache-2.0", False),
+        (") OR ( AND", False),
         ("CC-BY-4.0", False),
         ("CC-BY-SA-4.0", False),
         ("MIT", False),
@@ -655,6 +695,23 @@ def test_non_commercial_licences_are_out_by_default(licence, non_commercial):
     assert row.to_json()["licence"] == (None if licence in {"", "unknown"} else licence)
     for allowed in (["any"], ["ANY", "mit"], [licence.lower()] if licence else ["any"]):
         assert score([one], dataclasses.replace(ANY, licences=allowed))[0].rank == 1
+
+
+@pytest.mark.parametrize(
+    ("licence", "allowed", "fits"),
+    [
+        ("MIT", "mit ", True),
+        ("CC BY-NC 4.0", "cc-by-nc-4.0", True),
+        ("LicenseRef-Own", "own", True),
+        ("CC-BY-NC-4.0 OR MIT", "MIT", True),
+        ("MIT AND CC-BY-NC-4.0", "MIT", False),
+        ("MIT AND CC-BY-NC-4.0", "MIT AND CC-BY-NC-4.0", True),
+        ("", "mit", False),
+    ],
+)
+def test_allowed_licences_are_compared_in_any_spelling(licence, allowed, fits):
+    (row,) = score([candidate("x", licence=licence)], dataclasses.replace(ANY, licences=[allowed]))
+    assert (row.rank == 1) == fits
 
 
 @settings(deadline=None, max_examples=200)

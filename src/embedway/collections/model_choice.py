@@ -88,20 +88,23 @@ async def _choose_affordable(
     cached: bool,
 ) -> RunOptions:
     """Return the options with the best-ranked model within a cost limit: nano-dollars, and its name."""
-    for one in (selection, selection.below_minimum()):
-        if one is None:
-            continue
+
+    async def choose(one: Selection) -> RunOptions:
         names = [row.model for row in one.ranked]
         planned = await plan_job(embedder, sources, names, options, cached=cached, unfit=True)
-        try:
-            found = _best_within(*limit, planned.models)
-        except BudgetExceededError as error:
-            refused = error
-            continue
-        for warning in one.warnings if one is not selection else ():
-            _log.warning("%s", warning)
+        found = _best_within(*limit, planned.models)
         return replace(options, model=found, notes=one.warnings_of(found))
-    raise refused
+
+    try:
+        return await choose(selection)
+    except BudgetExceededError:
+        below = selection.below_minimum()
+        if below is None:
+            raise
+    chosen = await choose(below)
+    for warning in chosen.notes:
+        _log.warning("%s", warning)
+    return chosen
 
 
 def _must_fit(options: RunOptions, criteria: ModelSelectionCriteria) -> bool:

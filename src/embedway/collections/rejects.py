@@ -33,6 +33,7 @@ class RejectsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
+        self.first: SourceError | None = None
         self._temporary: Path | None = None
         self._file: IO[str] | None = None
         self._closed = False
@@ -54,6 +55,7 @@ class RejectsFile:
             except OSError as error:
                 raise SinkError(f"cannot be written: {error.strerror}", destination=str(self.path)) from error
             self.count += 1
+            self.first = self.first or fault
 
     def commit(self) -> None:
         """Rename the file to its final path, if it has a row. Raises `SinkError`."""

@@ -251,7 +251,8 @@ class _Job:
             if self._progress is not None:
                 self._progress.update(self._tally.status(batch))
         if writing is None:
-            rejected = f"; {rows_were(self._rejects.count)} rejected" if self._rejects.count else ""
+            first = self._rejects.first
+            rejected = f"; {rows_were(self._rejects.count)} rejected, the first: {first}" if first else ""
             raise SourceError(f"there is nothing to embed{rejected}", path="sources")
         await writing
 

@@ -14,11 +14,13 @@ from pydantic import Field, ValidationInfo, field_validator
 from embedway._public import public
 from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import COMPARED_SCALES, LOCAL_PROVIDERS, OWN_SCALE, default_benchmarks
+from embedway.catalog.languages import explain_wrong_tag
 from embedway.catalog.services import default_services
 from embedway.config.types import Day, Name, Number, Positive, Price, Section, Words
 from embedway.config.units import score_error, speed_error
 from embedway.errors import UnknownModelError
 from embedway.sizes import VectorSizes
+from embedway.text import shown
 
 #: Factor from the catalog's price at which a price counts as a mistake of units.
 _UNIT_ERROR = 100
@@ -89,6 +91,14 @@ class ModelBenchmark(Section):
     @classmethod
     def _fold_scale(cls, scale: str) -> str:
         return scale.strip().casefold() or OWN_SCALE
+
+    @field_validator("languages")
+    @classmethod
+    def _check_tags(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        for tag in tags:
+            if tags != ("mul",) and (wrong := explain_wrong_tag(tag)):
+                raise ValueError(f"one is {shown(tag)}, {wrong}; or use `mul` alone")
+        return tags
 
     @field_validator("quality_score", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from embedway._public import public
 from embedway.arguments import as_list, check_flag, check_integer, is_a
+from embedway.catalog.languages import explain_wrong_tag
 from embedway.errors import UsageError
 from embedway.money import as_number, to_nanousd, usd
 from embedway.text import shown
@@ -52,8 +53,8 @@ class ModelSelectionCriteria:
     dimensions: int | None = None
     #: BCP 47 tags; the model must support all of them.
     languages: tuple[str, ...] = ()
-    #: SPDX identifiers, case-insensitive; the model's licence must be one of them. Empty for all except non-commercial
-    #: ones, `any` for all.
+    #: SPDX identifiers, in any case; the model's licence must be one of them, or be a choice (`OR`) that has one of
+    #: them. Empty for all except non-commercial ones, `any` for all.
     licences: tuple[str, ...] = ()
     #: Maximum dollars for embedding each text once.
     max_total_cost: Amount | None = None
@@ -80,6 +81,9 @@ class ModelSelectionCriteria:
             if is_a(given, str) or not all(is_a(one, str) for one in listed):
                 raise UsageError(f"{name} is {shown(given)}; it must be a list of strings")
             object.__setattr__(self, name, tuple(str.__str__(one) for one in listed))
+        for tag in self.languages:
+            if wrong := explain_wrong_tag(tag):
+                raise UsageError(f"one of languages is {shown(tag)}, {wrong}")
         for name in ("require_multilingual", "require_local", "match_languages", "require_fit", "any_scale"):
             object.__setattr__(self, name, check_flag(getattr(self, name), name))
 

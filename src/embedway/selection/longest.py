@@ -1,13 +1,13 @@
 """The longest text for a model, in tokens.
 
 All texts are candidates, because the text with the most characters need not have the most tokens. Texts are counted by
-descending estimate, and only if they may have more tokens than the longest so far.
+descending estimate, and only if their upper bound is over the longest so far and the lowest limit.
 """
 
 from __future__ import annotations
 
 import math
-import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,16 +24,10 @@ _WINDOW_GROWTH = 8
 _MAX_WINDOW_CHARACTERS = 1 << 20
 #: Minimum characters that are tokenized, so that the length of most texts is exact.
 _EXACT_CHARACTERS = 1 << 16
-#: Maximum tokens of a lower-case letter within a word: random letters have up to 0.7 with BERT's and OpenAI's.
-_TOKENS_PER_LETTER = 0.8
-#: Maximum tokens of a byte of UTF-8 outside ASCII: tokenizers split characters into bytes, or into at most three.
+#: Maximum tokens per byte of UTF-8 outside ASCII: lower-case letters may have one byte more than upper-case ones.
 _TOKENS_PER_BYTE = 2
-#: The same, in a text with characters that are normalized to up to 18 others of 2 bytes each, such as U+FDFA
-#: (https://unicode.org/faq/normalization.html).
-_TOKENS_PER_NORMALIZED_BYTE = 12
-_NORMALIZED = re.compile("[\u2000-\u2bff\u3200-\u33ff\ufb00-\ufdff\ufe70-\uffef\U0001d000-\U0001f2ff]")
-_SPACES, _LETTERS = b" \n", bytes(range(ord("a"), ord("z") + 1))
-#: Tokens that tokenizers add to a text.
+_ASCII = bytes(range(128))
+#: Maximum tokens that tokenizers add to a text.
 _ADDED_TOKENS = 16
 #: Texts of the first group, which are counted first, and characters of the others.
 _FIRST_TEXTS = 32
@@ -55,6 +49,7 @@ class TextLengths:
         about = {text: about_tokens(text) for text in dict.fromkeys(texts)}
         self._texts = sorted(about, key=about.__getitem__, reverse=True)
         self._about = [about[text] for text in self._texts]
+        self._most: dict[str, int] = {}
 
     def estimated(self, prompt: str) -> Longest:
         """Return the estimated tokens of the longest text."""
@@ -80,20 +75,26 @@ class TextLengths:
         the result may be another long text. After `most_characters`, texts with lower estimates are not counted.
         """
         least, most = limits
-        longest, characters = Longest(), 0
-        most_of_prompt = _most_tokens(prompt)
+        longest, characters, floor = Longest(), 0, 0
+        most_of_prompt = most_tokens(prompt)
         for group in self._groups():
-            floor = longest.tokens if characters == 0 else max(least, longest.tokens)
-            rows = [prompt + text for text in group if _most_tokens(text) + most_of_prompt > floor]
-            characters += sum(map(len, group))
+            rows = [prompt + text for text in group if self._most_tokens(text) + most_of_prompt > floor]
+            characters += sum(map(len, rows))
             window = max((most + _MARGIN_TOKENS) * _CHARACTERS_PER_TOKEN, _EXACT_CHARACTERS)
             short = [text for text in rows if len(text) <= window]
             found = [Longest(tokens) for tokens in count(short)] if short else []
             found += [_count_long(text, count, window, most) for text in rows if len(text) > window]
             longest = max([longest, *found], key=lambda one: one.tokens)
+            floor = max(least, longest.tokens)
             if longest.tokens > most or (most_characters is not None and characters >= most_characters):
                 break
         return longest
+
+    def _most_tokens(self, text: str) -> int:
+        """Return the bound of a text, which is computed once for all tokenizers."""
+        if text not in self._most:
+            self._most[text] = most_tokens(text)
+        return self._most[text]
 
     def _groups(self) -> Iterator[list[str]]:
         yield self._texts[:_FIRST_TEXTS]
@@ -109,17 +110,17 @@ class TextLengths:
             yield group
 
 
-def _most_tokens(text: str) -> int:
-    """Return an upper estimate of the tokens of a text, which it hardly ever exceeds with any tokenizer."""
-    data = text.encode("utf-8", "replace")
-    spaces = len(data) - len(data.translate(None, _SPACES))
-    letters = len(data) - len(data.translate(None, _LETTERS))
-    others = len(data) - spaces - letters
-    if not text.isascii():
-        normalized = _NORMALIZED.search(text) is not None
-        others *= _TOKENS_PER_NORMALIZED_BYTE if normalized else _TOKENS_PER_BYTE
-    # Each word has at least one token, however short it is.
-    return others + min(letters, math.ceil(letters * _TOKENS_PER_LETTER) + spaces) + _ADDED_TOKENS
+def most_tokens(text: str) -> int:
+    """Return an upper bound of a text's tokens with any tokenizer, including special tokens.
+
+    A token has at least one byte of the text as the tokenizer normalizes it. NFKD, the longest normalization, may
+    lengthen characters elevenfold (https://unicode.org/faq/normalization.html).
+    """
+    if text.isascii():
+        return len(text) + _ADDED_TOKENS
+    own, normalized = text.encode("utf-8", "replace"), unicodedata.normalize("NFKD", text).encode("utf-8", "replace")
+    others = max(len(own.translate(None, _ASCII)), len(normalized.translate(None, _ASCII)))
+    return max(len(own), len(normalized)) + (_TOKENS_PER_BYTE - 1) * others + _ADDED_TOKENS
 
 
 def _count_long(text: str, count: Callable[[Sequence[str]], Sequence[int]], window: int, most: int) -> Longest:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway._public import public
 from embedway.catalog.benchmarks import MTEB_EN
+from embedway.catalog.licences import fold, is_allowed
 from embedway.money import to_nanousd, usd
 from embedway.selection.criteria import ANY_LICENCE, DEFAULT_MIN_ACCURACY
 
@@ -103,11 +104,13 @@ def quality_table(model: str) -> str:
 
 
 def _licence_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> Iterable[Reason]:
-    allowed = set(map(str.casefold, criteria.licences))
+    allowed = set(map(fold, criteria.licences))
     licence = candidate.licence
     if not allowed and candidate.non_commercial:
         yield Reason("licences", f"its licence, {licence}, forbids commercial use", (ANY_LICENCE,))
-    elif allowed and not allowed & {ANY_LICENCE, licence.casefold(), candidate.benchmark.licence.casefold()}:
+    elif allowed and not (
+        ANY_LICENCE in allowed or is_allowed(licence, allowed) or is_allowed(candidate.benchmark.licence, allowed)
+    ):
         yield Reason("licences", f"its licence is {licence or 'unknown'}", (ANY_LICENCE,))
 
 

@@ -106,6 +106,8 @@ class Selection:
     table: tuple[ScoredModel, ...]
     #: Notes on criteria that the selected model does not meet; empty if it meets all.
     warnings: tuple[str, ...] = ()
+    #: Whether models that cannot run here now were selected from too.
+    anywhere: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -119,7 +121,8 @@ class Selection:
         """
         if self.warnings:
             return None
-        return select_below_minimum((row.candidate for row in self.table), self.criteria, self.analysis)
+        candidates = (row.candidate for row in self.table)
+        return select_below_minimum(candidates, self.criteria, self.analysis, anywhere=self.anywhere)
 
     def warnings_of(self, model: str) -> tuple[str, ...]:
         """Return the warnings if this ranked model is used, such as because the best one is too expensive."""
@@ -163,7 +166,7 @@ def select(
     candidates = tuple(candidates)
     table = score(candidates, criteria, analysis, anywhere=anywhere)
     if table and table[0].rank is not None:
-        return Selection(table[0].model, criteria, analysis, table)
+        return Selection(table[0].model, criteria, analysis, table, anywhere=anywhere)
     below = select_below_minimum(candidates, criteria, analysis, anywhere=anywhere)
     if below is None:
         raise no_model(table)
@@ -183,7 +186,7 @@ def select_below_minimum(
     table = score(candidates, replace(criteria, min_accuracy=0), analysis, anywhere=anywhere)
     if not table or table[0].rank is None:
         return None
-    return Selection(table[0].model, criteria, analysis, table, (_below_minimum(table[0]),))
+    return Selection(table[0].model, criteria, analysis, table, (_below_minimum(table[0]),), anywhere)
 
 
 def _below_minimum(row: ScoredModel) -> str:
