@@ -323,6 +323,20 @@ MALFORMED = {
         {SMALL: {"latency_ms": 5}},
         f"FILE: {TABLE}.latency_ms: is not a setting; the nearest is {TABLE}.avg_latency_ms",
     ),
+    "a part of a field's name": (
+        {SMALL: {"latency": 5}},
+        f"FILE: {TABLE}.latency: is not a setting; the nearest is {TABLE}.avg_latency_ms",
+    ),
+    "a model whose name is misspelt": (
+        {"Text-Embedding-3-smal": {"quality_score": 50}},
+        f"FILE: embedding.model_benchmarks.Text-Embedding-3-smal: lacks model_name, {LACKS}; "
+        f"a new model needs every field; the nearest known model is {SMALL}",
+    ),
+    "a catalog model without its owner": (
+        {"all-MiniLM-L6-v": {"quality_score": 50}},
+        f"FILE: embedding.model_benchmarks.all-MiniLM-L6-v: lacks model_name, {LACKS}; "
+        "a new model needs every field; the nearest known model is sentence-transformers/all-MiniLM-L6-v2",
+    ),
     "a new model without its fields": (
         {"acme": {"quality_score": 50}},
         f"FILE: embedding.model_benchmarks.acme: lacks model_name, {LACKS}; a new model needs every field",
@@ -510,6 +524,26 @@ def test_scales_of_scores(tmp_path):
     # The score of another board becomes the user's own by one field.
     row = benchmarks(file_of(tmp_path, {"gemini-embedding-001": {"quality_scale": "own"}}))["gemini-embedding-001"]
     assert (row.quality_score, row.is_compared) == (68.32, True)
+
+
+@pytest.mark.parametrize("field", ["quality_scale", "licence", "quality_source", "speed_source", "strengths_source"])
+@pytest.mark.parametrize("text", ["x" * 100_000, "two\nlines", "\x1b[31m", "\ud800"])
+def test_words_and_sources_are_short_lines(field, text):
+    with pytest.raises(ConfigError) as caught:
+        Config().with_benchmarks({SMALL: {field: text}})
+    assert f"{TABLE}.{field}: " in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["n" * 250, "a\nb", "\x1b"])
+def test_a_file_of_any_name_is_a_valid_source(tmp_path, name):
+    folder = tmp_path / name / name / name
+    folder.mkdir(parents=True)
+    fields = {"quality_score": 60, "avg_latency_ms": 50, "strengths": ["code"]}
+    changed = benchmarks(file_of(folder, {SMALL: fields}))[SMALL]
+    assert changed.quality_source.startswith("settings: ")
+    assert Config().with_benchmarks({SMALL: dict(changed)}).embedding.model_benchmarks[SMALL].quality_score == 60
 
 
 def test_the_former_field_says_what_to_write_instead(tmp_path):

@@ -419,9 +419,11 @@ NUMBERS = {
     "multilingual": st.booleans(),
     "strengths": st.sampled_from([[], ["code"]]),
 }
+#: Any number is then accepted, also one that looks like another unit's.
+CONFIRMED = {"quality_confirmed": st.just(value=True), "speed_confirmed": st.just(value=True)}
 OVERLAYS = st.dictionaries(
     st.sampled_from([DEFAULT_MODEL, SERVER, "text-embedding-3-large", "voyage-4", "BAAI/bge-base-en-v1.5"]),
-    st.fixed_dictionaries({}, optional=NUMBERS),
+    st.fixed_dictionaries(CONFIRMED, optional=NUMBERS),
     max_size=4,
 )
 

@@ -7,11 +7,13 @@ import pytest
 
 from embedway import Config, ModelBenchmark
 from embedway.config.benchmarks import shipped_benchmarks
+from embedway.config.routes import RouteSettings
 from embedway.errors import ConfigError, UsageError
 
 SMALL = "text-embedding-3-small"
+ROUTE = {"model": "m", "provider": "fake", "options": {"a": "1"}, "headers": {"X-Team": "search"}}
 SETTINGS = {
-    "routes.x": {"model": "m", "provider": "fake", "options": {"a": "1"}, "headers": {"X-Team": "search"}},
+    "routes.x": ROUTE,
     "budgets.main.usd": 1,
     "models.m": {"name": "m", "dimensions": 8, "max_tokens": 99},
 }
@@ -48,7 +50,13 @@ def test_the_assignments_of_the_specification_name_the_call_to_write(config):
         (lambda config: delattr(config.cache, "backend"), "overrides={'cache.backend': …}"),
         (lambda config: config.budgets.update(other=5), "overrides={'budgets.other': …}"),
         (lambda config: config.routes.__setitem__("y", 5), "overrides={'routes.y': …}"),
-        (lambda config: config.routes["x"].options.update({"b": "2"}), "overrides={'options.b': …}"),
+        (lambda config: config.routes["x"].options.update({"b": "2"}), "overrides={'routes.x.options.b': …}"),
+        (lambda config: config.routes["x"].headers.__setitem__("b", "2"), "overrides={'routes.x.headers.b': …}"),
+        (lambda config: config.routes["x"].options.clear(), "routes.x.options cannot be removed from settings"),
+        (lambda config: config.models["m"].__init__(name="n"), "write model_copy(update={…}), or a new ModelSettings(…)"),
+        (lambda config: config.cache.__init__(backend="redis"), "or a new CacheSettings(…)"),
+        (lambda config: config.__init__(), "or a new Config(…)"),
+        (lambda config: RouteSettings(**ROUTE).options.update(a="2"), "overrides={'routes.NAME.options.a': …}"),
         (lambda config: config.models.pop("m"), "models cannot be removed from settings; load them without"),
         (lambda config: config.embedding.model_benchmarks.clear(), "limit a selection to models with selection.models"),
         (lambda config: Config().budgets.setdefault("x", 5), "overrides={'budgets.x': …}"),
@@ -60,6 +68,15 @@ def test_assignments_are_refused_in_every_section(config, change, told):
         change(config)
     assert told in str(caught.value)
     assert config.model_dump() == before
+
+
+@pytest.mark.parametrize("table", ["options", "headers"])
+def test_the_advice_of_a_table_within_a_route_can_be_followed(config, table):
+    with pytest.raises(UsageError) as caught:
+        getattr(config.routes["x"], table)["b"] = "2"
+    key = str(caught.value).partition("{'")[2].partition("'")[0]
+    changed = Config.load(environ={}, overrides={**SETTINGS, key: "2"})
+    assert set(getattr(changed.routes["x"], table)) == {*ROUTE[table], "b"}
 
 
 def test_no_secret_is_in_the_error_of_an_assignment(config):

@@ -194,6 +194,14 @@ def test_a_model_of_a_library_is_planned_without_the_library(settings_for, monke
             embedder.embed(TEXTS, model=name)
 
 
+def test_a_library_model_that_cannot_be_planned_says_why(settings_for, monkeypatch, caplog):
+    monkeypatch.setattr(requirements.importlib.util, "find_spec", lambda _: None)
+    with Embedder(config=settings_for()) as embedder, pytest.raises(RuntimeUnavailableError, match="pip install"):
+        embedder.plan(TEXTS, model="sentence-transformers:acme/none")
+    (told,) = [one.getMessage() for one in caplog.records if one.name == "embedway.models.outline"]
+    assert told.startswith("sentence-transformers:acme/none cannot be planned from its repository: the files of acme/")
+
+
 def test_a_plan_for_a_collection_of_a_model_that_is_not_here(settings_for, config, tmp_path):
     ledger = {"ledger.backend": "sqlite", "ledger.path": str(tmp_path / "ledger.sqlite")}
     here = Config.load(

@@ -255,6 +255,10 @@ def test_keys_from_a_file_and_from_a_variable(server, tmp_path):
     ("overrides", "said"),
     [
         ({}, "openai:text-embedding-3-small: api_key: is not set; set OPENAI_API_KEY"),
+        (
+            {"routes.r": {"model": SMALL, "provider": "openai", "base_url": "http://127.0.0.1:9/v1"}},
+            "routes.r: api_key: is not set; set it, or api_key_env, beside base_url",
+        ),
         ({"routes.r": {"model": SMALL, "provider": "opanai"}}, "no provider is called 'opanai'; the nearest is openai"),
         (
             {"routes.r": {"model": SMALL, "provider": "openai", "api_key_env": "NOT_SET"}},
@@ -271,7 +275,7 @@ def test_keys_from_a_file_and_from_a_variable(server, tmp_path):
         ({"routes.r": {"model": SMALL, "provider": "openai-compatible"}}, "routes.r: base_url: must be set"),
         ({"routes.r": {"model": SMALL, "providr": "openai"}}, "routes.r.providr"),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_settings_that_are_wrong_say_so(overrides, said):
     async def main():

@@ -13,15 +13,18 @@ from embedway.catalog.services import default_services
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks, unit_error
 from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, overlay
 from embedway.config.plain_values import plain_table
+from embedway.config.types import LONGEST_SOURCE
 from embedway.config.units import drop_stale_confirmations
 from embedway.errors import ConfigError
-from embedway.text import has_surrogate
+from embedway.text import has_surrogate, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from embedway.config.load import Config
 
+#: Maximum characters of a location in a source.
+_LONGEST_WHERE = 500
 #: Fields that `speed_source` describes.
 _SPEEDS = ("avg_latency_ms", "tokens_per_second")
 #: Numbers of a benchmark, each with the fields that describe its source.
@@ -136,19 +139,23 @@ def with_sources(fields: Mapping[str, Any], wheres: Mapping[str, str], base: Map
     """
     named = dict(fields)
     if "quality_score" in fields:
-        source = f"settings: {wheres['quality_score']}"
-        named = {"quality_source": source, "quality_scale": OWN_SCALE, **named}
+        named = {"quality_source": _setting(wheres["quality_score"]), "quality_scale": OWN_SCALE, **named}
     if "strengths" in fields:
-        named = {"strengths_source": f"settings: {wheres['strengths']}" if fields["strengths"] else "", **named}
+        named = {"strengths_source": _setting(wheres["strengths"]) if fields["strengths"] else "", **named}
     changed = [field for field in _SPEEDS if field in fields]
     if changed and "speed_source" not in fields:
         before = str(base.get("speed_source") or "")
         parts = {field: _source_of(before, field) for field in _SPEEDS}
-        parts |= {field: f"settings: {wheres[field]}" for field in changed}
+        parts |= {field: _setting(wheres[field]) for field in changed}
         same = len(set(parts.values())) == 1 or not before
         text = parts[changed[0]] if same else "; ".join(f"{field}: {part}" for field, part in parts.items())
-        named["speed_source"] = text
+        named["speed_source"] = text[:LONGEST_SOURCE]
     return {"measured_on": None, **named} if changed else named
+
+
+def _setting(where: str) -> str:
+    """Return the source of a number of the settings, valid as one: a path may have any length and characters."""
+    return f"settings: {printable(where)[:_LONGEST_WHERE]}"
 
 
 def stated_fields(change: ModelBenchmark, before: Mapping[str, Any]) -> dict[str, Any]:

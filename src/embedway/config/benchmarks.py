@@ -16,7 +16,7 @@ from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import COMPARED_SCALES, LOCAL_PROVIDERS, OWN_SCALE, default_benchmarks
 from embedway.catalog.languages import explain_wrong_tag
 from embedway.catalog.services import default_services
-from embedway.config.types import Day, Name, Number, Positive, Price, Section, Words
+from embedway.config.types import Day, Name, Number, Positive, Price, Section, SourceText, Word, Words
 from embedway.config.units import score_error, speed_error
 from embedway.errors import UnknownModelError
 from embedway.sizes import VectorSizes
@@ -61,19 +61,19 @@ class ModelBenchmark(Section):
     #: BCP 47 tags, or `mul` alone; empty if unknown.
     languages: Words = ()
     #: SPDX identifier; empty if unknown.
-    licence: str = ""
+    licence: Word = ""
     #: Strengths: `code` counts if texts contain code.
     strengths: Words = ()
     #: Source of the strengths.
-    strengths_source: str = ""
+    strengths_source: SourceText = ""
     #: Source of the score.
-    quality_source: str = ""
+    quality_source: SourceText = ""
     #: Scale of the score: `mteb-en` is MTEB's English average, as in the shipped scores; `own` your own estimate,
     #: `bench` your own measurement. Scores of these three are compared; those of other scales, such as another board,
     #: only with the criterion `any_scale`.
-    quality_scale: str = OWN_SCALE
+    quality_scale: Word = OWN_SCALE
     #: Source of latency and throughput.
-    speed_source: str = ""
+    speed_source: SourceText = ""
     #: Date of their measurement.
     measured_on: Day = None
 
@@ -188,11 +188,12 @@ def shipped_benchmarks() -> dict[str, ModelBenchmark]:
 def _supported_sizes(name: str) -> VectorSizes | None:
     service = default_services().get(name.casefold())
     if service is not None:
-        return service.supported
+        return service.supported if service.task == "embed" else None
     try:
-        return VectorSizes(default_catalog().get(name).sizes)
+        sizes = default_catalog().get(name).sizes
     except UnknownModelError:
         return None
+    return VectorSizes(sizes) if sizes else None  # a reranker has no size
 
 
 def _listed_price(name: str) -> decimal.Decimal | None:

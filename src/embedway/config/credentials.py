@@ -53,6 +53,8 @@ class Access:
     needs_no_key: bool = False
     #: Source of the key, the token or the headers in words, for the error if a service refuses them.
     credential: str = "api_key"
+    #: Whether the key in the provider's usual variable is sent to this URL, without `api_key_env`.
+    takes_usual_key: bool = True
 
     @property
     def is_authorized(self) -> bool:
@@ -103,6 +105,7 @@ class Credentials:
             allow_http=allow_http,
             needs_no_key=needs_no_key,
             credential=describe_credential(route, variable, key_header(provider, auth)),
+            takes_usual_key=own,
         )
 
     def _given_url(

@@ -41,12 +41,11 @@ class UnrunnableModel:
 
     @property
     def reason(self) -> str:
-        """The reason and the missing tables, on one line."""
+        """The reason and the names of the missing tables, on one line. The warning in the log has their lines."""
         if not self.tables:
             return _RERANKER
-        tables = " and ".join(f"{head} with {', '.join(lines)}" for head, lines in self.tables)
-        other = f", or name its benchmark {self.library_name}" if self.library_name else ""
-        return f"nothing runs it: add {tables}{other}"
+        tables = " and ".join(head for head, _ in self.tables)
+        return f"nothing runs it: add {tables}, see the warning in the log"
 
     @property
     def toml(self) -> str:

@@ -17,29 +17,36 @@ _LONGEST = 60
 
 
 class ReadOnlyTable(dict[str, Any]):
-    """Table of settings, by name. Assignment raises UsageError, because it would skip the checks of the settings."""
+    """Table of settings, by name. Assignment raises UsageError, because it would skip the checks of the settings.
 
-    __slots__ = ("_key",)
+    It is the field of a section. `name` is the section's own, if it has one, as a route has.
+    """
 
-    def __init__(self, values: dict[str, Any], key: str) -> None:
+    __slots__ = ("_field", "_name", "_section")
+
+    def __init__(self, values: dict[str, Any], section: type[BaseModel], field: str, name: str = "NAME") -> None:
         super().__init__(values)
-        self._key = key
+        self._section, self._field, self._name = section, field, name
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return the parts for pickle and copy, which otherwise assign the items."""
-        return type(self), (dict(self), self._key)
+        return type(self), (dict(self), self._section, self._field, self._name)
+
+    @property
+    def _key(self) -> str:
+        return ".".join((*_table_of(self._section, self._name), self._field))
 
     def _refuse(self, *changes: Any, **more: Any) -> NoReturn:
         given = changes[0] if changes else None
         first = next(iter(given or more), None) if isinstance(given, dict) or not changes else given
         name = printable(first)[:_LONGEST] if isinstance(first, str) else "NAME"
-        if self._key == _BENCHMARKS:
+        if self._field == _BENCHMARKS:
             raise UsageError(_BENCHMARK.format(name=name, value="ModelBenchmark(…)"))
         raise UsageError(_LOAD.format(key=f"{self._key}.{name}", value="…"))
 
     def _refuse_removal(self, *_: Any) -> NoReturn:
         others = (
-            "limit a selection to models with selection.models" if self._key == _BENCHMARKS else "load them without"
+            "limit a selection to models with selection.models" if self._field == _BENCHMARKS else "load them without"
         )
         raise UsageError(f"{self._key} cannot be removed from settings; {others}")
 
@@ -47,11 +54,21 @@ class ReadOnlyTable(dict[str, Any]):
     __delitem__ = pop = popitem = clear = _refuse_removal
 
 
-def read_only(tables: dict[str, Any]) -> None:
+    def name_tables(self) -> None:
+        """Tell the tables within sections, such as the options of a route, the names of their sections."""
+        for name, section in self.items():
+            for table in getattr(section, "__dict__", {}).values():
+                if type(table) is ReadOnlyTable:
+                    table._name = printable(name)[:_LONGEST]
+
+
+def read_only(section: BaseModel) -> None:
     """Replace each dictionary among the fields of a section by a read-only one, in place."""
-    for name, value in tables.items():
+    fields = section.__dict__
+    for field, value in fields.items():
         if type(value) is dict:
-            tables[name] = ReadOnlyTable(value, name)
+            fields[field] = ReadOnlyTable(value, type(section), field)
+            fields[field].name_tables()
 
 
 def refuse_change(section: BaseModel, field: str, value: Any) -> NoReturn:
@@ -74,13 +91,13 @@ def _shown(value: Any, *, plain: bool) -> str:
     return text if len(text) <= _LONGEST else "…"
 
 
-def _table_of(section: type[BaseModel]) -> tuple[str, ...]:
-    """Return the names of the tables in which a section is: `cache`, or `routes` and `NAME`."""
+def _table_of(section: type[BaseModel], table: str = "NAME") -> tuple[str, ...]:
+    """Return the names of the tables in which a section is: `cache`, or `routes` and the name of its own table."""
     from embedway.config.load import Config  # noqa: PLC0415  it contains all sections
 
     for name, field in Config.model_fields.items():
         if field.annotation is section:
             return (name,)
         if section in getattr(field.annotation, "__args__", ()):
-            return name, "NAME"
+            return name, table
     return ()

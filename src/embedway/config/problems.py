@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
+from embedway.catalog.benchmarks import default_benchmarks
 from embedway.config.layers import BENCHMARKS, Problem, SettingSource, is_among, leaves, pattern_and_name
 from embedway.config.request_headers import known_part
 from embedway.errors import ConfigError
@@ -94,13 +95,15 @@ class KnownKeys:
         if tables:
             return f"; the nearest is {tables[0]}"
         siblings = [known for known in self.all if known.rpartition(".")[0] == section]
-        close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.75)
-        started = [known for known in siblings if known.startswith(f"{key}_")]
-        if not close and len(started) == 1:
-            close = started
+        # Names alone: the names of their tables would make all of them similar.
+        names = {known.rpartition(".")[2]: known for known in siblings}
+        close = [names[match] for match in difflib.get_close_matches(name, names, n=1, cutoff=0.75)]
+        within = [known for word, known in names.items() if f"_{name}_" in f"_{word}_"]
+        if not close and len(within) == 1:
+            close = within
         if not close:
             same = [known for known in self.all if known.rpartition(".")[2] == name]
-            close = same or difflib.get_close_matches(key, self.all, n=1, cutoff=0.6)
+            close = same or ([] if within else difflib.get_close_matches(key, self.all, n=1, cutoff=0.6))
         if not close and not section:
             close = difflib.get_close_matches(key, self.sections, n=1, cutoff=0.6)
         if not close:
@@ -140,8 +143,18 @@ def validation_problems(
 
 
 def _lacks(problem: Problem, fields: list[str], source: SettingSource) -> Problem:
-    new = "; a new model needs every field" if problem.key.startswith(BENCHMARKS) else ""
+    new = ""
+    if problem.key.startswith(BENCHMARKS):
+        near = _nearest_model(problem.key.removeprefix(BENCHMARKS))
+        new = "; a new model needs every field" + (f"; the nearest known model is {near}" if near else "")
     return replace(problem, message=f"lacks {', '.join(fields)}{new}{_set_by(source)}")
+
+
+def _nearest_model(name: str) -> str:
+    """Return the known model that a name most likely means, with or without its owner; empty if none is near."""
+    known = {short.casefold(): full for full in default_benchmarks() for short in (full, full.rpartition("/")[2])}
+    near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.85)
+    return known[near[0]] if near else ""
 
 
 def _set_by(source: SettingSource) -> str:

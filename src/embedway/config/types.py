@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, TypeAlias, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -72,13 +73,22 @@ class Section(BaseModel, metaclass=_SectionMeta):
 
     @model_validator(mode="after")
     def _protect_tables(self) -> Self:
-        read_only(self.__dict__)
+        read_only(self)
         return self
 
     def _report(self) -> None:
         """Log warnings about a section that was created by its constructor."""
 
-    if not TYPE_CHECKING:  # with them, type checkers would allow assignments
+    if not TYPE_CHECKING:  # with them, type checkers would allow assignments, and any argument
+
+        def __init__(self, /, **values: Any) -> None:
+            """Validate the fields. Raises UsageError for a section that exists already."""
+            if self.__dict__:
+                raise UsageError(f"settings cannot be changed; write model_copy(update={{…}}), or a new {type(self).__name__}(…)")
+            super().__init__(**values)
+
+        # Without it, validation would call this method for each section of a configuration.
+        __init__.__pydantic_base_init__ = True
 
         def __setattr__(self, name: str, value: Any) -> None:
             """Set a private attribute. Raises UsageError for any other."""
@@ -168,6 +178,19 @@ PriceText: TypeAlias = Annotated[
     BeforeValidator(_to_price_text, json_schema_input_type=Annotated[float, Field(ge=0)] | str),
     Field(pattern=r"^\d{1,6}(\.\d{1,6})?$"),
 ]
+
+#: Maximum characters of a word, such as a scale, and of the description of a source.
+_LONGEST_WORD, LONGEST_SOURCE = 64, 2000
+
+
+def _check_line(text: str, most: int) -> str:
+    if len(text) > most or not text.isprintable():
+        raise ValueError(f"must be one line of at most {most:,} printable characters")
+    return text
+
+
+Word: TypeAlias = Annotated[str, AfterValidator(lambda text: _check_line(text, _LONGEST_WORD))]
+SourceText: TypeAlias = Annotated[str, AfterValidator(lambda text: _check_line(text, LONGEST_SOURCE))]
 Name: TypeAlias = Annotated[str, Field(strict=True, min_length=1)]
 Number: TypeAlias = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Words: TypeAlias = Annotated[tuple[Name, ...], BeforeValidator(_to_tuple, json_schema_input_type=list[str])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,6 +23,7 @@ from embedway.providers.counting import EstimatingCounter, FileCounter
 from embedway.providers.names import library_of, local_names, service_of
 from embedway.providers.requirements import first_library, library_lacks
 from embedway.space import Space
+from embedway.text import single_line
 from embedway.types import ModelDescription
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from embedway.providers.counting import TokenCounter
     from embedway.types import InputType, TokenizedTexts
 
+
+_log = logging.getLogger(__name__)
 
 _FREE = decimal.Decimal(0)
 #: Texts of a request to a server, whose own limit is unknown.
@@ -198,7 +202,9 @@ def _library_model(name: str, provider: str, model: str, task: Task, environment
         return None
     try:
         outline = outline_of(row or ResolvedName(model, repository=model), config)
-    except EmbedwayError:
+    except EmbedwayError as error:
+        # The caller opens the library, whose error is another one.
+        _log.warning("%s cannot be planned from its repository: %s", name, single_line(str(error)))
         return None
     check_task(name, outline.task, task)
     space = replace(outline.space, weights=f"service:{name}", pooling="service", digest=UNPULLED)

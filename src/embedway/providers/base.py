@@ -106,6 +106,8 @@ class Endpoint:
     allow_http: bool = False
     #: Source of the key or of the headers in words, for the error if the service refuses them.
     credential: str = "api_key"
+    #: Whether the key in the provider's usual variable is sent to this URL, without `api_key_env`.
+    takes_usual_key: bool = True
 
 
 def split_requests(

@@ -72,6 +72,7 @@ def endpoint_of(
         ca_file=access.ca_file,
         allow_http=access.allow_http,
         credential=access.credential,
+        takes_usual_key=access.takes_usual_key,
     )
 
 

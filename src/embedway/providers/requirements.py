@@ -33,7 +33,8 @@ _OFFLINE = "weights missing, and weights.offline is set"
 def missing(provider: str, access: Access) -> str:
     """Return the missing requirement of a provider, a key or a library; empty if there is none."""
     if provider in KEY_VARIABLES and not access.is_authorized:
-        return f"no key: set {KEY_VARIABLES[provider][0]}"
+        usual = KEY_VARIABLES[provider][0]
+        return f"no key: set {usual if access.takes_usual_key else 'api_key or api_key_env beside base_url'}"
     module = LIBRARY_MODULES.get(provider)
     if module is not None and importlib.util.find_spec(module) is None:
         return f"no library: pip install 'embedway[{provider}]'"
