@@ -76,7 +76,7 @@ class TextLengths:
         """
         least, most = limits
         longest, characters, floor = Longest(), 0, 0
-        most_of_prompt = most_tokens(prompt)
+        most_of_prompt = most_tokens(prompt) - _ADDED_TOKENS
         for group in self._groups():
             rows = [prompt + text for text in group if self._most_tokens(text) + most_of_prompt > floor]
             characters += sum(map(len, rows))
