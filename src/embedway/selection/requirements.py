@@ -94,7 +94,8 @@ def _licence_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> 
     if not allowed and candidate.non_commercial:
         yield Reason("licences", f"its licence, {licence}, forbids commercial use", (ANY_LICENCE,))
     elif allowed and not allowed & {ANY_LICENCE, licence.casefold(), candidate.benchmark.licence.casefold()}:
-        yield Reason("licences", f"its licence is {licence or 'unknown'}", (ANY_LICENCE,))
+        terms = "it has the terms of a service" if licence == "service" else f"its licence is {licence or 'unknown'}"
+        yield Reason("licences", terms, (ANY_LICENCE,))
 
 
 def _money_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> Iterable[Reason]:
