@@ -44,13 +44,16 @@ def printed(example):
 
 
 def speeds():
-    """Return the table of the shipped speeds, with their sources."""
+    """Return the table of the shipped speeds, and the list of their sources, which it numbers."""
     file = ROOT / "src" / "embedway" / "catalog" / "benchmarks.toml"
     rows = tomllib.loads(file.read_text(encoding="utf-8"))["speeds"]
     lines = ["| speed | query, ms | tokens/s | source |", "| --- | ---: | ---: | --- |"]
+    sources = {}
     for name, row in rows.items():
         by = f"{row['by']}, {row['date']}" if "date" in row else row["by"]
-        lines.append(f"| `{name}` | {row['avg_latency_ms']:g} | {row['tokens_per_second']:,} | {by} |")
+        number = sources.setdefault(by, len(sources) + 1)
+        lines.append(f"| `{name}` | {row['avg_latency_ms']:g} | {row['tokens_per_second']:,} | {number} |")
+    lines += ["", *(f"{number}. {by}" for by, number in sources.items())]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -60,7 +63,7 @@ def main():
     for example in EXAMPLES:
         block = re.compile(rf"    \$ embedway select docs/examples/{re.escape(example)} .*\n(?:(?:    .*)?\n)*")
         page = block.sub(lambda _, example=example: f"{printed(example)}\n", page)
-    page = re.sub(r"\| speed \| query, ms .*\n(?:\|.*\n)*", lambda _: speeds(), page)
+    page = re.sub(r"\| speed \| query, ms .*\n(?:\|.*\n)*\n(?:\d+\. .*\n)*", lambda _: speeds(), page)
     PAGE.write_text(page.rstrip("\n") + "\n", encoding="utf-8")
 
 

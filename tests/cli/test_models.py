@@ -102,6 +102,28 @@ def test_show_gives_every_fact_with_source_and_date(command, name):
     assert named <= set(document)
 
 
+def test_show_and_list_agree_on_what_is_usable_here(command, place):
+    (place / "embedway.toml").write_text(
+        '[models.m]\nname = "acme-embed"\ndimensions = 8\nmax_tokens = 99\n[routes.acme]\nmodel = "acme-embed"\n'
+        'provider = "openai-compatible"\nbase_url = "http://127.0.0.1:9/v1"\n[weights]\noffline = true\n'
+    )
+    for name, routes, here in (
+        ("acme-embed", "routes.acme", "routes.acme: yes"),
+        ("BAAI/bge-m3", "local", "no: weights missing, and offline"),
+        ("voyage-4", "voyage:voyage-4", "voyage:voyage-4: no key: set VOYAGE_API_KEY"),
+    ):
+        shown = command("-c", "embedway.toml", "models", "show", name)
+        rows = {fact: rest for fact, _, rest in (line.partition("  ") for line in shown.stdout.splitlines())}
+        assert rows["here"].strip() == here
+        assert rows["routes"].split()[0] == routes
+    assert rows["licence_by_route"].strip() == "voyage:voyage-4: service"
+    shown = command("-c", "embedway.toml", "models", "show", "acme-embed", "--json").json
+    listed = command("-c", "embedway.toml", "models", "list", "--json").json["services"]
+    (row,) = [one for one in listed if one["name"] == "acme-embed"]
+    assert shown["routes_here"] == row["routes_here"] == [{"route": "routes.acme", "lacks": None}]
+    assert shown["languages"] == []
+
+
 def test_show_works_for_all_models(command):
     # One process for each model would take long; rerankers and Matryoshka models are the special cases.
     for name in ("bge-reranker-base", "mxbai-embed-large-v1", "multilingual-e5-small"):

@@ -329,13 +329,17 @@ MALFORMED = {
     ),
     "a model whose name is misspelt": (
         {"Text-Embedding-3-smal": {"quality_score": 50}},
-        f"FILE: embedding.model_benchmarks.Text-Embedding-3-smal: lacks model_name, {LACKS}; "
-        f"a new model needs every field; the nearest known model is {SMALL}",
+        (
+            f"FILE: embedding.model_benchmarks.Text-Embedding-3-smal: lacks model_name, {LACKS}; "
+            f"a new model needs every field; the nearest known model is {SMALL}"
+        ),
     ),
     "a catalog model without its owner": (
         {"all-MiniLM-L6-v": {"quality_score": 50}},
-        f"FILE: embedding.model_benchmarks.all-MiniLM-L6-v: lacks model_name, {LACKS}; "
-        "a new model needs every field; the nearest known model is sentence-transformers/all-MiniLM-L6-v2",
+        (
+            f"FILE: embedding.model_benchmarks.all-MiniLM-L6-v: lacks model_name, {LACKS}; "
+            "a new model needs every field; the nearest known model is sentence-transformers/all-MiniLM-L6-v2"
+        ),
     ),
     "a new model without its fields": (
         {"acme": {"quality_score": 50}},

@@ -53,7 +53,7 @@ def test_the_assignments_of_the_specification_name_the_call_to_write(config):
         (lambda config: config.routes["x"].options.update({"b": "2"}), "overrides={'routes.x.options.b': …}"),
         (lambda config: config.routes["x"].headers.__setitem__("b", "2"), "overrides={'routes.x.headers.b': …}"),
         (lambda config: config.routes["x"].options.clear(), "routes.x.options cannot be removed from settings"),
-        (lambda config: config.models["m"].__init__(name="n"), "write model_copy(update={…}), or a new ModelSettings(…)"),
+        (lambda config: config.models["m"].__init__(name="n"), "model_copy(update={…}), or a new ModelSettings(…)"),
         (lambda config: config.cache.__init__(backend="redis"), "or a new CacheSettings(…)"),
         (lambda config: config.__init__(), "or a new Config(…)"),
         (lambda config: RouteSettings(**ROUTE).options.update(a="2"), "overrides={'routes.NAME.options.a': …}"),

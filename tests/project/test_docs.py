@@ -184,7 +184,7 @@ class OwnAcmeServer(AcmeServer):
     width = 1024
 
     def fields(self):
-        return {**super().fields(), "model": one_of("my-model")}
+        return {**super().fields(), "model": one_of("acme-embed")}
 
 
 def test_the_provider_of_your_own_is_installed_and_used(tmp_path):
@@ -197,8 +197,8 @@ def test_the_provider_of_your_own_is_installed_and_used(tmp_path):
         async with server.running():
             settings.write_text(text.replace("https://api.acme.example/v1", server.url))
             environ = {**os.environ, "PYTHONPATH": str(tmp_path), "ACME_API_KEY": KEY}
-            command = (sys.executable, "-m", "embedway", "--config", str(settings), "embed", "a text", "-m", "my-model")
-            process = await asyncio.create_subprocess_exec(*command, env=environ, stdout=-1, stderr=-1)
+            command = ("-m", "embedway", "--config", str(settings), "embed", "a text", "-m", "acme-embed")
+            process = await asyncio.create_subprocess_exec(sys.executable, *command, env=environ, stdout=-1, stderr=-1)
             return process, await process.communicate()
 
     process, (printed, told) = asyncio.run(main())

@@ -167,6 +167,7 @@ OUT = [
     ),
     ("licences", {"licences": ["mit"]}, candidate("x", licence="cc-by-nc-4.0"), "its licence is cc-by-nc-4.0"),
     ("licences", {"licences": ["mit"]}, candidate("x"), "its licence is unknown"),
+    ("licences", {"licences": ["mit"]}, candidate("x", licence="service"), "it has the terms of a service"),
     ("languages", {"languages": ["de-AT", "en"]}, candidate("x", languages=("en",)), "it does not support de-AT"),
     ("languages", {"languages": ["de"]}, candidate("x"), "its languages are unknown"),
     (

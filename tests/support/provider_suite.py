@@ -158,7 +158,8 @@ def config_of(model, route, **settings):
 
     `settings` may contain single fields of both.
     """
-    fields = {key: settings.pop(key) for key in [*settings] if key.startswith(("routes.r.", "models.m."))}
+    single = [key for key in settings if key.startswith(("routes.r.", "models.m.")) and key.count(".") == 2]
+    fields = {key: settings.pop(key) for key in single}
     route = {**route, **{key.removeprefix("routes.r."): fields[key] for key in fields if key[0] == "r"}}
     model = {**model, **{key.removeprefix("models.m."): fields[key] for key in fields if key[0] == "m"}}
     overrides = {

@@ -79,7 +79,6 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
 
 
 def _model_row(facts: "ModelFacts", config: "Config", *, here: bool) -> tuple[str, ...]:
-    routes = [f"{route}: {lacks or 'yes'}" for route, lacks in _server_routes(facts, config)]
     return (
         facts.short_name,
         facts.task,
@@ -87,8 +86,18 @@ def _model_row(facts: "ModelFacts", config: "Config", *, here: bool) -> tuple[st
         f"{facts.max_tokens:,}",
         _languages(facts),
         _licence(facts.licence),
-        ", ".join(["yes" if here else _not_here(config), *routes]),
+        _here(facts, config, here=here),
     )
+
+
+def _here(facts: "ModelFacts", config: "Config", *, here: bool) -> str:
+    """Return whether this machine runs a model, and which routes of the settings do."""
+    weights, routes = "yes" if here else _not_here(config), _usable(_server_routes(facts, config))
+    return f"{weights}, {routes}" if routes else weights
+
+
+def _usable(routes: "list[tuple[str, str]]") -> str:
+    return ", ".join(f"{route}: {lacks or 'yes'}" for route, lacks in routes)
 
 
 def _service_rows(facts: "ServiceFacts", routes: "list[tuple[str, str]]") -> list[tuple[str, ...]]:
@@ -151,17 +160,23 @@ def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
     """Show all facts of a model, with source and date."""
     from embedway.catalog import default_catalog
     from embedway.providers.names import service_of
+    from embedway.providers.requirements import routes_here
 
-    service = service_of(name, Invocation.of(context).config())
+    config = Invocation.of(context).config()
+    service = service_of(name, config)
     if service is not None:
-        document = service_json(service)
+        routes = routes_here(service, config)
+        document = {**service_json(service), "routes_here": _routes_json(routes)}
+        usable = {"routes": [route for route, _ in routes], "here": _usable(routes) or "no: no route"}
     else:
         facts = default_catalog().get(name)
-        document = {**facts_json(facts), "here": _store(context).find(facts.weights) is not None}
+        here = _store(context).find(facts.weights) is not None
+        document = {**facts_json(facts), "here": here, "routes": _local_routes(facts, config, here=here)}
+        usable = {"routes": [route["route"] for route in document["routes"]], "here": _here(facts, config, here=here)}
     if as_json:
         print_json(document)
         return
-    rows, numbers = _fact_rows(document)
+    rows, numbers = _fact_rows({**document, **usable})
     weights = document.get("weights")
     if weights is not None:
         given_by = ", ".join(numbers[s["url"]] for s in document["sources"] if "weights" in s["facts"])
@@ -186,7 +201,7 @@ def _fact_rows(document: dict[str, Any]) -> tuple[list[tuple[str, str, str]], di
     numbers = {source["url"]: str(number) for number, source in enumerate(document["sources"], 1)}
     rows = []
     for fact, value in document.items():
-        if fact not in {"sources", "weights"}:
+        if fact not in {"sources", "weights", "routes_here"}:
             given_by = [numbers[s["url"]] for s in document["sources"] if fact in s["facts"]]
             rows.append((fact, _format_value(value), ", ".join(given_by)))
     return rows, numbers
@@ -367,9 +382,7 @@ def _sources_json(sources: "Sequence[Source]") -> list[dict[str, Any]]:
 
 def _languages(facts: "ModelFacts") -> str:
     """Return the languages, or their number if there are too many for a table."""
-    if len(facts.languages) > 3:
-        return str(len(facts.languages))
-    return ", ".join(facts.languages)
+    return str(len(facts.languages)) if len(facts.languages) > 3 else ", ".join(facts.languages)
 
 
 def _format_value(value: Any) -> str:
@@ -382,5 +395,6 @@ def _format_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "-"
     if isinstance(value, dict):
-        return "; ".join(f"{name}: {item!r}" for name, item in value.items() if item) or "-"
+        shown = {name: item if item == item.strip() else repr(item) for name, item in value.items() if item}
+        return "; ".join(f"{name}: {item}" for name, item in shown.items()) or "-"
     return str(value)

@@ -255,7 +255,7 @@ def _print_summary(summary: "RunSummary") -> None:
         ("tokens", f"{summary.tokens:,}"),
         ("truncated", f"{summary.truncated:,}"),
         ("rejected rows", f"{summary.rejected:,}"),
-        ("time", duration(summary.seconds)),
+        ("time", f"{duration(summary.seconds)}, with the loading of the model, which speed excludes"),
         ("speed", f"{count(summary.texts_per_s)} texts/s, {count(summary.tokens_per_s)} tokens/s"),
     ]
     if summary.cost_nanousd is None:

@@ -22,19 +22,19 @@ class ReadOnlyTable(dict[str, Any]):
     It is the field of a section. `name` is the section's own, if it has one, as a route has.
     """
 
-    __slots__ = ("_field", "_name", "_section")
+    __slots__ = ("_field", "_section", "name")
 
     def __init__(self, values: dict[str, Any], section: type[BaseModel], field: str, name: str = "NAME") -> None:
         super().__init__(values)
-        self._section, self._field, self._name = section, field, name
+        self._section, self._field, self.name = section, field, name
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return the parts for pickle and copy, which otherwise assign the items."""
-        return type(self), (dict(self), self._section, self._field, self._name)
+        return type(self), (dict(self), self._section, self._field, self.name)
 
     @property
     def _key(self) -> str:
-        return ".".join((*_table_of(self._section, self._name), self._field))
+        return ".".join((*_table_of(self._section, self.name), self._field))
 
     def _refuse(self, *changes: Any, **more: Any) -> NoReturn:
         given = changes[0] if changes else None
@@ -53,13 +53,12 @@ class ReadOnlyTable(dict[str, Any]):
     __setitem__ = __ior__ = update = setdefault = _refuse
     __delitem__ = pop = popitem = clear = _refuse_removal
 
-
     def name_tables(self) -> None:
         """Tell the tables within sections, such as the options of a route, the names of their sections."""
         for name, section in self.items():
             for table in getattr(section, "__dict__", {}).values():
                 if type(table) is ReadOnlyTable:
-                    table._name = printable(name)[:_LONGEST]
+                    table.name = printable(name)[:_LONGEST]
 
 
 def read_only(section: BaseModel) -> None:

@@ -84,7 +84,8 @@ class Section(BaseModel, metaclass=_SectionMeta):
         def __init__(self, /, **values: Any) -> None:
             """Validate the fields. Raises UsageError for a section that exists already."""
             if self.__dict__:
-                raise UsageError(f"settings cannot be changed; write model_copy(update={{…}}), or a new {type(self).__name__}(…)")
+                new = type(self).__name__
+                raise UsageError(f"settings cannot be changed; write model_copy(update={{…}}), or a new {new}(…)")
             super().__init__(**values)
 
         # Without it, validation would call this method for each section of a configuration.

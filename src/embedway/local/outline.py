@@ -29,6 +29,7 @@ from embedway.local.recipe import (
     task_by,
 )
 from embedway.space import Space
+from embedway.text import single_line
 from embedway.weights.model_files import parse_object, read_optional_json, read_required, read_required_json
 from embedway.weights.store import WeightsStore
 
@@ -130,7 +131,7 @@ def outline_of(named: ResolvedName, config: Config) -> Outline:
     except EmbedwayError as error:
         if facts is None:
             raise
-        _log.info("%s is planned by its catalog row: %s", repository, error)
+        _log.info("%s is planned by its catalog row: %s", repository, single_line(str(error)))
         return replace(_outline_of_row(facts, None), name=repository)
     return _outline_of_folder(folder, repository, facts)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from embedway.errors import RuntimeUnavailableError, WeightsError
+from embedway.text import single_line
 from embedway.types import TokenizedTexts, Truncation
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ def open_counter(tokenizer: str, *, max_tokens: int, model: str, store: StoreSet
         try:
             return FileCounter(_from_hub(repository, max_tokens, store))
         except WeightsError as error:
-            _log.warning("the tokens of %s are estimated, because its tokenizer is not available: %s", model, error)
+            tried = "; ".join(f"{place}: {reason}" for place, reason in getattr(error, "tried", ())) or str(error)
+            why = single_line(tried)
+            _log.warning("the tokens of %s are estimated, because its tokenizer is not available: %s", model, why)
     return EstimatingCounter(max_tokens=max_tokens)
 
 

@@ -230,8 +230,10 @@ def make_http_with_key(
     known(endpoint, (*options, "allow_http"))
     if not endpoint.secret and endpoint.auth in {"key", "bearer"} and not _has_header(endpoint, header):
         instead = '; or auth = "none" if its headers contain the key' if endpoint.headers else ""
-        usual = f"{variable}, or api_key of a route" if endpoint.takes_usual_key else "it, or api_key_env, beside base_url"
-        raise ConfigError(f"is not set; set {usual}{instead}", where=endpoint.route, key="api_key")
+        needed = f"{variable}, or api_key of a route"
+        if not endpoint.takes_usual_key:
+            needed = "it, or api_key_env, beside base_url"
+        raise ConfigError(f"is not set; set {needed}{instead}", where=endpoint.route, key="api_key")
     return make_http(endpoint, url, header=header)
 
 

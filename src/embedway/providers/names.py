@@ -49,6 +49,7 @@ def own_models(config: Config) -> dict[str, ServiceFacts]:
         if name in found or name in default_services() or model.name in default_catalog():
             raise ConfigError(f"the name {model.name!r} belongs to another model", where=f"models.{key}", key="name")
         price = model.price_usd_per_million_tokens
+        benchmark = config.embedding.model_benchmarks.get(model.name)
         found[name] = ServiceFacts(
             name=model.name,
             task=model.task,
@@ -63,6 +64,8 @@ def own_models(config: Config) -> dict[str, ServiceFacts]:
             query_prompt=model.query_prompt,
             document_prompt=model.document_prompt,
             revision=model.revision,
+            languages=() if benchmark is None else benchmark.languages,
+            licence=(benchmark.licence if benchmark is not None else "") or "unknown",
         )
     return found
 

@@ -111,7 +111,8 @@ def _licence_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> 
     elif allowed and not (
         ANY_LICENCE in allowed or is_allowed(licence, allowed) or is_allowed(candidate.benchmark.licence, allowed)
     ):
-        yield Reason("licences", f"its licence is {licence or 'unknown'}", (ANY_LICENCE,))
+        terms = "it has the terms of a service" if licence == "service" else f"its licence is {licence or 'unknown'}"
+        yield Reason("licences", terms, (ANY_LICENCE,))
 
 
 def _money_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> Iterable[Reason]:
