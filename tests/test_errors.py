@@ -263,3 +263,9 @@ def test_pools_and_executors_return_the_errors_of_their_workers():
             with pytest.raises(cls) as caught:
                 pool.apply_async(fail, [example(name)]).get(120)
             assert_same(caught.value, example(name))
+
+
+@pytest.mark.parametrize("min_dimensions", [None, 8])
+def test_a_size_above_the_full_one_is_not_a_truncation(min_dimensions):
+    error = errors.DimensionsError("m", asked=512, sizes=[384], min_dimensions=min_dimensions)
+    assert str(error).endswith("dimensions, not 512: its longest vectors have 384")

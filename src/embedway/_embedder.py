@@ -136,8 +136,9 @@ class AsyncEmbedder:
 
         A `collection` keeps the model and space of its first write; later calls without a model use that model, and
         vectors of another space are refused. `backup` names models for calls without a collection: if the first one
-        fails as a whole, the next one embeds all texts in its own space, and the receipt's notes say so. `max_cost` is
-        in dollars: nothing is sent that may cost more, and a selected model is the best one within it. `api_key_name`
+        fails as a whole, the next one embeds all texts in its own space, and the receipt's notes say so. Backups must
+        meet the criteria of the call. A model that does not answer may use the whole `deadline_s`. `max_cost` is in
+        dollars: nothing is sent that may cost more, and a selected model is the best one within it. `api_key_name`
         is the name of the key whose budget is charged, never the key.
 
         Texts over the model's limit are truncated and listed in the receipt. With `on_overflow="error"` they are an
@@ -203,7 +204,7 @@ class AsyncEmbedder:
                         on_overflow=on_overflow or default,
                         partial=partial,
                     )
-                    failed.update(result.errors)
+                    failed.errors = result.errors
                 outcome.fill(result.receipt)
                 outcome.failures = len(result.errors)
             return result

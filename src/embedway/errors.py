@@ -270,7 +270,11 @@ class DimensionsError(EmbedwayError):
         self.min_dimensions = min_dimensions
         supported = VectorSizes(self.sizes, min_dimensions)
         why = ": vectors truncated to a size that a model was not trained for lose their meaning"
-        super().__init__(f"{model} supports {supported} dimensions, not {asked}{why if min_dimensions is None else ''}")
+        if asked > max(self.sizes):
+            why = f": its longest vectors have {max(self.sizes)}"
+        elif min_dimensions is not None:
+            why = ""
+        super().__init__(f"{model} supports {supported} dimensions, not {asked}{why}")
 
 
 class SpaceMismatchError(EmbedwayError):

@@ -283,6 +283,8 @@ class Plan:
     batch_cost_nanousd: int | None = None
     #: Estimated seconds, from the model's benchmark; None without a benchmark.
     seconds: float | None = None
+    #: Remarks, such as requirements that the selected model does not meet, or that the plan is of a backup.
+    notes: tuple[str, ...] = ()
 
     @property
     def cost_usd(self) -> Decimal | None:

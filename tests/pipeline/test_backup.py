@@ -204,6 +204,149 @@ def test_texts_must_stay_here_if_the_criteria_say_so(tmp_path):
     asyncio.run(main())
 
 
+def benchmark(name, **facts):
+    return {
+        "model_name": name,
+        "provider": "openai-compatible",
+        "quality_score": 70,
+        "avg_latency_ms": 50,
+        "tokens_per_second": 1000,
+        "cost_per_million_tokens": 1,
+        "max_context_length": 512,
+        "embedding_dimensions": 16,
+        "licence": "MIT",
+        **facts,
+    }
+
+
+def benchmarks(first=None, **other):
+    rows = {MODEL: benchmark(MODEL, **(first or {})), OTHER: benchmark(OTHER, **other)}
+    return {"embedding.model_benchmarks": rows}
+
+
+@pytest.mark.parametrize(
+    ("facts", "criteria", "unmet"),
+    [
+        ({"quality_score": 20}, {}, "min_accuracy: accuracy 0.2* is below 0.6"),
+        ({"avg_latency_ms": 900}, {"max_latency_ms": 100}, "max_latency_ms: latency 900 ms is above 100"),
+        ({"licence": "CC-BY-NC-4.0"}, {}, "licences: its licence, CC-BY-NC-4.0, forbids commercial use"),
+        ({}, {"models": [MODEL]}, "models: it is not one of them"),
+        ({"cost_per_million_tokens": 9}, {"max_total_cost": "0.000001"}, "max_total_cost: the texts cost"),
+    ],
+)
+def test_a_backup_must_meet_the_criteria(tmp_path, facts, criteria, unmet):
+    criteria = ModelSelectionCriteria(any_scale=True, **{"models": [MODEL, OTHER], **criteria})
+
+    async def main():
+        async with pair(tmp_path, Service("503"), **benchmarks(first={"quality_score": 80}, **facts)) as made:
+            for call in (made.embedder.embed, made.embedder.plan):
+                with pytest.raises(UsageError) as caught:
+                    await call(["a"], criteria=criteria, backup=[OTHER])
+                assert f"backup names 'acme/n', which does not meet the criteria ({unmet}" in str(caught.value)
+                assert "leave these requirements out, or name another backup" in str(caught.value)
+            assert not made.first.log
+            # The backup is not selected, but it is asked.
+            return await made.embedder.embed(["a"], model=MODEL, backup=[OTHER])
+
+    assert asyncio.run(main()).receipt.model == OTHER
+
+
+def test_a_backup_is_not_the_selected_model_and_truncates_nothing(tmp_path):
+    texts, fit = ["the cat sat down " * 300], {"any_scale": True, "models": [MODEL, OTHER]}
+    larger = {"models.m": {"name": MODEL, "dimensions": 16, "max_tokens": 4000, "price_usd_per_million_tokens": "1"}}
+    rows = benchmarks(first={"max_context_length": 4000})
+    other = OtherService()
+    other.over_limits = lambda *_, **__: None
+
+    async def main():
+        async with pair(tmp_path, Service("503"), other, **larger, **rows) as made:
+            with pytest.raises(UnavailableError) as caught:
+                await made.embedder.embed(texts, criteria=ModelSelectionCriteria(**fit), backup=[OTHER])
+            assert not other.log
+            free = ModelSelectionCriteria(**fit, require_fit=False)
+            result = await made.embedder.embed(texts, criteria=free, backup=[OTHER, MODEL])
+        return caught.value, result.receipt
+
+    error, receipt = asyncio.run(main())
+    assert "512" in error.backups[0][1]
+    assert (receipt.model, receipt.selected, len(receipt.truncations)) == (OTHER, None, 1)
+
+
+def test_a_default_model_is_named_by_its_name(tmp_path, caplog):
+    async def main():
+        async with pair(tmp_path, Service("503"), **{"embedding.default_model": MODEL}) as made:
+            result = await made.embedder.embed(["a"], backup=[OTHER])
+            assert result.receipt.notes[0].startswith("'acme/m' failed: ")
+            await made.embedder.embed(["a", "poison"], partial=True)
+
+    with caplog.at_level(logging.WARNING, "embedway"):
+        asyncio.run(main())
+    assert any(line.startswith("2 of 2 texts for acme/m failed: rows 0, 1: ") for line in caplog.messages)
+    assert not [line for line in caplog.messages if "auto" in line]
+
+
+def test_a_plan_has_notes_and_logs_no_backup(tmp_path, caplog):
+    async def main():
+        async with pair(tmp_path, Service(), **benchmarks(first={"quality_score": 30}, quality_score=20)) as made:
+            criteria = ModelSelectionCriteria(any_scale=True, models=[MODEL, OTHER])
+            below = await made.embedder.plan(["a"], criteria=criteria, backup=[OTHER])
+            plain = await made.embedder.plan(["a"], model=MODEL, backup=[OTHER])
+        return below, plain
+
+    with caplog.at_level(logging.WARNING, "embedway.pipeline"):
+        below, plain = asyncio.run(main())
+    assert (below.model, plain.notes) == (MODEL, ())
+    assert "min_accuracy" in below.notes[0]
+
+
+def test_a_plan_of_a_backup_says_so(tmp_path, caplog):
+    prices = {"models.n": {"name": OTHER, "dimensions": 16, "max_tokens": 512, "price_usd_per_million_tokens": "0.1"}}
+
+    async def main():
+        async with pair(tmp_path, Service(), **prices) as made:
+            return await made.embedder.plan(["word " * 400], model=MODEL, backup=[OTHER], max_cost="0.0002")
+
+    with caplog.at_level(logging.WARNING, "embedway.pipeline"):
+        plan = asyncio.run(main())
+    assert plan.model == OTHER
+    assert plan.notes == (f"'acme/m' failed: a spending limit does not allow it; the plan is of the backup {OTHER}",)
+    assert not [record for record in caplog.records if record.name == "embedway.pipeline"]
+
+
+def test_the_deadline_of_a_call_is_its_error_after_parts_of_the_first_model_failed(tmp_path):
+    class FailsLater(Service):
+        asked = 0
+
+        def misdeed_for(self, body):
+            self.asked += 1
+            return "503" if self.asked > 1 else None
+
+    settings = {"upstream.max_attempts": 2, "batching.max_batch_size": 4}
+
+    async def main():
+        async with pair(tmp_path, FailsLater(), OtherService("drip"), **settings) as made:
+            with pytest.raises(DeadlineError):
+                await made.embed([f"text {number} of" for number in range(7)], deadline_s=1)
+            assert made.other.log
+
+    asyncio.run(main())
+
+
+def test_a_backup_may_have_any_size_of_its_range(tmp_path):
+    ranged = {"name": OTHER, "dimensions": 16, "min_dimensions": 4, "max_tokens": 512}
+
+    async def main():
+        async with pair(tmp_path, Service("503"), **{"models.n": ranged}) as made:
+            for size in (2, 32):
+                with pytest.raises(
+                    DimensionsError, match=rf"the backup acme/n supports 4 to 16 dimensions, not {size}"
+                ):
+                    await made.embed(["a"], dimensions=size)
+            assert not made.first.log
+
+    asyncio.run(main())
+
+
 def test_all_failed_is_the_first_error_with_the_others(tmp_path):
     async def main():
         async with pair(tmp_path, Service("503"), OtherService("401")) as made:
@@ -258,6 +401,7 @@ def test_the_receipt_has_the_cost_of_all_models(tmp_path):
     assert result.receipt.cost_nanousd > 4 * PRICE  # more than the backup alone
     assert result.receipt.unsure_nanousd == result.receipt.cost_nanousd - 4 * PRICE
     assert sorted(result.receipt.ledger_entries) == sorted(entry.id for entry in entries)
+    assert "may have cost $" in result.receipt.notes[-1]
     assert "is part of the cost" in result.receipt.notes[-1]
 
 

@@ -99,7 +99,7 @@ def test_the_row_of_an_error_that_is_raised_is_one_line(lines):
 def test_many_refused_rows_are_one_line(caplog):
     caplog.set_level(logging.INFO, "embedway")
     with logged_rows("acme/m", 10_000) as failed:
-        failed.update({row: InputError("private", row=row) for row in range(10_000)})
+        failed.errors = {row: InputError("private", row=row) for row in range(10_000)}
     (line,) = caplog.messages
     assert line == (
         "10000 of 10,000 texts for acme/m failed: rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 9,990 more: InputError"

@@ -36,6 +36,7 @@ ORDER = (
     "formats",
     "sqlite",
     "sqlite_thread",
+    "concurrency",
     "vectors",
     "urgency",
     "arguments",

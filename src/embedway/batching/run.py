@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from embedway.concurrency import run_together
 from embedway.errors import BadVectorsError, BatchError, ClosedError, EmbedwayError
 from embedway.types import Batch
 
@@ -77,9 +78,7 @@ async def run_batches(
 async def _run_concurrently(runs: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run all concurrently. The first error cancels the others and is raised."""
     try:
-        async with asyncio.TaskGroup() as group:
-            for run in runs:
-                group.create_task(run)
+        await run_together(runs)
     except* EmbedwayError as group_of_errors:
         first: BaseException = group_of_errors
         while isinstance(first, BaseExceptionGroup):

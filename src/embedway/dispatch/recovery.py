@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedway.concurrency import run_together
 from embedway.dispatch.attempt import Attempt, RequestContext
 from embedway.dispatch.decisions import Decisions
 from embedway.dispatch.halving import MOST_ALONE, is_about_its_texts, may_be_the_texts
@@ -156,9 +157,7 @@ class _Recovery:
         return f"not tried: no attempts were left (upstream.max_attempts = {self.policy.max_attempts})"
 
     async def _send_parts(self, parts: Sequence[Rows], plan: RoutePlan, attempts: int) -> None:
-        async with asyncio.TaskGroup() as group:
-            for part in parts:
-                group.create_task(self._send_part(part, plan, History(attempts)))
+        await run_together(self._send_part(part, plan, History(attempts)) for part in parts)
 
     async def _send_part(self, rows: Rows, plan: RoutePlan, history: History, failed: Failed | None = None) -> None:
         """Send rows in one request to the current route, until they are answered or another step is decided.
@@ -276,10 +275,10 @@ class _Recovery:
             if number and not self.healed[route.name]:
                 rest = np.concatenate(groups[number:])
                 break
-            async with asyncio.TaskGroup() as tasks:
-                for row in group:
-                    history = History(attempts, on_route=1, bad_answers=1, is_asked_again=True)
-                    tasks.create_task(self._send_part(row.reshape(1), plan, history))
+            await run_together(
+                self._send_part(row.reshape(1), plan, History(attempts, on_route=1, bad_answers=1, is_asked_again=True))
+                for row in group
+            )
         if len(rest) and len(plan.routes) > 1 and not self.decisions.needs_one_answer(route):
             await self._fail_over(rest, plan, attempts, error, is_sent=True)
             return

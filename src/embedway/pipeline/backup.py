@@ -36,7 +36,9 @@ from embedway.errors import (
 from embedway.local import loading
 from embedway.local.recipe import task_of
 from embedway.money import usd
+from embedway.pipeline.request import inspect
 from embedway.providers.names import full_name, key_of, library_of, service_of
+from embedway.sizes import VectorSizes
 from embedway.text import shown_name
 from embedway.types import EmbedResult
 from embedway.weights.store import WeightsStore
@@ -47,9 +49,9 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.ledger.account import CallBudget
     from embedway.pipeline.request import Call
-    from embedway.selection.call_options import CallOptions
+    from embedway.selection.call_options import CallOptions, ChosenModel
     from embedway.selection.selector import ModelSelector
-    from embedway.types import Receipt
+    from embedway.types import Plan, Receipt
 
 R = TypeVar("R")
 
@@ -83,9 +85,9 @@ def reason_of(error: EmbedwayError) -> str:
 
 
 async def backups_of(
-    call: Call, first: str, options: CallOptions, *, config: Config, selector: ModelSelector
+    call: Call, choice: ChosenModel, options: CallOptions, *, config: Config, selector: ModelSelector
 ) -> tuple[str, ...]:
-    """Check the names of a call's backups, and return those that are other models than the first.
+    """Check the names of a call's backups, and return those that are other models than the chosen one.
 
     Nothing is opened or sent. Raises UnknownModelError, UnsupportedModelError, DimensionsError and UsageError.
     """
@@ -93,13 +95,44 @@ async def backups_of(
         raise UsageError("token ids belong to one model, so they have no backup; pass the texts, or leave backup out")
     default = config.embedding.default_model
     names = [default if name == AUTO else name for name in options.backup]
-    found = await asyncio.to_thread(_check_names, names, default if first == AUTO else first, call, config)
-    if call.model == AUTO and selector.criteria(options.criteria).require_local:
+    sized = replace(call, dimensions=choice.dimensions)
+    found = await asyncio.to_thread(_check_names, names, choice.model, sized, config)
+    criteria = selector.criteria(options.criteria)
+    if has_criteria(call, options, config):
+        if choice.selected is not None and choice.selected.warnings:
+            criteria = replace(criteria, min_accuracy=0)  # the selected model is below the default too
+        texts = inspect(replace(call, partial=True), config.embedding.on_overflow).texts
+        for name in found:
+            reasons = await selector.reasons_against(name, texts, criteria)
+            if reasons:
+                unmet = "; ".join(f"{one.requirement}: {one.message}" for one in reasons)
+                raise UsageError(
+                    f"backup names {shown_name(name)}, which does not meet the criteria ({unmet}); leave these "
+                    "requirements out, or name another backup"
+                )
+    elif call.model == AUTO and criteria.require_local:
         for name in found:
             reason = await selector.leaves_machine(await asyncio.to_thread(full_name, name, config))
             if reason:
                 raise UsageError(f"backup names {shown_name(name)}, but {reason}; require_local forbids that")
     return found
+
+
+def has_criteria(call: Call, options: CallOptions, config: Config) -> bool:
+    """Return whether criteria select the first model of a call, so that its backups must meet them too."""
+    return call.model == AUTO and options.wants_selection(config.embedding.default_model)
+
+
+def call_of_backups(call: Call, options: CallOptions, *, config: Config, selector: ModelSelector) -> Call:
+    """Return the call for backups: if the criteria require that texts fit, a text that is too long is an error."""
+    on_overflow = call.on_overflow or config.embedding.on_overflow
+    if (
+        on_overflow == "truncate"
+        and has_criteria(call, options, config)
+        and selector.criteria(options.criteria).require_fit
+    ):
+        return replace(call, on_overflow="error")
+    return call
 
 
 def _check_names(names: Sequence[str], first: str, call: Call, config: Config) -> tuple[str, ...]:
@@ -129,13 +162,13 @@ def _check_name(name: str, call: Call, config: Config) -> None:
         raise UnsupportedModelError(
             f"backup names {shown_name(name)}, which is a reranker: it scores pairs of texts and returns no vectors"
         )
-    if facts is not None and dimensions is not None and not _may_have(facts.sizes, dimensions):
-        raise DimensionsError(facts.name, asked=dimensions, sizes=facts.sizes)
-
-
-def _may_have(sizes: Sequence[int], dimensions: int) -> bool:
-    """Return whether a model may return vectors of a size. Only the opened model is certain."""
-    return dimensions in sizes or (len(sizes) > 1 and dimensions < max(sizes))
+    if facts is None or dimensions is None:
+        return
+    supported = VectorSizes(facts.sizes) if service is None else service.supported
+    if dimensions not in supported:
+        raise DimensionsError(
+            f"the backup {facts.name}", asked=dimensions, sizes=supported.listed, min_dimensions=supported.least
+        )
 
 
 def _task_in_folder(name: str, config: Config) -> str:
@@ -165,10 +198,19 @@ class Failures:
         """Return the result of a backup, whose receipt names the failed models and includes their cost."""
         if not self.failed:
             return result
-        reasons = ", and ".join(f"{shown_name(name)} failed: {reason_of(error)}" for name, error in self.failed)
-        note = f"{reasons}; all vectors are of the backup {result.receipt.model}, in the space {result.space.id}"
+        model, space = result.receipt.model, result.space.id
+        note = f"{self._reasons()}; all vectors are of the backup {model}, in the space {space}"
         receipt = replace(result.receipt, notes=(note, *result.receipt.notes))
         return replace(result, receipt=_with_costs(receipt, self.budgets[:-1]))
+
+    def with_note_on_backup(self, plan: Plan) -> Plan:
+        """Return the plan of a backup, with a note that names the models that cannot be planned."""
+        if not self.failed:
+            return plan
+        return replace(plan, notes=(f"{self._reasons()}; the plan is of the backup {plan.model}", *plan.notes))
+
+    def _reasons(self) -> str:
+        return ", and ".join(f"{shown_name(name)} failed: {reason_of(error)}" for name, error in self.failed)
 
     def with_failed_backups(self, result: EmbedResult) -> EmbedResult:
         """Return the partial result of the first model, whose receipt names the backups that failed too."""
@@ -184,7 +226,9 @@ class Failures:
         return error
 
 
-async def first_success(names: Sequence[str], attempt: Callable[[str, Failures], Awaitable[R]], *, texts: int) -> R:
+async def first_success(
+    names: Sequence[str], attempt: Callable[[str, Failures], Awaitable[R]], *, texts: int, is_plan: bool = False
+) -> R:
     """Return the result of the first model that succeeds for all texts of a call; `texts` counts the unique ones.
 
     A backup is used only after an error that another model may help with. Raises the error of the first model, which
@@ -208,7 +252,7 @@ async def first_success(names: Sequence[str], attempt: Callable[[str, Failures],
                 raise
             error = raised
         failures.failed.append((name, error))
-        if following:
+        if following and not is_plan:
             why = reason_of(error) or type(error).__name__
             _log.warning("%s failed (%s); using the backup %s", shown_name(name), why, shown_name(following))
     if kept is not None:
@@ -224,13 +268,14 @@ def _with_costs(receipt: Receipt, budgets: Sequence[CallBudget]) -> Receipt:
     unpriced = any(account.totals.unpriced for account in accounts)
     if not costs and not tokens and not unpriced:
         return receipt
-    amount = "an unknown amount" if unpriced else f"${usd(costs)}"
+    unsure = sum(account.totals.unsure + account.sent for account in accounts)
+    amount = f"{'may have cost' if unsure else 'cost'} {'an unknown amount' if unpriced else f'${usd(costs)}'}"
     return replace(
         receipt,
-        notes=(*receipt.notes, f"requests to models that failed cost {amount}, which is part of the cost"),
+        notes=(*receipt.notes, f"requests to models that failed {amount}, which is part of the cost"),
         billed_tokens=receipt.billed_tokens + tokens,
         cost_nanousd=None if unpriced or receipt.cost_nanousd is None else receipt.cost_nanousd + costs,
-        unsure_nanousd=receipt.unsure_nanousd + sum(account.totals.unsure + account.sent for account in accounts),
+        unsure_nanousd=receipt.unsure_nanousd + unsure,
         estimated=receipt.estimated or any(account.totals.estimated for account in accounts),
         ledger_entries=(*(one.entry for one in accounts if one.entry is not None), *receipt.ledger_entries),
     )

@@ -26,12 +26,13 @@ from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.local.outline import UNPULLED
 from embedway.models.outline import OutlinedModel
-from embedway.pipeline.backup import Failures, backups_of, first_success
+from embedway.pipeline.backup import Failures, backups_of, call_of_backups, first_success
 from embedway.pipeline.failed_rows import logged_rows
 from embedway.pipeline.normalize import in_space, space_of
 from embedway.pipeline.plan import make_plan
 from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, row_of, spread
 from embedway.pipeline.request import decode_ids, inspect, unique_texts
+from embedway.providers.names import full_name
 from embedway.selection.call_options import ChosenModel
 from embedway.selection.selector import is_affordable, no_affordable_model, summarize
 from embedway.space import comparable
@@ -95,7 +96,7 @@ class EmbedPipeline:
                     if deadline_s is None
                     else _run_in_time(self._embed(call, options), deadline_s)
                 )
-                failed.update(result.errors)
+                failed.model, failed.errors = result.receipt.model, result.errors
             if self._hooks.operating:
                 outcome.dimensions, outcome.failures = result.space.dimensions, len(result.errors)
                 outcome.fill(result.receipt)
@@ -134,8 +135,10 @@ class EmbedPipeline:
         """Embed all texts with the first model that succeeds: the chosen one, then the backups of the call."""
 
         async def attempt(name: str, failures: Failures) -> EmbedResult:
-            request, model, space = await self._prepare_choice(call, replace(choice, model=name))
-            facts = CallFacts(started, "", choice.selected)
+            is_backup = bool(failures.failed)
+            own = call_of_backups(call, options, config=self._config, selector=self._selector) if is_backup else call
+            request, model, space = await self._prepare_choice(own, replace(choice, model=name))
+            facts = CallFacts(started, "", None if is_backup else choice.selected)
             result = await self._compute(request, model, space, failures.spending(options, model.name), facts)
             return failures.with_failed_models(result)
 
@@ -144,9 +147,10 @@ class EmbedPipeline:
 
     async def _names_to_try(self, call: Call, choice: ChosenModel, options: CallOptions) -> tuple[str, ...]:
         """Return the chosen model and the call's checked backups."""
-        sized = replace(call, dimensions=choice.dimensions)
-        backups = await backups_of(sized, choice.model, options, config=self._config, selector=self._selector)
-        return (choice.model, *backups)
+        if choice.model == AUTO:
+            name = await asyncio.to_thread(full_name, self._config.embedding.default_model, self._config)
+            choice = replace(choice, model=name)
+        return (choice.model, *await backups_of(call, choice, options, config=self._config, selector=self._selector))
 
     async def _compute(
         self, request: EmbedRequest, model: Model, space: Space, spending: CallBudget, facts: CallFacts
@@ -182,13 +186,18 @@ class EmbedPipeline:
             on_overflow=choice.on_overflow or call.on_overflow,
         )
 
-        async def attempt(name: str, _failures: Failures | None = None) -> Plan:
-            return await self._plan_within(call, name, options)
+        warnings = () if choice.selected is None else choice.selected.warnings
+
+        async def attempt(name: str, failures: Failures) -> Plan:
+            if not failures.failed:
+                return replace(await self._plan_within(call, name, options), notes=warnings)
+            own = call_of_backups(call, options, config=self._config, selector=self._selector)
+            return failures.with_note_on_backup(await self._plan_within(own, name, options))
 
         if options.backup:
             names = await self._names_to_try(call, choice, options)
-            return await first_success(names, attempt, texts=_count_unique(call))
-        plan = await attempt(choice.model)
+            return await first_success(names, attempt, texts=_count_unique(call), is_plan=True)
+        plan = await attempt(choice.model, Failures())
         # Without weights, some facts of the space may be unknown.
         if choice.pin is not None and plan.space.digest != UNPULLED:
             self._pins.check_space(choice.pin, plan.space, call.input_type)

@@ -14,10 +14,12 @@ from embedway.arguments import as_texts
 from embedway.errors import BudgetExceededError, NoModelError, UsageError
 from embedway.ledger.refusals import MAX_COST
 from embedway.money import usd
+from embedway.providers.names import full_name
 from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidates import Candidates, count_tokens
 from embedway.selection.criteria import ModelSelectionCriteria
 from embedway.selection.relaxations import no_model
+from embedway.selection.requirements import Reason, find_reasons
 from embedway.selection.scoring import select
 from embedway.text import shown, shown_name
 from embedway.types import Selected
@@ -154,6 +156,19 @@ class ModelSelector:
         """Return the reason why texts leave this machine with a model; empty if they do not."""
         return await asyncio.to_thread(self._locked, lambda candidates: candidates.leaves_machine(model))
 
+    async def reasons_against(
+        self, name: str, texts: Sequence[str], criteria: ModelSelectionCriteria
+    ) -> tuple[Reason, ...]:
+        """Return the reasons for which a model does not meet criteria, wherever it runs and whatever the text lengths.
+
+        Raises UnknownModelError, and UsageError for a model without a benchmark.
+        """
+        reasons = await asyncio.to_thread(self._reasons_against, name, texts, criteria)
+        full = await asyncio.to_thread(full_name, name, self._config)
+        if criteria.models and not await self.is_named(full, criteria.models):
+            reasons = (Reason("models", "it is not one of them"), *reasons)
+        return reasons
+
     async def is_named(self, model: str, names: Sequence[str]) -> bool:
         """Return whether one of these names is that of a model. Raises UnknownModelError."""
         allowed = await asyncio.to_thread(self._locked, lambda candidates: candidates.all(names))
@@ -165,6 +180,16 @@ class ModelSelector:
             if self._candidates is None:
                 self._candidates = Candidates(self._config)
             return function(self._candidates)
+
+    def _reasons_against(self, name: str, texts: Sequence[str], criteria: ModelSelectionCriteria) -> tuple[Reason, ...]:
+        sample = take_sample(texts)
+        candidates, counters = self._locked(lambda one: one.token_counters([name]))
+        if criteria.max_total_cost is not None:
+            totals = self._locked(lambda one: one.token_totals([name]))
+            totals.add(texts)
+            candidates = count_tokens(candidates, counters, texts, sample, totals=totals, most_characters=0)
+        others = replace(criteria, models=(), require_fit=False)
+        return tuple(find_reasons(candidates[0], others, analyze(texts, sample=sample), anywhere=True))
 
     def _select(
         self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool, counting: _CountOptions

@@ -1,0 +1,51 @@
+"""Concurrent tasks of one caller."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable
+
+
+async def run_together(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all concurrently, and return when all tasks have ended. The first error cancels the others.
+
+    Raises a group of all errors, in the order of time, or CancelledError if the caller is cancelled. Unlike an
+    `asyncio.TaskGroup`, it does not cancel the caller's own task: in Python 3.11, a group that fails leaves a counted
+    cancellation on the task, and an outer `asyncio.timeout` then raises CancelledError in place of TimeoutError.
+    """
+    errors: list[BaseException] = []
+    tasks = [asyncio.create_task(_collect_error(run, errors)) for run in runs]
+    if not tasks:
+        return
+    is_cancelled = False
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    except asyncio.CancelledError:
+        is_cancelled = True
+    for task in tasks:
+        task.cancel()
+    while unfinished := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(unfinished)
+        except asyncio.CancelledError:
+            is_cancelled = True
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # otherwise, asyncio logs that it was not retrieved
+    if is_cancelled:
+        raise asyncio.CancelledError
+    if errors:
+        raise BaseExceptionGroup("concurrent tasks failed", errors)
+
+
+async def _collect_error(run: Coroutine[Any, Any, None], errors: list[BaseException]) -> None:
+    try:
+        await run
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        errors.append(error)
+        raise
