@@ -65,7 +65,7 @@ def test_a_policy_without_a_limit_or_without_deletion_is_no_warning(warnings, fa
 @pytest.mark.parametrize(
     ("maxmemory", "policy", "use", "said"),
     [
-        (0, "noeviction", CacheUse(2**26, expires=True), "set its maxmemory, and maxmemory-policy to volatile-lru"),
+        (0, "noeviction", CacheUse(2**26, expires=True), "set its maxmemory, and its maxmemory-policy to volatile-lru"),
         (2**29, "noeviction", CacheUse(2**32, expires=True), "set cache.redis_mib to 256 or less"),
         (2**29, "noeviction", CacheUse(2**28, expires=True), None),
         (2**29, "noeviction", CacheUse(2**26, expires=True), None),
@@ -76,7 +76,9 @@ def test_a_policy_without_a_limit_or_without_deletion_is_no_warning(warnings, fa
     ],
 )
 @pytest.mark.parametrize("is_cache_first", [True, False])
-def test_a_shared_server_is_a_warning_until_its_advice_is_followed(warnings, is_cache_first, maxmemory, policy, use, said):
+def test_a_shared_server_is_a_warning_until_its_advice_is_followed(
+    warnings, is_cache_first, maxmemory, policy, use, said
+):
     facts = ServerFacts(("id",), maxmemory, policy)
     noted = [("cache", URL, facts, use), ("ledger", URL, facts)]
     for arguments in noted if is_cache_first else reversed(noted):

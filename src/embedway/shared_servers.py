@@ -72,8 +72,8 @@ class ServerFacts:
         if not self.policy:
             return "its memory limit is not known", "allow the command INFO"
         if not self.maxmemory:
-            remedy = "set its maxmemory, and maxmemory-policy to volatile-lru, or to noeviction with cache.redis_mib at "
-            return "it has no maxmemory, so entries may fill the machine", remedy + "most half of the maxmemory"
+            settings = "its maxmemory-policy to volatile-lru, or to noeviction with cache.redis_mib at most half of it"
+            return "it has no maxmemory, so entries may fill the machine", f"set its maxmemory, and {settings}"
         if not self.refuses(expires=cache is None or cache.expires) or 0 < bound <= self.maxmemory // 2:
             return None
         most = self.maxmemory // 2 // _MIB

@@ -11,6 +11,7 @@ from embedway.cache.base import CacheFilter, Group
 from embedway.cache.redis import RedisCache
 from embedway.cache.redis_bound import _idle_longer
 from embedway.cache.redis_server import BYTES, TRIMMING
+from inside import measure_with
 from stored import read_entries
 
 GROUP = Group("m", "m@1/4")
@@ -137,26 +138,13 @@ def test_a_lock_of_another_program_is_replaced(server, kind):
     asyncio.run(main())
 
 
-def measuring(cache, meanwhile):
-    """Make a cache call a function while it measures, before the last entries are read."""
-    read = cache._bound._entries
-
-    async def entries_and_others():
-        async for found in read():
-            yield found
-        await meanwhile()
-
-    cache._bound._entries = entries_and_others
-
-
 def test_what_others_store_during_a_measurement_stays_counted(server):
     client, make = server
 
     async def main():
         first, second = make(64 * MIB), make(64 * MIB)
         await second.put_many(GROUP, entries(10))
-        measuring(first, lambda: second.put_many(GROUP, entries(100)))
-        await first._bound.make_room()
+        await measure_with(first, lambda: second.put_many(GROUP, entries(100)))
         assert int(client.get(BYTES)) >= used(client)
         for cache in (first, second):
             await cache.aclose()
@@ -175,8 +163,7 @@ def test_a_clearing_during_a_measurement_leaves_no_wrong_count(server):
             await second.clear(CacheFilter())
             await second.put_many(GROUP, entries(10))
 
-        measuring(first, clear)
-        await first._bound.make_room()
+        await measure_with(first, clear)
         assert not client.exists(BYTES)
         await second.put_many(GROUP, entries(10))
         assert used(client) <= int(client.get(BYTES)) < 2 * used(client)
@@ -195,8 +182,7 @@ def test_the_lock_of_another_process_stays_after_a_long_deletion(server):
         async def expire():
             client.set(TRIMMING, b"another", px=60_000)
 
-        measuring(cache, expire)
-        await cache.put_many(GROUP, entries(1))
+        await measure_with(cache, expire)
         assert client.get(TRIMMING) == b"another"
         await cache.aclose()
 

@@ -80,7 +80,8 @@ class RedisCache:
         self._owner = secrets.token_hex(8).encode()
         self._ttl_ms = max(1, round(ttl_s * 1000)) if ttl_s is not None else None
         self._prefix = KEYED_PREFIX if keyed else PREFIX
-        self._server = RedisServer(url, self.errors, cluster=cluster, clock=clock, use=CacheUse(max_bytes, ttl_s is not None))
+        use = CacheUse(max_bytes, expires=ttl_s is not None)
+        self._server = RedisServer(url, self.errors, cluster=cluster, clock=clock, use=use)
         self._client = self._server.client
         self._bound = RedisBound(self._server, max_bytes)
         self._refresh_ms = self._ttl_ms if refresh else None
