@@ -9,7 +9,7 @@ import redis
 import redis.asyncio
 
 from embedway import AsyncEmbedder, Config
-from embedway.shared_servers import ServerFacts, note_use, read_facts
+from embedway.shared_servers import CacheUse, ServerFacts, note_use, read_facts
 from inside import forget_servers
 
 URL = "redis://user:hunter2@cache.example.com:6379/0"
@@ -60,6 +60,39 @@ def test_a_policy_that_deletes_any_key_is_one_warning(warnings):
 def test_a_policy_without_a_limit_or_without_deletion_is_no_warning(warnings, facts):
     note_use("ledger", URL, facts)
     assert warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("maxmemory", "policy", "use", "said"),
+    [
+        (0, "noeviction", CacheUse(2**26, expires=True), "set its maxmemory, and its maxmemory-policy to volatile-lru"),
+        (2**29, "noeviction", CacheUse(2**32, expires=True), "set cache.redis_mib to 256 or less"),
+        (2**29, "noeviction", CacheUse(2**28, expires=True), None),
+        (2**29, "noeviction", CacheUse(2**26, expires=True), None),
+        (2**29, "volatile-lru", CacheUse(2**32, expires=True), None),
+        (2**29, "volatile-lru", CacheUse(2**32, expires=False), "set cache.redis_mib to 256 or less"),
+        (0, "", CacheUse(2**26, expires=True), "allow the command INFO"),
+        (10**6, "noeviction", CacheUse(2**26, expires=True), "raise its maxmemory"),
+    ],
+)
+@pytest.mark.parametrize("is_cache_first", [True, False])
+def test_a_shared_server_is_a_warning_until_its_advice_is_followed(
+    warnings, is_cache_first, maxmemory, policy, use, said
+):
+    facts = ServerFacts(("id",), maxmemory, policy)
+    noted = [("cache", URL, facts, use), ("ledger", URL, facts)]
+    for arguments in noted if is_cache_first else reversed(noted):
+        note_use(*arguments)
+    assert len(warnings()) == (said is not None)
+    assert said is None or said in warnings()[0]
+
+
+def test_a_policy_that_deletes_is_the_only_warning_about_a_shared_server(warnings):
+    facts = ServerFacts(("id",), 10**9, "allkeys-lru")
+    note_use("cache", URL, facts, CacheUse(2**32, expires=True))
+    note_use("ledger", URL, facts)
+    (line,) = warnings()
+    assert "or to volatile-lru if the cache shares the server" in line
 
 
 def test_the_facts_of_real_servers(valkey, valkey_cluster):

@@ -1,6 +1,7 @@
 """Redis servers that several parts use. A server that is full, or that deletes keys, endangers the ledger and the pins.
 
-Each process warns once for each server: when the cache shares it with them, and when it may delete their keys.
+Each process warns once for each server: when the cache shares it with them and may fill it, and when the server may
+delete their keys.
 """
 
 from __future__ import annotations
@@ -25,6 +26,17 @@ KEPT: dict[Part, str] = {"ledger": "spending and budgets", "pins": "pins of coll
 _SECTIONS = ("server", "memory")
 
 
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """Bound of the cache's entries on a server, and whether they expire."""
+
+    max_bytes: int
+    expires: bool
+
+
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
     """Facts of a server, or of the nodes of a cluster. They are empty if the user may not run INFO."""
@@ -46,6 +58,27 @@ class ServerFacts:
     def deletes(self) -> bool:
         """Whether a full server deletes keys that do not expire."""
         return self.maxmemory > 0 and self.policy.startswith("allkeys")
+
+    def refuses(self, *, expires: bool) -> bool:
+        """Whether a server that is full of the cache's entries refuses writes."""
+        return self.policy == "noeviction" or (self.policy.startswith("volatile") and not expires)
+
+    def danger(self, cache: CacheUse | None) -> tuple[str, str] | None:
+        """Return how a cache endangers others on the server, and the remedy; None if it does not.
+
+        A policy that deletes their keys is a warning of its own.
+        """
+        bound = cache.max_bytes if cache is not None else 0
+        if not self.policy:
+            return "its memory limit is not known", "allow the command INFO"
+        if not self.maxmemory:
+            settings = "its maxmemory-policy to volatile-lru, or to noeviction with cache.redis_mib at most half of it"
+            return "it has no maxmemory, so entries may fill the machine", f"set its maxmemory, and {settings}"
+        if not self.refuses(expires=cache is None or cache.expires) or 0 < bound <= self.maxmemory // 2:
+            return None
+        most = self.maxmemory // 2 // _MIB
+        remedy = f"set cache.redis_mib to {most} or less" if most else "raise its maxmemory"
+        return "cache.redis_mib is more than half of its maxmemory, so entries may fill it", remedy
 
 
 async def read_facts(client: Any) -> ServerFacts:
@@ -72,19 +105,20 @@ class _Uses:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._parts: dict[str, set[Part]] = {}
+        self._parts: dict[str, dict[Part, CacheUse | None]] = {}
         self._logged: set[tuple[str, str]] = set()
 
-    def note(self, part: Part, url: str, facts: ServerFacts) -> None:
-        """Note that a part uses a server, and log the warnings that follow, each once."""
+    def note(self, part: Part, url: str, facts: ServerFacts, cache: CacheUse | None = None) -> None:
+        """Note that a part uses a server, and log the warnings that follow, each once. `cache` is of the cache."""
         place = server_address(url)
         with self._lock:
             for server in facts.run_ids or (place,):
-                parts = self._parts.setdefault(server, set())
-                parts.add(part)
+                parts = self._parts.setdefault(server, {})
+                parts[part] = cache
                 kept = [one for one in KEPT if one in parts]
-                if "cache" in parts and kept and self._is_new("shared", server):
-                    _log.warning("%s", _shared_warning(place, kept))
+                danger = facts.danger(parts["cache"]) if "cache" in parts and kept and not facts.deletes else None
+                if danger is not None and self._is_new("shared", server):
+                    _log.warning("%s", _shared_warning(place, kept, *danger))
                 if part in KEPT and facts.deletes and self._is_new("policy", server):
                     _log.warning("%s", _policy_warning(place, part, facts.policy))
 
@@ -98,14 +132,12 @@ _USES = _Uses()
 note_use = _USES.note
 
 
-def _shared_warning(place: str, kept: list[Part]) -> str:
+def _shared_warning(place: str, kept: list[Part], why: str, remedy: str) -> str:
     """Return the warning about a server that the cache shares with the ledger or the pins."""
     names = " and ".join(f"the {one}" for one in kept)
     return (
-        f"the cache and {names} use the same Redis server at {place}: if entries of the cache fill its memory, it "
-        f"refuses calls of {names}, or deletes {' and '.join(KEPT[one] for one in kept)}. Use another server for the "
-        "cache (cache.url); or keep maxmemory-policy at noeviction or volatile-lru, and cache.redis_mib below half of "
-        "its maxmemory. This is logged once"
+        f"the cache and {names} use the same Redis server at {place}: {why}, and a full server refuses calls of "
+        f"{names}. Use another server for the cache (cache.url), or {remedy}. This is logged once"
     )
 
 

@@ -11,6 +11,7 @@ from embedway.cache.base import CacheFilter, Group
 from embedway.cache.redis import RedisCache
 from embedway.cache.redis_bound import _idle_longer
 from embedway.cache.redis_server import BYTES, TRIMMING
+from inside import measure_with
 from stored import read_entries
 
 GROUP = Group("m", "m@1/4")
@@ -100,18 +101,105 @@ def test_other_keys_and_statistics_stay(server):
     asyncio.run(main())
 
 
-def test_one_process_makes_room_at_a_time(server):
+def test_while_another_process_makes_room_nothing_passes_the_bound(server):
     client, make = server
 
     async def main():
         cache = make(MIB)
         await cache.put_many(GROUP, entries(1))
-        client.set(TRIMMING, 1)
-        await cache.put_many(GROUP, entries(600))
-        assert used(client) > MIB
+        client.set(TRIMMING, b"another", px=60_000)
+        assert [await cache.put_many(GROUP, entries(200)) for _ in range(5)] == [200, 200, 0, 0, 0]
+        assert cache.errors.evictions == 600
+        assert client.get(TRIMMING) == b"another"
         client.delete(TRIMMING)
-        await cache.put_many(GROUP, entries(1))
+        assert await cache.put_many(GROUP, entries(100)) == 100
         assert used(client) <= MIB
+        await cache.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["text", "hash", "long"])
+def test_a_lock_of_another_program_is_replaced(server, kind):
+    client, make = server
+
+    async def main():
+        cache = make(MIB)
+        if kind == "hash":
+            client.hset(TRIMMING, "a", "b")
+        else:
+            client.set(TRIMMING, b"x", px=10**9 if kind == "long" else None)
+        for _ in range(6):
+            assert await cache.put_many(GROUP, entries(100)) == 100
+        assert used(client) <= MIB
+        assert not client.exists(TRIMMING)
+        await cache.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_others_store_during_a_measurement_stays_counted(server):
+    client, make = server
+
+    async def main():
+        first, second = make(64 * MIB), make(64 * MIB)
+        await second.put_many(GROUP, entries(10))
+        await measure_with(first, lambda: second.put_many(GROUP, entries(100)))
+        assert int(client.get(BYTES)) >= used(client)
+        for cache in (first, second):
+            await cache.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_clearing_during_a_measurement_leaves_no_wrong_count(server):
+    client, make = server
+
+    async def main():
+        first, second = make(64 * MIB), make(64 * MIB)
+        await second.put_many(GROUP, entries(100))
+
+        async def clear():
+            await second.clear(CacheFilter())
+            await second.put_many(GROUP, entries(10))
+
+        await measure_with(first, clear)
+        assert not client.exists(BYTES)
+        await second.put_many(GROUP, entries(10))
+        assert used(client) <= int(client.get(BYTES)) < 2 * used(client)
+        for cache in (first, second):
+            await cache.aclose()
+
+    asyncio.run(main())
+
+
+def test_the_lock_of_another_process_stays_after_a_long_deletion(server):
+    client, make = server
+
+    async def main():
+        cache = make(MIB)
+
+        async def expire():
+            client.set(TRIMMING, b"another", px=60_000)
+
+        await measure_with(cache, expire)
+        assert client.get(TRIMMING) == b"another"
+        await cache.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_count_that_is_too_high_is_corrected(server):
+    """Entries expired, or a process ended before it corrected the count."""
+    client, make = server
+
+    async def main():
+        cache = make(MIB)
+        await cache.put_many(GROUP, entries(10))
+        client.set(BYTES, 50 * MIB)
+        assert await cache.put_many(GROUP, entries(10)) == 10
+        assert used(client) <= int(client.get(BYTES)) < 2 * used(client)
+        assert len(list(client.scan_iter(f"*{GROUP.id}:*"))) == 20
         await cache.aclose()
 
     asyncio.run(main())

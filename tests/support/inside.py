@@ -351,3 +351,16 @@ def forget_servers():
     """Forget which parts use which Redis servers, and the warnings about them, as in another process."""
     shared_servers._USES._parts.clear()
     shared_servers._USES._logged.clear()
+
+
+async def measure_with(cache, meanwhile):
+    """Make a cache in Redis measure its entries, and call a function before it corrects the count."""
+    read = cache._bound._entries
+
+    async def entries_and_others():
+        async for found in read():
+            yield found
+        await meanwhile()
+
+    cache._bound._entries = entries_and_others
+    await cache._bound.make_room()

@@ -42,6 +42,7 @@ from embedway.cache.redis_server import (
 )
 from embedway.cache.stats import STORE_COUNTS
 from embedway.files import read_package_text
+from embedway.shared_servers import CacheUse
 from embedway.store_failures import server_address
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class RedisCache:
         self._owner = secrets.token_hex(8).encode()
         self._ttl_ms = max(1, round(ttl_s * 1000)) if ttl_s is not None else None
         self._prefix = KEYED_PREFIX if keyed else PREFIX
-        self._server = RedisServer(url, self.errors, cluster=cluster, clock=clock, expires=ttl_s is not None)
+        use = CacheUse(max_bytes, expires=ttl_s is not None)
+        self._server = RedisServer(url, self.errors, cluster=cluster, clock=clock, use=use)
         self._client = self._server.client
         self._bound = RedisBound(self._server, max_bytes)
         self._refresh_ms = self._ttl_ms if refresh else None
@@ -116,19 +118,28 @@ class RedisCache:
         return parse_count(await self._server.call(read, "inspect", limit_s=ANSWER_S))
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
+        """Store entries; see `CacheStore.put_many`. Those that another process has no room for yet are evictions."""
         stored = 0
         stored_at = STORED_AT.pack(self._server.clock())
         for start in range(0, len(items), BATCH):
             batch = items[start : start + BATCH]
+            if self._bound.is_passed:
+                await self._make_room()
+            if self._bound.is_passed:
+                self.errors.evictions += len(items) - start
+                break
             write = partial(self._write, group, stored_at, batch)
             is_due = await self._server.call(write, "write", limit_s=limit_s(batch))
             is_full = is_due is None and self.errors.last is not None and self.errors.last.kind == "memory"
             if is_due or is_full:
-                self.errors.evictions += await self._server.call(self._bound.make_room, "delete", limit_s=TRIM_S) or 0
+                await self._make_room()
             if is_due is None:
                 break
             stored += len(batch)
         return stored
+
+    async def _make_room(self) -> None:
+        self.errors.evictions += await self._server.call(self._bound.make_room, "delete", limit_s=TRIM_S) or 0
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         if keys:

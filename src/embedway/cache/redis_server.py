@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from embedway.cache.base import Group
     from embedway.cache.errors import Action, CacheErrors
+    from embedway.shared_servers import CacheUse
 
 R = TypeVar("R")
 
@@ -81,13 +82,19 @@ class RedisServer:
     """
 
     def __init__(
-        self, url: str, errors: CacheErrors, *, cluster: bool, clock: Callable[[], float], expires: bool = True
+        self,
+        url: str,
+        errors: CacheErrors,
+        *,
+        cluster: bool,
+        clock: Callable[[], float],
+        use: CacheUse | None = None,
     ) -> None:
-        """Create the server. `expires`: whether entries have a time to live."""
+        """Create the server. `use`: the bound of the entries, and whether they expire."""
         self.client = _open_client(url, cluster=cluster)
         self._url = url
         self.is_cluster = cluster
-        self._expires = expires
+        self._use = use
         self.clock = clock
         self._errors = errors
         self._pause, self._format_is_known = Pause(_REST_S, clock), Pause(_FORMAT_S, clock)
@@ -205,8 +212,8 @@ class RedisServer:
     async def _read_facts(self) -> None:
         """Read the memory limit of the server, and note that the cache uses it."""
         facts = await read_facts(self.client)
-        note_use("cache", self._url, facts)
-        refuses = facts.policy == "noeviction" or (facts.policy.startswith("volatile") and not self._expires)
+        note_use("cache", self._url, facts, self._use)
+        refuses = facts.refuses(expires=self._use is None or self._use.expires)
         self.refusing_at = facts.maxmemory if refuses and not self.is_cluster else 0
 
 

@@ -32,15 +32,16 @@ def client(server):
         client.execute_command("REPLICAOF", "NO", "ONE")
         client.config_set("save", "3600 1")
         client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 0)
         client.config_set("requirepass", "")
         client.flushall()
 
 
-def check(*parts, default="auto", **urls):
+def check(*parts, default="auto", settings=None, **urls):
     """Return the lines for servers of these parts of the settings."""
     overrides = {f"{part}.backend": "redis" for part in urls}
     overrides |= {f"{part}.url": url for part, url in urls.items()}
-    config = Config.load(environ={}, overrides={**overrides, "embedding.default_model": default})
+    config = Config.load(environ={}, overrides={**overrides, **(settings or {}), "embedding.default_model": default})
     return check_servers(Setup(config, is_loaded=True)).lines
 
 
@@ -67,6 +68,24 @@ def test_a_cache_on_the_ledgers_server_is_a_warning_also_under_another_address(c
         assert lines[-1].name == "redis of cache, ledger"
         assert "the cache and the ledger use the same server" in lines[-1].detail
         assert "cache.url" in lines[-1].remedy
+
+
+@pytest.mark.parametrize(
+    ("policy", "settings", "said"),
+    [
+        ("noeviction", {}, "set cache.redis_mib to 256 or less"),
+        ("noeviction", {"cache.redis_mib": 256}, None),
+        ("volatile-lru", {}, None),
+        ("volatile-lru", {"cache.ttl_s": "never"}, "set cache.redis_mib to 256 or less"),
+        ("allkeys-lru", {}, "or to volatile-lru if the cache shares the server"),
+    ],
+)
+def test_the_advice_on_a_shared_server_ends_its_warning(client, server, policy, settings, said):
+    client.config_set("maxmemory", "512mb")
+    client.config_set("maxmemory-policy", policy)
+    remedies = [line.remedy for line in check(cache=server, ledger=server, settings=settings) if line.status != "ok"]
+    assert len(remedies) == (said is not None)
+    assert said is None or said in remedies[0]
 
 
 def test_servers_are_checked_one_by_one(client, server):

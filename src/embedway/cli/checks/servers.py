@@ -5,7 +5,7 @@ They are the user's own, so they are contacted without `--online`. Only commands
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from embedway.cache.redis_server import FORMAT, FORMAT_FIELD, FORMATS
@@ -14,13 +14,14 @@ from embedway.cli.checks.storage import status_without_ledger
 from embedway.errors import newer_version
 from embedway.ledger.redis import LEDGER_KEYS, PINS_KEYS
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
-from embedway.shared_servers import KEPT
+from embedway.shared_servers import KEPT, CacheUse, ServerFacts
 from embedway.store_failures import explain_server, server_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from embedway.cli.checks.base import Setup, Status
+    from embedway.config.sections import CacheSettings
     from embedway.shared_servers import Part
 
 #: Time to connect, and for one answer, in seconds.
@@ -48,6 +49,14 @@ class _Server:
         return self.parts != ("cache",)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """A server that answered, and the parts that use it under any URL."""
+
+    facts: ServerFacts
+    parts: set[Part] = field(default_factory=set)
+
+
 def check_servers(setup: Setup) -> Findings:
     """Connect to each server, and report what prevents or endangers its use."""
     servers = tuple(_servers(setup))
@@ -60,9 +69,9 @@ def check_servers(setup: Setup) -> Findings:
         reason = "not installed" if isinstance(error, ModuleNotFoundError) else f"broken: {describe(error)}"
         detail = f"{used}: backend is 'redis', and the library is {reason}"
         return Findings((Finding("redis", "problem", detail, "pip install 'embedway[redis]'"),))
-    shared: dict[str, set[Part]] = {}
+    shared: dict[str, _Shared] = {}
     found = tuple(finding for server in servers for finding in _check(server, setup, shared))
-    return Findings(found + tuple(_judge_shared(shared)))
+    return Findings(found + tuple(_judge_shared(shared, setup.config.cache)))
 
 
 def _servers(setup: Setup) -> Iterator[_Server]:
@@ -76,7 +85,7 @@ def _servers(setup: Setup) -> Iterator[_Server]:
         yield _Server(url, tuple(parts))
 
 
-def _check(server: _Server, setup: Setup, used: dict[str, set[Part]]) -> Iterator[Finding]:
+def _check(server: _Server, setup: Setup, used: dict[str, _Shared]) -> Iterator[Finding]:
     """Check a server, and add its parts to those that use it under another URL."""
     import redis
     from redis.backoff import NoBackoff
@@ -104,7 +113,7 @@ def _place(url: str) -> str:
 
 
 def _check_answer(  # noqa: PLR0917
-    name: str, place: str, client: Any, server: _Server, failed: Status, used: dict[str, set[Part]]
+    name: str, place: str, client: Any, server: _Server, failed: Status, used: dict[str, _Shared]
 ) -> Iterator[Finding]:
     """Check a server that answers: version, role, eviction, persistence, and the versions of our data."""
     import redis.exceptions as known
@@ -118,7 +127,8 @@ def _check_answer(  # noqa: PLR0917
         info = {}
         detail = f"{place}: INFO is not allowed, so eviction and persistence are not checked"
         found.append(Finding(name, "warning", detail, "allow the command INFO"))
-    used.setdefault(str(info.get("run_id") or place), set()).update(server.parts)
+    shared = used.setdefault(str(info.get("run_id") or place), _Shared(ServerFacts.of([info])))
+    shared.parts.update(server.parts)
     if info.get("aof_enabled") == 0:
         info = {**info, "saves": _saves(client)}
     judged = (*_judge(info, server, failed), *_newer(client, server, failed))
@@ -130,15 +140,18 @@ def _check_answer(  # noqa: PLR0917
     yield Finding(name, "ok", f"{place}: {brand} {info.get('valkey_version') or info.get('redis_version', '')}")
 
 
-def _judge_shared(used: Mapping[str, set[Part]]) -> Iterator[Finding]:
-    """Iterate over the servers that the cache shares with parts that cannot be computed again."""
-    for parts in used.values():
-        kept = [part for part in KEPT if part in parts]
-        if "cache" in parts and kept:
+def _judge_shared(used: Mapping[str, _Shared], cache: CacheSettings) -> Iterator[Finding]:
+    """Iterate over the servers that the cache shares with parts that it endangers."""
+    use = CacheUse(cache.redis_mib * 2**20, expires=cache.lifetime_s is not None)
+    for shared in used.values():
+        kept = [part for part in KEPT if part in shared.parts]
+        danger = shared.facts.danger(use) if "cache" in shared.parts and kept and not shared.facts.deletes else None
+        if danger is not None:
+            why, remedy = danger
             names = " and ".join(f"the {part}" for part in kept)
-            detail = f"the cache and {names} use the same server: a full server refuses calls of {names}"
-            remedy = "set cache.url to another server, or cache.redis_mib to less than half of its maxmemory"
-            yield Finding(f"redis of {', '.join(sorted(parts))}", "warning", detail, remedy)
+            detail = f"the cache and {names} use the same server: {why}, and a full server refuses calls of {names}"
+            remedy = f"set cache.url to another server, or {remedy}"
+            yield Finding(f"redis of {', '.join(sorted(shared.parts))}", "warning", detail, remedy)
 
 
 def _judge(info: Mapping[str, Any], server: _Server, failed: Status) -> Iterator[tuple[Status, str, str]]:
