@@ -180,6 +180,7 @@ import asyncio, multiprocessing
 config = Config.load(environ={}, overrides={
     "weights.directory": sys.argv[1], "weights.offline": True, "cache.path": sys.argv[2] + "/cache.sqlite",
     "ledger.path": sys.argv[2] + "/ledger.sqlite", "pins.path": sys.argv[2] + "/pins.sqlite", "local.precision": "f32",
+    "selection.preset": "fast",
 })
 closed, unused, used = (Embedder(config=config) for _ in range(3))
 asynchronous = AsyncEmbedder(config=config)

@@ -40,6 +40,8 @@ _MODELS: dict[tuple[str, ...], Task] = {("embedding", "default_model"): "embed",
 _BENCHMARKS = ("embedding", "model_benchmarks")
 #: Allowed direction of change for fields of a local model's benchmark: 1 is up, -1 is down.
 _BETTER: dict[str, Literal[1, -1]] = {"quality_score": 1, "tokens_per_second": 1, "avg_latency_ms": -1}
+#: Fields that confirm such values.
+_CONFIRMATIONS = frozenset({"quality_confirmed", "speed_confirmed"})
 _BUDGET = frozenset({"usd", "period", "model", "collection", "api_key", "hard", "warn_at"})
 #: Suffix of a discovered budget's name, so that it replaces no other budget in the settings or the ledger.
 BUDGET_SUFFIX = " (found file)"
@@ -177,6 +179,8 @@ class SettingsFilter:
             return False
         if key == "model_name":
             return isinstance(value, str) and value.casefold() == known.casefold()
+        if key in _CONFIRMATIONS:
+            return value is True
         if key not in _BETTER or isinstance(value, bool) or not isinstance(value, (int, float)):
             return False
         before = getattr(base.embedding.model_benchmarks[known], key)

@@ -21,7 +21,7 @@ from embedway.selection.criteria import ModelSelectionCriteria
 from embedway.selection.relaxations import no_model
 from embedway.selection.requirements import Reason, find_reasons
 from embedway.selection.scoring import select
-from embedway.text import shown, shown_name
+from embedway.text import shown
 from embedway.types import Selected
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class ModelSelector:
         for warning in selection.warnings:
             if (selection.model, warning) not in self._logged:
                 self._logged.add((selection.model, warning))
-                _log.warning("selected %s: %s. This is logged once", shown_name(selection.model), warning)
+                _log.warning("%s. This is logged once", warning)
 
     async def select_for_call(
         self,
