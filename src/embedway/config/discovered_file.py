@@ -177,10 +177,8 @@ class SettingsFilter:
         known = spellings.get(name.casefold())
         if known is None or not runs_locally(known, base):
             return False
-        if key == "model_name":
-            return isinstance(value, str) and value.casefold() == known.casefold()
-        if key in _CONFIRMATIONS:
-            return value is True
+        if key in _CONFIRMATIONS or key == "model_name":
+            return value is True or (isinstance(value, str) and value.casefold() == known.casefold())
         if key not in _BETTER or isinstance(value, bool) or not isinstance(value, (int, float)):
             return False
         before = getattr(base.embedding.model_benchmarks[known], key)
