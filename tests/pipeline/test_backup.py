@@ -227,7 +227,7 @@ def benchmarks(first=None, **other):
 @pytest.mark.parametrize(
     ("facts", "criteria", "unmet"),
     [
-        ({"quality_score": 20}, {}, "min_accuracy: accuracy 0.2* is below 0.6"),
+        ({"quality_score": 20}, {}, "min_accuracy: accuracy 0.200* is below 0.6"),
         ({"avg_latency_ms": 900}, {"max_latency_ms": 100}, "max_latency_ms: latency 900 ms is above 100"),
         ({"licence": "CC-BY-NC-4.0"}, {}, "licences: its licence, CC-BY-NC-4.0, forbids commercial use"),
         ({}, {"models": [MODEL]}, "models: it is not one of them"),
