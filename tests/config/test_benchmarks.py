@@ -17,20 +17,11 @@ from embedway.config.benchmarks import shipped_benchmarks
 from embedway.errors import ConfigError, UnknownModelError
 from embedway.models.multi_route import served_price
 from embedway.providers.names import service_of
+from own_benchmark import OWN
 
 SMALL = "text-embedding-3-small"
 TABLE = f"embedding.model_benchmarks.{SMALL}"
 TEMPLATES = resources.files("embedway.config").joinpath("templates")
-OWN = {
-    "model_name": "acme",
-    "provider": "custom",
-    "avg_latency_ms": 60,
-    "quality_score": 64.5,
-    "tokens_per_second": 18000,
-    "cost_per_million_tokens": "0.05",
-    "max_context_length": 2048,
-    "embedding_dimensions": 1024,
-}
 
 
 def file_of(folder, models, name="benchmarks.json"):

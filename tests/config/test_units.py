@@ -4,18 +4,9 @@ import pytest
 
 from embedway import Config, ModelBenchmark
 from embedway.errors import ConfigError
+from own_benchmark import OWN
 
 SMALL = "text-embedding-3-small"
-OWN = {
-    "model_name": "acme",
-    "provider": "custom",
-    "avg_latency_ms": 60,
-    "quality_score": 64.5,
-    "tokens_per_second": 18000,
-    "cost_per_million_tokens": 0,
-    "max_context_length": 2048,
-    "embedding_dimensions": 1024,
-}
 SHIFTED = [
     ("quality_score", 6.2, "on a scale of 0 to 100: is it 62?"),
     ("quality_score", 0.62, "on a scale of 0 to 100: is it 62?"),

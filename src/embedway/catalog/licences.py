@@ -54,18 +54,19 @@ def _permits(licence: str, test: Callable[[str], bool]) -> bool:
 
 
 def _any_of(words: deque[str], test: Callable[[str], bool]) -> bool:
-    found = _all_of(words, test)
-    while words and words[0].casefold() == "or":
-        words.popleft()
-        found = _all_of(words, test) or found
-    return found
+    return any(_joined(words, "or", lambda: _all_of(words, test)))
 
 
 def _all_of(words: deque[str], test: Callable[[str], bool]) -> bool:
-    found = _one(words, test)
-    while words and words[0].casefold() == "and":
+    return all(_joined(words, "and", lambda: _one(words, test)))
+
+
+def _joined(words: deque[str], operator: str, read_part: Callable[[], bool]) -> list[bool]:
+    """Read parts that are joined by an operator, all of them, and return the result of each."""
+    found = [read_part()]
+    while words and words[0].casefold() == operator:
         words.popleft()
-        found = _one(words, test) and found
+        found.append(read_part())
     return found
 
 
