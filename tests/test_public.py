@@ -23,6 +23,7 @@ PAIRS = [
     (AsyncEmbedder, Embedder),
     (embedway.AsyncCacheAdmin, embedway.CacheAdmin),
     (embedway.AsyncPinAdmin, embedway.PinAdmin),
+    (embedway.AsyncQualityAdmin, embedway.QualityAdmin),
     (embedway.AsyncModelAdmin, embedway.ModelAdmin),
 ]
 #: Names of the asynchronous embedder, and their blocking names.
@@ -56,7 +57,7 @@ def test_both_embedders_are_made_alike_and_have_the_same_attributes(config):
     asynchronous = AsyncEmbedder(config=config)
     with Embedder(config=config) as blocking:
         shown = [{name for name in vars(one) if not name.startswith("_")} for one in (asynchronous, blocking)]
-        assert shown[0] == shown[1] == {"cache", "config", "model", "models", "pins"}
+        assert shown[0] == shown[1] == {"cache", "config", "model", "models", "pins", "quality"}
     asyncio.run(asynchronous.aclose())
 
 

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from embedway._admin import AsyncCacheAdmin, AsyncModelAdmin, AsyncPinAdmin
     from embedway._embedder import AsyncEmbedder
     from embedway._options import EmbedOptions
+    from embedway._quality_admin import AsyncQualityAdmin
     from embedway._sync import Embedder
-    from embedway._sync_admin import CacheAdmin, ModelAdmin, PinAdmin
+    from embedway._sync_admin import CacheAdmin, ModelAdmin, PinAdmin, QualityAdmin
     from embedway.cache.stats import CacheCheck, CacheStats, ClearResult, ModelStats
     from embedway.config import Config, ModelBenchmark
     from embedway.errors import (
@@ -69,17 +70,22 @@ if TYPE_CHECKING:
         AttemptDetails,
         BatchDetails,
         BudgetRefusalDetails,
+        BudgetStandingDetails,
         BudgetWarningDetails,
         CacheDetails,
         CircuitDetails,
         Details,
+        DriftDetails,
         ErrorRateDetails,
+        FailoverDetails,
         LoadDetails,
         Operation,
         Outcome,
         RequestDetails,
         ReservationDetails,
+        StoreErrorDetails,
         ValidationDetails,
+        VectorCheckDetails,
         WaitDetails,
     )
     from embedway.types import (
@@ -96,6 +102,7 @@ if TYPE_CHECKING:
         Texts,
         Timing,
         Truncation,
+        VectorChecks,
         Vectors,
     )
     from embedway.weights.types import ProgressSink
@@ -106,6 +113,7 @@ __all__ = [
     "AsyncEmbedder",
     "AsyncModelAdmin",
     "AsyncPinAdmin",
+    "AsyncQualityAdmin",
     "AttemptDetails",
     "AuthenticationError",
     "Averaged",
@@ -115,6 +123,7 @@ __all__ = [
     "BatchError",
     "BudgetExceededError",
     "BudgetRefusalDetails",
+    "BudgetStandingDetails",
     "BudgetWarningDetails",
     "CacheAdmin",
     "CacheCheck",
@@ -130,12 +139,14 @@ __all__ = [
     "DeadlineError",
     "Details",
     "DimensionsError",
+    "DriftDetails",
     "EmbedOptions",
     "EmbedResult",
     "Embedder",
     "EmbedwayError",
     "EncodedText",
     "ErrorRateDetails",
+    "FailoverDetails",
     "Hook",
     "InputError",
     "InputType",
@@ -160,6 +171,7 @@ __all__ = [
     "Pooling",
     "ProgressSink",
     "ProtocolError",
+    "QualityAdmin",
     "QuotaExceededError",
     "RateLimitedError",
     "Reason",
@@ -178,6 +190,7 @@ __all__ = [
     "Space",
     "SpaceMismatchError",
     "StateError",
+    "StoreErrorDetails",
     "TextAnalysis",
     "TextTooLongError",
     "Texts",
@@ -192,6 +205,8 @@ __all__ = [
     "UpstreamError",
     "UsageError",
     "ValidationDetails",
+    "VectorCheckDetails",
+    "VectorChecks",
     "VectorSizes",
     "Vectors",
     "WaitDetails",
@@ -208,6 +223,7 @@ _HOMES = {
     "AsyncEmbedder": "_embedder",
     "AsyncModelAdmin": "_admin",
     "AsyncPinAdmin": "_admin",
+    "AsyncQualityAdmin": "_quality_admin",
     "AttemptDetails": "telemetry.operations",
     "AuthenticationError": "errors",
     "Averaged": "types",
@@ -217,6 +233,11 @@ _HOMES = {
     "BatchError": "errors",
     "BudgetExceededError": "errors",
     "BudgetRefusalDetails": "telemetry.operations",
+    "DriftDetails": "telemetry.operations",
+    "VectorCheckDetails": "telemetry.operations",
+    "StoreErrorDetails": "telemetry.operations",
+    "FailoverDetails": "telemetry.operations",
+    "BudgetStandingDetails": "telemetry.operations",
     "BudgetWarningDetails": "telemetry.operations",
     "CacheAdmin": "_sync_admin",
     "CacheCheck": "cache.stats",
@@ -262,6 +283,7 @@ _HOMES = {
     "Pooling": "space",
     "ProgressSink": "weights.types",
     "ProtocolError": "errors",
+    "QualityAdmin": "_sync_admin",
     "QuotaExceededError": "errors",
     "RateLimitedError": "errors",
     "Reason": "selection.requirements",
@@ -294,6 +316,7 @@ _HOMES = {
     "UpstreamError": "errors",
     "UsageError": "errors",
     "ValidationDetails": "telemetry.operations",
+    "VectorChecks": "types",
     "VectorSizes": "sizes",
     "Vectors": "types",
     "WaitDetails": "telemetry.operations",

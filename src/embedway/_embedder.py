@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, Self, cast
 from embedway._admin import AsyncCacheAdmin, AsyncModelAdmin, AsyncPinAdmin
 from embedway._engine import Engines
 from embedway._public import public
+from embedway._quality_admin import AsyncQualityAdmin
 from embedway.arguments import (
     as_texts,
     check_count,
@@ -78,6 +79,7 @@ class AsyncEmbedder:
         self.cache = AsyncCacheAdmin(self._engines, self.model)
         self.pins = AsyncPinAdmin(self._engines)
         self.models = AsyncModelAdmin(self._engines, self.config, self.model)
+        self.quality = AsyncQualityAdmin(self._engines, self.config, self.model)
 
     def __repr__(self) -> str:
         return f"<embedway.AsyncEmbedder model={self.model!r}>"

@@ -22,7 +22,7 @@ from embedway.pipeline.embed import EmbedPipeline
 from embedway.providers.names import full_name
 from embedway.selection.collection_pins import CollectionPins
 from embedway.selection.selector import ModelSelector
-from embedway.telemetry import check_hooks, open_hooks
+from embedway.telemetry import HookSettings, check_hooks, open_hooks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -34,14 +34,31 @@ if TYPE_CHECKING:
 _CLOSED = "the embedder is closed; create a new one"
 
 
+def hook_settings(config: Config) -> HookSettings:
+    """Return the settings of the shipped hooks."""
+    budget_webhook, alert_webhook, push_gateway = (
+        None if url is None else url.get_secret_value()
+        for url in (config.ledger.webhook, config.alerts.webhook, config.telemetry.push_gateway)
+    )
+    telemetry = config.telemetry
+    return HookSettings(
+        budget_webhook,
+        alerts=config.alerts.enabled,
+        alert_webhook=alert_webhook,
+        prometheus=telemetry.prometheus,
+        opentelemetry=telemetry.opentelemetry,
+        log_requests=telemetry.log_requests,
+        push_gateway=push_gateway,
+        push_job=telemetry.push_job,
+        push_every_s=telemetry.push_every_s,
+    )
+
+
 class Engine:
     """The parts of an embedder, and its pending calls. Used only from the event loop of its first call."""
 
     def __init__(self, config: Config, hooks: Sequence[Hook], progress: ProgressSink | None) -> None:
-        webhook, alert_webhook = (
-            None if url is None else url.get_secret_value() for url in (config.ledger.webhook, config.alerts.webhook)
-        )
-        self.hooks = open_hooks(hooks, webhook=webhook, alerts=config.alerts.enabled, alert_webhook=alert_webhook)
+        self.hooks = open_hooks(hooks, hook_settings(config))
         self.budgets = Budgets(
             open_ledger(config),
             limits_of(config, full_name),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from embedway._embedder import AsyncEmbedder
 from embedway._public import blocking_form_of, public
-from embedway._sync_admin import CacheAdmin, ModelAdmin, PinAdmin
+from embedway._sync_admin import CacheAdmin, ModelAdmin, PinAdmin, QualityAdmin
 from embedway.arguments import as_texts, check_names
 from embedway.errors import ClosedError, UsageError
 from embedway.forks import at_fork
@@ -221,6 +221,7 @@ class Embedder:
         self.cache = CacheAdmin(self._embedder.cache, user.wait)
         self.pins = PinAdmin(self._embedder.pins, user.wait)
         self.models = ModelAdmin(self._embedder.models, user.wait)
+        self.quality = QualityAdmin(self._embedder.quality, user.wait)
 
     def __repr__(self) -> str:
         return f"<embedway.Embedder model={self.model!r}>"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from embedway._admin import AsyncCacheAdmin, AsyncModelAdmin, AsyncPinAdmin
 from embedway._public import blocking_form_of, public
+from embedway._quality_admin import AsyncQualityAdmin
 from embedway.arguments import as_texts, as_vectors
 
 if TYPE_CHECKING:
@@ -117,3 +118,13 @@ class ModelAdmin:
     def tune(self, model: str | None = None, *, progress: Callable[[str], None] | None = None) -> TuneReport:
         """Measure the fastest exact settings of a model on this CPU, and store them."""
         return self._wait(self._group.tune(model, progress=progress))
+
+
+@public
+@blocking_form_of(AsyncQualityAdmin)
+class QualityAdmin:
+    """Checks of vectors, and comparisons of models with their baselines: `embedder.quality`."""
+
+    def __init__(self, group: AsyncQualityAdmin, wait: Wait) -> None:
+        self._group = group
+        self._wait = wait

@@ -324,6 +324,22 @@ class Selected:
 
 @public
 @dataclass(frozen=True, slots=True)
+class VectorChecks:
+    """Checks of a request's vectors that passed, and those that warned; a failed check is an error.
+
+    Similarities are cosines of a bounded sample of vectors of different texts; None if it has fewer than two.
+    """
+
+    #: Unique texts whose vectors were checked.
+    texts: int
+    mean_similarity: float | None = None
+    greatest_similarity: float | None = None
+    #: Names of the checks that warned (`embedway.quality.names`); `Receipt.notes` explains each.
+    warnings: tuple[str, ...] = ()
+
+
+@public
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """Tokens, cost, time and routes of a finished request."""
 
@@ -365,6 +381,8 @@ class Receipt:
     lossy_hits: int = 0
     #: One sentence for each unusual fact: a failed cache, learned limits, implausible usage, answers without `index`.
     notes: tuple[str, ...] = ()
+    #: Checks of the vectors; None for scores.
+    checks: VectorChecks | None = None
 
     @property
     def cost_usd(self) -> Decimal | None:

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from api_servers import KEY, CompatibleServer
 from embedway import AsyncEmbedder, BaseHook, Config, ErrorRateDetails, UnavailableError
-from embedway.telemetry import open_hooks
+from embedway.telemetry import HookSettings, open_hooks
 from embedway.telemetry.operations import BudgetWarningDetails, CircuitDetails
 from serving import serving_app
 
@@ -53,7 +53,7 @@ def circuit(*states):
 
 
 def test_an_error_rate_is_logged_with_its_counts(logged):
-    tell(open_hooks(alerts=True), RAISED, CLEARED)
+    tell(open_hooks((), HookSettings(alerts=True)), RAISED, CLEARED)
     assert logged() == [
         "route routes.r: 3 of 12 requests failed in the last 300 s (UnavailableError 503: 3)",
         "route routes.r works again: 1 of 40 requests failed in the last 300 s",
@@ -63,7 +63,7 @@ def test_an_error_rate_is_logged_with_its_counts(logged):
 def test_a_circuit_is_one_alert_until_it_closes():
     async def main():
         async with receiving() as (url, documents):
-            hooks, probes = open_hooks(alerts=True, alert_webhook=url), ["half-open", "open"] * 5
+            hooks, probes = open_hooks((), HookSettings(alerts=True, alert_webhook=url)), ["half-open", "open"] * 5
             tell(hooks, *circuit("open", *probes, "half-open", "closed", "open"))
             await hooks.flush()
             return documents
@@ -73,7 +73,7 @@ def test_a_circuit_is_one_alert_until_it_closes():
 
 def test_a_circuit_is_not_logged_twice(logged):
     """Circuits are logged without alerts too, by `embedway.dispatch`."""
-    tell(open_hooks(alerts=True), *circuit("open", "half-open", "closed"))
+    tell(open_hooks((), HookSettings(alerts=True)), *circuit("open", "half-open", "closed"))
     assert logged() == []
 
 
@@ -82,12 +82,12 @@ def test_alerts_are_counted(logged):
         return REGISTRY.get_sample_value("embedway_route_alerts_total", {"kind": kind, "route": "routes.r"}) or 0
 
     before = counted("error_rate"), counted("circuit")
-    tell(open_hooks(alerts=True), RAISED, CLEARED, *circuit("open", "half-open", "closed"))
+    tell(open_hooks((), HookSettings(alerts=True)), RAISED, CLEARED, *circuit("open", "half-open", "closed"))
     assert (counted("error_rate"), counted("circuit")) == (before[0] + 1, before[1] + 1)
 
 
 def test_without_alerts_nothing_is_sent(logged):
-    tell(open_hooks(alert_webhook="http://127.0.0.1:1/secret"), RAISED, *circuit("open"))
+    tell(open_hooks((), HookSettings(alert_webhook="http://127.0.0.1:1/secret")), RAISED, *circuit("open"))
     assert logged() == []
 
 
@@ -119,7 +119,7 @@ def test_one_webhook_receives_alerts_and_warnings_of_budgets(own):
 
     async def main():
         async with receiving() as (url, documents), receiving() as (ledgers, warnings):
-            hooks = open_hooks(webhook=ledgers if own else None, alerts=True, alert_webhook=url)
+            hooks = open_hooks((), HookSettings(ledgers if own else None, alerts=True, alert_webhook=url))
             tell(hooks, RAISED, WARNING, *circuit("open"))
             await hooks.flush()
             return documents, warnings
@@ -135,7 +135,7 @@ def test_one_webhook_receives_alerts_and_warnings_of_budgets(own):
 def test_a_webhook_that_fails_is_logged_without_its_url(status, logged):
     async def main():
         async with receiving(status) as (url, documents):
-            hooks = open_hooks(alerts=True, alert_webhook=url)
+            hooks = open_hooks((), HookSettings(alerts=True, alert_webhook=url))
             tell(hooks, RAISED)
             await hooks.flush()
             assert len(documents) == 1

@@ -48,6 +48,7 @@ from embedway.config.models import ModelSettings  # noqa: TC001  pydantic evalua
 from embedway.config.overrides import arguments_layer
 from embedway.config.plain_values import plain_paths
 from embedway.config.problems import KnownKeys, combine_errors, key_types, unicode_problems, validation_problems
+from embedway.config.quality import QualitySettings
 from embedway.config.request_headers import known_part
 from embedway.config.routes import RouteSettings  # noqa: TC001  pydantic evaluates the annotations
 from embedway.config.sections import (
@@ -65,6 +66,7 @@ from embedway.config.sections import (
     UpstreamSettings,
     WeightsSettings,
 )
+from embedway.config.telemetry import TelemetrySettings
 from embedway.config.trust import read_trust
 from embedway.config.types import Section, replace_unchecked
 from embedway.config.units import drop_stale_confirmations
@@ -88,8 +90,8 @@ class Config(Section):
     Sections: `embedding` (default_model, on_overflow, model_benchmarks), `rerank` (default_model), `local` (backend,
     precision, threads, streams, token_budget), `weights` (directory, places, folders, offline, allow_http,
     hub_endpoint, hub_token, hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `cache` (backend,
-    codec and limits), `upstream` (retries and timeouts of services), `selection`, `ledger`, `alerts`, `pins`, and
-    `budgets`, `routes` and `models` (tables by name). Each section documents its keys.
+    codec and limits), `upstream` (retries and timeouts of services), `selection`, `ledger`, `alerts`, `telemetry`,
+    `quality`, `pins`, and `budgets`, `routes` and `models` (tables by name). Each section documents its keys.
     `Config()` contains the defaults and reads nothing; `Config.load()` reads files and environment;
     `with_benchmarks` returns a copy with other model facts.
     Secrets have secret types: no repr, dump or error shows them. Each section is one attribute.
@@ -107,6 +109,8 @@ class Config(Section):
     selection: SelectionSettings = Field(default_factory=SelectionSettings)
     ledger: LedgerSettings = Field(default_factory=LedgerSettings)
     alerts: AlertSettings = Field(default_factory=AlertSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+    quality: QualitySettings = Field(default_factory=QualitySettings)
     pins: PinsSettings = Field(default_factory=PinsSettings)
     budgets: dict[str, BudgetSettings] = Field(default_factory=dict)
     routes: dict[str, RouteSettings] = Field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,24 +12,45 @@ if TYPE_CHECKING:
     from embedway.telemetry.hooks import Hook, Hooks
 
 
-def open_hooks(
-    own: Sequence[Hook] = (), *, webhook: str | None = None, alerts: bool = False, alert_webhook: str | None = None
-) -> Hooks:
-    """Create the hooks of an embedder: log, metrics, webhook if there is one, then the caller's own hooks.
+@dataclass(frozen=True, slots=True)
+class HookSettings:
+    """Settings of the shipped hooks, from `[telemetry]`, `[alerts]` and `[ledger]`.
 
-    `webhook` receives warnings of budgets. With `alerts`, `alert_webhook` receives alerts on routes, and warnings of
-    budgets if there is no `webhook`.
+    `budget_webhook` receives warnings of budgets. With `alerts`, `alert_webhook` receives alerts, and warnings of
+    budgets if there is no `budget_webhook`.
+    """
+
+    budget_webhook: str | None = None
+    alerts: bool = False
+    alert_webhook: str | None = None
+    prometheus: bool = True
+    opentelemetry: bool = False
+    log_requests: bool = False
+    push_gateway: str | None = None
+    push_job: str = "embedway"
+    push_every_s: float = 15.0
+    #: Names of models in the settings and the catalog: the values of labels.
+    models: frozenset[str] = frozenset()
+
+
+def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -> Hooks:
+    """Create the hooks of an embedder: the shipped ones that the settings want, then the caller's own hooks.
+
+    Raises MissingExtraError for a hook whose library is not installed.
     """
     # Imported late: modules that import only a submodule do not need these.
     from embedway.telemetry.alert_hooks import AlertHook  # noqa: PLC0415
     from embedway.telemetry.budget_hooks import LogHook, PrometheusHook, WebhookHook  # noqa: PLC0415
     from embedway.telemetry.hooks import Hooks  # noqa: PLC0415
 
-    hooks: list[Hook] = [LogHook(), PrometheusHook()]
-    if webhook is not None:
-        hooks.append(WebhookHook(webhook))
-    if alerts:
-        hooks.append(AlertHook(alert_webhook, budgets=webhook is None))
+    wanted = HookSettings() if settings is None else settings
+    hooks: list[Hook] = [LogHook()]
+    if wanted.prometheus:
+        hooks.append(PrometheusHook())
+    if wanted.budget_webhook is not None:
+        hooks.append(WebhookHook(wanted.budget_webhook))
+    if wanted.alerts:
+        hooks.append(AlertHook(wanted.alert_webhook, budgets=wanted.budget_webhook is None))
     return Hooks([*hooks, *check_hooks(own)])
 
 

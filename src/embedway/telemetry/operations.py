@@ -28,6 +28,11 @@ Kind: TypeAlias = Literal[
     "validation",
     "budget_warning",
     "budget_refusal",
+    "budget_standing",
+    "failover",
+    "store_error",
+    "vector_check",
+    "drift",
 ]
 
 
@@ -47,13 +52,17 @@ class RequestDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class BatchDetails:
-    """One batch of texts. `backend` is the local backend, or the route of a service."""
+    """One batch of texts. `backend` is the local backend, or the route of a service.
+
+    `tokens` are those of the texts. `padded_tokens` are computed on this machine, padding included; None for services.
+    """
 
     kind: ClassVar[Kind] = "batch"
     model: str
     backend: str
     texts: int
     tokens: int
+    padded_tokens: int | None = None
 
 
 @public
@@ -179,6 +188,79 @@ class BudgetRefusalDetails:
     left_nanousd: int
 
 
+@public
+@dataclass(frozen=True, slots=True)
+class BudgetStandingDetails:
+    """Amounts of a budget in its current period, after a call changed them."""
+
+    kind: ClassVar[Kind] = "budget_standing"
+    budget: str
+    spent_nanousd: int
+    held_nanousd: int
+    limit_nanousd: int
+    period: str
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class FailoverDetails:
+    """Texts of a failed request go to another route. `error` is the class name of the failure."""
+
+    kind: ClassVar[Kind] = "failover"
+    model: str
+    route: str
+    next_route: str
+    texts: int
+    error: str
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class StoreErrorDetails:
+    """A failure of the cache, the ledger or the pins. `error` is its class name."""
+
+    kind: ClassVar[Kind] = "store_error"
+    store: Literal["cache", "ledger", "pins"]
+    action: str
+    error: str
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class VectorCheckDetails:
+    """A check of vectors that failed (`refused`), or that is suspicious (`warned`).
+
+    `check` is the name of the check (`quality/names.py`). `texts` is the number of rows.
+    """
+
+    kind: ClassVar[Kind] = "vector_check"
+    model: str
+    route: str
+    check: str
+    level: Literal["warned", "refused"]
+    texts: int
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class DriftDetails:
+    """Comparison of a route with the stored baseline of its space.
+
+    `level` is `passed`, or `raised` and `cleared` when the result changes. `quarantined` says whether the route is not
+    used any more. `cosine` is the lowest one of the canaries, `accuracy_ratio` the accuracy divided by the baseline's.
+    """
+
+    kind: ClassVar[Kind] = "drift"
+    model: str
+    space_id: str
+    route: str
+    level: Literal["passed", "raised", "cleared"]
+    quarantined: bool
+    cosine: float | None
+    accuracy_ratio: float | None
+    reasons: tuple[str, ...] = ()
+
+
 Details: TypeAlias = (
     RequestDetails
     | BatchDetails
@@ -192,6 +274,11 @@ Details: TypeAlias = (
     | ValidationDetails
     | BudgetWarningDetails
     | BudgetRefusalDetails
+    | BudgetStandingDetails
+    | FailoverDetails
+    | StoreErrorDetails
+    | VectorCheckDetails
+    | DriftDetails
 )
 
 
@@ -229,6 +316,12 @@ class Outcome:
     cache_hits: int | None = None
     #: Failed texts of a partial request.
     failures: int | None = None
+    #: Unique texts of the request; texts that were truncated; texts that another call or process computed meanwhile.
+    unique_texts: int | None = None
+    truncations: int | None = None
+    shared: int | None = None
+    #: Cost that cache hits saved.
+    saved_nanousd: int | None = None
 
     def fill(self, receipt: Receipt) -> None:
         """Copy the facts of a request's receipt."""

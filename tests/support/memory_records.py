@@ -1,0 +1,32 @@
+"""Records in memory, for tests that need no store."""
+
+import time
+from dataclasses import replace
+
+
+class MemoryRecords:
+    """Records of one process."""
+
+    def __init__(self, clock=time.time):
+        self._clock = clock
+        self._records = {}
+
+    async def get(self, kind, name):
+        return self._records.get((kind, name))
+
+    async def put(self, record):
+        stored = replace(record, changed=self._clock())
+        self._records[record.kind, record.name] = stored
+        return stored
+
+    async def remove(self, kind, name):
+        return self._records.pop((kind, name), None) is not None
+
+    async def all(self, kind):
+        return [record for (own, _), record in sorted(self._records.items()) if own == kind]
+
+    async def names(self, kind):
+        return [(record.name, record.changed) for record in await self.all(kind)]
+
+    async def aclose(self):
+        pass
