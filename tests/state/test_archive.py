@@ -199,7 +199,7 @@ BAD_LEDGERS = [
     ("ALTER TABLE limits ADD COLUMN evil TEXT", "other tables"),
     ("CREATE INDEX evil ON entries (model)", "other tables"),
     ("DROP TABLE accounts", "other tables"),
-    ("PRAGMA user_version = 3", "has version 3, and this embedway supports versions up to 2"),
+    ("PRAGMA user_version = 4", "has version 4, and this embedway supports versions up to 3"),
     ("PRAGMA application_id = 1700221033", "is not a file of embedway's ledger"),
     ("PRAGMA application_id = 5", "is not a file of embedway's ledger"),
     ("UPDATE entries SET spent = 'much'", "invalid rows"),
@@ -225,6 +225,14 @@ BAD_LEDGERS = [
     ("UPDATE entries SET unsure = -1", "invalid rows"),
     ("INSERT INTO meta VALUES (NULL, 'x')", "invalid rows"),
     ("INSERT INTO meta VALUES ('restored', '[]')", "cannot be used"),
+    ("UPDATE records SET document = 'text'", "invalid rows"),
+    ("UPDATE records SET document = x'00'", "cannot be used: .*record 'docs | ü' in the backup is damaged"),
+    ("UPDATE records SET document = x'789c030000000001'", "invalid rows"),
+    ("UPDATE records SET kind = 'other'", "invalid records"),
+    ("UPDATE records SET name = ''", "invalid records"),
+    ("UPDATE records SET changed = 1e300", "invalid records"),
+    ("UPDATE records SET changed = 'now'", "invalid rows"),
+    ("INSERT INTO leases VALUES ('baseline', 'docs', 'now', 1)", "invalid rows"),
 ]
 
 
