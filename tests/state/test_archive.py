@@ -315,7 +315,7 @@ def every_score(keys, value):
 BAD_SERVERS = [
     (lambda keys: keys.append(["other:key", "hash", ["a", "b"]]), "invalid values"),
     (lambda keys: keys.append(["{embedway:ledger}:more", "hash", ["a", "b"]]), "invalid values"),
-    (lambda keys: keys.append(["{embedway:ledger}:format", "string", ["2"]]), "invalid values"),
+    (lambda keys: keys.append(["{embedway:ledger}:format", "string", ["3"]]), "invalid values"),
     (lambda keys: keys.append(list(keys[0])), "a key twice"),
     (
         lambda keys: keys.append(["{embedway:ledger}:entry:" + "0" * 32, "hash", list(entry(keys)[2])]),
@@ -349,7 +349,21 @@ BAD_SERVERS = [
     (lambda keys: limit_with(keys, '"*"', '"model:\\ud800"'), "invalid values"),
     (lambda keys: limit_with(keys, "[1]", "[-1]"), "invalid limits"),
     (lambda keys: limit_with(keys, '"hard"', '"x": NaN, "hard"'), "invalid values"),
+    (lambda keys: field(keys, ":records", "baseline|docs | ü", "e30="), "record 'docs | ü' in the backup is damaged"),
+    (lambda keys: field(keys, ":records", "baseline|docs | ü", "ü"), "record 'docs | ü' in the backup is damaged"),
+    (lambda keys: field(keys, ":changed", "baseline|docs | ü", "now"), "invalid values"),
+    (lambda keys: next(one for one in keys if one[0].endswith(":changed"))[2].clear(), "invalid values"),
+    (lambda keys: next(one for one in keys if one[0].endswith(":records"))[2].clear(), "invalid values"),
+    (lambda keys: kind_of_records(keys, "other|docs"), "invalid records"),
+    (lambda keys: kind_of_records(keys, "baseline|"), "invalid records"),
+    (lambda keys: keys.append(["{embedway:ledger}:leases", "hash", ["baseline|docs", "1 1"]]), "invalid values"),
 ]
+
+
+def kind_of_records(keys, field):
+    for one in keys:
+        if one[0].endswith((":records", ":changed")):
+            one[2][0] = field
 
 
 def limit_with(keys, before, after):
