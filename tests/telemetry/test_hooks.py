@@ -24,8 +24,10 @@ from embedway.telemetry.operations import (
     AttemptDetails,
     BatchDetails,
     BudgetRefusalDetails,
+    BudgetStandingDetails,
     BudgetWarningDetails,
     CircuitDetails,
+    CostDetails,
     LoadDetails,
     Operation,
     Outcome,
@@ -431,7 +433,12 @@ def test_an_embedder_reports_money_to_its_hooks_and_no_text_key_or_address(caplo
     assert {first.details.model, second.details.model} <= {name, "text-embedding-3-small"}
     reserved = [outcome.error for one, outcome in hook.ended if one in (first, second)]
     assert reserved == [None, "BudgetExceededError"]
-    warning, refusal = hook.events
+    cost, warning, refusal, standing = hook.events
+    assert cost.details == CostDetails("text-embedding-3-small", 80, "reported")
+    assert cost.parent == warning.parent == hook.of(AttemptDetails)[0].id
+    # Sent when the embedder is closed, before a second has passed.
+    assert standing.details == BudgetStandingDetails("b", 80, 0, 150, "total")
+    assert standing.parent is None
     assert warning.details == BudgetWarningDetails("b", 50, 80, 150, "*", "total", hard=True)
     assert refusal.details == BudgetRefusalDetails("b", 140, 70)
     assert refusal.parent == second.id
