@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from embedway.telemetry.hooks import Hook, Hooks
+    from embedway.telemetry.requests import RouteFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class HookSettings:
     push_every_s: float = 15.0
     #: Names of models in the settings and the catalog: the values of labels.
     models: frozenset[str] = frozenset()
+    #: Providers and servers of the settings' routes, by the route's name in operations.
+    routes: Mapping[str, RouteFacts] = field(default_factory=dict)
 
 
 def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -> Hooks:
@@ -51,6 +54,14 @@ def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -
         hooks.append(WebhookHook(wanted.budget_webhook))
     if wanted.alerts:
         hooks.append(AlertHook(wanted.alert_webhook, budgets=wanted.budget_webhook is None))
+    if wanted.opentelemetry:
+        from embedway.telemetry.opentelemetry import OpenTelemetryHook  # noqa: PLC0415  an optional library
+
+        hooks.append(OpenTelemetryHook(routes=wanted.routes, models=wanted.models))
+    if wanted.log_requests:
+        from embedway.telemetry.request_log import RequestLogHook  # noqa: PLC0415  only if it is used
+
+        hooks.append(RequestLogHook(wanted.routes, wanted.models))
     return Hooks([*hooks, *check_hooks(own)])
 
 
