@@ -69,8 +69,9 @@ def circuit(*states):
 
 def test_an_error_rate_is_logged_with_its_counts(logged):
     tell(open_hooks((), HookSettings(alerts=True)), RAISED, CLEARED)
+    remedy = RATE_DOCUMENT["remedy"]
     assert logged() == [
-        f"route routes.r: 3 of 12 requests failed in the last 300 s (UnavailableError 503: 3). {RATE_DOCUMENT['remedy']}",
+        f"route routes.r: 3 of 12 requests failed in the last 300 s (UnavailableError 503: 3). {remedy}",
         "route routes.r works again: 1 of 40 requests failed in the last 300 s",
     ]
 

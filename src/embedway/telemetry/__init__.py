@@ -45,6 +45,7 @@ def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -
     from embedway.telemetry.alert_hooks import AlertHook  # noqa: PLC0415
     from embedway.telemetry.budget_hooks import LogHook, PrometheusHook, WebhookHook  # noqa: PLC0415
     from embedway.telemetry.hooks import Hooks  # noqa: PLC0415
+    from embedway.telemetry.settings_hook import SettingsHook  # noqa: PLC0415
 
     wanted = HookSettings() if settings is None else settings
     hooks: list[Hook] = [LogHook()]
@@ -57,12 +58,16 @@ def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -
     if wanted.opentelemetry:
         from embedway.telemetry.opentelemetry import OpenTelemetryHook  # noqa: PLC0415  an optional library
 
-        hooks.append(OpenTelemetryHook(routes=wanted.routes, models=wanted.models))
+        hooks.append(OpenTelemetryHook())
     if wanted.log_requests:
         from embedway.telemetry.request_log import RequestLogHook  # noqa: PLC0415  only if it is used
 
-        hooks.append(RequestLogHook(wanted.routes, wanted.models))
-    return Hooks([*hooks, *check_hooks(own)])
+        hooks.append(RequestLogHook())
+    hooks += check_hooks(own)
+    for hook in hooks:
+        if isinstance(hook, SettingsHook):
+            hook.use_settings(wanted.models, wanted.routes)
+    return Hooks(hooks)
 
 
 def check_hooks(own: Any) -> list[Hook]:

@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedway._version import __version__
 from embedway.errors import MissingExtraError
-from embedway.telemetry.hooks import BaseHook
 from embedway.telemetry.operations import AttemptDetails, BudgetStandingDetails, RequestDetails
-from embedway.telemetry.requests import OTHER, RequestTracker, model_of
-from embedway.telemetry.span_attributes import RequestAttributes, attributes_of, event_of, outcome_attributes
+from embedway.telemetry.requests import Tried, requested_model
+from embedway.telemetry.settings_hook import SettingsHook
+from embedway.telemetry.span_attributes import (
+    at_begin,
+    at_end,
+    attributes_of,
+    event_of,
+    labels_of,
+    outcome_attributes,
+    server_of,
+)
 
 try:
     from opentelemetry import context as contexts
@@ -26,7 +34,6 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("[telemetry] opentelemetry", extra="opentelemetry", package="opentelemetry-api") from None
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from opentelemetry.context import Context
@@ -34,7 +41,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext, TracerProvider
 
     from embedway.telemetry.operations import Operation, Outcome
-    from embedway.telemetry.requests import RouteFacts
 
 #: Ended requests that may still be parents: vectors are stored after their request.
 _REMEMBERED = 512
@@ -52,7 +58,7 @@ class _Running(NamedTuple):
     attributes: dict[str, Any]
 
 
-class OpenTelemetryHook(BaseHook):
+class OpenTelemetryHook(SettingsHook):
     """Hook that reports operations as spans, and calls as metrics.
 
     Without providers it uses the global ones, also if they are set later. A call of `embed` or `rerank` is a span of
@@ -60,22 +66,13 @@ class OpenTelemetryHook(BaseHook):
     below it, and events such as failovers are events of the span in which they occur. A batch of several callers is
     below the first one's call, and linked to the others'. No attribute contains a text, key or URL. Raises
     MissingExtraError without `embedway[opentelemetry]`.
-
-    `[telemetry] opentelemetry = true` adds this hook with the global providers; `routes` and `models` are those of the
-    settings.
+    `[telemetry] opentelemetry = true` adds this hook with the global providers.
     """
 
     def __init__(
-        self,
-        tracer_provider: TracerProvider | None = None,
-        meter_provider: MeterProvider | None = None,
-        *,
-        routes: Mapping[str, RouteFacts] | None = None,
-        models: frozenset[str] = frozenset(),
+        self, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
     ) -> None:
-        self._requests = RequestAttributes({} if routes is None else routes)
-        self._models = models
-        self._tracker = RequestTracker()
+        super().__init__()
         self._running: dict[int, _Running] = {}
         self._ended: list[tuple[int, SpanContext] | None] = [None] * _REMEMBERED
         self._tracer = trace.get_tracer("embedway", __version__, tracer_provider)
@@ -95,11 +92,10 @@ class OpenTelemetryHook(BaseHook):
 
     def begin(self, operation: Operation) -> None:
         """Start the span of an operation."""
-        self._tracker.begin(operation)
+        self.tracker.begin(operation)
         details = operation.details
         if isinstance(details, RequestDetails):
-            model = model_of(details, None, self._models)
-            name, attributes = self._requests.at_begin(operation, details, None if model == OTHER else model)
+            name, attributes = at_begin(operation, details, requested_model(details, None, self.models))
             parent, kind = contexts.get_current(), trace.SpanKind.CLIENT
         else:
             name, attributes = attributes_of(details)
@@ -107,7 +103,7 @@ class OpenTelemetryHook(BaseHook):
             kind = trace.SpanKind.INTERNAL
             if isinstance(details, AttemptDetails):
                 kind = trace.SpanKind.CLIENT
-                attributes.update(self._requests.server(details.route))
+                attributes.update(server_of(details.route, self.routes))
         started_ns = time.time_ns()
         span = self._tracer.start_span(
             name,
@@ -129,19 +125,15 @@ class OpenTelemetryHook(BaseHook):
 
     def end(self, operation: Operation, outcome: Outcome) -> None:
         """End the span, and record a call in the metrics."""
-        tried = self._tracker.end(operation)
+        tried = self.tracker.end(operation)
         running = self._running.pop(operation.id, None)
         if running is None:
             return
         span, details = running.span, operation.details
         if isinstance(details, RequestDetails):
-            routes = outcome.routes or (() if tried is None else tuple(tried.routes))
-            name, attributes = self._requests.at_end(details, outcome, routes)
-            if tried is not None and outcome.attempts is None:
-                attributes["embedway.attempts"] = tried.attempts
+            name, attributes = at_end(details, outcome, tried or Tried(), self.routes)
             self._ended[operation.id % _REMEMBERED] = operation.id, span.get_span_context()
-            if name is not None:
-                span.update_name(name)
+            span.update_name(name)
             if details.task == "embed":
                 self._record(running, outcome, {**running.attributes, **attributes})
         else:
@@ -162,7 +154,7 @@ class OpenTelemetryHook(BaseHook):
             running.span.add_event(*event_of(operation.details))
 
     def _record(self, running: _Running, outcome: Outcome, attributes: dict[str, Any]) -> None:
-        labels = self._requests.labels(attributes, outcome)
+        labels = labels_of(attributes, outcome)
         self._duration.record(outcome.duration_s, labels, context=running.context)
         tokens = attributes.get("gen_ai.usage.input_tokens")
         if tokens is not None:

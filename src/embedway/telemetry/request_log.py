@@ -6,45 +6,34 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from embedway.telemetry.hooks import BaseHook
 from embedway.telemetry.json_log import FIELDS, json_line, timestamp
 from embedway.telemetry.operations import RequestDetails
-from embedway.telemetry.requests import RequestTracker, model_of, provider_of, request_id
+from embedway.telemetry.requests import OTHER, provider_of, request_id, requested_model
+from embedway.telemetry.settings_hook import SettingsHook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from embedway.telemetry.operations import Operation, Outcome
-    from embedway.telemetry.requests import RouteFacts, Tried
+    from embedway.telemetry.requests import Tried
 
 _log = logging.getLogger("embedway.requests")
 
 
-class RequestLogHook(BaseHook):
-    """Hook that logs calls: names and numbers, no texts. `models` are names that a line may contain.
+class RequestLogHook(SettingsHook):
+    """Hook that logs calls: names and numbers, no texts. A name of a model that is not known is `other`."""
 
-    The name of a call's model may be anything, so the line has it if it is known or the call succeeded.
-    """
-
-    def __init__(
-        self,
-        routes: Mapping[str, RouteFacts] | None = None,
-        models: frozenset[str] = frozenset(),
-        *,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._routes = {} if routes is None else routes
-        self._models = models
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self._clock = clock
-        self._tracker = RequestTracker()
 
     def begin(self, operation: Operation) -> None:
         """Register an operation."""
-        self._tracker.begin(operation)
+        self.tracker.begin(operation)
 
     def end(self, operation: Operation, outcome: Outcome) -> None:
         """Log the end of a call."""
-        tried = self._tracker.end(operation)
+        tried = self.tracker.end(operation)
         if tried is None or not _log.isEnabledFor(logging.INFO):
             return
         document = self._document(operation, outcome, tried)
@@ -59,8 +48,8 @@ class RequestLogHook(BaseHook):
             "request_id": request_id(operation.id),
             "task": details.task,
             "input_type": details.input_type,
-            "model": outcome.model or model_of(details, outcome, self._models),
-            "providers": list(dict.fromkeys(provider_of(route, self._routes) for route in routes)),
+            "model": outcome.model or tried.model or requested_model(details, None, self.models) or OTHER,
+            "providers": list(dict.fromkeys(provider_of(route, self.routes) for route in routes)),
             "routes": list(routes),
             "texts": details.texts,
             "tokens": outcome.tokens,

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from embedway.forks import at_fork
-from embedway.telemetry.operations import AttemptDetails, RequestDetails
+from embedway.telemetry.operations import AttemptDetails, BatchDetails, CacheDetails, RequestDetails
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from embedway.telemetry.operations import Operation, Outcome
+    from embedway.telemetry.operations import Operation
 
 #: Ids of the operations of the requests that the current task works for; several in a batch of several callers.
 current_requests: ContextVar[tuple[int, ...]] = ContextVar("embedway_requests", default=())
-#: Name of a model that is in no settings and no catalog. It may be anything that a caller passed.
+#: Name of a model or a provider that is in no settings and no catalog.
 OTHER = "other"
 #: Model name of a call that selects a model.
 _AUTO = "auto"
@@ -60,25 +60,33 @@ def provider_of(route: str, routes: Mapping[str, RouteFacts]) -> str:
     if known is not None:
         return known.provider
     provider, separator, _ = route.partition(":")
-    return provider if separator else "local"
+    if separator:
+        return provider
+    return OTHER if route.startswith("routes.") else "local"
 
 
-def model_of(details: RequestDetails, outcome: Outcome | None, models: frozenset[str]) -> str:
-    """Return the model of a call as it was named, or `other` unless the name is known or the call succeeded."""
-    is_known = details.model in models or details.model == _AUTO or (outcome is not None and outcome.model is not None)
-    return details.model if is_known else OTHER
+def requested_model(details: RequestDetails, opened: str | None, models: frozenset[str]) -> str | None:
+    """Return the model that a call named, or the one that was selected for it; None if it is not known.
+
+    The name in a call may be anything, such as a text by mistake. It is a model if it is in `models`, or if it led to
+    the model `opened`.
+    """
+    if details.model == _AUTO:
+        return opened
+    return details.model if opened is not None or details.model in models else None
 
 
 @dataclass(slots=True)
 class Tried:
-    """Attempts of a request so far: their number, and their routes in order."""
+    """Attempts of a request so far: their number, and their routes in order. `model` is known once it is open."""
 
     attempts: int = 0
+    model: str | None = None
     routes: dict[str, None] = field(default_factory=dict)
 
 
 class RequestTracker:
-    """Tracks which attempts belong to which running requests: errors carry no receipt, which would name them."""
+    """Tracks models and attempts of running requests: errors carry no receipt, which would name them."""
 
     def __init__(self) -> None:
         self._requests: dict[int, tuple[int, ...]] = {}
@@ -97,12 +105,16 @@ class RequestTracker:
         if not requests:
             return
         self._requests[operation.id] = requests
-        if isinstance(operation.details, AttemptDetails):
-            for request in requests:
-                tried = self._tried.get(request)
-                if tried is not None:
-                    tried.attempts += 1
-                    tried.routes[operation.details.route] = None
+        if not isinstance(operation.details, (AttemptDetails, BatchDetails, CacheDetails)):
+            return
+        for request in requests:
+            tried = self._tried.get(request)
+            if tried is None:
+                continue
+            tried.model = operation.details.model
+            if isinstance(operation.details, AttemptDetails):
+                tried.attempts += 1
+                tried.routes[operation.details.route] = None
 
     def end(self, operation: Operation) -> Tried | None:
         """Forget an operation; return the attempts of a request."""

@@ -6,13 +6,13 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from embedway.telemetry.operations import CacheDetails, LoadDetails, ReservationDetails, WaitDetails
-from embedway.telemetry.requests import provider_of, request_id
+from embedway.telemetry.requests import provider_of, request_id, requested_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from embedway.telemetry.operations import Details, Operation, Outcome, RequestDetails
-    from embedway.telemetry.requests import RouteFacts
+    from embedway.telemetry.requests import RouteFacts, Tried
 
 #: Values of `gen_ai.provider.name` that the conventions define for our providers; others keep our name.
 _WELL_KNOWN = {"azure-openai": "azure.ai.openai", "gemini": "gcp.gemini", "mistral": "mistral_ai"}
@@ -36,73 +36,69 @@ _LABELS = (
 )
 
 
-class RequestAttributes:
-    """Attributes of spans of calls, from the facts of the routes."""
+def at_begin(operation: Operation, details: RequestDetails, model: str | None) -> tuple[str, dict[str, Any]]:
+    """Return name and attributes of a call's span at its begin, for samplers; `model` is None if it is not known."""
+    task = _OPERATIONS[details.task]
+    attributes: dict[str, Any] = {
+        "gen_ai.operation.name": task,
+        "embedway.request.id": request_id(operation.id),
+        "embedway.texts": details.texts,
+    }
+    if details.input_type is not None:
+        attributes["embedway.input_type"] = details.input_type
+    if model is None:
+        return task, attributes
+    attributes["gen_ai.request.model"] = model
+    return f"{task} {model}", attributes
 
-    def __init__(self, routes: Mapping[str, RouteFacts]) -> None:
-        self._routes = routes
 
-    def at_begin(self, operation: Operation, details: RequestDetails, model: str | None) -> tuple[str, dict[str, Any]]:
-        """Return name and attributes of a call's span at its begin, for samplers; `model` is None if unknown."""
-        task = _OPERATIONS[details.task]
-        attributes: dict[str, Any] = {
-            "gen_ai.operation.name": task,
-            "embedway.request.id": request_id(operation.id),
-            "embedway.texts": details.texts,
-        }
-        if details.input_type is not None:
-            attributes["embedway.input_type"] = details.input_type
-        if model is None:
-            return task, attributes
-        attributes["gen_ai.request.model"] = model
-        return f"{task} {model}", attributes
+def at_end(
+    details: RequestDetails, outcome: Outcome, tried: Tried, facts: Mapping[str, RouteFacts]
+) -> tuple[str, dict[str, Any]]:
+    """Return name and further attributes of a call's span at its end: model and route are decided during the call."""
+    routes = outcome.routes or tuple(tried.routes)
+    task, model = _OPERATIONS[details.task], requested_model(details, outcome.model or tried.model, frozenset())
+    cost, saved = outcome.cost_nanousd, outcome.saved_nanousd
+    known = {
+        "gen_ai.provider.name": _provider(routes[0], facts) if routes else _OURSELVES,
+        "gen_ai.request.model": model,
+        "gen_ai.response.model": outcome.model,
+        "gen_ai.embeddings.dimension.count": outcome.dimensions,
+        "gen_ai.usage.input_tokens": _input_tokens(outcome),
+        "embedway.routes": routes or None,
+        "embedway.space.id": outcome.space_id,
+        "embedway.tokens": outcome.tokens,
+        "embedway.attempts": tried.attempts if outcome.attempts is None else outcome.attempts,
+        "embedway.cache.hits": outcome.cache_hits,
+        "embedway.cost_usd": None if cost is None else cost / 1e9,
+        "embedway.saved_usd": None if saved is None else saved / 1e9,
+        "embedway.unique_texts": outcome.unique_texts,
+        "embedway.truncations": outcome.truncations,
+        "embedway.failures": outcome.failures,
+    }
+    attributes = {name: value for name, value in known.items() if value is not None}
+    if len(routes) == 1:
+        attributes |= server_of(routes[0], facts)
+    return task if model is None else f"{task} {model}", attributes
 
-    def at_end(
-        self, details: RequestDetails, outcome: Outcome, routes: tuple[str, ...]
-    ) -> tuple[str | None, dict[str, Any]]:
-        """Return the attributes at the end of a call, and its name if its model is known only now."""
-        provider = self._provider(routes[0]) if routes else _OURSELVES
-        attributes: dict[str, Any] = {"gen_ai.provider.name": provider}
-        if len(routes) == 1:
-            attributes |= self.server(routes[0])
-        if routes:
-            attributes["embedway.routes"] = routes
-        if outcome.model is None:
-            return None, attributes
-        cost, saved = outcome.cost_nanousd, outcome.saved_nanousd
-        known = {
-            "gen_ai.request.model": details.model,
-            "gen_ai.response.model": outcome.model,
-            "gen_ai.embeddings.dimension.count": outcome.dimensions,
-            "gen_ai.usage.input_tokens": _input_tokens(outcome),
-            "embedway.space.id": outcome.space_id,
-            "embedway.tokens": outcome.tokens,
-            "embedway.attempts": outcome.attempts,
-            "embedway.cache.hits": outcome.cache_hits,
-            "embedway.cost_usd": None if cost is None else cost / 1e9,
-            "embedway.saved_usd": None if saved is None else saved / 1e9,
-            "embedway.unique_texts": outcome.unique_texts,
-            "embedway.truncations": outcome.truncations,
-            "embedway.failures": outcome.failures,
-        }
-        attributes.update((name, value) for name, value in known.items() if value is not None)
-        return f"{_OPERATIONS[details.task]} {details.model}", attributes
 
-    def server(self, route: str) -> dict[str, Any]:
-        """Return the server of a route, if the settings name it."""
-        facts = self._routes.get(route)
-        return {"server.address": facts.address, "server.port": facts.port} if facts and facts.address else {}
+def server_of(route: str, facts: Mapping[str, RouteFacts]) -> dict[str, Any]:
+    """Return the server of a route, if the settings name it."""
+    known = facts.get(route)
+    return {} if known is None or not known.address else {"server.address": known.address, "server.port": known.port}
 
-    def labels(self, attributes: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
-        """Return the attributes of a call in metrics."""
-        labels = {name: attributes[name] for name in _LABELS if name in attributes}
-        if outcome.error is not None:
-            labels["error.type"] = outcome.error
-        return labels
 
-    def _provider(self, route: str) -> str:
-        provider = provider_of(route, self._routes)
-        return _OURSELVES if provider == "local" else _WELL_KNOWN.get(provider, provider)
+def labels_of(attributes: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
+    """Return the attributes of a call in metrics."""
+    labels = {name: attributes[name] for name in _LABELS if name in attributes}
+    if outcome.error is not None:
+        labels["error.type"] = outcome.error
+    return labels
+
+
+def _provider(route: str, facts: Mapping[str, RouteFacts]) -> str:
+    provider = provider_of(route, facts)
+    return _OURSELVES if provider == "local" else _WELL_KNOWN.get(provider, provider)
 
 
 def _input_tokens(outcome: Outcome) -> int | None:
