@@ -139,7 +139,8 @@ class OpenTelemetryHook(SettingsHook):
         else:
             attributes = outcome_attributes(details, outcome)
         if span.is_recording():
-            span.set_attributes(attributes)
+            if attributes:
+                span.set_attributes(attributes)
             if outcome.error is not None:
                 span.set_attribute("error.type", outcome.error)
                 span.set_status(trace.StatusCode.ERROR)
