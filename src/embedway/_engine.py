@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from embedway.cache.vector_cache import open_vector_cache
+from embedway.config.addresses import server_of
 from embedway.errors import ClosedError, UsageError
 from embedway.forks import at_fork, never_free
 from embedway.ledger.budgets import Budgets
@@ -23,11 +24,13 @@ from embedway.providers.names import full_name
 from embedway.selection.collection_pins import CollectionPins
 from embedway.selection.selector import ModelSelector
 from embedway.telemetry import HookSettings, check_hooks, open_hooks
+from embedway.telemetry.requests import RouteFacts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from embedway.config import Config
+    from embedway.config.routes import RouteSettings
     from embedway.telemetry.hooks import Hook
     from embedway.weights.store import ProgressSink
 
@@ -51,7 +54,13 @@ def hook_settings(config: Config) -> HookSettings:
         push_gateway=push_gateway,
         push_job=telemetry.push_job,
         push_every_s=telemetry.push_every_s,
+        routes={f"routes.{name}": _facts_of(route) for name, route in config.routes.items()},
     )
+
+
+def _facts_of(route: RouteSettings) -> RouteFacts:
+    host, port = server_of(route.base_url)
+    return RouteFacts(route.provider, host, port)
 
 
 class Engine:

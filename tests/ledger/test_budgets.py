@@ -652,6 +652,7 @@ def test_warnings_go_to_the_log_a_metric_and_the_webhook_once_each(caplog):
         return told, before
 
     told, before = asyncio.run(main())
+    remedy = "Raise the limit with `embedway budget set`, or use a cheaper model."
     assert sorted(told, key=lambda one: one["level"]) == [
         {
             "budget": "watched",
@@ -661,13 +662,14 @@ def test_warnings_go_to_the_log_a_metric_and_the_webhook_once_each(caplog):
             "scope": "*",
             "period": "total",
             "hard": False,
+            "remedy": remedy,
         }
         for level, spent in ((50, "0.00000012"), (100, "0.00000024"))
     ]
     lines = [record.getMessage() for record in caplog.records if record.name == "embedway.budget"]
     assert lines == [
-        "budget watched: 50 % or more is spent, $0.00000012 of $0.00000024 (total)",
-        "budget watched: 100 % or more is spent, $0.00000024 of $0.00000024 (total)",
+        "budget watched: 50 % or more is spent, $0.00000012 of $0.00000024 (total). " + remedy,
+        "budget watched: 100 % or more is spent, $0.00000024 of $0.00000024 (total). " + remedy,
     ]
     for level in LEVELS:
         after = metric("embedway_budget_warnings_total", budget="watched", level=level)

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+import logging
 import os
 import re
 import runpy
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import embedway.errors
 from api_servers import KEY, IndexedServer, one_of
+from embedway import Embedder
 from embedway.config import Config
 from embedway.config.known_services import SERVICES
 from embedway.config.load import KEYS
@@ -20,6 +23,9 @@ from embedway.providers.base import Endpoint
 from own_model import embed_with
 
 DOCS = Path(__file__).parents[2] / "docs"
+PACKAGE = Path(embedway.errors.__file__).parent
+#: Attributes of the conventions that the page names as absent.
+UNSET = {"gen_ai.request.encoding_formats"}
 
 
 class AcmeServer(IndexedServer):
@@ -77,7 +83,7 @@ def test_all_settings_of_the_page_are_settings(tmp_path):
         assert Config.load([path], environ={}).sources
 
 
-@pytest.mark.parametrize("page", ["cache.md", "selection.md", "budgets.md", "settings.md"])
+@pytest.mark.parametrize("page", ["cache.md", "selection.md", "budgets.md", "settings.md", "traces-and-logs.md"])
 def test_all_settings_of_other_pages_are_settings(tmp_path, page):
     for number, block in enumerate(blocks("toml", page)):
         path = tmp_path / f"{number}.toml"
@@ -149,6 +155,42 @@ def test_the_hook_of_the_page(caplog):
     asyncio.run(main())
     lines = [record.getMessage() for record in caplog.records if record.name == "slow"]
     assert any(re.fullmatch(r"ReservationDetails\(model='acme/m', .* s: done", line) for line in lines)
+
+
+def test_the_spans_of_the_page(monkeypatch, capsys):
+    settings = {
+        "models.m": {"name": "acme/m", "dimensions": 16, "max_tokens": 50},
+        "routes.q": {"model": "acme/m", "provider": "fake"},
+        "embedding.default_model": "acme/m",
+        "cache.backend": "none",
+    }
+    config = Config.load(environ={}, overrides=settings)
+    monkeypatch.setattr(Embedder, "__init__", functools.partialmethod(Embedder.__init__, config=config))
+    exec(blocks("python", "traces-and-logs.md")[0], {})  # noqa: S102  our own page
+    assert (
+        capsys.readouterr().out.splitlines()[-1].startswith("embeddings acme/m {'gen_ai.operation.name': 'embeddings',")
+    )
+
+
+def test_the_log_lines_of_the_page(capsys):
+    library = logging.getLogger("embedway")
+    try:
+        exec(blocks("python", "traces-and-logs.md")[1], {})  # noqa: S102  our own page
+        line = json.loads(capsys.readouterr().err)
+    finally:
+        library.removeHandler(library.handlers[-1])
+        library.setLevel(logging.NOTSET)
+    assert (line["logger"], line["message"]) == ("embedway.dispatch", "route routes.a is skipped")
+
+
+def test_the_attributes_and_metrics_of_the_page_are_those_of_the_code():
+    page = (DOCS / "traces-and-logs.md").read_text("utf-8")
+    source = "".join(path.read_text("utf-8") for path in (PACKAGE / "telemetry").glob("*.py"))
+    named = set(re.findall(r'"((?:gen_ai|server|error)\.[a-z_.]+[a-z])"', source))
+    assert named == set(re.findall(r"`((?:gen_ai|server|error)\.[a-z_.]+[a-z])`", page)) - UNSET
+    call = (PACKAGE / "telemetry" / "span_attributes.py").read_text("utf-8").partition("def server_of")[0]
+    ours = set(re.findall(r'"(embedway\.[a-z_.]+[a-z])"', call.partition("def at_begin")[2]))
+    assert ours <= set(re.findall(r"`(embedway\.[a-z_.]+[a-z])`", page))
 
 
 def test_the_page_of_commands_is_their_help():

@@ -34,10 +34,13 @@ class Invocation:
 
         Raises ConfigError.
         """
+        from embedway.cli.log import apply_settings
         from embedway.config import Config
 
         given = {key: value for key, value in (overrides or {}).items() if value is not None}
-        return Config.load(self.files, overrides=given)
+        config = Config.load(self.files, overrides=given)
+        apply_settings(config)
+        return config
 
 
 def decode_text(param: typer.CallbackParam, value: Any) -> Any:

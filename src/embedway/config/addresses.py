@@ -71,6 +71,14 @@ def redact_address(base_url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
+def server_of(base_url: str) -> tuple[str, int]:
+    """Return host and port of a URL; an empty host for an empty URL, or if the host may be part of a secret."""
+    parts = _split(base_url)
+    if parts is None or not parts.hostname or "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return "", 0
+    return parts.hostname, parts.port or (80 if parts.scheme == "http" else 443)
+
+
 def _split(base_url: str) -> SplitResult | None:
     try:
         parts = urlsplit(base_url)

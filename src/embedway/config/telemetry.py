@@ -13,11 +13,11 @@ class TelemetrySettings(Section):
 
     #: Whether metrics are reported to the default registry of prometheus-client.
     prometheus: Flag = True
-    #: Whether spans and metrics are reported to the global providers of OpenTelemetry.
+    #: Whether spans and metrics are reported to the global providers of OpenTelemetry (`embedway[opentelemetry]`).
     opentelemetry: Flag = False
     #: Whether each call is logged as one JSON line to the logger `embedway.requests`: names and numbers, no texts.
     log_requests: Flag = False
-    #: Format of the lines that commands print on standard error: plain text, or one JSON document a line.
+    #: Format of the log lines that commands print on standard error: plain text, or one JSON document a line.
     log_format: Literal["text", "json"] = "text"
     #: URL of a Prometheus push gateway that receives the metrics of a process; it may contain a password.
     push_gateway: WebhookUrl | None = None

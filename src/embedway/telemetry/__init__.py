@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from embedway.telemetry.hooks import Hook, Hooks
+    from embedway.telemetry.requests import RouteFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class HookSettings:
     push_every_s: float = 15.0
     #: Names of models in the settings and the catalog: the values of labels.
     models: frozenset[str] = frozenset()
+    #: Providers and servers of the settings' routes, by the route's name in operations.
+    routes: Mapping[str, RouteFacts] = field(default_factory=dict)
 
 
 def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -> Hooks:
@@ -42,6 +45,7 @@ def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -
     from embedway.telemetry.alert_hooks import AlertHook  # noqa: PLC0415
     from embedway.telemetry.budget_hooks import LogHook, PrometheusHook, WebhookHook  # noqa: PLC0415
     from embedway.telemetry.hooks import Hooks  # noqa: PLC0415
+    from embedway.telemetry.settings_hook import SettingsHook  # noqa: PLC0415
 
     wanted = HookSettings() if settings is None else settings
     hooks: list[Hook] = [LogHook()]
@@ -51,7 +55,19 @@ def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -
         hooks.append(WebhookHook(wanted.budget_webhook))
     if wanted.alerts:
         hooks.append(AlertHook(wanted.alert_webhook, budgets=wanted.budget_webhook is None))
-    return Hooks([*hooks, *check_hooks(own)])
+    if wanted.opentelemetry:
+        from embedway.telemetry.opentelemetry import OpenTelemetryHook  # noqa: PLC0415  an optional library
+
+        hooks.append(OpenTelemetryHook())
+    if wanted.log_requests:
+        from embedway.telemetry.request_log import RequestLogHook  # noqa: PLC0415  only if it is used
+
+        hooks.append(RequestLogHook())
+    hooks += check_hooks(own)
+    for hook in hooks:
+        if isinstance(hook, SettingsHook):
+            hook.use_settings(wanted.models, wanted.routes)
+    return Hooks(hooks)
 
 
 def check_hooks(own: Any) -> list[Hook]:

@@ -1,36 +1,103 @@
-"""Hooks for alerts on routes: error rates and circuits, to the logger `embedway.alerts`, a webhook and metrics."""
+"""Hooks for alerts on routes, vectors and stores, to the logger `embedway.alerts`, a webhook and metrics."""
 
 from __future__ import annotations
 
 import functools
 import logging
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway.telemetry.budget_hooks import budget_document
 from embedway.telemetry.hooks import BaseHook
-from embedway.telemetry.operations import BudgetWarningDetails, CircuitDetails, ErrorRateDetails
+from embedway.telemetry.operations import (
+    BudgetWarningDetails,
+    CircuitDetails,
+    DriftDetails,
+    ErrorRateDetails,
+    StoreErrorDetails,
+    VectorCheckDetails,
+)
 from embedway.telemetry.webhook import Webhook
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prometheus_client import Counter
 
     from embedway.telemetry.operations import Operation
 
 _log = logging.getLogger("embedway.alerts")
 
+#: Time after which an alert on events that continue is sent again, in seconds.
+REPEAT_S = 3600.0
+#: Time without an event after which the next one is a new alert, in seconds.
+QUIET_S = 300.0
+_NOTHING = "Nothing needs to be done."
+#: One sentence that says what to do, by the kind of the alert.
+_REMEDIES = {
+    "error_rate": "Check the key, the quota and the status of the service, or add another route to its model.",
+    "circuit": "Check that the service of the route can be reached, or add another route to its model.",
+    "vectors": "Check which model the route serves, and remove the route from the settings while it is wrong.",
+    "drift": "Check which model and version the route serves; record a new baseline only if the change is intended.",
+}
+_STORE_REMEDIES = {
+    "cache": "Check that the server or disk of the cache works and has space; until then vectors are computed again.",
+    "ledger": "Check that the server or disk of the ledger works; until then calls under hard limits are refused.",
+    "pins": "Check that the server or disk of the pins works; until then calls with collections are refused.",
+}
 
-class AlertHook(BaseHook):
-    """Hook that sends alerts on routes to the log, the metrics and a webhook.
 
-    Circuits are logged without alerts too (`dispatch/log_lines.py`). With `budgets`, the webhook receives warnings of
-    budgets too.
+@dataclass(slots=True)
+class _Episode:
+    """Events of one kind: when the last alert was sent and the last event happened, and events since that alert."""
+
+    alerted: float
+    seen: float
+    count: int = 0
+
+
+class _Episodes:
+    """Bound on repetitions: an alert at the first event, then one each hour with the number of events.
+
+    Events after `QUIET_S` without one are a new episode.
     """
 
-    def __init__(self, webhook: str | None = None, *, budgets: bool = False) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._episodes: dict[tuple[str, ...], _Episode] = {}
+
+    def count(self, *key: str) -> int:
+        """Count an event; return the events to report, or 0 if no alert is due."""
+        now = self._clock()
+        episode = self._episodes.get(key)
+        if episode is None or now - episode.seen >= QUIET_S:
+            unreported = 0 if episode is None else episode.count
+            self._episodes[key] = _Episode(now, now)
+            return unreported + 1
+        episode.seen = now
+        episode.count += 1
+        if now - episode.alerted < REPEAT_S:
+            return 0
+        due, episode.count, episode.alerted = episode.count, 0, now
+        return due
+
+
+class AlertHook(BaseHook):
+    """Hook that sends alerts to the log, the metrics and a webhook. Each alert names a remedy.
+
+    Circuits (`dispatch/log_lines.py`) and failures of stores are logged without alerts too. With `budgets`, the webhook
+    receives warnings of budgets too.
+    """
+
+    def __init__(
+        self, webhook: str | None = None, *, budgets: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._webhook = None if webhook is None else Webhook(webhook, "an alert", _log, setting="alerts.webhook")
         self._budgets = budgets
         #: Routes whose circuit was reported as open. A failed probe opens it again, which is not another alert.
         self._open: set[str] = set()
+        self._episodes = _Episodes(clock)
 
     def event(self, operation: Operation) -> None:
         """Send an alert."""
@@ -39,6 +106,12 @@ class AlertHook(BaseHook):
             self._report_rate(details)
         elif isinstance(details, CircuitDetails):
             self._report_circuit(details)
+        elif isinstance(details, VectorCheckDetails):
+            self._report_vectors(details)
+        elif isinstance(details, DriftDetails):
+            self._report_drift(details)
+        elif isinstance(details, StoreErrorDetails):
+            self._report_store(details)
         elif isinstance(details, BudgetWarningDetails) and self._budgets:
             self._post("budget", budget_document(details))
 
@@ -52,7 +125,9 @@ class AlertHook(BaseHook):
         facts = details.failed, details.requests, details.window_s
         if details.level == "raised":
             _count("error_rate", details.route)
-            _log.warning("route %s: %d of %d requests failed in the last %g s (%s)", details.route, *facts, kinds)
+            remedy = _REMEDIES["error_rate"]
+            text = "route %s: %d of %d requests failed in the last %g s (%s). %s"
+            _log.warning(text, details.route, *facts, kinds, remedy)
         else:
             _log.warning("route %s works again: %d of %d requests failed in the last %g s", details.route, *facts)
         document: dict[str, Any] = {
@@ -74,9 +149,54 @@ class AlertHook(BaseHook):
             self._open.discard(route)
         self._post("circuit", {"level": "raised" if is_open else "cleared", "route": route})
 
+    def _report_vectors(self, details: VectorCheckDetails) -> None:
+        """Report refused vectors, once for each episode of a route and check."""
+        route, check = details.route, details.check
+        due = self._episodes.count("vectors", route, check) if details.level == "refused" else 0
+        if not due:
+            return
+        _count("vectors", route)
+        text = "route %s: the check %s refused vectors (%d texts in the last of %d refusals). %s"
+        _log.warning(text, route, check, details.texts, due, _REMEDIES["vectors"])
+        document = {"model": details.model, "check": check, "texts": details.texts, "refusals": due}
+        self._post("vectors", {"level": "raised", "route": route, **document})
+
+    def _report_drift(self, details: DriftDetails) -> None:
+        route = details.route
+        if details.level == "passed":
+            return
+        if details.level == "cleared":
+            _log.warning("route %s: its vectors agree with the baseline of space %s again", route, details.space_id)
+        else:
+            _count("drift", route)
+            effect = "the route is not used any more" if details.quarantined else "the route is still used"
+            text = "route %s: its vectors differ from the baseline of space %s (%s), and %s. %s"
+            reasons = ", ".join(details.reasons)
+            _log.warning(text, route, details.space_id, reasons, effect, _REMEDIES["drift"])
+        document = {
+            "model": details.model,
+            "space_id": details.space_id,
+            "quarantined": details.quarantined,
+            "cosine": details.cosine,
+            "accuracy_ratio": details.accuracy_ratio,
+            "reasons": list(details.reasons),
+        }
+        self._post("drift", {"level": details.level, "route": route, **document})
+
+    def _report_store(self, details: StoreErrorDetails) -> None:
+        """Report a failing store, once for each episode of a store and action."""
+        due = self._episodes.count("store", details.store, details.action)
+        if due:
+            document: dict[str, Any] = {"action": details.action, "error": details.error, "failures": due}
+            remedy = _STORE_REMEDIES[details.store]
+            document |= {"level": "raised", "store": details.store, "remedy": remedy}
+            self._post("store", document)
+
     def _post(self, kind: str, document: dict[str, Any]) -> None:
+        """Post an alert, with the remedy of its kind unless the document names another."""
         if self._webhook is not None:
-            self._webhook.post({"kind": kind, **document})
+            remedy = _NOTHING if document["level"] == "cleared" else _REMEDIES.get(kind)
+            self._webhook.post({"kind": kind, **document, "remedy": document.get("remedy", remedy)})
 
 
 def _count(kind: str, route: str) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from embedway.telemetry.operations import Operation
 
 _log = logging.getLogger("embedway.budget")
+_REMEDY = "Raise the limit with `embedway budget set`, or use a cheaper model."
 
 
 class LogHook(BaseHook):
@@ -27,12 +28,13 @@ class LogHook(BaseHook):
         details = operation.details
         if isinstance(details, BudgetWarningDetails):
             _log.warning(
-                "budget %s: %d %% or more is spent, $%s of $%s (%s)",
+                "budget %s: %d %% or more is spent, $%s of $%s (%s). %s",
                 details.budget,
                 details.level,
                 usd(details.spent_nanousd),
                 usd(details.limit_nanousd),
                 details.period,
+                _REMEDY,
             )
 
 
@@ -63,6 +65,7 @@ def budget_document(details: BudgetWarningDetails) -> dict[str, Any]:
         "scope": details.scope,
         "period": details.period,
         "hard": details.hard,
+        "remedy": _REMEDY,
     }
 
 

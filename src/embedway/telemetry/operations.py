@@ -334,8 +334,9 @@ class Outcome:
     duration_s: float = 0.0
     #: Class name of the error that ended it, or None.
     error: str | None = None
-    #: Canonical name of the model, routes that answered, and dimensions of the vectors.
+    #: Canonical name of the model, id of the space, routes that answered, and dimensions of the vectors.
     model: str | None = None
+    space_id: str | None = None
     routes: tuple[str, ...] = ()
     dimensions: int | None = None
     attempts: int | None = None
@@ -355,6 +356,7 @@ class Outcome:
     def fill(self, receipt: Receipt) -> None:
         """Copy the facts of a request's receipt."""
         self.model, self.routes, self.attempts = receipt.model, receipt.routes, receipt.attempts
+        self.space_id = receipt.space_id or None
         self.tokens, self.billed_tokens = receipt.tokens, receipt.billed_tokens
         self.cost_nanousd, self.cache_hits = receipt.cost_nanousd, receipt.cache_hits
         self.unique_texts, self.truncations = receipt.unique_texts, len(receipt.truncations)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
+
+from embedway.telemetry.json_log import json_line
 
 if TYPE_CHECKING:
     from logging import Logger
 
 #: Timeout of one request, in seconds.
 REQUEST_S = 10.0
+#: Maximum number of documents that wait for an event loop.
+_MAX_WAITING = 100
 #: Maximum wait for pending requests on close, in seconds.
 _FLUSH_S = 1.0
 
@@ -23,15 +28,39 @@ class Webhook:
         self._what = what
         self._log = log
         self._posting: set[asyncio.Task[None]] = set()
+        #: Loop of the first document that was posted in one.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        #: Documents of other threads before that.
+        self._waiting: list[dict[str, Any]] = []
 
     def post(self, document: dict[str, Any]) -> None:
-        """Start to post a document. Used in an event loop."""
-        task = asyncio.create_task(self._post(document))
-        self._posting.add(task)
-        task.add_done_callback(self._posting.discard)
+        """Start to post a document; from a thread without an event loop, in the loop of earlier documents.
+
+        If there is none, the document waits for the next one that is posted in a loop, or for `flush`.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            if self._loop is not None:
+                with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the embedder
+                    self._loop.call_soon_threadsafe(self._start, document)
+            elif len(self._waiting) < _MAX_WAITING:
+                self._waiting.append(document)
+            return
+        self._loop = loop
+        self._start(document)
+
+    def _start(self, document: dict[str, Any]) -> None:
+        waiting, self._waiting = self._waiting, []
+        for one in (*waiting, document):
+            task = asyncio.create_task(self._post(one))
+            self._posting.add(task)
+            task.add_done_callback(self._posting.discard)
 
     async def flush(self) -> None:
         """Wait briefly for pending requests, then cancel them: a webhook must not block."""
+        if self._waiting:
+            self.post(self._waiting.pop())
         if not self._posting:
             return
         _, late = await asyncio.wait(self._posting, timeout=_FLUSH_S)
@@ -52,7 +81,12 @@ class Webhook:
                 # No cookies and no redirects: the document goes to the address of the settings, and nowhere else.
                 aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
                 # The body of the answer is not read.
-                session.post(self._url, json=document, allow_redirects=False) as response,
+                session.post(
+                    self._url,
+                    data=json_line(document).encode(),
+                    headers={"Content-Type": "application/json"},
+                    allow_redirects=False,
+                ) as response,
             ):
                 if response.status >= 300:
                     self._log.warning("%s: it answered %s with HTTP %d", self._setting, self._what, response.status)

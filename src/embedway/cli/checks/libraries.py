@@ -27,6 +27,7 @@ EXTRAS = {
     "fastembed": ("fastembed",),
     "lancedb": ("lancedb",),
     "magika": ("magika",),
+    "opentelemetry": ("opentelemetry-api",),
     "redis": ("redis", "hiredis"),
     "sentence-transformers": ("sentence-transformers", "torch", "transformers"),
     "zstd": ("zstandard",),

@@ -1,0 +1,88 @@
+"""Log lines as JSON: a `logging.Formatter` that writes one document a line.
+
+Each document is ASCII without control characters, so that no name or message can break a line or reach a terminal as an
+escape sequence.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from typing_extensions import override
+
+from embedway.telemetry.requests import current_requests, request_id
+
+#: Attribute of a log record with fields for its document.
+FIELDS = "embedway_fields"
+
+
+def timestamp(seconds: float) -> str:
+    """Return a time of `time.time` in ISO 8601, in UTC, in milliseconds."""
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat(timespec='milliseconds')[:-6]}Z"
+
+
+def json_line(document: dict[str, Any]) -> str:
+    """Return a JSON document on one line. NaN and infinities become null, and surrogates become `?`."""
+    try:
+        text = json.dumps(document, allow_nan=False)
+    except (ValueError, TypeError):
+        text = json.dumps(_plain(document), allow_nan=False)
+    else:
+        if "\\ud" in text:  # perhaps half of a surrogate pair, which is no valid text
+            text = json.dumps(_plain(document), allow_nan=False)
+    # DEL is the only control character that json does not escape.
+    return text.replace("\x7f", "\\u007f")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON can represent."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, dict):
+        return {_plain(str(key)): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(one) for one in value]
+    return type(value).__name__
+
+
+class JsonFormatter(logging.Formatter):
+    """Formatter that writes a log record as one JSON document on one line.
+
+    Fields: `time` (ISO 8601, UTC), `level`, `logger` and `message`; `request_id` inside a call, or `request_ids` in a
+    batch of several calls; and `error`, the class of a logged exception, without its message, which may repeat texts.
+    Lines of `embedway.requests` have the fields of the call instead of a message.
+    """
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        document: dict[str, Any] = {
+            "time": timestamp(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+        }
+        fields = getattr(record, FIELDS, None)
+        if isinstance(fields, dict):
+            return json_line({**document, **fields})
+        document["message"] = _message(record)
+        requests = current_requests.get()
+        if len(requests) == 1:
+            document["request_id"] = request_id(requests[0])
+        elif requests:
+            document["request_ids"] = [request_id(one) for one in requests]
+        if record.exc_info and record.exc_info[0] is not None:
+            document["error"] = record.exc_info[0].__name__
+        return json_line(document)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001  wrong arguments of a line must not lose the line
+        return f"{record.msg} ({type(error).__name__} in its arguments)"

@@ -1,0 +1,31 @@
+"""Base of hooks that name models and routes of the settings."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from embedway.telemetry.hooks import BaseHook
+from embedway.telemetry.requests import RequestTracker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from embedway.telemetry.requests import RouteFacts
+
+
+class SettingsHook(BaseHook):
+    """Hook that receives the names of models and the facts of routes when an embedder is opened.
+
+    Until then it knows none. A hook of several embedders knows those of all.
+    """
+
+    def __init__(self) -> None:
+        self.models: frozenset[str] = frozenset()
+        self.routes: Mapping[str, RouteFacts] = MappingProxyType({})
+        self.tracker = RequestTracker()
+
+    def use_settings(self, models: frozenset[str], routes: Mapping[str, RouteFacts]) -> None:
+        """Add names of models, and routes by their name in operations."""
+        self.models |= models
+        self.routes = MappingProxyType({**self.routes, **routes})
