@@ -22,6 +22,7 @@ OTHERS = {"support", "project", "differential", "fuzz", "typing"}
 COMMANDS = {
     "cli/test_in_process.py",
     "cli/test_run_search_embed.py",
+    "cli/test_run_search_scripts.py",
     "cli/test_select_plan_budget.py",
 }
 FILES = sorted(

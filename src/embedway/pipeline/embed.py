@@ -31,6 +31,7 @@ from embedway.pipeline.normalize import in_space, space_of
 from embedway.pipeline.plan import make_plan
 from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, row_of, spread, unfinished
 from embedway.pipeline.request import decode_ids, inspect, unique_texts
+from embedway.pipeline.script_check import ScriptCheck
 from embedway.providers.names import full_name
 from embedway.selection.call_options import ChosenModel
 from embedway.selection.selector import is_affordable, no_affordable_model, summarize
@@ -82,6 +83,7 @@ class EmbedPipeline:
         self._pins = pins
         self._budgets = budgets
         self._hooks = budgets.hooks
+        self._scripts = ScriptCheck(config, selector, self._hooks)
         self.cache = cache
 
     async def embed(self, call: Call, options: CallOptions, deadline_s: float | None = None) -> EmbedResult:
@@ -186,7 +188,8 @@ class EmbedPipeline:
             raise with_row(computed.errors[first], row_of(first, positions))
         computed.blocks = {"dense": in_space(computed.blocks["dense"], own, space)}
         vectors, failed = spread(computed, positions, request.refused)
-        return EmbedResult(vectors, space, make_receipt(model, space, computed, positions, facts), failed)
+        receipt = make_receipt(model, space, computed, positions, facts)
+        return EmbedResult(vectors, space, await self._scripts.add_warnings(receipt, model, texts), failed)
 
     async def plan(self, call: Call, options: CallOptions) -> Plan:
         """Return the plan of a call with the model, pin and limits that `embed` would use."""

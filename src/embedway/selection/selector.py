@@ -156,6 +156,24 @@ class ModelSelector:
         """Return the reason why texts leave this machine with a model; empty if they do not."""
         return await asyncio.to_thread(self._locked, lambda candidates: candidates.leaves_machine(model))
 
+    async def best_for_language(self, language: str, *, but: str) -> tuple[str, str] | None:
+        """Return the best model for a language by the settings, except `but`, and what it lacks to run here.
+
+        It lacks nothing (`""`) if any model can run here now. None if no model meets the settings.
+        """
+        criteria = replace(self.criteria(), languages=(language,), models=(), max_total_cost=None, require_fit=False)
+        for anywhere in (False, True):
+            try:
+                selection = await asyncio.to_thread(
+                    self._select, (), criteria, anywhere, _CountOptions(None, "document", 0)
+                )
+            except NoModelError:
+                continue
+            for row in selection.ranked:
+                if row.model != but:
+                    return row.model, row.candidate.lacks
+        return None
+
     async def reasons_against(
         self, name: str, texts: Sequence[str], criteria: ModelSelectionCriteria
     ) -> tuple[Reason, ...]:
