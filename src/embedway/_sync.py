@@ -116,6 +116,7 @@ class _Running:
                 self._thread = threading.Thread(target=self._run, args=[self._loop], name="embedway-loop", daemon=True)
                 self._thread.start()
                 _open.add(self)
+            # In a copy of the caller's context variables: its current span is the parent of the call's.
             return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:

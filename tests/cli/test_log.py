@@ -43,6 +43,18 @@ def test_lines_are_json_if_the_settings_say_so(capsys):
     assert logging.getLogger("embedway").handlers == []
 
 
+def test_a_command_with_json_prints_only_documents(command, place):
+    (place / "embedway.toml").write_text(
+        '[models.m]\nname = "acme/m"\ndimensions = 16\nmax_tokens = 50\n[routes.r]\nmodel = "acme/m"\n'
+        'provider = "fake"\n[telemetry]\nlog_format = "json"\nlog_requests = true\n'
+    )
+    done = command("-c", "embedway.toml", "-q", "-v", "embed", "--model", "acme/m", "-", stdin="a secret text\n")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (done.code, [one["logger"] for one in lines][-1]) == (0, "embedway.requests"), done.stderr
+    assert (lines[-1]["model"], lines[-1]["texts"], lines[-1]["outcome"]) == ("acme/m", 1, "ok")
+    assert "secret" not in done.stderr
+
+
 def test_text_stays_text(capsys):
     end = show_log(verbose=True)
     apply_settings(config_of("text"))

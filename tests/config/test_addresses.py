@@ -4,7 +4,7 @@ import pytest
 
 from embedway.cli.checks.settings import changed_settings
 from embedway.config import Config
-from embedway.config.addresses import redact_address
+from embedway.config.addresses import redact_address, server_of
 from embedway.errors import ConfigError
 from embedway.providers.http import JsonHttp
 
@@ -81,3 +81,20 @@ def test_a_plug_ins_own_address_is_its_own():
 @pytest.mark.parametrize("url", [*INVALID[:8], f"https://h/v1?key=a@{SECRET}", f"https://u:443/{SECRET}@h"])
 def test_a_shown_url_contains_no_password(url):
     assert SECRET not in redact_address(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("https://api.example.com/v1", ("api.example.com", 443)),
+        ("http://localhost:8080/v1", ("localhost", 8080)),
+        ("http://h", ("h", 80)),
+        (f"https://user:{SECRET}@h/v1?key={SECRET}", ("h", 443)),
+        ("https://[::1]:9/v1", ("::1", 9)),
+        ("", ("", 0)),
+        ("https://h:port/v1", ("", 0)),
+        (f"https://u:443/{SECRET}@h", ("", 0)),  # perhaps an unescaped password
+    ],
+)
+def test_a_server_of_a_url_contains_no_secret(url, server):
+    assert server_of(url) == server

@@ -28,6 +28,8 @@ class Webhook:
         self._what = what
         self._log = log
         self._posting: set[asyncio.Task[None]] = set()
+        # Documents are sent one after the other: a cleared alert must not arrive before it is raised.
+        self._order = asyncio.Lock()
         #: Loop of the first document that was posted in one.
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Documents of other threads before that.
@@ -53,7 +55,7 @@ class Webhook:
     def _start(self, document: dict[str, Any]) -> None:
         waiting, self._waiting = self._waiting, []
         for one in (*waiting, document):
-            task = asyncio.create_task(self._post(one))
+            task = asyncio.create_task(self._post_in_order(one))
             self._posting.add(task)
             task.add_done_callback(self._posting.discard)
 
@@ -71,6 +73,10 @@ class Webhook:
                 "%s: it is too slow: %s was not sent before the end (%d times)", self._setting, self._what, len(late)
             )
             await asyncio.wait(late)
+
+    async def _post_in_order(self, document: dict[str, Any]) -> None:
+        async with self._order:
+            await self._post(document)
 
     async def _post(self, document: dict[str, Any]) -> None:
         try:
