@@ -10,6 +10,7 @@ class MemoryRecords:
     def __init__(self, clock=time.time):
         self._clock = clock
         self._records = {}
+        self._leases = {}
 
     async def get(self, kind, name):
         return self._records.get((kind, name))
@@ -27,6 +28,13 @@ class MemoryRecords:
 
     async def names(self, kind):
         return [(record.name, record.changed) for record in await self.all(kind)]
+
+    async def lease(self, kind, name, lease_s):
+        now = self._clock()
+        if now < self._leases.get((kind, name), 0):
+            return False
+        self._leases[kind, name] = now + lease_s
+        return True
 
     async def aclose(self):
         pass

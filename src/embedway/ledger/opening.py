@@ -1,4 +1,4 @@
-"""Open the configured ledger and pins."""
+"""Open the configured ledger, records and pins."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.ledger.base import Ledger
     from embedway.ledger.pins import Pins
+    from embedway.ledger.records import Records
 
 
 def open_ledger(config: Config) -> Ledger | None:
@@ -26,6 +27,20 @@ def open_ledger(config: Config) -> Ledger | None:
         from embedway.ledger.redis import RedisLedger  # noqa: PLC0415
 
         return RedisLedger(settings.url.get_secret_value(), cluster=settings.cluster)
+    return None
+
+
+def open_records(config: Config) -> Records | None:
+    """Open the records in the ledger's store; None if `[ledger]` is `none`. Nothing is read or connected yet."""
+    settings = config.ledger
+    if settings.backend == "sqlite":
+        from embedway.ledger.sqlite_records import SqliteRecords  # noqa: PLC0415  import only the chosen backend
+
+        return SqliteRecords(settings.path)
+    if settings.backend == "redis":
+        from embedway.ledger.redis_records import RedisRecords  # noqa: PLC0415
+
+        return RedisRecords(settings.url.get_secret_value(), cluster=settings.cluster)
     return None
 
 

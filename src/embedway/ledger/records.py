@@ -6,13 +6,23 @@ own texts; no key; and at most `LARGEST_DOCUMENT` bytes.
 
 from __future__ import annotations
 
+import math
+import zlib
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args
+
+from embedway.errors import LedgerError, UsageError
 
 RecordKind: TypeAlias = Literal["baseline", "equivalence", "quarantine"]
 RECORD_KINDS: tuple[RecordKind, ...] = get_args(RecordKind)
 #: Maximum size of a document, in bytes.
 LARGEST_DOCUMENT = 64 * 2**20
+#: Maximum size of a packed document: zlib adds at most 5 bytes to a block of 16 KiB, and a header.
+LARGEST_PACKED = LARGEST_DOCUMENT + LARGEST_DOCUMENT // 1024 + 64
+#: A lease that begins later than this after the present was taken while the clock was ahead, in seconds.
+CLOCK_SLACK_S = 5.0
+#: Fast: a document of 64 MiB takes about a second.
+_LEVEL = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +55,71 @@ class Records(Protocol):
     async def names(self, kind: RecordKind) -> list[tuple[str, float]]:
         """Return the names of a kind with the times of their changes, by name, without the documents."""
 
+    async def lease(self, kind: RecordKind, name: str, lease_s: float) -> bool:
+        """Take the lease of a name for a time in seconds. Return False if it is taken, also by the caller itself.
+
+        Of several processes with a scheduled task, only the one that takes the lease does it. A lease is independent
+        of the record, and ends by the clock of the store.
+        """
+
     async def aclose(self) -> None:
         """Close files and connections."""
+
+
+def pack(record: Record) -> bytes:
+    """Compress a document. Raises UsageError if a store cannot contain the record."""
+    check_name(record.name)
+    try:
+        written = record.document.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the document of {_described(record.kind, record.name)} is not Unicode text") from None
+    if len(written) > LARGEST_DOCUMENT:
+        raise UsageError(
+            f"the document of {_described(record.kind, record.name)} has {len(written):,} bytes: store at most "
+            f"{LARGEST_DOCUMENT:,}, such as fewer vectors"
+        )
+    return zlib.compress(written, _LEVEL)
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError for a name that is empty or not Unicode text."""
+    try:
+        is_text = bool(name.encode())
+    except UnicodeEncodeError:
+        is_text = False
+    if not is_text:
+        raise UsageError(f"{name!r} is no name of a record: use Unicode text that is not empty")
+
+
+def unpack(kind: RecordKind, name: str, packed: object, changed: object, where: str) -> Record:
+    """Return the record of stored values, which may be anything. Raises LedgerError, which names it and `where`."""
+    if not isinstance(packed, bytes) or len(packed) > LARGEST_PACKED:
+        raise damaged(kind, name, where)
+    reader = zlib.decompressobj()
+    try:
+        # One byte more than allowed, so that a small value cannot fill the memory.
+        document = reader.decompress(packed, LARGEST_DOCUMENT + 1)
+        if len(document) > LARGEST_DOCUMENT or not reader.eof or reader.unused_data:
+            raise damaged(kind, name, where)
+        return Record(kind, name, document.decode(), read_time(kind, name, changed, where))
+    except (zlib.error, UnicodeDecodeError):
+        raise damaged(kind, name, where) from None
+
+
+def read_time(kind: RecordKind, name: str, changed: object, where: str) -> float:
+    """Return the stored time of a change. Raises LedgerError for any other value."""
+    if isinstance(changed, int | float) and math.isfinite(changed) and changed >= 0:
+        return float(changed)
+    raise damaged(kind, name, where)
+
+
+def damaged(kind: RecordKind, name: str, where: str) -> LedgerError:
+    """Return the error of a record that no version writes."""
+    return LedgerError(
+        f"{_described(kind, name)} in {where} is damaged: create it again, or restore a backup (`embedway state "
+        "restore`)"
+    )
+
+
+def _described(kind: RecordKind, name: str) -> str:
+    return f"the {kind} record {name!r}"

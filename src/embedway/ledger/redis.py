@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 LEDGER_PREFIX = "{embedway:ledger}:"
 LEDGER_KEYS = tuple(LEDGER_PREFIX + name for name in ("format", "open", "all", "accounts", "limits", "warned", "meta"))
+#: The stamp, the identity of the ledger, and of the records: documents, times of their changes, and leases.
+RECORDS_KEYS = tuple(LEDGER_PREFIX + name for name in ("format", "meta", "records", "changed", "leases"))
 #: Pins by collection, and the lease ends of claims. Times are the server's.
 PINS_KEYS = ("{embedway:pins}:format", "{embedway:pins}", "{embedway:pins}:until")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from embedway.ledger.base import Restored
+from embedway.ledger.records import RECORD_KINDS, unpack
 
 if TYPE_CHECKING:
     import contextlib
@@ -94,3 +96,11 @@ def check_limit(limit: Limit) -> None:
     """Raise BadPartError if warning levels are not percentages; the rest is checked when a limit is created."""
     if not all(type(level) is int and 0 <= level <= _MOST_PERCENT for level in limit.warn_at):
         raise BadPartError("contains invalid limits")
+
+
+def check_record(kind: str, name: str, packed: object, changed: float) -> None:
+    """Raise BadPartError unless the values are those of a record; LedgerError if its document is damaged."""
+    known = next((one for one in RECORD_KINDS if one == kind), None)
+    if known is None or not name or not 0 <= changed <= LATEST:
+        raise BadPartError("contains invalid records")
+    json.loads(unpack(known, name, packed, changed, "the backup").document)

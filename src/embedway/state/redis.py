@@ -15,7 +15,16 @@ from embedway import files
 from embedway.errors import EmbedwayError, MissingExtraError, StateError, newer_version
 from embedway.ledger.base import RESTORED, Restored
 from embedway.ledger.continuity import LedgerIdentity
-from embedway.ledger.redis import IDENTITY, LEDGER_CHECK, LEDGER_KEYS, LEDGER_PREFIX, PINS_CHECK, PINS_KEYS, failure
+from embedway.ledger.redis import (
+    IDENTITY,
+    LEDGER_CHECK,
+    LEDGER_KEYS,
+    LEDGER_PREFIX,
+    PINS_CHECK,
+    PINS_KEYS,
+    RECORDS_KEYS,
+    failure,
+)
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
 from embedway.state.parts import BadPartError, earliest
 from embedway.state.redis_values import check_ledger, check_pins, check_shape, pairs_of, strict_json
@@ -71,7 +80,7 @@ class RedisPart:
     @property
     def keys(self) -> tuple[str, ...]:
         """Keys with fixed names, the stamp first."""
-        return LEDGER_KEYS if self.what == "ledger" else PINS_KEYS
+        return tuple(dict.fromkeys(LEDGER_KEYS + RECORDS_KEYS)) if self.what == "ledger" else PINS_KEYS
 
     def snapshot(self, to: Path) -> bool:
         with self.begin() as transaction:
@@ -183,9 +192,9 @@ class _RedisTransaction:
             self.part.call(self.client, _READ + _PUT, self.digest, written)
 
     def _content(self) -> Keys:
-        """Return the keys that have values, without the ledger's identity."""
+        """Return the keys that have values, without the ledger's identity and leases."""
         meta = [one for pair in self._meta(self.found) if pair[0] not in IDENTITY for one in pair]
-        found = {**self.found, LEDGER_PREFIX + "meta": ("hash", meta)}
+        found = {**self.found, LEDGER_PREFIX + "meta": ("hash", meta), LEDGER_PREFIX + "leases": ("hash", [])}
         return {key: (kind, values) for key, (kind, values) in found.items() if values}
 
     def _meta(self, keys: Keys) -> list[tuple[str, str]]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from embedway.ledger.base import RESTORED, Restored
 from embedway.ledger.pins import read_pin
 from embedway.ledger.redis import ENTRY_NUMBERS, IDENTITY, LEDGER_PREFIX, PINS_KEYS, read_limit, write_limit
-from embedway.state.parts import LATEST, BadPartError, check_limit
+from embedway.ledger.redis_records import packed_of
+from embedway.state.parts import LATEST, BadPartError, check_limit, check_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ _WHOLE = re.compile(r"[0-9]{1,18}")
 _TIME = re.compile(r"[0-9]{1,20}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?")
 _ID = re.compile(r"[0-9a-f]{32}")
 _ACCOUNT = re.compile(r".+\|(total|[0-9]{4}-[0-9]{2}(-[0-9]{2})?)\|(spent|held|saved)", re.DOTALL)
+_RECORDS = ("records", "changed")
 _TEXTS = ("model", "route", "collection", "api_key")
 _NEEDED = {"id", "opened", "state", "model", "collection", "api_key"}
 
@@ -54,8 +56,11 @@ def check_ledger(found: Keys) -> None:
         "accounts": ("hash", lambda name, value: _ACCOUNT.fullmatch(name) and _WHOLE.fullmatch(value)),
         "limits": ("hash", _is_limit),
         "warned": ("hash", lambda _, value: _WHOLE.fullmatch(value)),
+        "records": ("hash", lambda field, _: field in changed),
+        "changed": ("hash", lambda field, _: field in records),
         "meta": ("hash", lambda name, value: Restored.read(value) if name == RESTORED else name in IDENTITY),
     }
+    records, changed = (dict(pairs_of(found.get(LEDGER_PREFIX + name, ("hash", []))[1])) for name in _RECORDS)
     ids = {member for member, _ in pairs_of(found.get(LEDGER_PREFIX + "all", ("zset", []))[1])}
     entries = set()
     for key, (kind, values) in found.items():
@@ -68,6 +73,9 @@ def check_ledger(found: Keys) -> None:
         _demand(name in fixed and kind == fixed[name][0])
         _demand(all(fixed[name][1](*pair) for pair in pairs_of(values)))
     _demand(entries == ids)
+    for field, written in records.items():
+        kind, _, name = field.partition("|")
+        check_record(kind, name, packed_of(written), _time(changed[field]))
 
 
 def _is_entry(name: str, fields: dict[str, str]) -> bool:
@@ -114,6 +122,11 @@ def strict_json(written: str | bytes) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _time(text: str) -> float:
+    _demand(_is_time(text))
+    return float(text)
 
 
 def _is_time(text: str) -> bool:

@@ -21,7 +21,7 @@ from embedway.ledger.continuity import CHANGES, IDENTITY_RECORD, LedgerIdentity
 from embedway.ledger.pins import read_pin
 from embedway.ledger.sqlite_accounts import limits, restored
 from embedway.state.databases import DatabasePart, check_database, database_errors, reading
-from embedway.state.parts import LATEST, BadPartError, check_limit, earliest
+from embedway.state.parts import LATEST, BadPartError, check_limit, check_record, earliest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from embedway.state.parts import Transaction
 
 #: SQLite types of values that a column may contain, by its declared type.
-_VALUES = {"TEXT": "'text'", "INTEGER": "'integer'", "REAL": "'real', 'integer'"}
+_VALUES = {"TEXT": "'text'", "INTEGER": "'integer'", "REAL": "'real', 'integer'", "BLOB": "'blob'"}
 #: Columns that may be NULL. SQLite also allows NULL in a primary key of text.
 _OPTIONAL = {"closed", "lease_until"}
 #: As many digits as a server's part may have.
@@ -100,8 +100,8 @@ class _SqliteTransaction:
     connection: sqlite3.Connection
 
     def is_empty(self) -> bool:
-        tables = formats.tables_of(self.connection) or {}
-        # The records of a ledger's identity are not content.
+        # The records of a ledger's identity are not content, nor are leases.
+        tables = (formats.tables_of(self.connection) or {}).keys() - {"leases"}
         marked = {
             table: f" WHERE name != '{IDENTITY_RECORD}' AND name != '{CHANGES}'" if table == "meta" else ""
             for table in tables
@@ -179,3 +179,8 @@ def _check_ledger(connection: sqlite3.Connection) -> None:
     for limit in limits(connection):
         check_limit(limit)
     restored(connection)  # raises for an unreadable mark
+    for kind, name, changed in connection.execute("SELECT kind, name, changed FROM records").fetchall():
+        # One at a time: a document may have 64 MiB.
+        query = "SELECT document FROM records WHERE kind = ? AND name = ?"
+        (document,) = connection.execute(query, (kind, name)).fetchone()
+        check_record(kind, name, document, changed)

@@ -31,7 +31,7 @@ local recorded = redis.call('HGET', meta, 'existing') or '00'
 local current = existing()
 local is_lost = (string.sub(recorded, 1, 1) == '1' and string.sub(current, 1, 1) == '0')
     or (string.sub(recorded, 2, 2) == '1' and string.sub(current, 2, 2) == '0')
-    or (not id and string.find(current, '1', 1, true) and stamped == tostring(known))
+    or (not id and string.find(current, '1', 1, true) and (tonumber(stamped or '1') or 1) >= 2)
 if is_lost then redis.call('HSET', meta, 'lost', '1') end
 if (op == 'reserve' or op == 'send') and redis.call('HEXISTS', meta, 'lost') == 1 then
     return redis.error_reply('EMBEDWAYLOST')
