@@ -16,11 +16,12 @@ from embedway.config.addresses import server_of
 from embedway.errors import ClosedError, UsageError
 from embedway.forks import at_fork, never_free
 from embedway.ledger.budgets import Budgets
-from embedway.ledger.opening import limits_of, open_ledger
+from embedway.ledger.opening import limits_of, open_ledger, open_records
 from embedway.models.base import ModelEnvironment
 from embedway.models.registry import ModelRegistry
 from embedway.pipeline.embed import EmbedPipeline
 from embedway.providers.names import full_name
+from embedway.quality.space_proofs import SpaceProofs
 from embedway.selection.collection_pins import CollectionPins
 from embedway.selection.selector import ModelSelector
 from embedway.telemetry import HookSettings, check_hooks, open_hooks
@@ -74,7 +75,10 @@ class Engine:
             lease_s=config.ledger.lease_s,
             hooks=self.hooks,
         )
-        self.models = ModelRegistry(ModelEnvironment(config, self.budgets, self.hooks), progress)
+        #: Records that processes share; None without a ledger.
+        self.records = open_records(config)
+        self.environment = ModelEnvironment(config, self.budgets, self.hooks, SpaceProofs(self.records))
+        self.models = ModelRegistry(self.environment, progress)
         self.selector = ModelSelector(config)
         self.pins = CollectionPins(config, self.selector, hooks=self.hooks)
         self.pipeline = EmbedPipeline(
@@ -114,6 +118,8 @@ class Engine:
             await self.pipeline.cache.aclose()
         try:
             await self.budgets.aclose()
+            if self.records is not None:
+                await self.records.aclose()
         finally:
             await self.hooks.flush()
         await self.pins.aclose()

@@ -33,14 +33,15 @@ class Elsewhere(OpenAIServer):
         return None
 
     def answer(self, body):
-        vectors = self.spoil(self.embedder.embed(body["input"], model=MODEL).vectors)
+        embedded = self.embedder.embed(body["input"], model=MODEL)
+        vectors, tokens = self.spoil(embedded.vectors), embedded.receipt.tokens
         noisy = vectors + np.random.default_rng(1).normal(0, 1e-4, vectors.shape)
         noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
         rows = [
             {"index": n, "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode()}
             for n, row in enumerate(noisy)
         ]
-        return {"data": rows, "model": "m", "usage": {"prompt_tokens": 7, "total_tokens": 7}}
+        return {"data": rows, "model": "m", "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
 
 @contextlib.asynccontextmanager

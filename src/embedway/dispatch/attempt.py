@@ -283,8 +283,6 @@ class Attempt:
                     raise
                 if not (is_closed_by(error) or self.is_late):
                     route.proof.record_failure()
-        if note := route.proof.note_of(route.name):
-            notes.append(note)
         if ordered:
             notes.append(order_note(route.name, ordered))
             if len(self.rows) > ordered:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from embedway.dispatch.probes import SendProbe
     from embedway.dispatch.request import ServiceRoute
     from embedway.providers.base import Answer
+    from embedway.quality.space_proofs import RouteIdentity
     from embedway.types import Vectors
 
 _log = logging.getLogger(__name__)
@@ -48,31 +50,42 @@ ORDER_PATTERN = (0, 1, 2, 0, 2, 1, 0, 1, 0, 2, 1, 2, 0, 2, 0, 1)
 _LEAST_ROWS = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Result of a comparison: the reason why a route is not used, empty if it is.
+
+    A result that is not `is_lasting` holds for this request only: the next one compares again.
+    """
+
+    reason: str = ""
+    is_lasting: bool = True
+
+
 class RouteProof:
     """Proofs of one route.
 
-    `compare` sends probes and returns the reason why the route is of another space, or an empty text; None if the route
-    needs no such proof. `note_of` returns a note on the proof for receipts, or an empty text. Results are valid for
-    `valid_s` seconds. A proof is a task that all callers wait for, so that it ends even if they do not wait until then.
+    `compare` sends probes and decides whether the route is used; None if the route needs no such proof. `identity` has
+    the facts of the route that stored proofs are about. Results are valid for `valid_s` seconds. A proof is a task that
+    all callers wait for, so that it ends even if they do not wait until then.
     """
 
     def __init__(
         self,
-        compare: Callable[[ServiceRoute, SendProbe], Awaitable[str]] | None = None,
+        compare: Callable[[ServiceRoute, SendProbe], Awaitable[Verdict]] | None = None,
         *,
-        note_of: Callable[[str], str] = lambda _route: "",
+        identity: RouteIdentity | None = None,
         valid_s: float = VALID_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._compare = compare
-        self.note_of = note_of
+        self.identity = identity
         self._valid_s = valid_s
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         #: Number of failures of the route; a proof is void if it was higher at its end than at its start.
         self.failures = 0
-        #: Reason why the route cannot be used; empty if it can.
-        self._reason = ""
+        #: Last result of the comparison.
+        self._verdict = Verdict()
         self._valid_until = float("-inf") if compare is not None else float("inf")
         #: Maximum texts of a request for which the order is proved; 0 if it is not.
         self._ordered = 0
@@ -84,7 +97,7 @@ class RouteProof:
     def is_settled(self) -> bool:
         """Whether requests need no verification now: nothing is due or refused."""
         is_order_refused = not self._ordered and not self._is_order_due()
-        return not self._reason and not is_order_refused and not self._is_due()
+        return not self._verdict.reason and not is_order_refused and not self._is_due()
 
     async def verify(
         self,
@@ -99,8 +112,9 @@ class RouteProof:
         `hold` keeps the caller's account open during a proof that the caller starts.
         """
         await self._run(self._is_due, lambda: self._compare_now(route, send), route, hold)
-        if self._reason:
-            raise _refusal(f"{self._reason}. It is checked again within {self._valid_s:g} s", route)
+        if self._verdict.reason:
+            again = f". It is checked again within {self._valid_s:g} s" if self._verdict.is_lasting else ""
+            raise _refusal(f"{self._verdict.reason}{again}", route)
         if texts > 1 and not self._ordered and not self._is_order_due():
             raise _refusal(_UNORDERED, route)
 
@@ -126,15 +140,10 @@ class RouteProof:
     def record_failure(self) -> None:
         """Repeat the proofs before the next use. A refusal is not repeated earlier, because no text is sent then."""
         self.failures += 1
-        if self._compare is not None and not self._reason:
+        if self._compare is not None and not self._verdict.reason:
             self._valid_until = float("-inf")
         if self._ordered:
             self._order_until = float("-inf")
-
-    def expire(self) -> None:
-        """Repeat the comparison before the next use, even after a refusal."""
-        if self._compare is not None:
-            self._valid_until = float("-inf")
 
     async def aclose(self) -> None:
         """Cancel a proof that no caller waits for any more."""
@@ -168,13 +177,16 @@ class RouteProof:
     async def _compare_now(self, route: ServiceRoute, send: SendProbe) -> None:
         assert self._compare is not None  # noqa: S101  it is due
         started, failures = self._clock(), self.failures
-        before, self._reason = self._reason, await self._compare(route, send)
-        if self._reason or failures == self.failures:
+        before, self._verdict = self._verdict, await self._compare(route, send)
+        reason = self._verdict.reason
+        if not self._verdict.is_lasting:
+            self._valid_until = float("-inf")
+        elif reason or failures == self.failures:
             self._valid_until = started + self._valid_s
         self._order_until = float("-inf")
-        if self._reason and not before:
-            _log.warning("%s is not used: it %s", route.name, self._reason)
-        elif before and not self._reason:
+        if reason and not before.reason:
+            _log.warning("%s is not used: it %s", route.name, reason)
+        elif before.reason and not reason:
             _log.warning("%s is used again: its vectors are those of the model's space", route.name)
 
     async def _prove_now(

@@ -22,6 +22,7 @@ from embedway.dispatch.recovery import UpstreamClient
 from embedway.dispatch.request import RetryPolicy
 from embedway.errors import DimensionsError, EmbedwayError, UsageError, with_row
 from embedway.ledger.budgets import Budgets
+from embedway.quality.space_proofs import SpaceProofs
 from embedway.sizes import VectorSizes
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import ValidationDetails, WaitDetails
@@ -51,6 +52,8 @@ class ModelEnvironment:
     config: Config
     budgets: Budgets = field(default_factory=lambda: Budgets(None))
     hooks: Hooks = field(default_factory=Hooks)
+    #: Stored proofs of vector spaces.
+    proofs: SpaceProofs = field(default_factory=lambda: SpaceProofs(None))
     client: UpstreamClient = field(init=False)
     #: Error rates of routes; None without alerts.
     error_rates: ErrorRates | None = field(init=False)

@@ -1,7 +1,7 @@
 """Local models that servers run too: local and remote routes in one vector space, with failover.
 
-Each route to a server is compared with this machine (`route_proofs.py`). If the weights of a reranker are not here, its
-servers are compared with one another.
+Each route to a server must be proved to answer as this machine does (`route_proofs.py`). If the weights of a reranker
+are not here, its servers are compared with the first one.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from embedway.providers.base import Endpoint
     from embedway.types import InputType, TokenizedTexts, Vectors
 
-#: Provider name of this machine in routes.
-LOCAL = "local"
 #: Texts of a request to this machine, unless an option of its route names another number.
 _MAX_INPUTS = 1024
 

@@ -19,9 +19,10 @@ from embedway.errors import ConfigError, EmbedwayError, RuntimeUnavailableError,
 from embedway.local import loading
 from embedway.local.cross_encoder import CrossEncoder
 from embedway.local.outline import facts_of, is_reranker
+from embedway.models.canaries import ScoreCanary, SpaceCanary
+from embedway.models.identities import LOCAL, identity_of, local_identity
 from embedway.models.local import LocalModel
 from embedway.models.multi_route import (
-    LOCAL,
     LocalProvider,
     LocalScorer,
     MultiRouteModel,
@@ -29,13 +30,13 @@ from embedway.models.multi_route import (
     served_price,
 )
 from embedway.models.reranker import LocalReranker, ServiceReranker
-from embedway.models.route_proofs import ScoreCanary, SpaceCanary, is_listed, with_proofs
+from embedway.models.route_proofs import Trust, has_users_word, is_listed, with_proofs, without_verify
 from embedway.models.service import Service, ServiceModel
 from embedway.providers.base import CountsTokens, DescribesModel, Endpoint, lowest
 from embedway.providers.counting import FileCounter
 from embedway.providers.names import library_of, local_names, service_of
 from embedway.providers.opening import MadeRoute, counter_for, library_endpoint, library_facts, routes_of
-from embedway.providers.options import limits_of, yes
+from embedway.providers.options import limits_of
 from embedway.providers.registry import make_provider
 from embedway.rerank.base import Scoring, make_reranker
 from embedway.telemetry.operations import CircuitDetails, WaitDetails
@@ -53,8 +54,9 @@ if TYPE_CHECKING:
     from embedway.dispatch.circuit_breaker import State
     from embedway.local.encoder import Encoder
     from embedway.models.base import Model, ModelEnvironment
-    from embedway.models.route_proofs import Canary
+    from embedway.models.canaries import Canary
     from embedway.providers.counting import TokenCounter
+    from embedway.quality.space_proofs import RouteIdentity
     from embedway.telemetry.hooks import Hooks
     from embedway.types import InputType
     from embedway.weights.store import ProgressSink
@@ -113,14 +115,16 @@ def check_task(name: str, task: Task, wanted: Task) -> None:
 def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
     config = environment.config
     build: Make = make_provider if facts.task == "embed" else make_reranker
-    compared, listed = set(), set()
+    identities: dict[str, RouteIdentity] = {}
+    listed, trusted = set(), set()
 
     def make(provider: str, endpoint: Endpoint) -> Any:
-        made = build(provider, _without_verify(endpoint))
-        if made.declared.local or is_listed(provider, endpoint, facts):
+        made = build(provider, without_verify(endpoint))
+        identities[endpoint.route] = identity_of(provider, endpoint, facts)
+        if is_listed(provider, endpoint, facts):
             listed.add(endpoint.route)
-        elif yes(endpoint, "verify", default=True):
-            compared.add(endpoint.route)
+        if has_users_word(endpoint, config):
+            trusted.add(endpoint.route)
         return made
 
     def find_block() -> ConfigError | None:
@@ -150,18 +154,13 @@ def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
         raise blocked from None
     routes = with_proofs(
         _routes(served, facts.task, environment),
-        compared,
+        Trust(identities, listed, trusted),
         _canary(facts, counter, name=facts.name),
+        environment.proofs,
         valid_s=config.upstream.verify_every_s,
-        listed=listed,
     )
     service = Service(facts, routes, counter, blocked, find_block)
     return (ServiceModel if facts.task == "embed" else ServiceReranker)(service, environment)
-
-
-def _without_verify(endpoint: Endpoint) -> Endpoint:
-    """Return an endpoint for the provider, without the option that decides on the proof of its space."""
-    return replace(endpoint, options={name: value for name, value in endpoint.options.items() if name != "verify"})
 
 
 def _canary(facts: ServiceFacts, counter: TokenCounter, *, name: str) -> Canary:
@@ -170,7 +169,7 @@ def _canary(facts: ServiceFacts, counter: TokenCounter, *, name: str) -> Canary:
         return ScoreCanary(counter)
     prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
     sizes = (facts.dimensions, facts.default_dimensions or facts.dimensions)
-    return SpaceCanary(name, sizes, prompts, counter)
+    return SpaceCanary(name, sizes, prompts, counter, facts.max_tokens)
 
 
 def _without_keys(config: Config) -> Config:
@@ -291,26 +290,32 @@ def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, envi
     facts = _facts_with_routes(names, encoder, task, config)
 
     build: Make = make_provider if task == "embed" else make_reranker
-    compared = set()
+    identities: dict[str, RouteIdentity] = {}
+    trusted = set()
 
     def make(provider: str, endpoint: Endpoint) -> Any:
         if provider == LOCAL:
             assert own is not None  # noqa: S101  its weights were loaded
-            own.configure(_without_verify(endpoint))
+            own.configure(without_verify(endpoint))
             return own
-        if yes(endpoint, "verify", default=True):
-            compared.add(endpoint.route)
-        return build(provider, _without_verify(endpoint))
+        identities[endpoint.route] = identity_of(provider, endpoint, facts)
+        if has_users_word(endpoint, config):
+            trusted.add(endpoint.route)
+        return build(provider, without_verify(endpoint))
 
     served = routes_of(facts, config, make)
     if own is not None and not any(one.provider is own for one in served):
         here = f"local:{names[0].rsplit('/', 1)[-1]}" if task == "rerank" or encoder is None else encoder.name
         served.append(MadeRoute(here, own, Endpoint(here, facts.name)))
+    here = next((one.name for one in served if own is not None and one.provider is own), "")
+    if encoder is not None:
+        identities[here] = local_identity(here, encoder)
     counter = FileCounter(encoder.tokenizer) if encoder is not None else counter_for(facts, None, config)
     routes = with_proofs(
         _routes(served, task, environment),
-        compared,
+        Trust(identities, same_space=trusted, here=here),
         _canary(facts, counter, name=facts.name if encoder is None or task == "rerank" else encoder.space.id),
+        environment.proofs,
         valid_s=config.upstream.verify_every_s,
         local=Scoring(own, "") if isinstance(own, LocalScorer) else own,
     )

@@ -17,7 +17,8 @@ from embedway.local.outline import UNPULLED, Outline, TextLimits, facts_of, has_
 from embedway.local.runtime_choice import choose_runtime
 from embedway.local.tokenize import TextTokenizer
 from embedway.models.base import Estimate, Model, Profile
-from embedway.models.multi_route import LOCAL, served_price
+from embedway.models.identities import LOCAL
+from embedway.models.multi_route import served_price
 from embedway.models.opening import check_task
 from embedway.providers.counting import EstimatingCounter, FileCounter
 from embedway.providers.names import library_of, local_names, service_of

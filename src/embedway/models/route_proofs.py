@@ -1,288 +1,280 @@
-"""Proofs that all routes of a model answer in one space.
+"""Proofs that all routes of a model answer in one space: texts fail over only to a route that is proved.
 
 A server reports its model, but not the weights, prompts and pooling. A wrong server would mix vectors of another space
-with the right ones, without an error. So the routes of a model with several are compared on a canary: a fixed text.
-The reference is this machine, if it has the weights. Otherwise it is the first route that answers, or better a listed
-one: a route to the service that the catalog names, with a source, for the model.
+with the right ones, without an error. So a route other than the first is used only if one of these holds:
+
+- the catalog lists it and the first route, with a source, and both are at the services' own addresses;
+- the user's word: `same_space` in the settings of the route;
+- a stored proof (`quality/space_proofs.py`), made here or by `models.verify`;
+- its answers to fixed texts agree with those of this machine, if it has the weights, or of the first route. Those of
+  the first route may be stored, so that a process that starts while that route is down can compare others with it.
+
+A proof is then repeated with one text in each process and after failures: a server may run another model later.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from embedway.config.addresses import belongs_to_hosts
 from embedway.config.known_services import SERVICES
-from embedway.dispatch.probes import Probe
-from embedway.dispatch.proofs import RouteProof
-from embedway.errors import BadVectorsError
-from embedway.rerank.base import check_scores
-from embedway.types import Space
-from embedway.vectors import SAME_COSINE, cosines, to_size, validate
+from embedway.dispatch.proofs import RouteProof, Verdict
+from embedway.errors import BudgetExceededError, ConfigError
+from embedway.providers.options import yes
+from embedway.quality.space_proofs import Reference, SpaceProof, SpaceProofs, proof_name, reference_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from embedway.catalog.services import ServiceFacts
+    from embedway.config import Config
     from embedway.dispatch.probes import SendProbe
     from embedway.dispatch.request import ServiceRoute
+    from embedway.models.canaries import Canary
     from embedway.providers.base import Endpoint, Provider
-    from embedway.providers.counting import TokenCounter
-    from embedway.rerank.base import Scoring
-    from embedway.types import InputType, Vectors
+    from embedway.quality.space_proofs import RouteIdentity
 
 _log = logging.getLogger(__name__)
-
-#: Text for the comparison. It has non-ASCII characters, both cases and digits, because tokenizers differ in these.
-_TEXT = "Where does a vector belong? In one space: Café, Straße, 42 and naïve."
-#: A query with a relevant and an irrelevant document.
-_PAIRS = (
-    "Where does a vector belong?",
-    ("In its own vector space, among its like.", "Straße 42 was closed for a day."),
-)
-#: Maximum difference of scores from 0 to 1, for half precision.
-_SAME_SCORE = 0.02
-_INPUT_TYPES: tuple[InputType, ...] = ("query", "document")
 
 
 def is_listed(provider: str, endpoint: Endpoint, facts: ServiceFacts) -> bool:
     """Return whether a route is one that the catalog lists for the model, at the service's own address."""
     service = SERVICES.get(provider)
     is_own = not endpoint.base_url or (service is not None and belongs_to_hosts(endpoint.base_url, service.hosts))
+    is_own = is_own and "path" not in endpoint.options  # a folder of the user, which a library loads instead
     return is_own and any((one.provider, one.model) == (provider, endpoint.model) for one in facts.routes)
 
 
-class Canary(Protocol):
-    """Fixed texts whose results are compared."""
+def has_users_word(endpoint: Endpoint, config: Config) -> bool:
+    """Return whether the settings of a route say that it answers in the space of the model's other routes.
 
-    def probes(self, provider: Provider, max_inputs: int) -> dict[str, tuple[Probe, ...]]:
-        """Return the probes of a provider by kind, each of at most `max_inputs` texts.
-
-        The answers of a kind's probes are joined. Kinds with the same requests share one object.
-        """
-
-    def check(self, answered: Vectors, route: str) -> str:
-        """Return the fault of an answer in itself, or an empty text. Raises BadVectorsError for invalid vectors."""
-
-    def difference(self, kind: str, answered: Vectors, reference: Vectors, source: str) -> str:
-        """Return the difference to the reference, or an empty text."""
-
-
-@dataclass(frozen=True)
-class SpaceCanary:
-    """Canary of an embedding model: one text as query and as document.
-
-    A route that supports no input type gets the prompt in the text; without prompts, the text is sent once.
+    `options.verify = false` is the former name of `same_space = true`. Raises ConfigError if the two contradict.
     """
-
-    #: Name of the model or space for messages.
-    name: str
-    #: Sizes that a route may return if none is requested, the model's full size first.
-    sizes: Sequence[int]
-    prompts: Mapping[InputType, str]
-    counter: TokenCounter
-
-    def probes(self, provider: Provider, max_inputs: int) -> dict[str, tuple[Probe, ...]]:
-        """Return the probes of a query and of a document."""
-        del max_inputs
-        has_input_type = provider.declared.input_type
-        probes: dict[str, tuple[Probe, ...]] = {}
-        by_text: dict[str, tuple[Probe, ...]] = {}
-        for input_type in _INPUT_TYPES:
-            text = _TEXT if has_input_type else self.prompts[input_type] + _TEXT
-            call = partial(provider.embed, [text], input_type=input_type, dimensions=None)
-            # A service's own prompt for the input type is not counted.
-            probe = (Probe(1, int(self.counter.count([text]).lengths.sum()), call),)
-            probes[input_type] = probe if has_input_type else by_text.setdefault(text, probe)
-        return probes
-
-    def check(self, answered: Vectors, route: str) -> str:
-        """Return the fault of an answer in itself, or an empty text. Raises BadVectorsError for invalid vectors."""
-        width = answered.shape[-1]
-        if width not in self.sizes:
-            return f"returns {width} dimensions, but {self.name} has {self.sizes[0]}"
-        validate(answered, count=1, space=_any_space(width), route=route)
-        return ""
-
-    def difference(self, kind: str, answered: Vectors, reference: Vectors, source: str) -> str:
-        """Return the difference to the reference, or an empty text."""
-        shared = _any_space(min(answered.shape[1], reference.shape[1]))
-        cosine = float(cosines(to_size(answered, shared), to_size(reference, shared))[0])
-        if cosine >= SAME_COSINE:
-            return ""
-        return (
-            f"returns vectors of another space than {self.name}: for a probe ({kind}), the cosine to the vector of "
-            f"{source} is {cosine:.3f}; it runs another model, or uses other prompts or pooling"
-        )
+    route = config.routes.get(endpoint.route.removeprefix("routes.")) if endpoint.route.startswith("routes.") else None
+    is_same = route is not None and route.same_space
+    if "verify" not in endpoint.options:
+        return is_same
+    former = not yes(endpoint, "verify", default=True)
+    if is_same and not former:
+        message = "contradicts same_space = true, which means that the route needs no proof; remove options.verify"
+        raise ConfigError(message, where=endpoint.route, key="options.verify")
+    if former and not is_same:
+        _log.warning("%s: options.verify = false is now same_space = true, beside options", endpoint.route)
+    return former
 
 
-def _any_space(dimensions: int) -> Space:
-    """Return a space of a size for checks of any vectors."""
-    return Space(model="", weights="", dimensions=dimensions, pooling="service", normalized=False)
+def without_verify(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint for the provider, without the option that is the former name of `same_space`."""
+    return replace(endpoint, options={name: value for name, value in endpoint.options.items() if name != "verify"})
 
 
-@dataclass(frozen=True)
-class ScoreCanary:
-    """Canary of a reranker: a query with two documents."""
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Which routes of a model are trusted without a comparison, and the facts of all of them, by name."""
 
-    counter: TokenCounter
-
-    def probes(self, provider: Provider, max_inputs: int) -> dict[str, tuple[Probe, ...]]:
-        """Return the probes of the scores."""
-        query, documents = _PAIRS
-        asking = cast("Scoring", provider).asking(query)
-        *lengths, asked = self.counter.count([*documents, query]).lengths.tolist()
-        size = min(max_inputs, len(documents))
-        return {
-            "scores": tuple(
-                Probe(
-                    len(documents[start : start + size]),
-                    sum(length + asked for length in lengths[start : start + size]),
-                    partial(asking.embed, documents[start : start + size], input_type="document", dimensions=None),
-                )
-                for start in range(0, len(documents), size)
-            )
-        }
-
-    def check(self, answered: Vectors, route: str) -> str:
-        """Return an empty text. Raises BadVectorsError for invalid scores."""
-        check_scores(answered, count=len(_PAIRS[1]), space=_any_space(1), route=route)
-        return ""
-
-    def difference(self, kind: str, answered: Vectors, reference: Vectors, source: str) -> str:
-        """Return the difference to the reference, or an empty text."""
-        del kind
-        if np.allclose(answered, reference, atol=_SAME_SCORE):
-            return ""
-        theirs, ours = (scores[:, 0].round(3).tolist() for scores in (answered, reference))
-        return (
-            f"returns other scores than {source}: {theirs} for a probe, not {ours}; it runs another model, "
-            "or uses another scale"
-        )
+    identities: Mapping[str, RouteIdentity]
+    #: Routes that the catalog lists, at their services' own addresses.
+    listed: Collection[str] = ()
+    #: Routes with the user's word.
+    same_space: Collection[str] = ()
+    #: The route that is this machine, with the weights; empty if there is none.
+    here: str = ""
 
 
 @dataclass
 class SharedReference:
-    """Canary results in a model's space, shared by its routes.
+    """Results of the canary in a model's space, shared by its routes.
 
-    They are kept as long as the model is open, so that all its vectors are of one space, whatever routes do later. Only
-    the first answer of a listed route replaces those of a route that is not listed.
+    They are kept as long as the model is open, so that all its vectors are of one space, whatever routes do later.
     """
 
     canary: Canary
+    trust: Trust
+    proofs: SpaceProofs
+    #: Routes whose results may be the reference: the first route; or if the catalog lists it, all listed ones.
+    anchors: tuple[str, ...]
     #: This machine, if it has the weights.
     local: Provider | None = None
-    #: Proofs of the compared routes.
-    proofs: list[RouteProof] = field(default_factory=list)
-    results: dict[str, Vectors] = field(default_factory=dict)
-    #: The route that the results are from.
-    source: str = ""
-    is_final: bool = False
-    #: The first route that is probed.
-    first: str = ""
-    #: Whether another route agreed with the results.
-    is_confirmed: bool = False
+    reference: Reference | None = None
+    #: The route that the results are from, and its description.
+    source: RouteIdentity | None = None
+    shown_source: str = ""
+    #: Whether no budget was left for the results of the first route.
+    is_over_budget: bool = False
+    #: Digests of the routes whose results agreed on all texts.
+    proved: set[str] = field(default_factory=set)
 
-    async def compare(self, route: ServiceRoute, send: SendProbe) -> str:
-        """Return the difference of a route's results to the reference, or an empty text."""
-        if self.local is not None and not self.is_final:
-            probes = self.canary.probes(self.local, self.local.declared.max_inputs)
-            self.results = {
-                kind: np.concatenate([(await probe.call()).vectors for probe in parts])
-                for kind, parts in probes.items()
-            }
-            self.source, self.is_final = "this machine", True
-        answered, fault = await self._ask(route, send)
-        if fault:
-            return fault
-        if not self.results:
-            self.results, self.source = answered, route.name
-            if note := self.note_of(route.name):
-                _log.warning("%s", note)
-            return ""
-        difference = self._difference(answered)
-        self.is_confirmed = self.is_confirmed or (route.name != self.source and not difference)
-        return difference
-
-    def note_of(self, route: str) -> str:
-        """Return a note if a route is used although no other route has answered before, or an empty text."""
-        if route != self.source or route == self.first or self.is_final or self.is_confirmed:
-            return ""
-        return f"no vectors to compare {route} with: {self.first} did not answer; vectors of {route} are used unproved"
-
-    async def introduce(self, route: ServiceRoute, send: SendProbe) -> str:
-        """Use a listed route's results as reference, unless another listed route or this machine is the reference."""
-        if self.is_final:
-            return ""
-        answered, fault = await self._ask(route, send)
-        if fault or self.is_final:
-            return fault
-        before, differs = self.source, bool(self.results and self._difference(answered))
-        self.results, self.source, self.is_final = answered, route.name, True
-        if differs:
-            _log.warning(
-                "%s answered in another space than %s, which the catalog lists for the model: its vectors are wrong",
-                before,
-                route.name,
+    async def compare(self, route: ServiceRoute, send: SendProbe) -> Verdict:
+        """Compare a route with the reference, or make it the reference if it is the first route."""
+        own = self.trust.identities[route.name]
+        await self._find_reference()
+        if self.reference is None:
+            if route.name in self.anchors or await self._is_proved_to_an_anchor(own):
+                return await self._become_reference(route, own, send)
+            return self._unproved(own)
+        assert self.source is not None  # noqa: S101  every reference has a source
+        is_proved = own.digest in {self.source.digest, *self.proved}
+        if not is_proved and (stored := await self.proofs.between(self.source, own)) is not None:
+            if stored.verdict != "same space":
+                return self._refused_by(stored)
+            is_proved = True
+        try:
+            answered, fault = await self._ask(route, send, is_short=is_proved)
+        except BudgetExceededError as error:
+            if route.name in self.anchors:
+                raise
+            return Verdict(
+                f"is not proved to answer in the space of {self.shown_source}, and no budget is left for the proof: "
+                f"{error}",
+                is_lasting=False,
             )
-            for proof in self.proofs:
-                proof.expire()
-        return ""
+        difference = fault or self._difference(answered)
+        if not difference and not is_proved:
+            self.proved.add(own.digest)
+            await self._keep_proof(self.source, own, answered)
+        return Verdict(self._explained(difference, own))
 
-    async def _ask(self, route: ServiceRoute, send: SendProbe) -> tuple[dict[str, Vectors], str]:
-        """Return a route's results by kind, and its fault in itself."""
-        results: dict[str, Vectors] = {}
-        sent: dict[int, Vectors] = {}
-        for kind, parts in self.canary.probes(route.provider, route.declared.max_inputs).items():
-            if id(parts) not in sent:
-                answers = [(await send(route, probe)).vectors for probe in parts]
-                sent[id(parts)] = _joined(answers, route.name)
-            results[kind] = sent[id(parts)]
-            if fault := self.canary.check(results[kind], route.name):
-                return results, fault
-        return results, ""
+    async def _is_proved_to_an_anchor(self, own: RouteIdentity) -> bool:
+        stored = [await self.proofs.between(self.trust.identities[name], own) for name in self.anchors]
+        return any(proof is not None and proof.verdict == "same space" for proof in stored)
 
-    def _difference(self, answered: Mapping[str, Vectors]) -> str:
-        differences = (
-            self.canary.difference(kind, vectors, self.results[kind], self.source) for kind, vectors in answered.items()
+    async def introduce(self, route: ServiceRoute, send: SendProbe) -> Verdict:
+        """Use a listed route's results as the reference, unless there is one."""
+        await self._find_reference()
+        if self.reference is None:
+            return await self._become_reference(route, self.trust.identities[route.name], send)
+        return Verdict()
+
+    async def _find_reference(self) -> None:
+        """Compute the reference on this machine, or read it from the store, if there is none yet."""
+        if self.reference is not None:
+            return
+        if self.local is not None:
+            questions, sent = self.canary.questions(self.local), {}
+            for question in questions.values():
+                if id(question) not in sent:
+                    sent[id(question)] = await question.compute(self.local.declared.max_inputs)
+            self.reference = Reference({kind: sent[id(question)] for kind, question in questions.items()})
+            self.source, self.shown_source = self.trust.identities[self.trust.here], "this machine"
+            return
+        for name in self.anchors:
+            await self._recall(self.trust.identities[name])
+
+    async def _recall(self, anchor: RouteIdentity) -> None:
+        """Read the stored results of a route, or of another one that is proved to be in its space."""
+        for own in (anchor, *self.trust.identities.values()):
+            if self.reference is not None:
+                return
+            if own != anchor:
+                proof = await self.proofs.between(anchor, own)
+                if proof is None or proof.verdict != "same space":
+                    continue
+            found = await self.proofs.reference(own, self.canary.digest)
+            if found is not None and self.reference is None:
+                self.reference, self.source = found[0], anchor
+                self.shown_source = f"{own.name}, stored on {found[1]}"
+
+    async def _become_reference(self, route: ServiceRoute, own: RouteIdentity, send: SendProbe) -> Verdict:
+        try:
+            answered, fault = await self._ask(route, send)
+        except BudgetExceededError:
+            # Nothing is mixed yet. Other routes cannot be used until a call pays for the reference.
+            self.is_over_budget = True
+            return Verdict(is_lasting=False)
+        if fault or self.reference is not None:
+            return Verdict(fault)
+        self.reference, self.source, self.shown_source = answered, own, route.name
+        await self.proofs.try_to_keep(self.proofs.keep_reference(own, answered, self.canary.digest))
+        return Verdict()
+
+    async def _keep_proof(self, source: RouteIdentity, own: RouteIdentity, answered: Reference) -> None:
+        texts = max(len(vectors) for vectors in answered.results.values())
+        proof = SpaceProof(
+            proof_name(source, own), source, own, "same space", (), texts, self.canary.digest, self.proofs.clock()
         )
+        await self.proofs.try_to_keep(self.proofs.keep(proof))
+        if self.local is None:
+            await self.proofs.try_to_keep(self.proofs.keep_reference(own, answered, self.canary.digest))
+
+    def _unproved(self, own: RouteIdentity) -> Verdict:
+        """Return the refusal of a route that there is nothing to compare with."""
+        first = self.trust.identities[self.anchors[0]]
+        word = next((one.name for one in (own, first) if one.name.startswith("routes.")), "")
+        by_word = f", or set same_space = true in [{word}] if you know that both run the same model" if word else ""
+        why = "no budget was left for a comparison" if self.is_over_budget else f"{first.name} did not answer"
+        return Verdict(
+            f"is not proved to answer in the space of {first.name}, because {why}: run `embedway models verify "
+            f"{first.name} {own.name}` once both answer, or call the model once while {first.name} answers, so that "
+            f"its vectors are stored for a comparison{by_word}",
+            is_lasting=False,
+        )
+
+    def _refused_by(self, stored: SpaceProof) -> Verdict:
+        assert stored.b is not None  # noqa: S101  it is a proof, not a reference
+        return Verdict(
+            f"is {'not in the same space as' if stored.verdict == 'different' else 'close to, but not the same as'} "
+            f"{self.shown_source}, as `embedway models verify` found on {stored.date}: {'; '.join(stored.reasons)}. "
+            f"Correct the route and run `embedway models verify {stored.a.name} {stored.b.name}` again",
+            is_lasting=False,
+        )
+
+    def _explained(self, difference: str, own: RouteIdentity) -> str:
+        """Return a difference, with advice if the route differs from its own stored vectors."""
+        if not difference or self.source is None or own.digest != self.source.digest or self.local is not None:
+            return difference
+        return (
+            f"{difference}. If its model was changed on purpose, run `embedway models verify --remove "
+            f"{reference_name(own)}` and embed everything again"
+        )
+
+    async def _ask(self, route: ServiceRoute, send: SendProbe, *, is_short: bool = False) -> tuple[Reference, str]:
+        """Return a route's results by kind, and its fault in itself."""
+        results, sent, is_unordered = {}, {}, False
+        for kind, question in self.canary.questions(route.provider, is_short=is_short).items():
+            if id(question) not in sent:
+                sent[id(question)], unordered = await question.send(route, send)
+                is_unordered |= unordered
+            results[kind] = sent[id(question)]
+            if fault := self.canary.check(results[kind], route.name):
+                return Reference(results), fault
+        return Reference(results, is_unordered), ""
+
+    def _difference(self, answered: Reference) -> str:
+        assert self.reference is not None  # noqa: S101  it is compared with
+        kinds = (kind for kind in answered.results if kind in self.reference.results)
+        differences = (self.canary.difference(kind, answered, self.reference, self.shown_source) for kind in kinds)
         return next(filter(None, differences), "")
-
-
-def _joined(answers: Sequence[Vectors], route: str) -> Vectors:
-    if len({vectors.shape[1:] for vectors in answers}) > 1:
-        raise BadVectorsError("answered probes with vectors of different sizes", route=route)
-    return np.concatenate(answers)
 
 
 def with_proofs(
     routes: tuple[ServiceRoute, ...],
-    compared: Collection[str],
+    trust: Trust,
     canary: Canary,
+    proofs: SpaceProofs,
     *,
     valid_s: float,
     local: Provider | None = None,
-    listed: Collection[str] = (),
 ) -> tuple[ServiceRoute, ...]:
     """Return the routes of a model with the proofs that they need.
 
-    The routes named in `compared` are compared with this machine, if `local` is given, or else with one another and
-    with the routes named in `listed`. A single route needs no comparison: nothing is mixed in this process.
+    A single route needs no comparison: nothing is mixed. `local` is this machine, if it has the weights (`trust.here`);
+    it is the reference then.
     """
-    if local is None and len(routes) < 2:
-        return tuple(replace(route, proof=RouteProof(valid_s=valid_s)) for route in routes)
-    first = next((route.name for route in routes if route.name in compared or route.name in listed), "")
-    reference = SharedReference(canary, local, first=first)
+    compared = [route.name for route in routes if route.name not in {*trust.same_space, trust.here}]
+    anchors: tuple[str, ...] = ()
+    if local is None:
+        anchors = tuple(compared[:1])
+        if compared and compared[0] in trust.listed:
+            anchors = tuple(name for name in compared if name in trust.listed)
+        if not set(compared) - set(anchors):
+            compared, anchors = [], ()
+    reference = SharedReference(canary, trust, proofs, anchors, local)
+    judge = dict.fromkeys(compared, reference.compare)
+    judge |= {name: reference.introduce for name in anchors if name in trust.listed}
 
     def proof_of(route: ServiceRoute) -> RouteProof:
-        if route.name in compared:
-            proof = RouteProof(reference.compare, note_of=reference.note_of, valid_s=valid_s)
-            reference.proofs.append(proof)
-            return proof
-        return RouteProof(reference.introduce if route.name in listed and compared else None, valid_s=valid_s)
+        return RouteProof(judge.get(route.name), identity=trust.identities[route.name], valid_s=valid_s)
 
     return tuple(replace(route, proof=proof_of(route)) for route in routes)
