@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from embedway.local.backend import SessionOptions
     from embedway.local.tune import TuneReport, TuneRow
     from embedway.money import Amount
+    from embedway.quality.report import VectorCheck, VectorReport
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate, TokenEstimate
     from embedway.selection.criteria import ModelSelectionCriteria
@@ -207,8 +208,10 @@ __all__ = [
     "UpstreamError",
     "UsageError",
     "ValidationDetails",
+    "VectorCheck",
     "VectorCheckDetails",
     "VectorChecks",
+    "VectorReport",
     "VectorSizes",
     "Vectors",
     "WaitDetails",
@@ -319,7 +322,9 @@ _HOMES = {
     "UpstreamError": "errors",
     "UsageError": "errors",
     "ValidationDetails": "telemetry.operations",
+    "VectorCheck": "quality.report",
     "VectorChecks": "types",
+    "VectorReport": "quality.report",
     "VectorSizes": "sizes",
     "Vectors": "types",
     "WaitDetails": "telemetry.operations",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from embedway.cache.stats import CacheCheck, CacheStats, ClearResult
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
+    from embedway.quality.report import VectorReport
     from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
 
 T = TypeVar("T")
@@ -128,3 +129,14 @@ class QualityAdmin:
     def __init__(self, group: AsyncQualityAdmin, wait: Wait) -> None:
         self._group = group
         self._wait = wait
+
+    def validate(
+        self,
+        vectors: Vectors | Sequence[Vectors],
+        texts: Texts,
+        *,
+        model: str | None = None,
+        input_type: InputType = "document",
+    ) -> VectorReport:
+        """Check the vectors of texts, which came from a model or were stored, as an answer is checked."""
+        return self._wait(self._group.validate(vectors, as_texts(texts, "texts"), model=model, input_type=input_type))

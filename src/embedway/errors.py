@@ -304,16 +304,20 @@ class SpaceMismatchError(EmbedwayError):
 
 
 class BadVectorsError(EmbedwayError):
-    """A model returned invalid vectors. `rows` are the invalid rows of its answer; empty for the whole answer."""
+    """A model returned invalid vectors. `rows` are the invalid rows of its answer; empty for the whole answer.
+
+    `check` is the name of the failed check, such as `same_vector`; empty if it has none.
+    """
 
     #: Whether the answer may be billed; false if no text was sent.
     billed = True
     #: Whether it is the answer to a probe, so that no text of a caller is at fault.
     of_probe = False
 
-    def __init__(self, message: str, *, route: str, rows: Sequence[int] = ()) -> None:
+    def __init__(self, message: str, *, route: str, rows: Sequence[int] = (), check: str = "") -> None:
         self.route = route
         self.rows = tuple(rows)
+        self.check = check
         #: The message without rows.
         self.message = f"{route}: {message}"
         super().__init__(self.message)

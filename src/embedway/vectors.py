@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 #: Maximum distance of a normalized vector's length from 1; bfloat16 rounds to 2**-8 of each number.
 _NORM_TOLERANCE = 0.02
 _LEAST_SQUARE, _MOST_SQUARE = (1 - _NORM_TOLERANCE) ** 2, (1 + _NORM_TOLERANCE) ** 2
-_UNREAD = "something that is not a vector of numbers"
+_UNREAD, _NOT_FINITE = "something that is not a vector of numbers", "numbers that are not finite"
+_ZERO, _WRONG_LENGTH = "vectors of zeros", "vectors that are not of length 1"
+#: Name of the check of each fault of rows (`quality/names.py`).
+_CHECKS = {_UNREAD: "unreadable", _NOT_FINITE: "not_finite", _ZERO: "zero", _WRONG_LENGTH: "norm"}
 #: Minimum cosine of two vectors of one text in one space: half precision and other kernels stay above 0.999; another
 #: model, tokenizer, prompt or pooling falls below.
 SAME_COSINE = 0.99
@@ -31,14 +34,17 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
     """
     if vectors.shape != (count, space.dimensions):
         if len(vectors) == count and vectors.dtype == np.float32 and np.isnan(vectors).all():
-            refuse_rows({_UNREAD: np.ones(count, bool)}, route=route)  # the width of unreadable rows is not known
+            # The width of unreadable rows is not known.
+            refuse_rows({_UNREAD: np.ones(count, bool)}, route=route, checks=_CHECKS)
         if vectors.ndim == 2 and len(vectors) == count:
-            raise BadVectorsError(wrong_width(vectors.shape[1], space.dimensions), route=route)
+            raise BadVectorsError(wrong_width(vectors.shape[1], space.dimensions), route=route, check="dimension")
         raise BadVectorsError(
-            f"answered with an array of shape {vectors.shape}, not {(count, space.dimensions)}", route=route
+            f"answered with an array of shape {vectors.shape}, not {(count, space.dimensions)}",
+            route=route,
+            check="count" if vectors.ndim == 2 else "type",
         )
     if vectors.dtype != np.float32:
-        raise BadVectorsError(f"answered with {vectors.dtype}, not float32", route=route)
+        raise BadVectorsError(f"answered with {vectors.dtype}, not float32", route=route, check="type")
     if _is_good_query(vectors, space):
         return
     lengths = _lengths(vectors)
@@ -47,11 +53,11 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
     with np.errstate(all="ignore"):
         faults = {
             _UNREAD: np.isnan(vectors).all(axis=1),
-            "numbers that are not finite": ~np.isfinite(lengths),
-            "vectors of zeros": lengths == 0,
-            "vectors that are not of length 1": space.normalized & (np.abs(lengths - 1) > _NORM_TOLERANCE),
+            _NOT_FINITE: ~np.isfinite(lengths),
+            _ZERO: lengths == 0,
+            _WRONG_LENGTH: space.normalized & (np.abs(lengths - 1) > _NORM_TOLERANCE),
         }
-    refuse_rows(faults, route=route, remedies={"vectors that are not of length 1": wrong_length(lengths)})
+    refuse_rows(faults, route=route, remedies={_WRONG_LENGTH: wrong_length(lengths)}, checks=_CHECKS)
 
 
 def wrong_width(came: int, wanted: int) -> str:
@@ -105,7 +111,6 @@ def _lengths(vectors: Vectors) -> npt.NDArray[np.float32]:
 
 
 @np.errstate(all="ignore")  # whatever the caller has set
-@np.errstate(all="ignore")  # whatever the caller has set
 def cosines(left: Vectors, right: Vectors) -> Vectors:
     """Return the cosine of each pair of rows, float32 (n,), of two arrays (n, d); 0 for a row of zeros."""
     lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
@@ -124,9 +129,16 @@ def to_size(vectors: Vectors, space: Space) -> Vectors:
 
 
 def refuse_rows(
-    faults: Mapping[str, npt.NDArray[np.bool_]], *, route: str, remedies: Mapping[str, str] | None = None
+    faults: Mapping[str, npt.NDArray[np.bool_]],
+    *,
+    route: str,
+    remedies: Mapping[str, str] | None = None,
+    checks: Mapping[str, str] | None = None,
 ) -> None:
-    """Raise BadVectorsError with all invalid rows, given a mask of rows for each fault, if there are any."""
+    """Raise BadVectorsError with all invalid rows, given a mask of rows for each fault, if there are any.
+
+    The first fault that any row has is named, with its remedy and the name of its check.
+    """
     masks = list(faults.values())
     bad = np.logical_or.reduce(masks)
     if bad.any():
@@ -136,4 +148,5 @@ def refuse_rows(
             f"answered with {what}{part}{(remedies or {}).get(what, '')}",
             route=route,
             rows=np.flatnonzero(bad).tolist(),
+            check=(checks or {}).get(what, ""),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from embedway.types import Space, Vectors
 
 
+class ChecksParts(Protocol):
+    """Checks the vectors of parts before they are passed on."""
+
+    def check_some(self, parts: npt.NDArray[np.int64], vectors: Vectors) -> list[int]:
+        """Return the rows of some parts' vectors that must not be passed on."""
+
+
 class ReadyRows:
     """Passes the vectors of finished texts to `on_ready`, by their position in the request.
 
@@ -24,7 +31,8 @@ class ReadyRows:
     request, where it is an error.
     """
 
-    def __init__(self, work: Work, space: Space, on_ready: OnReady) -> None:
+    def __init__(self, work: Work, space: Space, on_ready: OnReady, checks: ChecksParts | None = None) -> None:
+        self._checks = checks
         self._space = space
         self._on_ready = on_ready
         self._positions = work.positions
@@ -36,6 +44,10 @@ class ReadyRows:
 
     def __call__(self, parts: npt.NDArray[np.int64], vectors: Vectors) -> None:
         """Add the vectors of parts: of texts, or of their windows; float32 (k, full width)."""
+        refused = [] if self._checks is None else self._checks.check_some(parts, vectors)
+        if refused:
+            vectors = vectors.copy()
+            vectors[refused] = np.nan
         texts, merged = (parts, vectors) if self._windows is None else self._merge(self._windows, parts, vectors)
         bad = bad_rows(merged, self._space)
         if bad:

@@ -98,6 +98,8 @@ async def _run_batch(tokenized: TokenizedTexts, model: BatchRunner, batch: Batch
         ) from error
     if rows.shape != (len(batch.rows), width):
         raise BadVectorsError(
-            f"returned an array of shape {rows.shape}, not {(len(batch.rows), width)}", route=model.name
+            f"returned an array of shape {rows.shape}, not {(len(batch.rows), width)}",
+            route=model.name,
+            check="dimension",
         )
     return rows

@@ -28,6 +28,7 @@ from embedway.errors import (
 )
 from embedway.providers.answers import checked_answer, checked_rates
 from embedway.providers.delivery import of_attempt, record_attempt
+from embedway.quality.checks import DiversityCheck, report_refusal
 from embedway.telemetry.operations import AttemptDetails, ValidationDetails, WaitDetails
 from embedway.types import NO_RATES
 from embedway.vectors import to_size
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from embedway.providers.base import Answer
     from embedway.providers.delivery import Delivery
     from embedway.telemetry.hooks import Hooks
-    from embedway.types import Vectors
+    from embedway.types import Space, Vectors
 
 V = TypeVar("V")
 
@@ -189,6 +190,8 @@ class Attempt:
             if not self.is_sent:
                 raise
             is_judged = True
+            if isinstance(error, BadVectorsError) and not error.of_probe:
+                report_refusal(context.hooks, request.model, error, len(self.rows))
             may_be_billed = self._record_failure(error)
             raise
         finally:
@@ -248,15 +251,32 @@ class Attempt:
             sent = replace(space, dimensions=request.full_width)
         try:
             with self.context.hooks.operation(ValidationDetails, route, count):
-                request.check(answer.vectors, count=count, space=sent, route=route)
+                self._check_rows(answer.vectors, sent)
         except BadVectorsError as error:
             if not 0 < len(error.rows) < count:
                 raise
             self.invalid = error
+            report_refusal(self.context.hooks, request.model, error, count)
             vectors = np.array(answer.vectors)
             vectors[list(error.rows)] = np.nan
             answer = replace(answer, vectors=vectors)
         return answer if sent is space else replace(answer, vectors=to_size(answer.vectors, space))
+
+    def _check_rows(self, vectors: Vectors, space: Space) -> None:
+        """Raise BadVectorsError with all rows that are invalid, or have one vector for different texts."""
+        request, route, invalid = self.context.request, self.route, None
+        try:
+            request.check(vectors, count=len(self.rows), space=space, route=route.name)
+        except BadVectorsError as error:
+            if request.reads is None or not 0 < len(error.rows) < len(self.rows):
+                raise
+            invalid = error
+        if request.reads is not None:
+            kind = request.input_type, request.prompt
+            check = DiversityCheck(request.reads, route.checks, route.name, request.model, self.context.hooks, kind)
+            invalid = check.find_fault(vectors, lambda row: request.texts[self.rows[row]], invalid)
+        if invalid is not None:
+            raise invalid
 
     async def _verify_route(self) -> None:
         """Verify the route if that is due. Nothing of the attempt is sent before."""

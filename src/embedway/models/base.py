@@ -14,18 +14,23 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from embedway.batching.ready_rows import ReadyRows
 from embedway.batching.work import Work, make_work
 from embedway.compute import Computed, ComputeRequest
 from embedway.dispatch.error_rate import AlertPolicy, ErrorRates
 from embedway.dispatch.recovery import UpstreamClient
 from embedway.dispatch.request import RetryPolicy
-from embedway.errors import DimensionsError, EmbedwayError, UsageError, with_row
+from embedway.errors import BadVectorsError, DimensionsError, EmbedwayError, UsageError, with_row
 from embedway.ledger.budgets import Budgets
+from embedway.models.part_checks import PartChecks
+from embedway.quality.checks import DiversityCheck, report_refusal
+from embedway.quality.similarity import note_of
 from embedway.quality.space_proofs import SpaceProofs
 from embedway.sizes import VectorSizes
 from embedway.telemetry.hooks import Hooks
-from embedway.telemetry.operations import ValidationDetails, WaitDetails
+from embedway.telemetry.operations import ValidationDetails, VectorCheckDetails, WaitDetails
 from embedway.vectors import to_size, validate
 
 if TYPE_CHECKING:
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.errors import ConfigError
     from embedway.local.encoder import Encoder
-    from embedway.types import Bill, ModelDescription, Space, Spread, TokenizedTexts, Vectors
+    from embedway.types import Bill, ModelDescription, Space, Spread, TokenizedTexts, VectorChecks, Vectors
 
 #: Maximum characters to tokenize on the event loop: this takes 0.1 ms, less than the round trip to a thread.
 _INLINE_CHARACTERS = 512
@@ -124,6 +129,8 @@ class Model(ABC):
         self._owners = 1
         #: Vector sizes whose notes were logged.
         self._logged_sizes: set[int] = set()
+        #: Checks of vectors whose warnings were logged.
+        self._logged_checks: set[str] = set()
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
@@ -181,14 +188,18 @@ class Model(ABC):
         tokenized = time.perf_counter()
         # Average windows at full width: truncating first would give other vectors than those in the cache.
         space = request.space if work.windows is None else self.space
+        diversity = self._diversity(request)
+        checks = None if diversity is None else PartChecks(work, diversity)
         on_ready = None
         if request.on_ready is not None and not self.may_depend_on_batch:
-            on_ready = ReadyRows(work, space, request.on_ready)
+            on_ready = ReadyRows(work, space, request.on_ready, checks)
         asked = request if space is request.space else replace(request, space=space)
         try:
             vectors, errors, bill = await self._run(work, asked, on_ready)
         except EmbedwayError as error:
             raise error if error.row is None else with_row(error, work.position(error.row)) from error.__cause__
+        if checks is not None:
+            self._refuse_parts(checks, vectors, errors, partial=request.partial)
         if work.windows is not None:
             vectors, errors = work.windows.merge(vectors, space), work.windows.errors(errors)
         if vectors.shape[1] != space.dimensions:
@@ -196,7 +207,11 @@ class Model(ABC):
         good = vectors[sorted(set(range(len(vectors))) - set(errors))] if errors else vectors
         route, hooks = self.profile.route, self.hooks
         with contextlib.nullcontext() if self.checks_answers else hooks.operation(ValidationDetails, route, len(good)):
-            self.check(good, count=len(work.positions) - len(errors), space=space, route=route)
+            try:
+                self.check(good, count=len(work.positions) - len(errors), space=space, route=route)
+            except BadVectorsError as error:
+                report_refusal(hooks, self.name, error, len(good))
+                raise
         if space.dimensions != request.space.dimensions:
             vectors = to_size(vectors, request.space)
         return Computed(
@@ -209,6 +224,25 @@ class Model(ABC):
             compute_s=time.perf_counter() - tokenized,
             origin=self.profile.route,
         )
+
+    def _diversity(self, request: ComputeRequest) -> DiversityCheck | None:
+        """Return the check of computed parts for equal vectors; None if their answers were checked, or need not be."""
+        del request
+        return None
+
+    def _refuse_parts(
+        self, checks: PartChecks, vectors: Vectors, errors: dict[int, EmbedwayError], *, partial: bool
+    ) -> None:
+        """Add the errors of parts with one vector for different texts, or raise the first one if not `partial`."""
+        fault = checks.find_fault(vectors, errors)
+        if fault is None:
+            return
+        report_refusal(self.hooks, self.name, fault, len(vectors))
+        found = checks.errors(fault)
+        if not partial:
+            raise next(iter(found.values()))
+        errors.update(found)
+        vectors[list(found)] = np.nan
 
     async def work(self, request: ComputeRequest) -> Work:
         """Prepare texts; in a thread unless they are short."""
@@ -237,6 +271,18 @@ class Model(ABC):
             self._logged_sizes.add(dimensions)
             _log.warning("%s. This is logged once", "; ".join(notes))
         return notes
+
+    def notes_on_checks(self, checks: VectorChecks) -> tuple[str, ...]:
+        """Return notes for the receipt on checks that warned, report them to hooks, and log each once."""
+        for check in checks.warnings:
+            self.hooks.event(VectorCheckDetails, self.name, self.profile.route, check, "warned", checks.texts)
+        note = note_of(checks, self.name)
+        if note is None:
+            return ()
+        if not self._logged_checks.issuperset(checks.warnings):
+            self._logged_checks.update(checks.warnings)
+            _log.warning("%s. This is logged once", note)
+        return (note,)
 
     def describe(self, dimensions: int | None = None) -> ModelDescription:
         """Return the space at a size, with limits and tokenizer. Raises DimensionsError."""

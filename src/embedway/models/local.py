@@ -11,6 +11,8 @@ from embedway.batching.backends import LocalBackend, ScheduledModel
 from embedway.batching.run import run_batches
 from embedway.batching.scheduler import BatchScheduler
 from embedway.models.base import Estimate, Model, Profile
+from embedway.quality.checks import DiversityCheck, RouteChecks
+from embedway.quality.reading import TokenReader, ignored_ids
 from embedway.types import Bill, ModelDescription
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ class LocalModel(Model):
         self._encoder = encoder
         # An exported graph may end with the normalization.
         self.can_be_raw = encoder.recipe.onnx is None
+        self._checks = RouteChecks()
+        self._reader: TokenReader | None = None
+        if self.task == "embed" and environment.config.quality.check_diversity:
+            self._reader = TokenReader(ignored_ids(encoder.tokenizer.plain))
         self._backend = LocalBackend(encoder, max_batch_size=batching.max_batch_size, hooks=environment.hooks)
         self._scheduler = None
         if batching.across_callers:
@@ -58,6 +64,14 @@ class LocalModel(Model):
             on_ready=on_ready,
         )
         return vectors, errors, Bill(0, 0, len(work.batches), (self.profile.route,))
+
+    @override
+    def _diversity(self, request: ComputeRequest) -> DiversityCheck | None:
+        if self._reader is None:
+            return None
+        return DiversityCheck(
+            self._reader, self._checks, self.profile.route, self.name, self.hooks, (request.input_type,)
+        )
 
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int:
         """Return 0: this machine costs nothing."""

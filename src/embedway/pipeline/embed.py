@@ -33,6 +33,7 @@ from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, row_of
 from embedway.pipeline.request import decode_ids, inspect, unique_texts
 from embedway.pipeline.script_check import ScriptCheck
 from embedway.providers.names import full_name
+from embedway.quality.similarity import check_similarity
 from embedway.selection.call_options import ChosenModel
 from embedway.selection.selector import is_affordable, no_affordable_model, summarize
 from embedway.space import comparable
@@ -186,9 +187,11 @@ class EmbedPipeline:
         if computed.errors and not request.partial:
             first = min(computed.errors)
             raise with_row(computed.errors[first], row_of(first, positions))
-        computed.blocks = {"dense": in_space(computed.blocks["dense"], own, space)}
+        dense = in_space(computed.blocks["dense"], own, space)
+        computed.blocks = {"dense": dense}
         vectors, failed = spread(computed, positions, request.refused)
-        receipt = make_receipt(model, space, computed, positions, facts)
+        checks = check_similarity(texts, dense, computed.errors)
+        receipt = make_receipt(model, space, computed, positions, facts, checks=checks)
         return EmbedResult(vectors, space, await self._scripts.add_warnings(receipt, model, texts), failed)
 
     async def plan(self, call: Call, options: CallOptions) -> Plan:

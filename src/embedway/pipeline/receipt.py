@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedway.ledger.account import CallBudget
     from embedway.models.base import Model
     from embedway.telemetry.operations import Outcome
-    from embedway.types import Selected, Space, TextMeta, Truncation, Vectors
+    from embedway.types import Selected, Space, TextMeta, Truncation, VectorChecks, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,18 @@ def cuts_by_row(
 
 
 def make_receipt(
-    model: Model, space: Space | None, computed: Computed, positions: npt.NDArray[np.int64], facts: CallFacts
+    model: Model,
+    space: Space | None,
+    computed: Computed,
+    positions: npt.NDArray[np.int64],
+    facts: CallFacts,
+    *,
+    checks: VectorChecks | None = None,
 ) -> Receipt:
-    """Return the receipt of a computation; `positions` maps rows to unique texts, and `space` is None for scores."""
+    """Return the receipt of a computation; `positions` maps rows to unique texts.
+
+    For scores, `space` and `checks` are None.
+    """
     truncations, averaged = cuts_by_row(computed.metas, positions)
     bill = computed.bill
     return Receipt(
@@ -139,5 +148,7 @@ def make_receipt(
             *(() if facts.selected is None else facts.selected.warnings),
             *bill.notes,
             *(() if space is None else model.notes_on_size(space.dimensions)),
+            *(() if checks is None or not checks.warnings else model.notes_on_checks(checks)),
         ),
+        checks=checks,
     )

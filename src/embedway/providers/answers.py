@@ -28,7 +28,9 @@ def checked_answer(answer: Any, *, route: str) -> Answer:
     if type(answer) is not Answer:
         raise ProtocolError(f"its provider returned a {type(answer).__name__}, not an Answer", route=route, billed=True)
     if not issubclass(type(answer.vectors), np.ndarray) or answer.vectors.ndim != 2:
-        raise BadVectorsError("answered with something that is not an array of one row per text", route=route)
+        raise BadVectorsError(
+            "answered with something that is not an array of one row per text", route=route, check="type"
+        )
     tokens, searches = (_count(value, route) for value in (answer.tokens, answer.searches))
     return replace(answer, tokens=tokens, searches=searches, rates=checked_rates(answer.rates))
 

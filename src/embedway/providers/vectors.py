@@ -24,7 +24,7 @@ def read_indexed(body: Any, *, count: int, route: str) -> Vectors:
     """
     vectors, by_position = read_rows(body, count=count, route=route)
     if by_position and count > 1:
-        raise BadVectorsError(f"answered without index for {count} texts", route=route)
+        raise BadVectorsError(f"answered without index for {count} texts", route=route, check="count")
     return vectors
 
 
@@ -38,7 +38,7 @@ def read_rows(body: Any, *, count: int, route: str) -> tuple[Vectors, bool]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ProtocolError("the answer has no list called data", route=route, billed=True)
     if len(rows) != count:
-        raise BadVectorsError(f"answered with {len(rows)} vectors for {count} texts", route=route)
+        raise BadVectorsError(f"answered with {len(rows)} vectors for {count} texts", route=route, check="count")
     order, is_missing = read_order([row.get("index") for row in rows], route=route, of="texts")
     # A row without a vector needs no order.
     by_position = is_missing and any(row.get("index") is None and row.get("embedding") is not None for row in rows)
@@ -85,7 +85,7 @@ def read_listed(values: Any, *, count: int, route: str) -> Vectors:
     if not isinstance(values, list):
         raise ProtocolError("the answer has no list of vectors", route=route, billed=True)
     if len(values) != count:
-        raise BadVectorsError(f"answered with {len(values)} vectors for {count} texts", route=route)
+        raise BadVectorsError(f"answered with {len(values)} vectors for {count} texts", route=route, check="count")
     return _stack(values)
 
 

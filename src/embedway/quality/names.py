@@ -9,6 +9,6 @@ RefusingCheck: TypeAlias = Literal[
     "count", "dimension", "type", "unreadable", "not_finite", "zero", "norm", "same_vector", "near_constant"
 ]
 #: Checks that only warn.
-WarningCheck: TypeAlias = Literal["script", "high_similarity", "low_variance"]
+WarningCheck: TypeAlias = Literal["script", "high_similarity"]
 REFUSING_CHECKS: tuple[RefusingCheck, ...] = get_args(RefusingCheck)
 WARNING_CHECKS: tuple[WarningCheck, ...] = get_args(WarningCheck)

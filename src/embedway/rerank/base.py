@@ -86,8 +86,9 @@ def check_scores(vectors: Vectors, *, count: int, space: Space, route: str) -> N
     """Raise BadVectorsError unless each document has a finite score; its `rows` are those without one."""
     del space
     if vectors.shape != (count, 1):
-        raise BadVectorsError(f"answered with {len(vectors)} scores for {count} documents", route=route)
-    refuse_rows({"scores that are not finite numbers": ~np.isfinite(vectors[:, 0])}, route=route)
+        raise BadVectorsError(f"answered with {len(vectors)} scores for {count} documents", route=route, check="count")
+    what = "scores that are not finite numbers"
+    refuse_rows({what: ~np.isfinite(vectors[:, 0])}, route=route, checks={what: "not_finite"})
 
 
 def read_scores(results: Any, *, score: str, count: int, route: str) -> Vectors:
@@ -99,7 +100,7 @@ def read_scores(results: Any, *, score: str, count: int, route: str) -> Vectors:
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
         raise ProtocolError("the answer has no list of results", route=route, billed=True)
     if len(results) != count:
-        raise BadVectorsError(f"answered with {len(results)} scores for {count} documents", route=route)
+        raise BadVectorsError(f"answered with {len(results)} scores for {count} documents", route=route, check="count")
     scores = np.full(count, np.nan, np.float32)
     for index, result in zip(_indexes(results, route=route), results, strict=True):
         value = result.get(score)
