@@ -150,7 +150,7 @@ def test_a_file_of_version_1_that_was_never_finished_is_taken(tmp_path):
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute(LEDGER.kind.unstamped[0])
     sqlite.connect(path, LEDGER).close()
-    assert set(content(path)) == {"entries", "accounts", "limits", "warnings", "meta"}
+    assert set(content(path)) == {"entries", "accounts", "limits", "warnings", "meta", "records", "leases"}
 
 
 def test_a_newer_version_is_refused_and_named(tmp_path, form):

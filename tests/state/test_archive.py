@@ -199,7 +199,7 @@ BAD_LEDGERS = [
     ("ALTER TABLE limits ADD COLUMN evil TEXT", "other tables"),
     ("CREATE INDEX evil ON entries (model)", "other tables"),
     ("DROP TABLE accounts", "other tables"),
-    ("PRAGMA user_version = 3", "has version 3, and this embedway supports versions up to 2"),
+    ("PRAGMA user_version = 4", "has version 4, and this embedway supports versions up to 3"),
     ("PRAGMA application_id = 1700221033", "is not a file of embedway's ledger"),
     ("PRAGMA application_id = 5", "is not a file of embedway's ledger"),
     ("UPDATE entries SET spent = 'much'", "invalid rows"),
@@ -225,6 +225,14 @@ BAD_LEDGERS = [
     ("UPDATE entries SET unsure = -1", "invalid rows"),
     ("INSERT INTO meta VALUES (NULL, 'x')", "invalid rows"),
     ("INSERT INTO meta VALUES ('restored', '[]')", "cannot be used"),
+    ("UPDATE records SET document = 'text'", "invalid rows"),
+    ("UPDATE records SET document = x'00'", "cannot be used: .*record 'docs | ü' in the backup is damaged"),
+    ("UPDATE records SET document = x'789c030000000001'", "invalid rows"),
+    ("UPDATE records SET kind = 'other'", "invalid records"),
+    ("UPDATE records SET name = ''", "invalid records"),
+    ("UPDATE records SET changed = 1e300", "invalid records"),
+    ("UPDATE records SET changed = 'now'", "invalid rows"),
+    ("INSERT INTO leases VALUES ('baseline', 'docs', 'now', 1)", "invalid rows"),
 ]
 
 
@@ -307,7 +315,7 @@ def every_score(keys, value):
 BAD_SERVERS = [
     (lambda keys: keys.append(["other:key", "hash", ["a", "b"]]), "invalid values"),
     (lambda keys: keys.append(["{embedway:ledger}:more", "hash", ["a", "b"]]), "invalid values"),
-    (lambda keys: keys.append(["{embedway:ledger}:format", "string", ["2"]]), "invalid values"),
+    (lambda keys: keys.append(["{embedway:ledger}:format", "string", ["3"]]), "invalid values"),
     (lambda keys: keys.append(list(keys[0])), "a key twice"),
     (
         lambda keys: keys.append(["{embedway:ledger}:entry:" + "0" * 32, "hash", list(entry(keys)[2])]),
@@ -341,7 +349,21 @@ BAD_SERVERS = [
     (lambda keys: limit_with(keys, '"*"', '"model:\\ud800"'), "invalid values"),
     (lambda keys: limit_with(keys, "[1]", "[-1]"), "invalid limits"),
     (lambda keys: limit_with(keys, '"hard"', '"x": NaN, "hard"'), "invalid values"),
+    (lambda keys: field(keys, ":records", "baseline|docs | ü", "e30="), "record 'docs | ü' in the backup is damaged"),
+    (lambda keys: field(keys, ":records", "baseline|docs | ü", "ü"), "record 'docs | ü' in the backup is damaged"),
+    (lambda keys: field(keys, ":changed", "baseline|docs | ü", "now"), "invalid values"),
+    (lambda keys: next(one for one in keys if one[0].endswith(":changed"))[2].clear(), "invalid values"),
+    (lambda keys: next(one for one in keys if one[0].endswith(":records"))[2].clear(), "invalid values"),
+    (lambda keys: kind_of_records(keys, "other|docs"), "invalid records"),
+    (lambda keys: kind_of_records(keys, "baseline|"), "invalid records"),
+    (lambda keys: keys.append(["{embedway:ledger}:leases", "hash", ["baseline|docs", "1 1"]]), "invalid values"),
 ]
+
+
+def kind_of_records(keys, field):
+    for one in keys:
+        if one[0].endswith((":records", ":changed")):
+            one[2][0] = field
 
 
 def limit_with(keys, before, after):

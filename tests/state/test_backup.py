@@ -22,6 +22,7 @@ from embedway.errors import BudgetExceededError, LedgerError, StateError, UsageE
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Limit, Refused, Restored, Settlement
 from embedway.ledger.budgets import Budgets
+from embedway.ledger.records import Record
 from embedway.state import redis as state_redis
 from embedway.state import sqlite as state_sqlite
 from embedway.state.archive import open_archive
@@ -64,6 +65,31 @@ def test_state_that_is_gone_is_restored(place, tmp_path):
             client.flushall()
     assert restored(place, file).kept is None
     assert place.look() == before
+
+
+def test_records_are_replaced_by_those_of_the_backup_and_leases_are_no_content(place, tmp_path):
+    async def lease():
+        records = place.records()
+        assert await records.lease("baseline", "docs", 1e6)
+        await records.aclose()
+
+    async def change():
+        records = place.records()
+        await records.put(Record("baseline", "later", "{}"))
+        await records.remove("baseline", "docs | ü")
+        await records.aclose()
+
+    asyncio.run(lease())
+    (part,) = [one for one in place.parts if one.name.startswith("ledger")]
+    with part.begin() as transaction:
+        assert transaction.is_empty()
+    place.fill()
+    before, file = place.look()["records"], made(place, tmp_path)
+    assert [record.name for record in before] == ["docs | ü"]
+    asyncio.run(change())
+    assert [record.name for record in place.look()["records"]] == ["later"]
+    restored(place, file, overwrite=True)
+    assert place.look()["records"] == before
 
 
 def test_what_is_replaced_is_kept_and_can_be_restored_itself(place, tmp_path):

@@ -1,15 +1,18 @@
-"""Ledger, pins and trust with content."""
+"""Ledger with records, pins and trust, with content."""
 
 import asyncio
 import json
 
 from embedway.ledger.base import Limit, Purpose, Settlement
 from embedway.ledger.pins import new_pin
+from embedway.ledger.records import RECORD_KINDS, Record
 from embedway.ledger.redis import RedisLedger
 from embedway.ledger.redis_pins import RedisPins
+from embedway.ledger.redis_records import RedisRecords
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.ledger.sqlite_formats import LEDGER, PINS
 from embedway.ledger.sqlite_pins import SqlitePins
+from embedway.ledger.sqlite_records import SqliteRecords
 from embedway.state.redis import RedisPart
 from embedway.state.sqlite import SqlitePart
 from embedway.state.trust import TrustPart
@@ -22,7 +25,7 @@ PURPOSE = Purpose("m", "docs", "team")
 
 
 class Place:
-    """Ledger, pins and trust, with functions to read them."""
+    """Ledger with records, pins and trust, with functions to read them."""
 
     def __init__(self, folder, url=None, *, cluster=False):
         self.folder, self.url, self.cluster = folder, url, cluster
@@ -44,23 +47,30 @@ class Place:
             return RedisPins(self.url, cluster=self.cluster, clock=lambda: NOON)
         return SqlitePins(self.folder / "pins.sqlite", clock=lambda: NOON)
 
+    def records(self):
+        if self.url is not None:
+            return RedisRecords(self.url, cluster=self.cluster, clock=lambda: NOON)
+        return SqliteRecords(self.folder / "ledger.sqlite", clock=lambda: NOON)
+
     def look(self):
         """Return the complete state."""
         trust = self.folder / "trust.json"
 
         async def work():
-            ledger, pins = self.ledger(), self.pins()
+            ledger, pins, records = self.ledger(), self.pins(), self.records()
             try:
                 return {
                     "entries": await ledger.entries(),
                     "standings": await ledger.standings(),
                     "totals": await ledger.totals(),
                     "pins": await pins.all(),
+                    "records": [record for kind in RECORD_KINDS for record in await records.all(kind)],
                     "trust": trust.read_bytes() if trust.exists() else None,
                 }
             finally:
                 await ledger.aclose()
                 await pins.aclose()
+                await records.aclose()
 
         return asyncio.run(work())
 
@@ -78,7 +88,7 @@ class Place:
         """Write an entry of every kind, with unusual names."""
 
         async def work():
-            ledger, pins = self.ledger(), self.pins()
+            ledger, pins, records = self.ledger(), self.pins(), self.records()
             await ledger.set_limit(Limit("alle €", 10_000, warn_at=(1,)))
             await ledger.set_limit(Limit("day", 9_007_199_254_740_000, "model:m", "day", hard=False))
             await spend(ledger, 300)
@@ -87,8 +97,10 @@ class Place:
             await ledger.book_saved(PURPOSE, 11, texts=2, tokens=3)
             await pins.confirm(new_pin("docs | ü", "small", SPACE, "a"))
             await pins.claim(new_pin("claimed", "small", SPACE, "b"), 1e6)
+            await records.put(Record("baseline", "docs | ü", json.dumps({"text": "ü"}, ensure_ascii=False)))
             await ledger.aclose()
             await pins.aclose()
+            await records.aclose()
 
         asyncio.run(work())
         self.trust({"/a/embedway.toml": "ab" * 32})

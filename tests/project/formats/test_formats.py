@@ -21,10 +21,13 @@ from embedway.cache.sqlite import SqliteCache
 from embedway.errors import CacheError, ConfigError, LedgerError
 from embedway.ledger.base import Limit, Purpose
 from embedway.ledger.pins import new_pin, read_pin
+from embedway.ledger.records import Record
 from embedway.ledger.redis import RedisLedger
 from embedway.ledger.redis_pins import RedisPins
+from embedway.ledger.redis_records import RedisRecords
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.ledger.sqlite_pins import SqlitePins
+from embedway.ledger.sqlite_records import SqliteRecords
 from embedway.providers.fake import vector_of
 from stored import read_entries, some_entries
 
@@ -317,26 +320,85 @@ def test_what_is_on_a_server_is_stamped_at_the_first_call(server):
             await store.aclose()
 
     asyncio.run(main())
-    assert [client.get(f"{{embedway:{what}}}:format") for what in ("ledger", "pins")] == ["2", "2"]
+    assert [client.get(f"{{embedway:{what}}}:format") for what in ("ledger", "pins")] == ["3", "2"]
 
 
-@pytest.mark.parametrize(("stamped", "named"), [("3", "3"), ("12", "12"), ("two\r\n$9", "two___9")])
+def test_a_ledger_of_version_2_has_records_after_its_migration(old):
+    path = old("ledger-v2.sqlite")
+    assert stamp(path) == 2
+
+    async def main():
+        records, ledger = SqliteRecords(path), SqliteLedger(path)
+        assert await records.all("baseline") == []
+        await records.put(Record("baseline", "docs", "{}"))
+        assert (await records.get("baseline", "docs")).document == "{}"
+        (limit,), (entry,) = await ledger.limits(), await ledger.entries()
+        assert (limit.name, limit.nanousd, entry.model, entry.spent) == ("alle €", 10_000, "m", 300)
+        await records.aclose()
+        await ledger.aclose()
+
+    asyncio.run(main())
+    assert stamp(path) == 3
+
+
+@pytest.mark.parametrize("version", [None, "2"])
+def test_records_are_added_to_an_older_ledger_on_a_server(server, version):
+    """The ledger is not taken for one that lost its spending."""
+    url, client = server
+    load(client, "redis-ledger-v1.json")
+
+    async def main():
+        records, ledger = RedisRecords(url), RedisLedger(url, clock=clock)
+        if version is not None:
+            await ledger.limits()
+            client.set("{embedway:ledger}:format", version)
+        await records.put(Record("baseline", "docs", "{}"))
+        assert (await records.get("baseline", "docs")).document == "{}"
+        assert isinstance(await ledger.reserve(Purpose("m"), 0, (), lease_s=60, texts=1), str)
+        await records.aclose()
+        await ledger.aclose()
+
+    asyncio.run(main())
+    assert client.get("{embedway:ledger}:format") == "3"
+
+
+def test_a_ledger_of_version_2_on_a_server_that_lost_its_identity_is_detected(server):
+    url, client = server
+    load(client, "redis-ledger-v1.json")
+
+    async def main():
+        ledger = RedisLedger(url, clock=clock)
+        await ledger.limits()
+        client.delete("{embedway:ledger}:meta")
+        client.set("{embedway:ledger}:format", "2")
+        await ledger.aclose()
+        ledger = RedisLedger(url, clock=clock)
+        with pytest.raises(LedgerError, match="lost spending or budgets"):
+            await ledger.reserve(Purpose("m"), 0, (), lease_s=60, texts=1)
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("stamped", "named"), [("4", "4"), ("12", "12"), ("two\r\n$9", "two___9")])
 def test_a_newer_server_is_refused_and_nothing_on_it_changes(server, stamped, named):
     url, client = server
     client.set("{embedway:ledger}:format", stamped)
     client.set("{embedway:pins}:format", stamped)
 
     async def main():
-        ledger, pins = RedisLedger(url), RedisPins(url)
+        ledger, pins, records = RedisLedger(url), RedisPins(url), RedisRecords(url)
         calls = (
             ledger.reserve(Purpose("m"), 1, (), lease_s=60, texts=1),
             *(ledger.set_limit(Limit("all", 5)), ledger.standings(), ledger.restored(), ledger.confirm()),
             *(pins.get("docs"), pins.all(), pins.remove("docs")),
+            *(records.put(Record("baseline", "docs", "{}")), records.names("baseline")),
         )
         for call in calls:
-            with pytest.raises(LedgerError, match=rf"in Redis has version {named}, .* up to 2: use the newer"):
+            with pytest.raises(LedgerError, match=rf"in Redis has version {named}, .* up to [23]: use the newer"):
                 await call
         await ledger.aclose()
+        await records.aclose()
         await pins.aclose()
 
     asyncio.run(main())
