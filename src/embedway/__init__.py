@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from embedway.local.backend import SessionOptions
     from embedway.local.tune import TuneReport, TuneRow
     from embedway.money import Amount
+    from embedway.quality.drift import GroupAccuracy, RouteCheck
+    from embedway.quality.pairs import Pair
+    from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan, RouteNoise
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate, TokenEstimate
     from embedway.selection.criteria import ModelSelectionCriteria
@@ -119,6 +122,8 @@ __all__ = [
     "Averaged",
     "BadVectorsError",
     "BaseHook",
+    "BaselineReport",
+    "BaselineSummary",
     "BatchDetails",
     "BatchError",
     "BudgetExceededError",
@@ -147,6 +152,7 @@ __all__ = [
     "EncodedText",
     "ErrorRateDetails",
     "FailoverDetails",
+    "GroupAccuracy",
     "Hook",
     "InputError",
     "InputType",
@@ -164,6 +170,7 @@ __all__ = [
     "Operation",
     "Outcome",
     "Overflow",
+    "Pair",
     "Pin",
     "PinAdmin",
     "PlainTokenizer",
@@ -172,6 +179,8 @@ __all__ = [
     "ProgressSink",
     "ProtocolError",
     "QualityAdmin",
+    "QualityCheck",
+    "QualityPlan",
     "QuotaExceededError",
     "RateLimitedError",
     "Reason",
@@ -180,6 +189,8 @@ __all__ = [
     "RequestDetails",
     "RerankResult",
     "ReservationDetails",
+    "RouteCheck",
+    "RouteNoise",
     "RuntimeUnavailableError",
     "ScoredModel",
     "Selected",
@@ -218,6 +229,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BaselineReport": "quality.reports",
+    "BaselineSummary": "quality.reports",
+    "GroupAccuracy": "quality.drift",
+    "Pair": "quality.pairs",
+    "QualityCheck": "quality.reports",
+    "QualityPlan": "quality.reports",
+    "RouteCheck": "quality.drift",
+    "RouteNoise": "quality.reports",
     "Amount": "money",
     "AsyncCacheAdmin": "_admin",
     "AsyncEmbedder": "_embedder",

@@ -46,6 +46,9 @@ class ComputeRequest:
     query: str = ""
     #: Receives texts as soon as they are computed, checked and storable, even if other texts fail later.
     on_ready: OnReady | None = None
+    #: Name of the only route that may answer, for a check of that route. Its requests are not merged with others, and a
+    #: quarantine does not apply.
+    only_route: str = ""
 
     def only(self, positions: Sequence[int]) -> ComputeRequest:
         """Return the request for some of its texts."""
