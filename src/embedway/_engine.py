@@ -77,7 +77,8 @@ class Engine:
         self._quarantines = quarantines
         self.models = ModelRegistry(ModelEnvironment(config, self.budgets, self.hooks, quarantines), progress)
         self.baselines = Baselines(config, self.records, self.budgets, quarantines)
-        self._checking: asyncio.Task[None] | None = None
+        #: Checks in the background; None without `quality.check_every_s`, and before the first call.
+        self.scheduled_checks: asyncio.Task[None] | None = None
         self.selector = ModelSelector(config)
         self.pins = CollectionPins(config, self.selector)
         self.pipeline = EmbedPipeline(
@@ -102,7 +103,7 @@ class Engine:
         if self.records is not None and every_s is not None:
             schedule = Schedule(every_s, self.records, self._names_to_check, self._check)
             # In an own context: the task belongs to no call, and has no deadline.
-            self._checking = asyncio.create_task(schedule.run(), context=contextvars.Context())
+            self.scheduled_checks = asyncio.create_task(schedule.run(), context=contextvars.Context())
 
     async def _names_to_check(self) -> list[str]:
         """Return the spaces of open models that have a baseline: a check loads no model."""
@@ -133,9 +134,9 @@ class Engine:
             await (self._finish() if self._end_of_loop is None else self._end_of_loop.aclose())
 
     async def _finish(self) -> None:
-        if self._checking is not None:
-            self._checking.cancel()
-            await asyncio.gather(self._checking, return_exceptions=True)
+        if self.scheduled_checks is not None:
+            self.scheduled_checks.cancel()
+            await asyncio.gather(self.scheduled_checks, return_exceptions=True)
         await self.models.aclose()
         if self.pipeline.cache is not None:
             await self.pipeline.cache.aclose()

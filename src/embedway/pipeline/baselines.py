@@ -136,7 +136,7 @@ class Baselines:
         for route in model.route_names:
             answers = RouteAnswers(model, route, spending, usage)
             found = await self._check_route(answers, baseline, sets)
-            routes.append(await self.states.record(model, found, baseline.created, began))
+            routes.append(await self.states.record(model, found, baseline.created, began, self.clock()))
         lost = [route for route in baseline.routes if route not in model.route_names]
         if lost:
             notes = (*notes, f"not set up here, and not checked: {', '.join(lost)}")

@@ -39,8 +39,10 @@ class RouteStates:
         #: Routes whose drift this process has reported.
         self._reported: set[str] = set()
 
-    async def record(self, model: Model, check: RouteCheck, baseline_created: float, now: float) -> RouteCheck:
-        """Store the result of a check that began `now`, report it, and return it with the facts of the quarantine."""
+    async def record(
+        self, model: Model, check: RouteCheck, baseline_created: float, began: float, ended: float
+    ) -> RouteCheck:
+        """Store the result of a check, report it, and return it with the facts of the quarantine."""
         space_id, route = model.space.id, check.route
         before = await self._get(space_id, route)
         was_quarantined = before is not None and before.quarantined
@@ -55,16 +57,16 @@ class RouteStates:
             route,
             is_drift,
             is_drift and (was_quarantined or self._on_drift == "quarantine"),
-            now,
-            last_passed if is_drift else now,
-            (before.drifted_since if before is not None and had_drifted else now) if is_drift else None,
+            ended,
+            last_passed if is_drift else ended,
+            (before.drifted_since if before is not None and had_drifted else ended) if is_drift else None,
             check.reasons,
         )
         await self._records.put(state.to_record())
         if self._quarantines is not None:
             await self._quarantines.read()
         if is_drift:
-            texts = await self._billed_texts(model.name, route, last_passed, now)
+            texts = await self._billed_texts(model.name, route, last_passed, began)
             check = replace(check, suspicious_since=last_passed, suspicious_texts=texts)
         self._report(state, check, had_drifted=had_drifted)
         return replace(check, quarantined=state.quarantined)

@@ -33,8 +33,8 @@ CANARIES: tuple[str, ...] = (
     (
         "Glaciers move slowly. Under their own weight the lower layers of ice deform and slide over wet rock, and they "
         "carry stones that scratch the valley floor. When the climate becomes warmer, the front of a glacier melts "
-        "faster than new ice arrives, and the stones remain in long ridges. Geologists read these ridges like the rings "
-        "of a tree."
+        "faster than new ice arrives, and the stones remain in long ridges. Geologists read these ridges like the "
+        "rings of a tree."
     ),
     (
         "To renew a permit, bring the old card, a photo that is not older than six months, and a proof of address. The "

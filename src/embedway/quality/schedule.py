@@ -23,11 +23,11 @@ T = TypeVar("T")
 _log = logging.getLogger("embedway.quality")
 #: The wait before a try, as a share of the period: a random one between these. Without it, processes that start
 #: together would all check, or ask the store, at the same moment.
-_SHORTEST, _LONGEST = 0.8, 1.2
+_SHORTEST, _LONGEST = 1.0, 1.2
 #: The first wait is shorter, so that a process that lives about one period also checks.
 _FIRST = 0.5
 #: Part of the period for which a lease holds. It is below the shortest wait, so that the next try can have it.
-_LEASE = 0.75
+_LEASE = 0.95
 
 
 class Schedule:
@@ -64,23 +64,23 @@ class Schedule:
 
     async def run_once(self) -> None:
         """Check each name whose lease this process takes. A failure is logged once for each name."""
-        for name in await self._guarded("", self._names()) or ():
-            if await self._guarded(name, self._records.lease("baseline", name, self._every_s * _LEASE)):
+        for name in await self._guarded("baselines", self._names()) or ():
+            if await self._guarded(
+                f"the lease of {name}", self._records.lease("baseline", name, self._every_s * _LEASE)
+            ):
                 await self._guarded(name, self._check(name))
 
-    async def _guarded(self, name: str, work: Awaitable[T]) -> T | None:
+    async def _guarded(self, what: str, work: Awaitable[T]) -> T | None:
         """Await some work; None after a failure, which never ends the schedule."""
         try:
             result = await work
         except BaseException as error:
             if must_pass(error):
                 raise
-            if name not in self._failed:
-                self._failed.add(name)
+            if what not in self._failed:
+                self._failed.add(what)
                 reason = str(error) if isinstance(error, EmbedwayError) else place_of(error)
-                _log.warning(
-                    "a scheduled check of %s failed, and is tried again later: %s", name or "baselines", reason
-                )
+                _log.warning("a scheduled check failed (%s), and is tried again later: %s", what, reason)
             return None
-        self._failed.discard(name)
+        self._failed.discard(what)
         return result
