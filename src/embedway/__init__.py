@@ -58,7 +58,10 @@ if TYPE_CHECKING:
     from embedway.local.backend import SessionOptions
     from embedway.local.tune import TuneReport, TuneRow
     from embedway.money import Amount
+    from embedway.quality.drift import GroupAccuracy, RouteCheck
+    from embedway.quality.pairs import Pair
     from embedway.quality.report import VectorCheck, VectorReport
+    from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan, RouteNoise
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate, TokenEstimate
     from embedway.selection.criteria import ModelSelectionCriteria
@@ -121,6 +124,8 @@ __all__ = [
     "Averaged",
     "BadVectorsError",
     "BaseHook",
+    "BaselineReport",
+    "BaselineSummary",
     "BatchDetails",
     "BatchError",
     "BudgetExceededError",
@@ -150,6 +155,7 @@ __all__ = [
     "EncodedText",
     "ErrorRateDetails",
     "FailoverDetails",
+    "GroupAccuracy",
     "Hook",
     "InputError",
     "InputType",
@@ -167,6 +173,7 @@ __all__ = [
     "Operation",
     "Outcome",
     "Overflow",
+    "Pair",
     "Pin",
     "PinAdmin",
     "PlainTokenizer",
@@ -175,6 +182,8 @@ __all__ = [
     "ProgressSink",
     "ProtocolError",
     "QualityAdmin",
+    "QualityCheck",
+    "QualityPlan",
     "QuotaExceededError",
     "RateLimitedError",
     "Reason",
@@ -183,6 +192,8 @@ __all__ = [
     "RequestDetails",
     "RerankResult",
     "ReservationDetails",
+    "RouteCheck",
+    "RouteNoise",
     "RuntimeUnavailableError",
     "ScoredModel",
     "Selected",
@@ -223,6 +234,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BaselineReport": "quality.reports",
+    "BaselineSummary": "quality.reports",
+    "GroupAccuracy": "quality.drift",
+    "Pair": "quality.pairs",
+    "QualityCheck": "quality.reports",
+    "QualityPlan": "quality.reports",
+    "RouteCheck": "quality.drift",
+    "RouteNoise": "quality.reports",
     "Amount": "money",
     "AsyncCacheAdmin": "_admin",
     "AsyncEmbedder": "_embedder",

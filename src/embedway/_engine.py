@@ -7,6 +7,7 @@ loop, and do not exist in a forked process. `Engines` opens a new engine after t
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -19,8 +20,11 @@ from embedway.ledger.budgets import Budgets
 from embedway.ledger.opening import limits_of, open_ledger, open_records
 from embedway.models.base import ModelEnvironment
 from embedway.models.registry import ModelRegistry
+from embedway.pipeline.baselines import Baselines
 from embedway.pipeline.embed import EmbedPipeline
 from embedway.providers.names import full_name
+from embedway.quality.quarantine import Quarantines
+from embedway.quality.schedule import Schedule
 from embedway.quality.space_proofs import SpaceProofs
 from embedway.selection.collection_pins import CollectionPins
 from embedway.selection.selector import ModelSelector
@@ -77,8 +81,15 @@ class Engine:
         )
         #: Records that processes share; None without a ledger.
         self.records = open_records(config)
-        self.environment = ModelEnvironment(config, self.budgets, self.hooks, SpaceProofs(self.records))
+        quarantines = None
+        if self.records is not None and config.quality.on_drift == "quarantine":
+            quarantines = Quarantines(self.records)
+        self._quarantines = quarantines
+        self.environment = ModelEnvironment(config, self.budgets, self.hooks, SpaceProofs(self.records), quarantines)
         self.models = ModelRegistry(self.environment, progress)
+        self.baselines = Baselines(config, self.records, self.budgets, quarantines)
+        #: Checks in the background; None without `quality.check_every_s`, and before the first call.
+        self.scheduled_checks: asyncio.Task[None] | None = None
         self.selector = ModelSelector(config)
         self.pins = CollectionPins(config, self.selector, hooks=self.hooks)
         self.pipeline = EmbedPipeline(
@@ -99,6 +110,27 @@ class Engine:
         """Register the engine with its event loop, so that `asyncio.run` closes the engine before the loop."""
         self._end_of_loop = _close_with_loop(self._finish)
         await anext(self._end_of_loop)
+        every_s = self.baselines.config.quality.check_every_s
+        if self.records is not None and every_s is not None:
+            schedule = Schedule(every_s, self.records, self._names_to_check, self._check)
+            # In an own context: the task belongs to no call, and has no deadline.
+            self.scheduled_checks = asyncio.create_task(schedule.run(), context=contextvars.Context())
+
+    async def _names_to_check(self) -> list[str]:
+        """Return the spaces of open models that have a baseline: a check loads no model."""
+        assert self.records is not None  # noqa: S101  the schedule has them
+        stored = {name for name, _ in await self.records.names("baseline")}
+        return [model.space.id for model in self.models.all_open() if model.space.id in stored]
+
+    async def _check(self, space_id: str) -> None:
+        for model in self.models.all_open():
+            if model.space.id == space_id:
+                model.retain()
+                try:
+                    await self.baselines.check(model)
+                finally:
+                    await model.close()
+                return
 
     async def aclose(self, *, drain: bool) -> None:
         """End pending calls with ClosedError, or wait for them with `drain`; then close all parts."""
@@ -113,11 +145,16 @@ class Engine:
             await (self._finish() if self._end_of_loop is None else self._end_of_loop.aclose())
 
     async def _finish(self) -> None:
+        if self.scheduled_checks is not None:
+            self.scheduled_checks.cancel()
+            await asyncio.gather(self.scheduled_checks, return_exceptions=True)
         await self.models.aclose()
         if self.pipeline.cache is not None:
             await self.pipeline.cache.aclose()
         try:
             await self.budgets.aclose()
+            if self._quarantines is not None:
+                await self._quarantines.aclose()
             if self.records is not None:
                 await self.records.aclose()
         finally:

@@ -11,11 +11,15 @@ from embedway.arguments import as_texts, as_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+    from pathlib import Path
 
     from embedway.cache.stats import CacheCheck, CacheStats, ClearResult
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
+    from embedway.money import Amount
+    from embedway.quality.pairs import Pair
     from embedway.quality.report import VectorReport
+    from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
     from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
 
 T = TypeVar("T")
@@ -140,3 +144,43 @@ class QualityAdmin:
     ) -> VectorReport:
         """Check the vectors of texts, which came from a model or were stored, as an answer is checked."""
         return self._wait(self._group.validate(vectors, as_texts(texts, "texts"), model=model, input_type=input_type))
+
+    def baseline(
+        self,
+        model: str | None = None,
+        *,
+        pairs: Sequence[Pair] | Path | str | None = None,
+        replace: bool = False,
+        max_cost: Amount | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> BaselineReport:
+        """Store how each route of a model answers now: canaries, their noise, and the retrieval of pairs."""
+        return self._wait(
+            self._group.baseline(model, pairs=pairs, replace=replace, max_cost=max_cost, progress=progress)
+        )
+
+    def check(self, model: str | None = None, *, max_cost: Amount | None = None) -> QualityCheck:
+        """Compare each route of a model with the baseline of its space."""
+        return self._wait(self._group.check(model, max_cost=max_cost))
+
+    def plan(
+        self,
+        model: str | None = None,
+        *,
+        pairs: Sequence[Pair] | Path | str | None = None,
+        baseline: bool = False,
+    ) -> QualityPlan:
+        """Return the estimated work and cost of `check`, or with `baseline` of `baseline`. Sends nothing."""
+        return self._wait(self._group.plan(model, pairs=pairs, baseline=baseline))
+
+    def baselines(self) -> list[BaselineSummary]:
+        """Return all stored baselines."""
+        return self._wait(self._group.baselines())
+
+    def remove_baseline(self, model: str) -> list[str]:
+        """Remove the baselines of a model or of a space's id, and the states of their routes; return the spaces."""
+        return self._wait(self._group.remove_baseline(model))
+
+    def release(self, model: str | None = None, *, route: str | None = None) -> list[str]:
+        """End the quarantine of a model's routes, or of one route, without a check; return the routes."""
+        return self._wait(self._group.release(model, route=route))

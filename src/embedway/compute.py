@@ -49,6 +49,9 @@ class ComputeRequest:
     on_ready: OnReady | None = None
     #: Outcome of the call for hooks: hits and shared texts are filled in also if the call fails.
     outcome: Outcome | None = None
+    #: Name of the only route that may answer, for a check of that route. Its requests are not merged with others, and a
+    #: quarantine does not apply.
+    only_route: str = ""
 
     def only(self, positions: Sequence[int]) -> ComputeRequest:
         """Return the request for some of its texts."""

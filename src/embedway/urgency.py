@@ -29,3 +29,6 @@ class Urgency:
 
 #: Urgency of documents without a priority.
 DOCUMENTS = Urgency()
+#: Urgency of checks in the background: below every priority of a call. It is due 5.5 s after it arrives, so later calls
+#: overtake it for at most that time, and it is never starved.
+BACKGROUND = Urgency(priority=-45)

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from embedway._version import __version__
-from embedway.cli import budget, cache, doctor, embed, init, models, plan, run, search, select, state, trust
+from embedway.cli import budget, cache, doctor, embed, init, models, plan, quality, run, search, select, state, trust
 from embedway.cli.log import show_log
 from embedway.cli.options import Invocation
 from embedway.cli.output import flush_result, print_line, print_message, print_traceback
@@ -41,6 +41,7 @@ app.command("plan", short_help="Show tokens, cost and time of embedding texts wi
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.add_typer(budget.app, name="budget")
+app.add_typer(quality.app, name="quality")
 app.add_typer(state.app, name="state")
 app.command("init", short_help="Create an embedway.toml and trust it.")(init.init)
 app.command("trust", short_help="Trust an embedway.toml in the working directory.")(trust.trust)

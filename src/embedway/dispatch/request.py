@@ -19,7 +19,7 @@ from embedway.urgency import DOCUMENTS
 from embedway.vectors import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -152,6 +152,8 @@ class UpstreamRequest:
     #: Full name of the model, and the operations of the callers, for hooks.
     model: str = ""
     operations: tuple[int | None, ...] = ()
+    #: Reasons of routes in quarantine, by name.
+    quarantined: Mapping[str, str] = field(default_factory=dict)
     #: Deadline of its caller; of several callers, the last one, and None if one of them has none.
     deadline: CallDeadline | None = field(default_factory=current_deadline.get)
 

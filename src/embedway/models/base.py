@@ -22,7 +22,7 @@ from embedway.compute import Computed, ComputeRequest
 from embedway.dispatch.error_rate import AlertPolicy, ErrorRates
 from embedway.dispatch.recovery import UpstreamClient
 from embedway.dispatch.request import RetryPolicy
-from embedway.errors import BadVectorsError, DimensionsError, EmbedwayError, UsageError, with_row
+from embedway.errors import BadVectorsError, DimensionsError, EmbedwayError, NoRouteError, UsageError, with_row
 from embedway.ledger.budgets import Budgets
 from embedway.models.part_checks import PartChecks
 from embedway.quality.checks import DiversityCheck, report_refusal
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.errors import ConfigError
     from embedway.local.encoder import Encoder
+    from embedway.quality.quarantine import Quarantines
     from embedway.types import Bill, ModelDescription, Space, Spread, TokenizedTexts, VectorChecks, Vectors
 
 #: Maximum characters to tokenize on the event loop: this takes 0.1 ms, less than the round trip to a thread.
@@ -59,6 +60,8 @@ class ModelEnvironment:
     hooks: Hooks = field(default_factory=Hooks)
     #: Stored proofs of vector spaces.
     proofs: SpaceProofs = field(default_factory=lambda: SpaceProofs(None))
+    #: Routes that are not used; None if the settings only warn of drift.
+    quarantines: Quarantines | None = None
     client: UpstreamClient = field(init=False)
     #: Error rates of routes; None without alerts.
     error_rates: ErrorRates | None = field(init=False)
@@ -117,6 +120,8 @@ class Model(ABC):
     spread: Spread | None = None
     #: Maximum texts of a batch on this machine; None for services, whose routes limit their requests.
     max_batch_size: int | None = None
+    #: Routes that are not used, because they differ from their baseline; None if the settings only warn.
+    quarantines: Quarantines | None = None
 
     def __init__(self, profile: Profile, hooks: Hooks, *, token_budget: int | None) -> None:
         self.profile = profile
@@ -183,6 +188,8 @@ class Model(ABC):
 
     async def compute(self, request: ComputeRequest) -> Computed:
         """Tokenize, compute, average windows and validate; see `Computes.compute`."""
+        if self.quarantines is not None and not request.only_route:
+            await self._check_quarantine(self.quarantines)
         began = time.perf_counter()
         work = await self.work(request)
         tokenized = time.perf_counter()
@@ -243,6 +250,23 @@ class Model(ABC):
             raise next(iter(found.values()))
         errors.update(found)
         vectors[list(found)] = np.nan
+
+    async def _check_quarantine(self, quarantines: Quarantines) -> None:
+        """Raise NoRouteError if every route of the model is in quarantine."""
+        await quarantines.refresh()
+        found = quarantines.of_space(self.space.id)
+        if found and found.keys() >= set(self.route_names):
+            raise NoRouteError(self.name, failed=[(route, found[route]) for route in self.route_names])
+
+    @property
+    def route_names(self) -> tuple[str, ...]:
+        """Names of the routes, in the order of failover."""
+        return (self.profile.route,)
+
+    def price_on(self, route: str, tokens: int) -> int | None:
+        """Return the price of `tokens` on one route, in nano-dollars; None if it is unknown."""
+        del route
+        return self.cost_nanousd(tokens)
 
     async def work(self, request: ComputeRequest) -> Work:
         """Prepare texts; in a thread unless they are short."""

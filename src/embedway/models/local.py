@@ -32,6 +32,7 @@ class LocalModel(Model):
 
     def __init__(self, encoder: Encoder, environment: ModelEnvironment) -> None:
         super().__init__(profile_of(encoder), environment.hooks, token_budget=encoder.token_budget)
+        self.quarantines = environment.quarantines
         batching = environment.config.batching
         self.spread = encoder.spread
         self.max_batch_size = batching.max_batch_size

@@ -101,6 +101,11 @@ class ModelRegistry:
                 return opening.result()
         return None
 
+    def all_open(self) -> list[Model]:
+        """Return the open models that return vectors."""
+        tasks = [opening for (_, task, raw), opening in self._opening.items() if task == "embed" and not raw]
+        return [opening.result() for opening in tasks if opening.done() and not _failed(opening)]
+
     async def aclose(self) -> None:
         """Wait for running batches and release all models."""
         self._closed = True

@@ -69,6 +69,7 @@ class ServiceModel(Model):
         if self.task == "embed":
             service = _free_if_unbilled(service)
         super().__init__(profile or self._profile(service), environment.hooks, token_budget=None)
+        self.quarantines = environment.quarantines if self.task == "embed" else None
         self.service = service
         self.routes = service.routes
         self.blocked = service.blocked
@@ -140,6 +141,7 @@ class ServiceModel(Model):
             model=self.name,
             operations=(current_operation.get(),),
             reads=self._reads(),
+            quarantined={} if self.quarantines is None else self.quarantines.of_space(self.space.id),
         )
 
     def _reads(self) -> TextReader | None:
@@ -155,8 +157,10 @@ class ServiceModel(Model):
 
     async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:
         """Send a request; merge it with other callers' requests if it is small."""
-        del request
         client, settings = self._environment.client, self._environment.config.upstream
+        if request.only_route:
+            routes = [route for route in self.routes if route.name == request.only_route]
+            return await client.send(replace(upstream, quarantined={}), routes)
         if self._scheduling is None or self._scheduling[0].is_large(upstream):
             return await client.send(upstream, self.routes)
         here = any(route.provider.declared.local for route in self.routes)
@@ -195,6 +199,16 @@ class ServiceModel(Model):
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
         """Return the list price of `tokens`, for vectors of a size; None if it is unknown."""
         return self.service.facts.cost_nanousd(tokens, dimensions=dimensions)
+
+    @property
+    @override
+    def route_names(self) -> tuple[str, ...]:
+        return tuple(route.name for route in self.routes)
+
+    @override
+    def price_on(self, route: str, tokens: int) -> int | None:
+        is_free = any(one.name == route and one.provider.declared.free for one in self.routes)
+        return 0 if is_free else self.cost_nanousd(tokens)
 
     def estimate(self, work: Work, dimensions: int) -> Estimate:
         """Estimate the bill; each request to the first route is billed separately. See `Model.estimate`."""

@@ -7,6 +7,7 @@ this project, so they are in no benchmark and no training data of a model that e
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedway._public import public
 from embedway.errors import SourceError
 from embedway.files import read_bounded, read_package_text
 from embedway.text import has_surrogate
@@ -32,6 +34,7 @@ MAX_TEXT_CHARACTERS = 100_000
 MAX_NAME_CHARACTERS = 200
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A query, and the only passage of its set that answers it. `group` is empty if a user's pair has none."""
@@ -62,6 +65,12 @@ def read_pairs(path: Path | str) -> tuple[Pair, ...]:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "the path is invalid"
         raise SourceError(f"cannot be read: {reason}", path=path) from None
     return _checked(data, str(path))
+
+
+def checked_pairs(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """Return pairs that are not from a file, checked as those of a file. Raises SourceError."""
+    rows = (json.dumps(dataclasses.asdict(pair)) for pair in pairs)
+    return _checked("\n".join(rows).encode(), "pairs")
 
 
 def digest_of(pairs: Sequence[Pair]) -> str:

@@ -1,0 +1,254 @@
+"""`embedway quality baseline|check|list|remove|release`: notice models that change under their name."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+
+import typer
+
+from embedway.cli.options import Invocation, JsonFlag, ModelOption, decode_text
+from embedway.cli.output import (
+    DownloadProgress,
+    count,
+    note,
+    one_line,
+    print_json,
+    print_line,
+    print_table,
+    report_of_work,
+    wait_for,
+)
+from embedway.errors import UsageError
+from embedway.interrupts import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from embedway import AsyncEmbedder, BaselineReport, BaselineSummary, QualityCheck, QualityPlan, RouteCheck
+
+app = typer.Typer(
+    help="Store how models answer, and notice when they change.", no_args_is_help=True, rich_markup_mode=None
+)
+
+T = TypeVar("T")
+
+MaxCostOption: TypeAlias = Annotated[
+    str | None, typer.Option("--max-cost", metavar="USD", help="Send nothing that may cost more in all.")
+]
+
+
+@app.command("baseline", short_help="Store how a model answers now.")
+def baseline(
+    context: typer.Context,
+    *,
+    model: ModelOption = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs",
+            metavar="FILE",
+            help="JSON Lines with `query` and `passage` of your own, besides the built-in pairs. They are stored.",
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the baseline, and show the differences first.")
+    ] = False,
+    max_cost: MaxCostOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Store how each route of a model answers now: fixed texts, their noise, and the retrieval of pairs.
+
+    A space has one baseline. Routes that were added later are added to it without --replace.
+    """
+    invocation = Invocation.of(context)
+
+    async def work(embedder: "AsyncEmbedder") -> "BaselineReport":
+        _note_cost(invocation, await embedder.quality.plan(model, pairs=pairs, baseline=True))
+        return await embedder.quality.baseline(
+            model, pairs=pairs, replace=replace, max_cost=max_cost, progress=lambda text: note(invocation, text)
+        )
+
+    explain("the baseline is stored at the end; run the same command again")
+    report = _run(invocation, work)
+    with report_of_work(invocation, as_json=as_json):
+        if as_json:
+            print_json(_plain(asdict(report)))
+        else:
+            _print_baseline(report)
+    if report.failed:
+        raise typer.Exit(4)
+
+
+@app.command("check", short_help="Compare a model with its baseline.")
+def check(
+    context: typer.Context, *, model: ModelOption = None, max_cost: MaxCostOption = None, as_json: JsonFlag = False
+) -> None:
+    """Compare each route of a model with the baseline of its space.
+
+    Exit with 0 if all routes passed, 1 if one drifted, 4 if none drifted but one could not be checked.
+    """
+    invocation = Invocation.of(context)
+
+    async def work(embedder: "AsyncEmbedder") -> "QualityCheck":
+        _note_cost(invocation, await embedder.quality.plan(model))
+        return await embedder.quality.check(model, max_cost=max_cost)
+
+    explain("routes that were checked keep their result; run the same command again")
+    found = _run(invocation, work)
+    with report_of_work(invocation, as_json=as_json):
+        if as_json:
+            verdict = "drifted" if found.drifted else "passed" if found.passed else "unchecked"
+            print_json({"verdict": verdict, **_plain(asdict(found))})
+        else:
+            _print_check(found)
+    if not found.passed:
+        raise typer.Exit(1 if found.drifted else 4)
+
+
+@app.command("list", short_help="List the stored baselines.")
+def list_baselines(context: typer.Context, *, as_json: JsonFlag = False) -> None:
+    """List the stored baselines with their routes."""
+    found = _run(Invocation.of(context), lambda embedder: embedder.quality.baselines())
+    if as_json:
+        print_json([_plain(asdict(one)) for one in found])
+    elif found:
+        print_table(_COLUMNS, [row for one in found for row in _rows(one)], right=(3, 4, 5, 6))
+    else:
+        print_line("there is no baseline; create one with `embedway quality baseline`")
+
+
+@app.command("remove", short_help="Remove a baseline.")
+def remove(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", callback=decode_text, help="Name of the model, or id of the space.")
+    ],
+) -> None:
+    """Remove the baselines of a model or space. Quarantines of its routes end."""
+    invocation = Invocation.of(context)
+    removed = _run(invocation, lambda embedder: embedder.quality.remove_baseline(name))
+    if not removed:
+        raise UsageError(f"there is no baseline of {name!r}; `embedway quality list` shows all")
+    note(invocation, f"the baseline of {', '.join(removed)} is removed")
+
+
+@app.command("release", short_help="End a quarantine without a check.")
+def release(
+    context: typer.Context,
+    *,
+    model: ModelOption = None,
+    route: Annotated[
+        str | None,
+        typer.Option("--route", metavar="ROUTE", callback=decode_text, help="Only this route. Default: all."),
+    ] = None,
+) -> None:
+    """End the quarantine of a model's routes. The next check that finds a drift begins a new one."""
+    invocation = Invocation.of(context)
+    ended = _run(invocation, lambda embedder: embedder.quality.release(model, route=route))
+    note(invocation, f"used again: {', '.join(ended)}" if ended else "no route of the model is in quarantine")
+
+
+def _run(invocation: Invocation, work: "Callable[[AsyncEmbedder], Awaitable[T]]") -> T:
+    config = invocation.config()
+
+    async def run() -> T:
+        from embedway._embedder import AsyncEmbedder
+
+        async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
+            return await work(embedder)
+
+    return wait_for(run())
+
+
+def _note_cost(invocation: Invocation, plan: "QualityPlan") -> None:
+    cost = "unknown cost" if plan.cost_nanousd is None else f"{plan.cost_nanousd / 1e9:.6f} dollars"
+    note(
+        invocation,
+        f"about {count(plan.texts)} texts, {count(plan.tokens)} tokens, {count(plan.requests)} requests, {cost} "
+        f"({', '.join(plan.routes)})",
+    )
+
+
+_COLUMNS = ("space", "created", "route", "pairs", "accuracy", "min cosine", "dollars/M tokens")
+
+
+def _rows(one: "BaselineSummary") -> list[tuple[str, ...]]:
+    return [
+        (
+            one.space_id,
+            _time(one.created),
+            route,
+            str(sum(one.pairs.values())),
+            _share(one.accuracy[route]),
+            f"{min(noise.min_cosine for noise in noises.values()):.6f}",
+            "unknown" if (price := one.prices_nanousd[route]) is None else f"{price / 1e9:g}",
+        )
+        for route, noises in one.noise.items()
+    ]
+
+
+def _print_baseline(report: "BaselineReport") -> None:
+    print_table(_COLUMNS, _rows(report.baseline), right=(3, 4, 5, 6))
+    print_line()
+    print_table(
+        ("noise of route", "input type", "source", "largest 1 - cosine"),
+        [
+            (route, kind, source.replace("_", " "), f"{value:.1e}")
+            for route, kinds in report.baseline.noise.items()
+            for kind, noise in kinds.items()
+            for source, value in noise.sources.items()
+        ],
+        right=(3,),
+    )
+    for route, reason in report.failed:
+        print_line(f"{route} has no baseline: {one_line(reason)}")
+
+
+def _print_check(found: "QualityCheck") -> None:
+    print_line(f"{found.space_id}, baseline of {_time(found.baseline_created)}")
+    print_table(
+        ("route", "verdict", "canaries that differ", "lowest cosine", "allowed", "accuracy", "top results"),
+        [
+            (
+                one.route,
+                one.verdict + (", in quarantine" if one.quarantined else ""),
+                f"{len(one.differing)} of {one.canaries}" if one.canaries else "-",
+                "-" if one.cosine is None else f"{one.cosine:.6f}",
+                "-" if one.min_cosine is None else f"{one.min_cosine:.6f}",
+                _share(one.accuracy_ratio),
+                _share(one.overlap),
+            )
+            for one in found.routes
+        ],
+        right=(2, 3, 4, 5, 6),
+    )
+    for one in found.routes:
+        _print_reasons(one)
+    for text in found.notes:
+        print_line(f"note: {text}")
+
+
+def _print_reasons(one: "RouteCheck") -> None:
+    for reason in one.reasons:
+        print_line(f"{one.route}: {one_line(reason)}")
+    if one.suspicious_since is not None:
+        texts = "" if one.suspicious_texts is None else f" ({count(one.suspicious_texts)} billed texts)"
+        print_line(f"{one.route}: vectors since {_time(one.suspicious_since)} are suspicious{texts}; none is deleted")
+    if one.advice:
+        print_line(f"{one.route}: {one.advice}")
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON types: times in seconds since 1970, and tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,277 @@
+"""Baselines of an embedder: create, check, list and remove them, and keep the state of each route."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from embedway._version import __version__
+from embedway.errors import BadVectorsError, BudgetExceededError, EmbedwayError, LedgerError, UsageError
+from embedway.ledger.account import CallBudget
+from embedway.ledger.base import Purpose
+from embedway.ledger.records import Record
+from embedway.pipeline.route_answers import RouteAnswers, Usage, planned_texts, request_of
+from embedway.pipeline.route_states import RouteStates
+from embedway.quality.baseline import Baseline, PairSet, RouteBaseline
+from embedway.quality.canaries import CANARY_VERSION, INPUT_TYPES
+from embedway.quality.drift import Observation, RouteCheck, advice_for, compare
+from embedway.quality.noise import CEILING
+from embedway.quality.pairs import BUILT_IN_DIGEST, BUILT_IN_VERSION, built_in_pairs, digest_of
+from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan, RouteNoise
+from embedway.quality.retrieval import accuracy
+from embedway.text import printable, shown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from embedway.config import Config
+    from embedway.ledger.budgets import Budgets
+    from embedway.ledger.records import Records
+    from embedway.models.base import Model
+    from embedway.quality.pairs import Pair
+    from embedway.quality.quarantine import Quarantines
+    from embedway.types import Vectors
+
+_REPLACE = "`embedway quality baseline --replace`"
+#: Errors that end a baseline or check of all routes: no other route helps.
+_FATAL = (BudgetExceededError, LedgerError)
+
+
+@dataclass(slots=True)
+class Baselines:
+    """Baselines in the records of the ledger's store."""
+
+    config: Config
+    records: Records | None
+    budgets: Budgets
+    quarantines: Quarantines | None
+    #: Returns seconds since 1970.
+    clock: Callable[[], float] = time.time
+    _states: RouteStates | None = field(init=False, default=None)
+
+    @property
+    def store(self) -> Records:
+        """The records. Raises UsageError if there is no store."""
+        if self.records is None:
+            raise UsageError(
+                "baselines are stored with the ledger, and ledger.backend is none: set it to sqlite or redis"
+            )
+        return self.records
+
+    @property
+    def states(self) -> RouteStates:
+        """The state of each route."""
+        if self._states is None:
+            self._states = RouteStates(self.store, self.budgets, self.quarantines, self.config.quality.on_drift)
+        return self._states
+
+    async def plan(self, model: Model, pairs: Sequence[Pair] | None, *, is_baseline: bool) -> QualityPlan:
+        """Return the estimated work of a baseline or check."""
+        stored = await self._get(model)
+        sets = _sets(pairs) if stored is None or is_baseline else _usable_sets(stored)[0]
+        texts = requests = tokens = 0
+        for kind, rows, times, sent in planned_texts(sets, is_baseline=is_baseline):
+            work = await model.work(request_of(model, kind, rows, CallBudget(Purpose(model.name)), ""))
+            texts, requests, tokens = texts + len(rows) * times, requests + sent, tokens + work.tokenized.tokens * times
+        routes = model.route_names
+        costs = [model.price_on(route, tokens) for route in routes]
+        cost = sum(one for one in costs if one is not None) if None not in costs else None
+        count = len(routes)
+        return QualityPlan(model.name, routes, texts * count, requests * count, tokens * count, cost)
+
+    async def create(
+        self,
+        model: Model,
+        pairs: Sequence[Pair] | None,
+        *,
+        replaces: bool,
+        max_nanousd: int | None,
+        report: Callable[[str], None],
+    ) -> BaselineReport:
+        """Create the baseline of a model's space, or add the routes that it lacks."""
+        old = await self._get(model)
+        if old is not None and not replaces and (pairs is not None or set(model.route_names) <= set(old.routes)):
+            raise UsageError(
+                f"{old.space.id} has a baseline of {_day(old.created)}: `embedway quality check` compares with it, and "
+                f"{_REPLACE} replaces it"
+            )
+        kept = {} if old is None or replaces else dict(old.routes)
+        sets = _sets(pairs) if old is None or replaces else _usable_sets(old)[0]
+        usage, spending = Usage(), CallBudget(Purpose(model.name), max_nanousd)
+        made, failed, first = dict(kept), [], None
+        for route in model.route_names:
+            if route in kept:
+                continue
+            report(f"measuring {route}")
+            try:
+                made[route] = await self._measure(RouteAnswers(model, route, spending, usage), sets)
+            except _FATAL:
+                raise
+            except EmbedwayError as error:
+                failed.append((route, str(error)))
+                first = first or error
+        if first is not None and len(made) == len(kept):
+            raise first
+        new = Baseline(model.name, model.space, self.clock(), __version__, CANARY_VERSION, sets, made)
+        differences = () if old is None or not replaces else tuple(self._differences(old, new))
+        for one in differences:
+            report(f"difference of {one.route} to the replaced baseline: {'; '.join(one.reasons) or 'none'}")
+        await self.store.put(Record("baseline", model.space.id, new.to_json()))
+        for route in made.keys() - kept.keys():
+            await self.states.clear(model.space.id, route)
+        return BaselineReport(
+            summary_of(new), usage.texts, usage.tokens, usage.cost_nanousd, tuple(failed), differences
+        )
+
+    async def check(self, model: Model, *, max_nanousd: int | None = None) -> QualityCheck:
+        """Compare all routes of a model with the baseline of its space, and keep their states."""
+        baseline = await self._get(model)
+        if baseline is None:
+            raise UsageError(await self._missing(model))
+        sets, notes = _usable_sets(baseline)
+        usage, spending, began = Usage(), CallBudget(Purpose(model.name), max_nanousd), self.clock()
+        routes = []
+        for route in model.route_names:
+            answers = RouteAnswers(model, route, spending, usage)
+            found = await self._check_route(answers, baseline, sets)
+            routes.append(await self.states.record(model, found, baseline.created, began, self.clock()))
+        lost = [route for route in baseline.routes if route not in model.route_names]
+        if lost:
+            notes = (*notes, f"not set up here, and not checked: {', '.join(lost)}")
+        return QualityCheck(
+            model.name,
+            model.space.id,
+            began,
+            baseline.created,
+            tuple(routes),
+            notes,
+            usage.texts,
+            usage.tokens,
+            usage.cost_nanousd,
+        )
+
+    async def all(self) -> list[BaselineSummary]:
+        """Return all baselines."""
+        return [summary_of(Baseline.from_json(one.document)) for one in await self.store.all("baseline")]
+
+    async def spaces_of(self, name: str) -> list[str]:
+        """Return the ids of the spaces with a baseline that have this id, or this name of the model."""
+        found = await self.all()
+        return [one.space_id for one in found if name in (one.space_id, one.model, one.model.rpartition("/")[2])]
+
+    async def remove(self, space_id: str) -> bool:
+        """Remove a baseline and the states of its routes. Return False if there is none."""
+        await self.states.clear(space_id, None)
+        return await self.store.remove("baseline", space_id)
+
+    async def _get(self, model: Model) -> Baseline | None:
+        record = await self.store.get("baseline", model.space.id)
+        return None if record is None else Baseline.from_json(record.document)
+
+    async def _missing(self, model: Model) -> str:
+        others = [one for one in await self.spaces_of(model.name) if one != model.space.id]
+        other = f" (there is one of its other space {', '.join(map(printable, others))})" if others else ""
+        return f"{shown_name(model.space.id)} has no baseline{other}: create one with `embedway quality baseline`"
+
+    async def _measure(self, answers: RouteAnswers, sets: tuple[PairSet, ...]) -> RouteBaseline:
+        measured = await answers.noise()
+        largest = max(noise.largest for _, noise in measured.values())
+        if largest > CEILING:
+            raise BadVectorsError(
+                f"gives one text vectors with a cosine of {1 - largest:.3f} in different requests, so it can have no "
+                "baseline: its rows may be permuted",
+                route=answers.route,
+            )
+        return RouteBaseline(
+            answers.route,
+            self.clock(),
+            answers.model.price_on(answers.route, 1_000_000),
+            {kind: vectors for kind, (vectors, _) in measured.items()},
+            {kind: noise for kind, (_, noise) in measured.items()},
+            await answers.results(sets),
+        )
+
+    async def _check_route(self, answers: RouteAnswers, baseline: Baseline, sets: tuple[PairSet, ...]) -> RouteCheck:
+        route = answers.route
+        stored = baseline.routes.get(route)
+        if stored is None:
+            reason = "the baseline does not contain this route"
+            return RouteCheck(route, "unchecked", (reason,), "add it with `embedway quality baseline`")
+        if baseline.canary_version != CANARY_VERSION:
+            reason = f"the baseline has version {baseline.canary_version} of the canaries, not {CANARY_VERSION}"
+            return RouteCheck(route, "unchecked", (reason,), f"create a new one with {_REPLACE}")
+        seed = random.SystemRandom().getrandbits(32)
+        try:
+            found = await answers.observe(sets, seed)
+        except _FATAL:
+            raise
+        except BadVectorsError as error:
+            return RouteCheck(route, "drifted", (error.message,), advice_for("drifted"))
+        except EmbedwayError as error:
+            return RouteCheck(route, "unchecked", (str(error),), advice_for("unchecked"))
+        return compare(stored, found, min_accuracy_ratio=self.config.quality.min_accuracy_ratio)
+
+    def _differences(self, old: Baseline, new: Baseline) -> list[RouteCheck]:
+        """Return the differences of a new baseline to the old one, for common routes."""
+        ratio = self.config.quality.min_accuracy_ratio
+        same = {one.name for one in new.sets if (one.name, one.digest) in {(o.name, o.digest) for o in old.sets}}
+        found = []
+        for route, one in new.routes.items():
+            if route in old.routes and old.canary_version == new.canary_version:
+                results = {name: results for name, results in one.results.items() if name in same}
+                vectors: dict[str, list[Vectors]] = {kind: [one.vectors[kind]] for kind in INPUT_TYPES}
+                found.append(compare(old.routes[route], Observation(vectors, results), min_accuracy_ratio=ratio))
+        return [replace(one, advice="") for one in found]
+
+
+def summary_of(baseline: Baseline) -> BaselineSummary:
+    """Return the public facts of a baseline."""
+    routes = baseline.routes
+    first = next(iter(routes.values()), None)
+    counts = {} if first is None else {name: len(results) for name, results in first.results.items()}
+    return BaselineSummary(
+        baseline.model,
+        baseline.space.id,
+        baseline.created,
+        baseline.embedway,
+        counts,
+        {one.name: f"{one.version}:{one.digest}" for one in baseline.sets},
+        {
+            name: {kind: RouteNoise(noise.sources, 1 - noise.limit) for kind, noise in route.noise.items()}
+            for name, route in routes.items()
+        },
+        {
+            name: accuracy([one for results in route.results.values() for one in results.values()])
+            for name, route in routes.items()
+        },
+        {name: route.price_nanousd for name, route in routes.items()},
+    )
+
+
+def _sets(pairs: Sequence[Pair] | None) -> tuple[PairSet, ...]:
+    """Return the built-in pairs, and the user's own ones."""
+    built_in = PairSet("built-in", BUILT_IN_VERSION, BUILT_IN_DIGEST, built_in_pairs())
+    return (built_in,) if pairs is None else (built_in, PairSet("own", 1, digest_of(pairs), tuple(pairs)))
+
+
+def _usable_sets(baseline: Baseline) -> tuple[tuple[PairSet, ...], tuple[str, ...]]:
+    """Return the sets of a baseline with their texts, and notes on sets that this version does not have."""
+    built_in = _sets(None)[0]
+    usable, notes = [], []
+    for one in baseline.sets:
+        if one.name == "own":
+            usable.append(one)
+        elif one.digest == built_in.digest:
+            usable.append(built_in)
+        else:
+            notes.append(
+                f"the baseline has version {one.version} of the built-in pairs, this embedway {built_in.version}: they "
+                f"are not compared. {_REPLACE} creates one of the new version"
+            )
+    return tuple(usable), tuple(notes)
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))

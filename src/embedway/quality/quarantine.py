@@ -1,0 +1,132 @@
+"""State of routes after checks, and quarantine: routes that are not used until they agree with the baseline again.
+
+States are records in the ledger's store, so that all processes that share it stop using a route. A process reads them
+at its first call, and then in the background every `REFRESH_S` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from embedway.errors import LedgerError
+from embedway.ledger.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from embedway.ledger.records import Records
+
+_log = logging.getLogger("embedway.quality")
+#: Age of the states from which they are read again, and maximum wait of the first call, in seconds.
+REFRESH_S, FIRST_WAIT_S = 10.0, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """Result of a route's last check. Times are seconds since 1970."""
+
+    model: str
+    space_id: str
+    route: str
+    drifted: bool
+    quarantined: bool
+    checked: float
+    #: Last check that the route passed, or the time of its baseline.
+    last_passed: float
+    #: First check of the drift; None if it passed.
+    drifted_since: float | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the record."""
+        return name_of(self.space_id, self.route)
+
+    @property
+    def why(self) -> str:
+        """Why the route is not used, and what to do."""
+        reason = f": {self.reasons[0]}" if self.reasons else ""
+        return (
+            f"is in quarantine, because it differs from the baseline of {self.space_id}{reason}. `embedway quality "
+            "check` compares it again; `embedway quality baseline --replace` accepts the change; `embedway quality "
+            "release` ends the quarantine"
+        )
+
+    def to_record(self) -> Record:
+        """Return the record."""
+        return Record("quarantine", self.name, json.dumps(asdict(self)))
+
+    @classmethod
+    def from_record(cls, record: Record) -> RouteState | None:
+        """Read a record; None if no version of this package wrote it."""
+        try:
+            found: dict[str, Any] = json.loads(record.document)
+            return cls(**{**found, "reasons": tuple(found["reasons"])})
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+def name_of(space_id: str, route: str) -> str:
+    """Return the name of a route's record."""
+    return f"{space_id}|{route}"
+
+
+class Quarantines:
+    """The routes in quarantine, as last read. If the store fails, the last known ones stay."""
+
+    def __init__(self, records: Records, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._records = records
+        self._clock = clock
+        #: Reasons by space and route.
+        self._found: dict[str, dict[str, str]] = {}
+        self._read_at: float | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._is_logged = False
+
+    async def refresh(self) -> None:
+        """Read the states if they are due: at the first call before it goes on, later in the background."""
+        if self._read_at is not None and self._clock() - self._read_at < REFRESH_S:
+            return
+        if self._reading is None or self._reading.done():
+            # In an own context: it belongs to no call.
+            self._reading = asyncio.create_task(self.read(), context=contextvars.Context())
+        if self._read_at is None:
+            await asyncio.wait([self._reading], timeout=FIRST_WAIT_S)
+            if self._read_at is None:  # the store is slow: calls go on without it
+                self._read_at = self._clock()
+
+    async def read(self) -> None:
+        """Read the states now. A failure of the store is logged once, and changes nothing."""
+        try:
+            states = [RouteState.from_record(record) for record in await self._records.all("quarantine")]
+        except LedgerError as error:
+            if not self._is_logged:
+                self._is_logged = True
+                _log.warning("quarantines of routes cannot be read, the last known ones apply: %s", error)
+        else:
+            self._is_logged = False
+            self._found = {}
+            for state in states:
+                if state is not None and state.quarantined:
+                    self._found.setdefault(state.space_id, {})[state.route] = state.why
+        finally:
+            self._read_at = self._clock()
+
+    def of_space(self, space_id: str) -> Mapping[str, str]:
+        """Return the reasons of a space's routes in quarantine, by route."""
+        return self._found.get(space_id, _NONE)
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+
+_NONE: Mapping[str, str] = {}

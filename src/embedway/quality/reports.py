@@ -1,0 +1,97 @@
+"""Values that `embedder.quality` returns about baselines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from embedway._public import public
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from embedway.quality.drift import RouteCheck
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class QualityPlan:
+    """Estimated work of a baseline or a check, over all routes of a model; the cost is None if it is unknown."""
+
+    model: str
+    routes: tuple[str, ...]
+    texts: int
+    requests: int
+    tokens: int
+    cost_nanousd: int | None
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class RouteNoise:
+    """Measured noise of a route, as distances 1 - cosine, by source; and the lowest cosine that a canary may have."""
+
+    sources: Mapping[str, float]
+    min_cosine: float
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class BaselineSummary:
+    """A stored baseline of a space. `created` is in seconds since 1970.
+
+    `pairs` contains the number of pairs by set, with its version and digest in `digests`. `noise` and `accuracy` are by
+    route; noise is also by input type. `prices_nanousd` are for a million tokens.
+    """
+
+    model: str
+    space_id: str
+    created: float
+    embedway: str
+    pairs: Mapping[str, int]
+    digests: Mapping[str, str]
+    noise: Mapping[str, Mapping[str, RouteNoise]]
+    accuracy: Mapping[str, float | None]
+    prices_nanousd: Mapping[str, int | None]
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class BaselineReport:
+    """A baseline that was created. `failed` pairs the routes that have none with the reason.
+
+    `differences` are those of a replaced baseline, by route.
+    """
+
+    baseline: BaselineSummary
+    texts: int
+    tokens: int
+    cost_nanousd: int | None
+    failed: tuple[tuple[str, str], ...] = ()
+    differences: tuple[RouteCheck, ...] = ()
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class QualityCheck:
+    """Comparison of a model's routes with the stored baseline of its space. `checked` is in seconds since 1970."""
+
+    model: str
+    space_id: str
+    checked: float
+    baseline_created: float
+    routes: tuple[RouteCheck, ...]
+    notes: tuple[str, ...]
+    texts: int
+    tokens: int
+    cost_nanousd: int | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every route was compared and passed."""
+        return all(one.verdict == "passed" for one in self.routes)
+
+    @property
+    def drifted(self) -> bool:
+        """Whether a route drifted."""
+        return any(one.verdict == "drifted" for one in self.routes)
