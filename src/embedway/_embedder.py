@@ -189,10 +189,14 @@ class AsyncEmbedder:
         query = check_query(query)
         top_n = check_count(top_n, "top_n")
         options = CallOptions.of(None, collection, api_key_name, max_cost)
-        facts = CallFacts(time.perf_counter(), collection)
+        started = time.perf_counter()
         async with self._engines.call() as engine:
             with engine.hooks.operation(RequestDetails, "rerank", name, len(checked), None, collection) as outcome:
+                facts = CallFacts(started, collection, None, outcome if engine.hooks.operating else None)
+                if asked is None:
+                    outcome.model = name  # of the settings
                 opened = await engine.models.open(name, task="rerank")
+                outcome.model = opened.name
                 default: Overflow = "error" if self.config.embedding.on_overflow == "error" else "truncate"
                 spending = options.spending(opened.name)
                 with logged_rows(name, len(checked)) as failed:

@@ -67,7 +67,7 @@ class Engine:
         )
         self.models = ModelRegistry(ModelEnvironment(config, self.budgets, self.hooks), progress)
         self.selector = ModelSelector(config)
-        self.pins = CollectionPins(config, self.selector)
+        self.pins = CollectionPins(config, self.selector, hooks=self.hooks)
         self.pipeline = EmbedPipeline(
             config,
             self.models,

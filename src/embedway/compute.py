@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from embedway.errors import EmbedwayError
     from embedway.ledger.account import CallBudget
+    from embedway.telemetry.operations import Outcome
     from embedway.types import InputType, Overflow, Space
 
 #: Kinds of output. Multi-vector and sparse models would add a kind here, with its own block.
@@ -46,6 +47,8 @@ class ComputeRequest:
     query: str = ""
     #: Receives texts as soon as they are computed, checked and storable, even if other texts fail later.
     on_ready: OnReady | None = None
+    #: Outcome of the call for hooks: hits and shared texts are filled in also if the call fails.
+    outcome: Outcome | None = None
 
     def only(self, positions: Sequence[int]) -> ComputeRequest:
         """Return the request for some of its texts."""
@@ -71,6 +74,8 @@ class Computed:
     #: False for vectors that depend on their batch.
     storable: bool = True
     hits: int = 0
+    #: Texts that another call or process computed after the lookup.
+    shared: int = 0
     #: Hits that were stored with a lossy codec.
     lossy_hits: int = 0
     #: Tokens that were not computed thanks to hits, and their cost.

@@ -109,7 +109,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
 
     async def run(self, job: WorkItem) -> Vectors:
         """Compute one batch."""
-        with self._operation([job], job.batch):
+        with self._operation([job], job.tokenized, job.batch):
             return await self._model.run(job.tokenized, job.batch)
 
     async def run_merged(self, jobs: Sequence[WorkItem], *, is_half: bool = False) -> list[Vectors | Exception]:
@@ -122,7 +122,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         )
         batch = Batch(np.arange(len(pairs), dtype=np.int64), max(job.batch.width for job in jobs), shared=True)
         try:
-            with self._operation(jobs, batch):
+            with self._operation(jobs, tokenized, batch):
                 vectors = await self._model.run(tokenized, batch)
         except Exception as error:  # noqa: BLE001  it recurs, in the end from each job alone
             vectors = None
@@ -140,11 +140,15 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         ends = np.cumsum([len(job.batch.rows) for job in jobs])[:-1]
         return list(np.split(vectors, ends))
 
-    def _operation(self, jobs: Sequence[WorkItem], batch: Batch) -> AbstractContextManager[Outcome]:
-        callers = [job.operation for job in jobs]
-        return self._hooks.merged_operation(
-            callers, BatchDetails, self._model.model, self.name, len(batch.rows), batch.padded_tokens
-        )
+    def _operation(
+        self, jobs: Sequence[WorkItem], tokenized: TokenizedTexts, batch: Batch
+    ) -> AbstractContextManager[Outcome]:
+        return self._hooks.merged_operation([job.operation for job in jobs], self._details, tokenized, batch)
+
+    def _details(self, tokenized: TokenizedTexts, batch: Batch) -> BatchDetails:
+        """Return the details for hooks. Only called if a hook needs them."""
+        tokens = int(tokenized.lengths[batch.rows].sum(dtype=np.int64))
+        return BatchDetails(self._model.model, self.name, len(batch.rows), tokens, batch.padded_tokens)
 
     async def _run_half(self, jobs: Sequence[WorkItem]) -> list[Vectors | Exception]:
         if len(jobs) > 1:

@@ -89,6 +89,8 @@ class CachedModel:
         self.counts.tokens_saved += found.saved_tokens
         if read.damaged or read.invalid:
             await cache.remove(self.group, read)
+        if request.outcome is not None:
+            request.outcome.cache_hits = found.hits
         if missing:
             through = _ReadThrough(self, self._model, cache, keys, request, found)
             await through.complete(missing, resolved)
@@ -184,9 +186,14 @@ class _ReadThrough:
             for key, flight in self.own.items():
                 if not flight.done():
                     flights.abandon(key, flight, failed=failed)
+        if not others:
+            return still
+        if not all(going.done() for _, going in others):
+            with self.cache.hooks.operation(WaitDetails, "shared"):
+                # It cancels nothing that it waits for.
+                await asyncio.wait({going for _, going in others})
         for position, going in others:
-            row = shared[position]
-            ended = await asyncio.shield(going)
+            row, ended = shared[position], going.result()
             if ended.result is not None:
                 self._share(row, ended.result)
             elif ended.error is not None:
@@ -305,6 +312,9 @@ class _ReadThrough:
         """Use a result of another caller or process."""
         self.found.blocks["dense"][row], self.found.metas[row] = result
         self.cached.counts.shared += 1
+        self.found.shared += 1
+        if self.request.outcome is not None:
+            self.request.outcome.shared = self.found.shared
         self.cached.counts.tokens_saved += result[1].tokens
         self.found.saved_tokens += result[1].tokens
 

@@ -44,6 +44,8 @@ class CacheErrors:
     #: Failure that was counted last.
     last: StoreFailure | None = None
     clock: Callable[[], float] = field(default=time.monotonic, repr=False, compare=False)
+    #: Called for each failure with the action and the kind of failure, in the thread of the store.
+    on_failure: Callable[[Action, str], None] | None = field(default=None, repr=False, compare=False)
     _reporter: _Reporter = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +62,8 @@ class CacheErrors:
         self.failed_writes += action not in READS
         if failure is not None:
             self.last = failure
+            if self.on_failure is not None:
+                self.on_failure(action, failure.kind)
             if self._reporter.note_failure(action, failure, self.clock()):
                 _log.warning(
                     "%s cannot be %s: %s, so vectors are computed again, and paid again if they are a service's. "

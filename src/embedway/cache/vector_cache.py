@@ -19,12 +19,14 @@ from embedway.cache.stats import ClearResult, Counters
 from embedway.cache.write_behind import ReadyVector, WriteBehind
 from embedway.errors import CacheError
 from embedway.telemetry.hooks import Hooks
+from embedway.telemetry.operations import StoreErrorDetails
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from embedway.cache.base import CacheFilter, CacheStore, Group
     from embedway.cache.cached_model import Cacheable
+    from embedway.cache.errors import Action
     from embedway.cache.lookup import Read
     from embedway.cache.secret_keys import SecretKeys
     from embedway.cache.stats import CacheStats
@@ -56,6 +58,7 @@ class VectorCache:
         self.lease_s = lease_s
         self.hooks = Hooks() if hooks is None else hooks
         self.sleep = sleep
+        store.errors.on_failure = self._report_failure
         self.counters = Counters(store, clock)
         self.flights: SingleFlight[ReadyVector] = SingleFlight()
         seal = seals[0] if seals else None
@@ -122,6 +125,9 @@ class VectorCache:
                 group.model,
             )
         await self.store.delete_many(group, [*read.damaged, *read.invalid])
+
+    def _report_failure(self, action: Action, kind: str) -> None:
+        self.hooks.event(StoreErrorDetails, "cache", action, kind)
 
     def _on_stored(self, group: Group, entries: int) -> None:
         self.counters.by_model[group.model].stored += entries

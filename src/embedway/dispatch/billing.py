@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from embedway.dispatch.usage import Usage
     from embedway.ledger.account import Account, CallBudget, Prices
     from embedway.ledger.budgets import Budgets
-
-
-_log = logging.getLogger(__name__)
 
 #: A reranking service counts 100 documents as one search. It splits a document of more than 500 tokens, those of the
 #: query included, into several (https://docs.cohere.com/docs/how-does-cohere-pricing-work, read 2026-11-24). Their
@@ -140,7 +136,7 @@ async def _book_each(charges: Sequence[Charge], usage: Usage | None, *, billed: 
     for error in await asyncio.gather(*bookings, return_exceptions=True):
         if isinstance(error, LedgerError):
             # The answer is here and paid for. A missing booking is booked as unsure when the lease expires.
-            _log.warning("the cost of a request could not be booked yet: %s", error)
+            charges[0].account.budgets.note_unbooked(error)
         elif error is not None:
             raise error
 

@@ -36,7 +36,7 @@ from embedway.errors import (
     RefusedInputError,
 )
 from embedway.telemetry.hooks import Hooks
-from embedway.telemetry.operations import BatchDetails, WaitDetails
+from embedway.telemetry.operations import BatchDetails, FailoverDetails, WaitDetails
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -312,7 +312,7 @@ class _Recovery:
         if len(plan.routes) > 1:
             suspect = (*plan.suspect, (route, error)) if may_be_the_texts(error) else plan.suspect
             if attempts < self.policy.max_attempts:
-                self.log.failover(route.name, plan.routes[1].name, len(rows), error, is_sent=is_sent)
+                self._note_failover(route, plan.routes[1], len(rows), error, is_sent=is_sent)
             await self.deliver(rows, RoutePlan(plan.routes[1:], failed, waiting, suspect), attempts, error)
             return
         if plan.waiting:
@@ -323,13 +323,13 @@ class _Recovery:
                 if soonest.name == route.name:
                     self.log.retry(route.name, len(rows), error, attempts=attempts, wait_s=wait_s)
                 else:
-                    self.log.failover(route.name, soonest.name, len(rows), error, is_sent=is_sent)
+                    self._note_failover(route, soonest, len(rows), error, is_sent=is_sent)
                 await self.deliver(rows, RoutePlan((soonest,), others), attempts, error)
                 return
         if plan.suspect and not may_be_the_texts(error) and self.decisions.can_search(rows, plan.suspect[0][0]):
             earlier, reason = plan.suspect[0]
             others = tuple(one for one in failed if one[0] != earlier.name)
-            self.log.failover(route.name, earlier.name, len(rows), error, is_sent=is_sent)
+            self._note_failover(route, earlier, len(rows), error, is_sent=is_sent)
             await self._halve(rows, RoutePlan((earlier,), others), History(attempts, failures=1), reason)
             return
         if not plan.failed:
@@ -340,6 +340,13 @@ class _Recovery:
         waits += [error.retry_after_s] if isinstance(error, DeadlineError) and error.retry_after_s is not None else []
         reasons.retry_after_s = min(waits, default=None)
         self.errors.fail(rows, reasons, cause=error)
+
+    def _note_failover(
+        self, route: ServiceRoute, following: ServiceRoute, texts: int, error: EmbedwayError, *, is_sent: bool
+    ) -> None:
+        self.log.failover(route.name, following.name, texts, error, is_sent=is_sent)
+        facts = self.context.request.model, route.name, following.name, texts, type(error).__name__
+        self.context.hooks.event(FailoverDetails, *facts)
 
     async def _halve(self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError) -> None:
         """Halve refused or failing rows until the texts at fault are alone. A refusal does not count as an attempt."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from embedway.errors import EmbedwayError, LedgerError
 from embedway.ledger.base import Purpose, Settlement
 from embedway.ledger.refusals import max_cost_exceeded
-from embedway.telemetry.operations import BudgetWarningDetails
+from embedway.ledger.reported import reported
+from embedway.telemetry.operations import BudgetWarningDetails, CostDetails
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,10 +133,11 @@ class Account:
         ledger = self.budgets.ledger
         if ledger is not None and self.entry is not None:
             try:
-                refused = await ledger.send(self.entry, amount, self.budgets.limits)
+                with reported(self.budgets.hooks, "ledger", "send"):
+                    refused = await ledger.send(self.entry, amount, self.budgets.limits)
             except LedgerError:
                 # Nothing is sent, but it may be marked as sent.
-                with contextlib.suppress(LedgerError):
+                with contextlib.suppress(LedgerError), reported(self.budgets.hooks, "ledger", "revert_send"):
                     await ledger.revert_send(self.entry, self.sent + self._unbooked)
                 raise
             if refused is not None:
@@ -183,7 +185,8 @@ class Account:
         await self._settle(Settlement(sent, sent if billed else 0, 0, "unsure" if billed else "unbilled"))
 
     async def _settle(self, settlement: Settlement) -> None:
-        sent, cost, ledger = settlement.sent, settlement.cost, self.budgets.ledger
+        budgets, purpose = self.budgets, self.call_budget.purpose
+        sent, cost, ledger = settlement.sent, settlement.cost, budgets.ledger
         try:
             async with self._lock:
                 self.sent -= sent
@@ -193,15 +196,22 @@ class Account:
                 self.totals.spent += cost
                 self.call_budget.spent += cost
                 self.call_budget.held += back - sent
+                if cost and settlement.kind != "unbilled":
+                    # Before it is booked: it is spent, even if the ledger fails.
+                    budgets.hooks.event(CostDetails, purpose.model, cost, settlement.kind)
                 if ledger is None or self.entry is None:
                     return
                 try:
-                    crossings = await ledger.settle(self.entry, settlement, self.budgets.limits)
+                    with reported(budgets.hooks, "ledger", "settle"):
+                        crossings = await ledger.settle(self.entry, settlement, budgets.limits)
                 except LedgerError:
                     self._unbooked += sent
                     raise
+                budgets.note_booked()
+                if cost:
+                    budgets.standings.note_change(purpose)
                 for crossing in crossings:
-                    self.budgets.hooks.event(_warning_of, crossing)
+                    budgets.hooks.event(_warning_of, crossing)
         finally:
             if self._state != "open":
                 await self.close()
@@ -230,7 +240,8 @@ class Account:
             if self.budgets.ledger is not None and self.entry is not None:
                 self.budgets.open_accounts.pop(self.entry, None)
                 try:
-                    await self.budgets.ledger.close(self.entry, route=self.route)
+                    with reported(self.budgets.hooks, "ledger", "close"):
+                        await self.budgets.ledger.close(self.entry, route=self.route)
                 except LedgerError as error:
                     # The result is paid for, and must not be lost because of this.
                     _log.warning("a reservation could not be released; it ends when its lease expires: %s", error)

@@ -12,6 +12,8 @@ from embedway.errors import EmbedwayError, LedgerError
 from embedway.ledger.account import Account
 from embedway.ledger.base import Refused
 from embedway.ledger.refusals import budget_exceeded, estimate_note, max_cost_exceeded
+from embedway.ledger.reported import reported
+from embedway.ledger.standing_reports import StandingReports
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import BudgetRefusalDetails, ReservationDetails
 from embedway.types import ESTIMATE_MARGIN
@@ -47,7 +49,10 @@ class Budgets:
         self.limits = tuple(limits)
         self.lease_s = lease_s
         self.hooks = Hooks() if hooks is None else hooks
-        self.savings = Savings(ledger, sleep)
+        self.savings = Savings(ledger, sleep, self.hooks)
+        self.standings = StandingReports(ledger, self.limits, self.hooks, self.run_in_background)
+        #: Costs that could not be booked since the ledger worked last.
+        self._unbooked = 0
         self._sleep = sleep
         #: Open accounts by ledger entry; their leases are renewed.
         self.open_accounts: dict[str, Account] = {}
@@ -72,9 +77,7 @@ class Budgets:
             call_budget.accounts.append(account)
             if self.ledger is None:
                 return account
-            reserving = self.run_in_background(
-                self.ledger.reserve(call_budget.purpose, needed, self.limits, lease_s=self.lease_s, texts=texts)
-            )
+            reserving = self.run_in_background(self._reserve(self.ledger, call_budget.purpose, needed, texts))
             try:
                 answer = await asyncio.shield(reserving)
             except BaseException:
@@ -90,6 +93,22 @@ class Budgets:
                 self._renewing = asyncio.create_task(self._renew())
             return account
 
+    async def _reserve(self, ledger: Ledger, purpose: Purpose, needed: int | None, texts: int) -> str | Refused:
+        with reported(self.hooks, "ledger", "reserve"):
+            return await ledger.reserve(purpose, needed, self.limits, lease_s=self.lease_s, texts=texts)
+
+    def note_unbooked(self, error: LedgerError) -> None:
+        """Count a cost that could not be booked, and log the first one since the ledger worked last."""
+        self._unbooked += 1
+        if self._unbooked == 1:
+            _log.warning("the cost of a request could not be booked yet: %s. Later ones are counted", error)
+
+    def note_booked(self) -> None:
+        """Log once that the ledger works again, with the number of costs that could not be booked."""
+        if self._unbooked:
+            _log.warning("costs are booked again; those of %d requests could not be booked", self._unbooked)
+            self._unbooked = 0
+
     async def settle(self) -> None:
         """Wait until everything finished so far is booked."""
         while self._background:
@@ -103,6 +122,7 @@ class Budgets:
         if self._renewing is not None:
             self._renewing.cancel()
         self.savings.stop()
+        self.standings.stop()
         try:
             for account in list(self.open_accounts.values()):
                 await account.close()
@@ -112,6 +132,7 @@ class Budgets:
         except LedgerError as error:
             _log.warning("some costs could not be booked; reservations end when their leases expire: %s", error)
         finally:
+            await self.standings.report()
             await self.ledger.aclose()
             self._closed = True
             for task in self._background:
@@ -154,7 +175,8 @@ class Budgets:
                 return
             assert self.ledger is not None  # noqa: S101  open accounts come from it
             try:
-                await self.ledger.renew(list(self.open_accounts), self.lease_s)
+                with reported(self.hooks, "ledger", "renew"):
+                    await self.ledger.renew(list(self.open_accounts), self.lease_s)
             except EmbedwayError as error:
                 _log.warning("reservations could not be renewed: %s", error)
 
@@ -175,8 +197,9 @@ class _Pending:
 class Savings:
     """Books the savings of cache hits, for `cache stats` by model and for the ledger by purpose and day."""
 
-    def __init__(self, ledger: Ledger | None, sleep: Callable[[float], Awaitable[object]]) -> None:
+    def __init__(self, ledger: Ledger | None, sleep: Callable[[float], Awaitable[object]], hooks: Hooks) -> None:
         self._ledger = ledger
+        self._hooks = hooks
         self._sleep = sleep
         self._pending: dict[Purpose, _Pending] = {}
         self._flushing: asyncio.Task[None] | None = None
@@ -206,7 +229,8 @@ class Savings:
     async def _flush(self, ledger: Ledger) -> None:
         pending, self._pending = self._pending, {}
         for purpose, one in pending.items():
-            await ledger.book_saved(purpose, one.nanousd, texts=one.texts, tokens=one.tokens)
+            with reported(self._hooks, "ledger", "book_saved"):
+                await ledger.book_saved(purpose, one.nanousd, texts=one.texts, tokens=one.tokens)
 
     async def _flush_often(self, ledger: Ledger) -> None:
         while True:

@@ -125,10 +125,12 @@ class ModelRegistry:
         # A daemon thread: a download that no caller waits for must not keep the process alive.
         worker = Worker("embedway-load")
         try:
-            with self._environment.hooks.operation(LoadDetails, name):
-                return await worker.call(
+            with self._environment.hooks.operation(LoadDetails, name) as outcome:
+                model = await worker.call(
                     open_model, name, self._environment, task=task, progress=self._progress, raw=raw
                 )
+                outcome.model = model.name
+                return model
         finally:
             worker.close()
 

@@ -12,10 +12,8 @@ import numpy as np
 from embedway.cache.stats import CacheCheck
 from embedway.compute import ComputeRequest
 from embedway.config.local_models import AUTO
-from embedway.dispatch.request import CallDeadline, current_deadline
 from embedway.errors import (
     BudgetExceededError,
-    DeadlineError,
     EmbedwayError,
     TextTooLongError,
     UnknownModelError,
@@ -27,10 +25,11 @@ from embedway.ledger.base import Purpose
 from embedway.local.outline import UNPULLED
 from embedway.models.outline import OutlinedModel
 from embedway.pipeline.backup import Failures, backups_of, call_of_backups, first_success
+from embedway.pipeline.deadline import run_in_time
 from embedway.pipeline.failed_rows import logged_rows
 from embedway.pipeline.normalize import in_space, space_of
 from embedway.pipeline.plan import make_plan
-from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, row_of, spread
+from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, row_of, spread, unfinished
 from embedway.pipeline.request import decode_ids, inspect, unique_texts
 from embedway.providers.names import full_name
 from embedway.selection.call_options import ChosenModel
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from embedway.selection.collection_pins import CollectionPins
     from embedway.selection.scoring import Selection
     from embedway.selection.selector import ModelSelector
+    from embedway.telemetry.operations import Outcome
     from embedway.types import EmbedRequest, Plan, Space
 
     #: Function that opens a model by name; with `raw=True`, without normalization.
@@ -92,9 +92,9 @@ class EmbedPipeline:
             # The deadline is inside the operation, so that the operation gets the caller's error.
             with logged_rows(call.model, len(call.rows)) as failed:
                 result = await (
-                    self._embed(call, options)
+                    self._embed(call, options, outcome)
                     if deadline_s is None
-                    else _run_in_time(self._embed(call, options), deadline_s)
+                    else run_in_time(self._embed(call, options, outcome), deadline_s)
                 )
                 failed.model, failed.errors = result.receipt.model, result.errors
             if self._hooks.operating:
@@ -102,15 +102,20 @@ class EmbedPipeline:
                 outcome.fill(result.receipt)
         return result
 
-    async def _embed(self, call: Call, options: CallOptions) -> EmbedResult:
+    async def _embed(self, call: Call, options: CallOptions, outcome: Outcome) -> EmbedResult:
         started = time.perf_counter()
         choice = await self._choose(call, options)
+        if choice.model != call.model:
+            outcome.model = choice.model  # not the name in the call, which may be any text
+        elif call.model == AUTO:
+            outcome.model = self._config.embedding.default_model
         call = replace(call, on_overflow=choice.on_overflow or call.on_overflow)
         if options.backup:
-            return await self._embed_with_backups(call, choice, options, started)
+            return await self._embed_with_backups(call, choice, options, started, outcome)
         request, model, space = await self._prepare_choice(call, choice)
+        outcome.model = model.name
         if not options.collection:
-            facts = CallFacts(started, "", choice.selected)
+            facts = CallFacts(started, "", choice.selected, outcome)
             return await self._compute(request, model, space, options.spending(model.name), facts)
         pin, mine = choice.pin, False
         if pin is None and request.input_type == "document" and request.texts:
@@ -120,17 +125,18 @@ class EmbedPipeline:
                 kept = pin.space.normalized if call.normalize is None else call.normalize
                 choice = ChosenModel(pin.model, call.dimensions or pin.space.dimensions, pin, normalize=kept)
                 request, model, space = await self._prepare_choice(call, choice)
+                outcome.model = model.name
         if pin is not None:
             self._pins.check_space(pin, space, request.input_type)
         held = pin if request.input_type == "document" else None
-        facts = CallFacts(started, options.collection, choice.selected)
+        facts = CallFacts(started, options.collection, choice.selected, outcome)
         async with self._pins.hold(held, own=mine) as write:
             result = await self._compute(request, model, space, options.spending(model.name), facts)
             write.has_vectors = len(result.errors) < len(request.texts)
         return result
 
     async def _embed_with_backups(
-        self, call: Call, choice: ChosenModel, options: CallOptions, started: float
+        self, call: Call, choice: ChosenModel, options: CallOptions, started: float, outcome: Outcome
     ) -> EmbedResult:
         """Embed all texts with the first model that succeeds: the chosen one, then the backups of the call."""
 
@@ -138,7 +144,9 @@ class EmbedPipeline:
             is_backup = bool(failures.failed)
             own = call_of_backups(call, options, config=self._config, selector=self._selector) if is_backup else call
             request, model, space = await self._prepare_choice(own, replace(choice, model=name))
-            facts = CallFacts(started, "", None if is_backup else choice.selected)
+            facts = CallFacts(started, "", None if is_backup else choice.selected, outcome)
+            if not is_backup:
+                outcome.model = model.name
             result = await self._compute(request, model, space, failures.spending(options, model.name), facts)
             return failures.with_failed_models(result)
 
@@ -158,12 +166,16 @@ class EmbedPipeline:
         """Compute the unique texts of a request, and assign a vector to each row."""
         texts, positions = unique_texts(request.texts, request.refused)
         own = model.space_of_size(space.dimensions)
-        asked = _compute_request(request, texts, own, spending)
+        outcome = facts.outcome if self._hooks.operating else None
+        asked = _compute_request(request, texts, own, spending, outcome)
         cached = None if self.cache is None else self.cache.wrap(model)
-        try:
-            computed = await (cached or model).compute(asked)
-        except EmbedwayError as error:
-            raise first_row(error, positions) from error.__cause__
+        with unfinished(outcome, spending, len(texts)):
+            try:
+                computed = await (cached or model).compute(asked)
+            except EmbedwayError as error:
+                raise first_row(error, positions) from error.__cause__
+        if outcome is not None and cached is not None:
+            outcome.shared = computed.shared
         if cached is not None and computed.saved_nanousd:
             hits, tokens = computed.hits, computed.saved_tokens
             self._budgets.savings.book(
@@ -356,29 +368,16 @@ class EmbedPipeline:
         return CacheCheck(len(texts), len(found), damaged, len(chosen), float(same[worst]), row, cost)
 
 
-async def _run_in_time(work: Awaitable[EmbedResult], deadline_s: float) -> EmbedResult:
-    limit = asyncio.timeout(deadline_s)
-    # A service is not waited for if it cannot answer before this deadline.
-    token = current_deadline.set(CallDeadline(deadline_s, time.monotonic() + deadline_s))
-    try:
-        async with limit:
-            return await work
-    except DeadlineError:
-        raise  # it counts its attempts
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise DeadlineError(f"the vectors were not ready after {deadline_s:g} s", attempts=0) from None
-    finally:
-        current_deadline.reset(token)
-
-
 def _count_unique(call: Call) -> int:
     return len({row for row in call.rows if isinstance(row, str)})
 
 
 def _compute_request(
-    request: EmbedRequest, texts: tuple[str, ...], space: Space, spending: CallBudget
+    request: EmbedRequest,
+    texts: tuple[str, ...],
+    space: Space,
+    spending: CallBudget,
+    outcome: Outcome | None = None,
 ) -> ComputeRequest:
     return ComputeRequest(
         texts,
@@ -388,4 +387,5 @@ def _compute_request(
         on_overflow=request.on_overflow,
         partial=request.partial,
         urgency=Urgency(request.priority, query=request.input_type == "query"),
+        outcome=outcome,
     )

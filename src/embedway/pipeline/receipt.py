@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,13 +14,15 @@ from embedway.errors import with_row
 from embedway.types import Averaged, Receipt, Timing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
     from embedway.compute import Computed
     from embedway.errors import EmbedwayError
+    from embedway.ledger.account import CallBudget
     from embedway.models.base import Model
+    from embedway.telemetry.operations import Outcome
     from embedway.types import Selected, Space, TextMeta, Truncation, Vectors
 
 
@@ -30,6 +33,33 @@ class CallFacts:
     started: float
     collection: str = ""
     selected: Selected | None = None
+    #: Outcome of the call for hooks.
+    outcome: Outcome | None = None
+
+
+@contextlib.contextmanager
+def _filled_on_failure(outcome: Outcome, spending: CallBudget, texts: int) -> Iterator[None]:
+    outcome.unique_texts = texts
+    before = outcome.cost_nanousd, outcome.billed_tokens
+    try:
+        yield
+    except BaseException:
+        accounts = spending.accounts
+        if not any(account.totals.unpriced for account in accounts):
+            # Of several models, each has its own accounts.
+            spent = sum(account.totals.spent + account.sent for account in accounts)
+            outcome.cost_nanousd = (before[0] or 0) + spent
+        if accounts:
+            outcome.billed_tokens = (before[1] or 0) + sum(account.totals.tokens for account in accounts)
+        raise
+
+
+def unfinished(outcome: Outcome | None, spending: CallBudget, texts: int) -> contextlib.AbstractContextManager[None]:
+    """Fill what is known into an outcome if the computation fails: unique texts, and the cost so far.
+
+    Costs that are booked after the call are not part of it. None stands for hooks that need no outcome.
+    """
+    return contextlib.nullcontext() if outcome is None else _filled_on_failure(outcome, spending, texts)
 
 
 def spread(

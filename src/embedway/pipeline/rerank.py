@@ -8,7 +8,7 @@ import numpy as np
 
 from embedway.compute import ComputeRequest
 from embedway.errors import EmbedwayError, InputError
-from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, spread
+from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, spread, unfinished
 from embedway.pipeline.request import Call, inspect, reason_against, unique_texts
 from embedway.types import RerankResult
 from embedway.urgency import Urgency
@@ -43,20 +43,21 @@ async def rerank(
     """Score documents for a validated query; see `AsyncEmbedder.rerank`."""
     request = inspect(Call(documents, model=model.name, on_overflow=on_overflow, partial=partial), on_overflow)
     texts, positions = unique_texts(request.texts, request.refused)
-    try:
-        computed = await model.compute(
-            ComputeRequest(
-                texts,
-                model.space,
-                spending,
-                on_overflow=on_overflow,
-                partial=partial,
-                urgency=Urgency(query=True),
-                query=query,
-            )
-        )
-    except EmbedwayError as error:
-        raise first_row(error, positions) from error.__cause__
+    asked = ComputeRequest(
+        texts,
+        model.space,
+        spending,
+        on_overflow=on_overflow,
+        partial=partial,
+        urgency=Urgency(query=True),
+        query=query,
+        outcome=facts.outcome,
+    )
+    with unfinished(facts.outcome, spending, len(texts)):
+        try:
+            computed = await model.compute(asked)
+        except EmbedwayError as error:
+            raise first_row(error, positions) from error.__cause__
     rows, failed = spread(computed, positions, request.refused)
     scores = np.ascontiguousarray(rows[:, 0])
     return RerankResult(

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from embedway.errors import LedgerError, SpaceMismatchError, UsageError
 from embedway.ledger.opening import open_pins
 from embedway.ledger.pins import new_pin
+from embedway.ledger.reported import ReportedPins
 from embedway.space import comparable, explained
+from embedway.telemetry.hooks import Hooks
 from embedway.text import shown_name
 
 if TYPE_CHECKING:
@@ -41,9 +43,15 @@ class CollectionPins:
     """Guard that pins each collection to the model and space of its first successful write."""
 
     def __init__(
-        self, config: Config, selector: ModelSelector, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+        self,
+        config: Config,
+        selector: ModelSelector,
+        *,
+        hooks: Hooks | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._config = config
+        self._hooks = Hooks() if hooks is None else hooks
         self._selector = selector
         self._sleep = sleep
         self._store: Pins | None = None
@@ -54,7 +62,7 @@ class CollectionPins:
     def store(self) -> Pins:
         """Store of the pins, opened lazily."""
         if self._store is None:
-            self._store = open_pins(self._config)
+            self._store = ReportedPins(open_pins(self._config), self._hooks)
         return self._store
 
     async def check_privacy(self, pin: Pin, options: CallOptions, *, named: bool = False) -> None:

@@ -113,6 +113,11 @@ class Hooks:
         for hook in self._listening:
             self.call(hook, "event", operation)
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether a hook receives events."""
+        return bool(self._listening)
+
     async def flush(self) -> None:
         """Let all hooks deliver pending data, each within `FLUSH_S`."""
         for hook in self._hooks:

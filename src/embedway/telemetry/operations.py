@@ -29,6 +29,7 @@ Kind: TypeAlias = Literal[
     "budget_warning",
     "budget_refusal",
     "budget_standing",
+    "cost",
     "failover",
     "store_error",
     "vector_check",
@@ -68,7 +69,11 @@ class BatchDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class AttemptDetails:
-    """One request to a service over one route. `number` counts from 1 for the same texts, without refusals."""
+    """One request to a service over one route.
+
+    `number` counts from 1 for the same texts, over all routes, without refusals: an attempt with a higher number is a
+    retry.
+    """
 
     kind: ClassVar[Kind] = "attempt"
     model: str
@@ -84,11 +89,12 @@ class WaitDetails:
     """A wait, in which nothing is computed.
 
     `reason` is the semaphore of a route, its rate limit, the back-off before a retry, the lease on a text that another
-    process computes, or the scheduler, which collects a batch from several callers.
+    process computes, a text that another call of this process computes (`shared`), or the scheduler, which collects a
+    batch from several callers.
     """
 
     kind: ClassVar[Kind] = "wait"
-    reason: Literal["semaphore", "rate_limit", "retry", "lease", "scheduler"]
+    reason: Literal["semaphore", "rate_limit", "retry", "lease", "shared", "scheduler"]
     route: str = ""
 
 
@@ -145,7 +151,10 @@ class LoadDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class ReservationDetails:
-    """Reservation of money before a request; `nanousd` is None if no price is known."""
+    """Reservation of money before a request; `nanousd` is None if no price is known.
+
+    The outcome's error is BudgetExceededError for a refusal, and LedgerError for a failure of the ledger.
+    """
 
     kind: ClassVar[Kind] = "reservation"
     model: str
@@ -191,7 +200,7 @@ class BudgetRefusalDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class BudgetStandingDetails:
-    """Amounts of a budget in its current period, after a call changed them."""
+    """Amounts of a budget in its current period, after a call changed them. Sent at most once a second."""
 
     kind: ClassVar[Kind] = "budget_standing"
     budget: str
@@ -199,6 +208,21 @@ class BudgetStandingDetails:
     held_nanousd: int
     limit_nanousd: int
     period: str
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class CostDetails:
+    """Cost of one attempt for one caller, as it is booked. The sum of these events is what the calls cost.
+
+    Costs of failed and cancelled calls are included, also if they are booked after the call has ended. `source` says
+    whether the service reported the usage, it is our own count, or it is unsure whether the service bills it.
+    """
+
+    kind: ClassVar[Kind] = "cost"
+    model: str
+    nanousd: int
+    source: Literal["reported", "estimated", "unsure"]
 
 
 @public
@@ -217,7 +241,11 @@ class FailoverDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class StoreErrorDetails:
-    """A failure of the cache, the ledger or the pins. `error` is its class name."""
+    """A failure of the cache, the ledger or the pins.
+
+    `action` is the use of the store that failed, such as `read`, `write` and `lease` of the cache, and `reserve`,
+    `send` and `settle` of the ledger. `error` is the kind of failure of a cache, such as `memory`, or a class name.
+    """
 
     kind: ClassVar[Kind] = "store_error"
     store: Literal["cache", "ledger", "pins"]
@@ -275,6 +303,7 @@ Details: TypeAlias = (
     | BudgetWarningDetails
     | BudgetRefusalDetails
     | BudgetStandingDetails
+    | CostDetails
     | FailoverDetails
     | StoreErrorDetails
     | VectorCheckDetails
@@ -316,7 +345,7 @@ class Outcome:
     cache_hits: int | None = None
     #: Failed texts of a partial request.
     failures: int | None = None
-    #: Unique texts of the request; texts that were truncated; texts that another call or process computed meanwhile.
+    #: Unique texts of the request; rows that were truncated; texts that another call or process computed meanwhile.
     unique_texts: int | None = None
     truncations: int | None = None
     shared: int | None = None
@@ -328,3 +357,5 @@ class Outcome:
         self.model, self.routes, self.attempts = receipt.model, receipt.routes, receipt.attempts
         self.tokens, self.billed_tokens = receipt.tokens, receipt.billed_tokens
         self.cost_nanousd, self.cache_hits = receipt.cost_nanousd, receipt.cache_hits
+        self.unique_texts, self.truncations = receipt.unique_texts, len(receipt.truncations)
+        self.saved_nanousd = receipt.saved_nanousd
