@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
 from embedway.cache.vector_cache import open_vector_cache
@@ -19,7 +20,7 @@ from embedway.ledger.opening import limits_of, open_ledger
 from embedway.models.base import ModelEnvironment
 from embedway.models.registry import ModelRegistry
 from embedway.pipeline.embed import EmbedPipeline
-from embedway.providers.names import full_name
+from embedway.providers.names import full_name, known_names
 from embedway.selection.collection_pins import CollectionPins
 from embedway.selection.selector import ModelSelector
 from embedway.telemetry import HookSettings, check_hooks, open_hooks
@@ -51,6 +52,8 @@ def hook_settings(config: Config) -> HookSettings:
         push_gateway=push_gateway,
         push_job=telemetry.push_job,
         push_every_s=telemetry.push_every_s,
+        models=partial(known_names, config),
+        providers={f"routes.{name}": route.provider for name, route in config.routes.items()},
     )
 
 

@@ -6,12 +6,11 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from embedway.config.addresses import is_loopback
+from embedway.config.addresses import is_loopback, parse_http_url
 from embedway.config.types import Flag, Seconds, Section
-from embedway.config.urls import parse_http_url
 
 _RULE = "must be an http or https URL without a query"
-_PASSWORD_RULE = "must be an https URL, because it contains a user or password, or lead to this machine"
+_RULE_WITH_USER = "must be an https URL, because it contains a user or password, or lead to this machine"
 
 
 def _check_gateway(gateway: SecretStr) -> SecretStr:
@@ -20,7 +19,7 @@ def _check_gateway(gateway: SecretStr) -> SecretStr:
     if "?" in url or "#" in url:
         raise ValueError(_RULE)
     if "@" in url and parts.scheme == "http" and not is_loopback(parts.host):
-        raise ValueError(_PASSWORD_RULE)
+        raise ValueError(_RULE_WITH_USER)
     return gateway
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from embedway.telemetry.hooks import Hook, Hooks
 
@@ -29,8 +29,10 @@ class HookSettings:
     push_gateway: str | None = None
     push_job: str = "embedway"
     push_every_s: float = 15.0
-    #: Names of models in the settings and the catalog: the values of labels.
-    models: frozenset[str] = frozenset()
+    #: Returns canonical names of models in the settings and the catalog by lower-case name and alias: labels.
+    models: Callable[[], Mapping[str, str]] = dict
+    #: Providers of the settings' routes.
+    providers: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -> Hooks:
@@ -40,18 +42,29 @@ def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -
     """
     # Imported late: modules that import only a submodule do not need these.
     from embedway.telemetry.alert_hooks import AlertHook  # noqa: PLC0415
-    from embedway.telemetry.budget_hooks import LogHook, PrometheusHook, WebhookHook  # noqa: PLC0415
+    from embedway.telemetry.budget_hooks import LogHook, WebhookHook  # noqa: PLC0415
     from embedway.telemetry.hooks import Hooks  # noqa: PLC0415
 
     wanted = HookSettings() if settings is None else settings
     hooks: list[Hook] = [LogHook()]
     if wanted.prometheus:
-        hooks.append(PrometheusHook())
+        hooks += _metric_hooks(wanted)
     if wanted.budget_webhook is not None:
         hooks.append(WebhookHook(wanted.budget_webhook))
     if wanted.alerts:
         hooks.append(AlertHook(wanted.alert_webhook, budgets=wanted.budget_webhook is None))
     return Hooks([*hooks, *check_hooks(own)])
+
+
+def _metric_hooks(wanted: HookSettings) -> Iterator[Hook]:
+    from embedway.telemetry.labels import Labels  # noqa: PLC0415  as above
+    from embedway.telemetry.prometheus import PrometheusHook  # noqa: PLC0415
+
+    yield PrometheusHook(Labels(wanted.models, wanted.providers))
+    if wanted.push_gateway is not None:
+        from embedway.telemetry.push_gateway import PushHook  # noqa: PLC0415
+
+        yield PushHook(wanted.push_gateway, wanted.push_job, wanted.push_every_s)
 
 
 def check_hooks(own: Any) -> list[Hook]:

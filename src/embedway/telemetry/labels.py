@@ -1,4 +1,4 @@
-"""Values of labels: names of the settings and the catalog, classes of errors, and fixed words. Their number is bounded."""
+"""Values of labels: names of the settings and the catalog, classes of errors, and fixed words, in bounded number."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _register() -> None:
     from prometheus_client import REGISTRY  # noqa: PLC0415  as above
 
     try:
-        REGISTRY.register(_Collector())  # type: ignore[arg-type]  a collector by its methods
+        REGISTRY.register(_Collector())
     except ValueError:
         # The metrics are still in files and at the push gateway.
         _log.warning(

@@ -66,7 +66,10 @@ REQUEST_SECONDS = _seconds("embedway_request_seconds", "Time of a call.", "task"
 REQUESTS_RUNNING = Metric("embedway_requests_running", "gauge", "Calls that have not ended.", ("task",))
 TEXTS = _counter("embedway_texts", "Unique texts of calls, by source of their vectors.", "model", "source")
 TOKENS = _counter(
-    "embedway_tokens", "Tokens: of the texts of successful calls, and those that services report as billed.", "model", "kind"
+    "embedway_tokens",
+    "Tokens of the texts of successful calls, and those that services bill.",
+    "model",
+    "kind",
 )
 BATCH_TOKENS = _counter("embedway_batch_tokens", "Tokens of batches on this machine: text or padding.", "model", "kind")
 TRUNCATIONS = _counter("embedway_truncated_texts", "Texts that were truncated at a model's limit.", "model")
@@ -80,7 +83,9 @@ WAIT_SECONDS = _seconds("embedway_wait_seconds", "Time of a wait.", "reason", "r
 ATTEMPTS = _counter("embedway_attempts", "Requests to services, by outcome.", "model", "route", "outcome")
 ATTEMPT_SECONDS = _seconds("embedway_attempt_seconds", "Time of a request to a service.", "route")
 RETRIES = _counter("embedway_retries", "Requests to services that repeat texts.", "route")
-FAILOVERS = _counter("embedway_failovers", "Failed requests whose texts went to another route.", "model", "route", "next_route")
+FAILOVERS = _counter(
+    "embedway_failovers", "Requests whose texts went to another route.", "model", "route", "next_route"
+)
 CIRCUIT = Metric(
     "embedway_circuit_state", "gauge", "Circuit of a route: 0 closed, 1 half-open, 2 open.", ("route",), (), "livemax"
 )
@@ -117,7 +122,12 @@ BUDGET_SPENT = Metric(
     "embedway_budget_spent_dollars", "gauge", "Spent in the period of a budget.", ("budget",), (), "livemostrecent"
 )
 BUDGET_LEFT = Metric(
-    "embedway_budget_left_dollars", "gauge", "Neither spent nor reserved in the period of a budget.", ("budget",), (), "livemostrecent"
+    "embedway_budget_left_dollars",
+    "gauge",
+    "Neither spent nor reserved in the period of a budget.",
+    ("budget",),
+    (),
+    "livemostrecent",
 )
 BUDGET_WARNINGS = _counter("embedway_budget_warnings", "Warnings that a part of a budget is spent.", "budget", "level")
 BUDGET_REFUSALS = _counter("embedway_budget_refusals", "Calls refused because they would exceed a budget.", "budget")
