@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
 from embedway.cache.vector_cache import open_vector_cache
@@ -22,7 +23,7 @@ from embedway.models.base import ModelEnvironment
 from embedway.models.registry import ModelRegistry
 from embedway.pipeline.baselines import Baselines
 from embedway.pipeline.embed import EmbedPipeline
-from embedway.providers.names import full_name
+from embedway.providers.names import full_name, known_names
 from embedway.quality.quarantine import Quarantines
 from embedway.quality.schedule import Schedule
 from embedway.quality.space_proofs import SpaceProofs
@@ -59,6 +60,7 @@ def hook_settings(config: Config) -> HookSettings:
         push_gateway=push_gateway,
         push_job=telemetry.push_job,
         push_every_s=telemetry.push_every_s,
+        models=partial(known_names, config),
         routes={f"routes.{name}": _facts_of(route) for name, route in config.routes.items()},
     )
 

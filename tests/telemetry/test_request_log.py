@@ -123,7 +123,9 @@ def test_a_cancelled_call(lines):
 
 
 def test_a_known_model_is_named_before_it_is_open(lines):
-    hooks = open_hooks((), HookSettings(log_requests=True, models=frozenset({"acme/m"}), routes={"r": RouteFacts("x")}))
+    hooks = open_hooks(
+        (), HookSettings(log_requests=True, models=lambda: {"acme/m": "acme/m"}, routes={"r": RouteFacts("x")})
+    )
     for model in ("acme/m", "any text"):
         with contextlib.suppress(ValueError), hooks.operation(RequestDetails, "embed", model, 1):
             raise ValueError

@@ -1,7 +1,9 @@
 """Options before a command, and options that several commands share."""
 
+import contextlib
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -14,6 +16,8 @@ from embedway.text import has_surrogate
 if TYPE_CHECKING:
     from embedway.collections.run import RunOptions
     from embedway.config import Config
+
+_log = logging.getLogger("embedway.metrics")
 
 
 @dataclass(slots=True)
@@ -144,6 +148,51 @@ FollowLinksFlag: TypeAlias = Annotated[
 OverflowOption: TypeAlias = Annotated[
     OverflowChoice | None, typer.Option("--on-overflow", help="Handling of texts over the model's limit.")
 ]
+MetricsFileOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--metrics-file",
+        metavar="F",
+        callback=check_text,
+        help="Write metrics to F at the end, for node_exporter, which reads names that end in .prom.",
+    ),
+]
+
+
+def metrics_overrides(path: Path | None) -> dict[str, bool | None]:
+    """Return the settings that --metrics-file overrides. Raises UsageError if it cannot be written."""
+    if path is None:
+        return {}
+    from embedway.telemetry.exposition import check_metrics_file
+
+    check_metrics_file(path)
+    return {"telemetry.prometheus": True}
+
+
+@contextlib.contextmanager
+def metrics_file(path: Path | None) -> Iterator[None]:
+    """Write the metrics at the end of the block, also after an error or a signal. Raises UsageError if it fails.
+
+    After an error, a failure to write is only logged.
+    """
+    try:
+        yield
+    except BaseException:
+        if path is not None:
+            from embedway.telemetry.exposition import write_metrics_file
+
+            try:
+                write_metrics_file(path)
+            except OSError as error:
+                _log.warning("--metrics-file: the metrics could not be written: %s", error.strerror)
+        raise
+    if path is not None:
+        from embedway.telemetry.exposition import write_metrics_file
+
+        try:
+            write_metrics_file(path)
+        except OSError as error:
+            raise UsageError(f"--metrics-file: the metrics could not be written: {error.strerror}") from None
 
 
 def split_names(names: list[str] | None) -> tuple[str, ...] | None:

@@ -103,6 +103,7 @@ def run(  # long, because typer reads the options from the signature
     streams: shared.StreamsOption = None,
     token_budget: shared.TokenBudgetOption = None,
     follow_links: shared.FollowLinksFlag = False,
+    metrics_file: shared.MetricsFileOption = None,
     as_json: shared.JsonFlag = False,
 ) -> None:
     """Embed SOURCE into DEST, which appears only when the job is complete."""
@@ -115,6 +116,7 @@ def run(  # long, because typer reads the options from the signature
             "selection.models": named,
             **shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit),
             **shared.runtime_overrides(backend, precision, threads, streams, token_budget),
+            **shared.metrics_overrides(metrics_file),
         }
     )
     from embedway.money import to_nanousd
@@ -137,7 +139,8 @@ def run(  # long, because typer reads the options from the signature
     )
     selecting = model is None and any(wanted is not None for wanted in (preset, named, max_cost, collection))
     explain(stopped_job(config, destination))
-    summary = wait_for(_run(invocation, config, sources, destination, options, selecting=selecting))
+    with shared.metrics_file(metrics_file):
+        summary = wait_for(_run(invocation, config, sources, destination, options, selecting=selecting))
     _report(invocation, summary, as_json=as_json)
     if summary.rejected:
         raise typer.Exit(PARTLY_FAILED)

@@ -110,3 +110,11 @@ def full_name(name: str, config: Config) -> str:
     key_of(name, config)
     known = None if library_of(name) else local.resolve(name).facts
     return name if known is None else known.name
+
+
+def known_names(config: Config) -> dict[str, str]:
+    """Return the canonical names of all models of the catalog and the settings, by lower-case name and alias."""
+    services = {name: facts.name for name, facts in {**default_services(), **own_models(config)}.items()}
+    local_models = {name.casefold(): facts.name for facts in default_catalog() for name in (facts.name, *facts.aliases)}
+    # `auto` is the model of a call that fails before one is selected.
+    return {"auto": "auto", **local_models, **services}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from embedway.telemetry.hooks import Hook, Hooks
     from embedway.telemetry.requests import RouteFacts
@@ -30,8 +30,8 @@ class HookSettings:
     push_gateway: str | None = None
     push_job: str = "embedway"
     push_every_s: float = 15.0
-    #: Names of models in the settings and the catalog: the values of labels.
-    models: frozenset[str] = frozenset()
+    #: Returns canonical names of models in the settings and the catalog by lower-case name and alias: labels.
+    models: Callable[[], Mapping[str, str]] = dict
     #: Providers and servers of the settings' routes, by the route's name in operations.
     routes: Mapping[str, RouteFacts] = field(default_factory=dict)
 
@@ -43,14 +43,14 @@ def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -
     """
     # Imported late: modules that import only a submodule do not need these.
     from embedway.telemetry.alert_hooks import AlertHook  # noqa: PLC0415
-    from embedway.telemetry.budget_hooks import LogHook, PrometheusHook, WebhookHook  # noqa: PLC0415
+    from embedway.telemetry.budget_hooks import LogHook, WebhookHook  # noqa: PLC0415
     from embedway.telemetry.hooks import Hooks  # noqa: PLC0415
     from embedway.telemetry.settings_hook import SettingsHook  # noqa: PLC0415
 
     wanted = HookSettings() if settings is None else settings
     hooks: list[Hook] = [LogHook()]
     if wanted.prometheus:
-        hooks.append(PrometheusHook())
+        hooks += _metric_hooks(wanted)
     if wanted.budget_webhook is not None:
         hooks.append(WebhookHook(wanted.budget_webhook))
     if wanted.alerts:
@@ -68,6 +68,17 @@ def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -
         if isinstance(hook, SettingsHook):
             hook.use_settings(wanted.models, wanted.routes)
     return Hooks(hooks)
+
+
+def _metric_hooks(wanted: HookSettings) -> Iterator[Hook]:
+    from embedway.telemetry.labels import Labels  # noqa: PLC0415  as above
+    from embedway.telemetry.prometheus import PrometheusHook  # noqa: PLC0415
+
+    yield PrometheusHook(Labels(wanted.models, {name: facts.provider for name, facts in wanted.routes.items()}))
+    if wanted.push_gateway is not None:
+        from embedway.telemetry.push_gateway import PushHook  # noqa: PLC0415
+
+        yield PushHook(wanted.push_gateway, wanted.push_job, wanted.push_every_s)
 
 
 def check_hooks(own: Any) -> list[Hook]:

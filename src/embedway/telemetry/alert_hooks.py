@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from embedway.telemetry.webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from prometheus_client import Counter
 
     from embedway.telemetry.operations import Operation
 
@@ -200,11 +197,6 @@ class AlertHook(BaseHook):
 
 
 def _count(kind: str, route: str) -> None:
-    _metric().labels(kind=kind, route=route).inc()
+    from embedway.telemetry.metrics import count_alert  # noqa: PLC0415  most programs have no alerts
 
-
-@functools.cache
-def _metric() -> Counter:
-    from prometheus_client import Counter  # noqa: PLC0415  most programs never need it
-
-    return Counter("embedway_route_alerts", "Alerts on a route that fails.", ("kind", "route"))
+    count_alert(kind, route)

@@ -1,19 +1,16 @@
-"""Hooks for budgets: warnings to the logger `embedway.budget`, as JSON to `ledger.webhook`, and as metrics."""
+"""Hooks for budgets: warnings to the logger `embedway.budget`, and as JSON to `ledger.webhook`."""
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
 from embedway.money import usd
 from embedway.telemetry.hooks import BaseHook
-from embedway.telemetry.operations import BudgetRefusalDetails, BudgetWarningDetails
+from embedway.telemetry.operations import BudgetWarningDetails
 from embedway.telemetry.webhook import Webhook
 
 if TYPE_CHECKING:
-    from prometheus_client import Counter, Gauge
-
     from embedway.telemetry.operations import Operation
 
 _log = logging.getLogger("embedway.budget")
@@ -67,33 +64,3 @@ def budget_document(details: BudgetWarningDetails) -> dict[str, Any]:
         "hard": details.hard,
         "remedy": _REMEDY,
     }
-
-
-class PrometheusHook(BaseHook):
-    """Hook that reports warnings, refusals and spent ratios of budgets to Prometheus' default registry.
-
-    Labels contain names and levels of budgets, never texts or keys.
-    """
-
-    def event(self, operation: Operation) -> None:
-        """Count an event of a budget."""
-        details = operation.details
-        if isinstance(details, BudgetWarningDetails):
-            warnings, _, ratio = _metrics()
-            warnings.labels(budget=details.budget, level=str(details.level)).inc()
-            spent, limit = details.spent_nanousd, details.limit_nanousd
-            ratio.labels(budget=details.budget).set(spent / limit if limit else 1.0)
-        elif isinstance(details, BudgetRefusalDetails):
-            _, refusals, _ = _metrics()
-            refusals.labels(budget=details.budget).inc()
-
-
-@functools.cache
-def _metrics() -> tuple[Counter, Counter, Gauge]:
-    from prometheus_client import Counter, Gauge  # noqa: PLC0415  most programs never need it
-
-    return (
-        Counter("embedway_budget_warnings", "Warnings that a part of a budget is spent.", ("budget", "level")),
-        Counter("embedway_budget_refusals", "Calls refused because they would exceed a budget.", ("budget",)),
-        Gauge("embedway_budget_spent_ratio", "Amount spent divided by the limit, at the last warning.", ("budget",)),
-    )

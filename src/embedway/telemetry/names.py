@@ -1,8 +1,8 @@
 """Names, labels and buckets of all metrics: the one table for code and documentation.
 
-The first five are those of the specification. Labels are names from the settings and the catalog, classes of errors,
-and fixed words; a model that is in neither is `other`. Counters have the suffix `_total` in the exposition, which
-prometheus-client adds: `embedding_cost_dollars` is exposed as `embedding_cost_dollars_total`.
+The first five are those of the specification. The values of labels are bounded (`telemetry/labels.py`). Counters have
+the suffix `_total` in the exposition, which prometheus-client adds: `embedding_cost_dollars` is exposed as
+`embedding_cost_dollars_total`.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ def _seconds(name: str, text: str, *labels: str) -> Metric:
 LATENCY = Metric(
     "embedding_generation_latency_seconds",
     "histogram",
-    "Time of a call that embeds texts, cache hits included.",
+    "Time of a call that returned vectors, cache hits included.",
     ("model", "provider"),
     _LATENCY,
 )
 BATCH_SIZE = Metric("embedding_batch_size", "histogram", "Texts of a batch that is computed.", ("model",), _BATCH)
-MODEL_USAGE = _counter("embedding_model_usage", "Texts embedded.", "model", "provider")
-COST = _counter("embedding_cost_dollars", "Cost, in dollars.", "model")
+MODEL_USAGE = _counter(
+    "embedding_model_usage", "Texts whose vectors were returned, repeated texts included.", "model", "provider"
+)
+COST = _counter("embedding_cost_dollars", "Cost of requests to services, failed ones included, in dollars.", "model")
 CACHE_OPERATIONS = _counter(
     "embedding_cache_operations", "Texts looked up in the cache and stored in it.", "operation", "status"
 )
@@ -63,7 +65,12 @@ REQUESTS = _counter("embedway_requests", "Calls, by outcome.", "task", "model", 
 REQUEST_SECONDS = _seconds("embedway_request_seconds", "Time of a call.", "task", "model")
 REQUESTS_RUNNING = Metric("embedway_requests_running", "gauge", "Calls that have not ended.", ("task",))
 TEXTS = _counter("embedway_texts", "Unique texts of calls, by source of their vectors.", "model", "source")
-TOKENS = _counter("embedway_tokens", "Tokens of calls: of all texts, and billed by services.", "model", "kind")
+TOKENS = _counter(
+    "embedway_tokens",
+    "Tokens of the texts of successful calls, and those that services bill.",
+    "model",
+    "kind",
+)
 BATCH_TOKENS = _counter("embedway_batch_tokens", "Tokens of batches on this machine: text or padding.", "model", "kind")
 TRUNCATIONS = _counter("embedway_truncated_texts", "Texts that were truncated at a model's limit.", "model")
 SAVED = _counter("embedway_saved_dollars", "Cost that cache hits saved, in dollars.", "model")
@@ -76,7 +83,9 @@ WAIT_SECONDS = _seconds("embedway_wait_seconds", "Time of a wait.", "reason", "r
 ATTEMPTS = _counter("embedway_attempts", "Requests to services, by outcome.", "model", "route", "outcome")
 ATTEMPT_SECONDS = _seconds("embedway_attempt_seconds", "Time of a request to a service.", "route")
 RETRIES = _counter("embedway_retries", "Requests to services that repeat texts.", "route")
-FAILOVERS = _counter("embedway_failovers", "Requests that went on to another route.", "model", "route", "next_route")
+FAILOVERS = _counter(
+    "embedway_failovers", "Requests whose texts went to another route.", "model", "route", "next_route"
+)
 CIRCUIT = Metric(
     "embedway_circuit_state", "gauge", "Circuit of a route: 0 closed, 1 half-open, 2 open.", ("route",), (), "livemax"
 )
@@ -113,7 +122,12 @@ BUDGET_SPENT = Metric(
     "embedway_budget_spent_dollars", "gauge", "Spent in the period of a budget.", ("budget",), (), "livemostrecent"
 )
 BUDGET_LEFT = Metric(
-    "embedway_budget_left_dollars", "gauge", "Left in the period of a budget.", ("budget",), (), "livemostrecent"
+    "embedway_budget_left_dollars",
+    "gauge",
+    "Neither spent nor reserved in the period of a budget.",
+    ("budget",),
+    (),
+    "livemostrecent",
 )
 BUDGET_WARNINGS = _counter("embedway_budget_warnings", "Warnings that a part of a budget is spent.", "budget", "level")
 BUDGET_REFUSALS = _counter("embedway_budget_refusals", "Calls refused because they would exceed a budget.", "budget")
@@ -128,7 +142,7 @@ BUDGET_RATIO = Metric(
 
 STORE_ERRORS = _counter("embedway_store_errors", "Failures of the cache, the ledger and the pins.", "store", "action")
 LOAD_SECONDS = _seconds("embedway_model_load_seconds", "Time to load a model or open its service.", "model")
-INFERENCE_SECONDS = _seconds("embedway_inference_seconds", "Time of a batch on this machine.", "model", "backend")
-MEMORY = Metric("embedway_resident_memory_bytes", "gauge", "Resident memory of the process.")
+INFERENCE_SECONDS = _seconds("embedway_inference_seconds", "Time of a batch on this machine.", "model")
+MEMORY = Metric("embedway_resident_memory_bytes", "gauge", "Resident memory of the process, at most a second old.")
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -9,7 +9,7 @@ from embedway.telemetry.hooks import BaseHook
 from embedway.telemetry.requests import RequestTracker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from embedway.telemetry.requests import RouteFacts
 
@@ -21,11 +21,19 @@ class SettingsHook(BaseHook):
     """
 
     def __init__(self) -> None:
-        self.models: frozenset[str] = frozenset()
+        self._finds: list[Callable[[], Mapping[str, str]]] = []
+        self._names: frozenset[str] = frozenset()
         self.routes: Mapping[str, RouteFacts] = MappingProxyType({})
         self.tracker = RequestTracker()
 
-    def use_settings(self, models: frozenset[str], routes: Mapping[str, RouteFacts]) -> None:
-        """Add names of models, and routes by their name in operations."""
-        self.models |= models
+    @property
+    def models(self) -> frozenset[str]:
+        """Names and aliases of models, in lower case."""
+        while self._finds:
+            self._names |= self._finds.pop()().keys()
+        return self._names
+
+    def use_settings(self, models: Callable[[], Mapping[str, str]], routes: Mapping[str, RouteFacts]) -> None:
+        """Add names of models, which are found at the first use, and routes by their name in operations."""
+        self._finds.append(models)
         self.routes = MappingProxyType({**self.routes, **routes})

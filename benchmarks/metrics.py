@@ -1,0 +1,82 @@
+"""Cost of the metrics: microseconds of the Prometheus hook for a cache hit and for a computed query.
+
+The second table is for prometheus-client's multiprocess mode, which writes each number to a file.
+
+python benchmarks/metrics.py
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import timeit
+
+from embedway.telemetry.hooks import BaseHook, Hooks
+from embedway.telemetry.labels import Labels
+from embedway.telemetry.operations import (
+    BatchDetails,
+    CacheDetails,
+    LoadDetails,
+    RequestDetails,
+    ValidationDetails,
+    WaitDetails,
+)
+from embedway.telemetry.prometheus import PrometheusHook
+
+COUNT, REPEATS = 5_000, 7
+MODEL, ROUTE = "sentence-transformers/all-MiniLM-L6-v2", "local:all-MiniLM-L6-v2"
+#: Time of a query that is computed, and of a cache hit, in microseconds.
+QUERY_US, HIT_US = 3_000, 50
+
+
+class Empty(BaseHook):
+    """No-op hook for operations."""
+
+    def begin(self, operation):
+        pass
+
+    def end(self, operation, outcome):
+        pass
+
+
+def call(hooks, *, is_hit):
+    """Run the operations of one call with one text."""
+    with hooks.operation(RequestDetails, "embed", MODEL, 1, "query", "") as request:
+        with hooks.operation(CacheDetails, "lookup", MODEL, 1) as lookup:
+            lookup.cache_hits = int(is_hit)
+        if not is_hit:
+            with hooks.operation(WaitDetails, "scheduler", ROUTE):
+                pass
+            with hooks.operation(BatchDetails, MODEL, ROUTE, 1, 8, 8):
+                pass
+            with hooks.operation(ValidationDetails, ROUTE, 1):
+                pass
+        request.model, request.routes = MODEL, () if is_hit else (ROUTE,)
+        request.cache_hits, request.unique_texts, request.tokens = int(is_hit), 1, 8
+
+
+def microseconds(hooks, *, is_hit):
+    """Return the minimum of several series, per call."""
+    return min(timeit.repeat(lambda: call(hooks, is_hit=is_hit), number=COUNT, repeat=REPEATS)) / COUNT * 1e6
+
+
+def main():
+    """Print the cost of the hook: less the cost of a hook that does nothing, and less the cost without any hook."""
+    without, empty, hooks = Hooks([]), Hooks([Empty()]), Hooks([PrometheusHook(Labels())])
+    with hooks.operation(LoadDetails, MODEL) as outcome:
+        outcome.model = MODEL
+    for name, is_hit, whole in (("cache hit", True, HIT_US), ("computed query", False, QUERY_US)):
+        own, none, total = (microseconds(one, is_hit=is_hit) for one in (empty, without, hooks))
+        cost = total - none
+        shares = f"{cost:5.1f} µs with its calls, {cost / whole:.1%} of {whole:,} µs"
+        print(f"{name:15} {total - own:5.1f} µs of the hook; {shares}")
+
+
+if __name__ == "__main__":
+    main()
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        print("multiprocess mode:", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(
+                [sys.executable, __file__], env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": folder}, check=True
+            )

@@ -1,0 +1,117 @@
+"""Values of labels: names of the settings and the catalog, classes of errors, and fixed words, in bounded number."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING
+
+from embedway import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+#: Value of everything that has no label of its own.
+OTHER = "other"
+#: Value for a model in a local folder whose name is not a plain one: a path may name a user or a customer.
+FOLDER = "folder"
+#: Maximum number of different models, of routes and of budgets in the labels of one process.
+MOST_NAMES = 200
+#: Maximum number of results that are remembered. A name from a caller must not fill the memory.
+_MOST_REMEMBERED = 1024
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,80}(?:[/:@][A-Za-z0-9_.+-]{1,80}){0,4}", re.ASCII)
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,39}", re.ASCII)
+
+
+class NameLimit:
+    """Names that have become labels in this process: the first `MOST_NAMES` of each kind."""
+
+    def __init__(self, most: int = MOST_NAMES) -> None:
+        self._most = most
+        self._admitted: dict[str, set[str]] = {}
+
+    def admit(self, kind: str, name: str) -> str:
+        """Return the name, or `other` if there are too many."""
+        admitted = self._admitted.setdefault(kind, set())
+        if name not in admitted:
+            if len(admitted) >= self._most:
+                return OTHER
+            admitted.add(name)
+        return name
+
+
+class Labels:
+    """Labels of one embedder's operations.
+
+    `known` returns canonical names by lower-case name and alias; it is called once, at the first use. `providers` are
+    the providers of the settings' routes.
+    """
+
+    def __init__(
+        self, known: Callable[[], Mapping[str, str]] = dict, providers: Mapping[str, str] | None = None
+    ) -> None:
+        self._find_known = known
+        self._providers = {} if providers is None else providers
+        self._opened: set[str] = set()
+
+    def open(self, model: str) -> bool:
+        """Record the canonical name of a model that was opened. Return whether it is a new one."""
+        if model in self._opened or len(self._opened) >= _MOST_REMEMBERED:
+            return False
+        self._opened.add(model)
+        return True
+
+    def model(self, name: str, limit: NameLimit) -> str:
+        """Return the label of a model: its canonical name, `folder` or `other`."""
+        canonical = self._known.get(name.casefold())
+        if canonical is None:
+            if name not in self._opened:
+                return OTHER
+            canonical = name
+        if not _NAME.fullmatch(canonical):
+            return FOLDER
+        return limit.admit("model", canonical)
+
+    def route(self, name: str, limit: NameLimit) -> str:
+        """Return the label of a route: its name in the settings, or provider and model."""
+        if name == "":
+            return ""
+        if not _NAME.fullmatch(name):
+            return f"local:{FOLDER}" if name.startswith("local:") else OTHER
+        return limit.admit("route", name)
+
+    def provider(self, route: str) -> str:
+        """Return the provider of a route."""
+        provider = self._providers.get(route)
+        if provider is None and not route.startswith("routes."):
+            provider = route.partition(":")[0]
+        return provider if provider is not None and _WORD.fullmatch(provider) else OTHER
+
+    @functools.cached_property
+    def _known(self) -> Mapping[str, str]:
+        return self._find_known()
+
+
+def budget_label(name: str, limit: NameLimit) -> str:
+    """Return the label of a budget: its name."""
+    return limit.admit("budget", name) if len(name) <= 100 and name.isprintable() else OTHER
+
+
+def word_label(word: str) -> str:
+    """Return a word of this library as label, such as the name of a check."""
+    return word if _WORD.fullmatch(word) else OTHER
+
+
+def outcome_label(error: str | None, *, partial: bool = False) -> str:
+    """Return the label of an outcome: `ok`, `partial`, `cancelled`, a class of `embedway.errors`, or `other`."""
+    if error is None:
+        return "partial" if partial else "ok"
+    if error == "CancelledError":
+        return "cancelled"
+    return error if error in _error_names() else OTHER
+
+
+@functools.cache
+def _error_names() -> frozenset[str]:
+    kinds = (value for value in vars(errors).values() if isinstance(value, type))
+    return frozenset(kind.__name__ for kind in kinds if issubclass(kind, errors.EmbedwayError))
