@@ -67,7 +67,7 @@ class ScriptCheck:
 
     async def add_warnings(self, receipt: Receipt, model: Model, texts: Sequence[str]) -> Receipt:
         """Return the receipt of texts with a warning for each script that the model does not know."""
-        if not self._is_enabled:
+        if not self._is_enabled or all(map(str.isascii, texts)):  # the table of scripts is not read for ASCII
             return receipt
         key = model.name, model.space.tokenizer
         scripts = self._models.get(key)
