@@ -125,5 +125,5 @@ def test_the_memory_is_bounded():
         texts = [f"word{n}" for n in range(start, start + 20)]
         route.find(texts, right(texts, 4))
     recent = route.check.recent
-    assert len(recent._seen) <= 512
-    assert len(recent._of_text) <= 4 * 512
+    assert recent.vectors == 512
+    assert recent.texts == 512
