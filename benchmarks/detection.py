@@ -93,7 +93,7 @@ def check_batches(texts, vectors, ids, ignored, batches):
         "this machine": (TokenReader(ignored), ids),
         "a service, estimated tokens": (TextReader(256), texts),
     }
-    alarms, warnings, checked = {}, 0, 0
+    alarms, warned, checked = {}, [], 0
     for name, (reads, readings) in kinds.items():
         routes = RouteChecks()
         for number in range(batches):
@@ -108,8 +108,10 @@ def check_batches(texts, vectors, ids, ignored, batches):
             checked += size
             if fault is not None:
                 alarms.setdefault((name, fault.check), []).append([texts[rows[row]][:60] for row in fault.rows[:4]])
-            warnings += bool(check_similarity([texts[row] for row in rows], vectors[rows]).warnings)
-    return alarms, warnings, checked
+            some = [texts[row] for row in rows]
+            if check_similarity(some, vectors[rows]).warnings:
+                warned.append([text[:12] for text in some[:3]])
+    return alarms, warned, checked
 
 
 async def good(options):
@@ -142,9 +144,9 @@ async def good(options):
         print(
             f"  {int((pairs.max(axis=1) > 1 - bound).sum())} texts have a neighbour with a cosine above 1 - {bound:g}"
         )
-    alarms, warnings, checked = check_batches(texts, vectors, ids, ignored_ids(tokenizer), options.batches // 2)
+    alarms, warned, checked = check_batches(texts, vectors, ids, ignored_ids(tokenizer), options.batches // 2)
     print(f"{options.batches:,} good batches of {checked:,} texts, and {options.batches // 100} end to end:")
-    print(f"  {sum(map(len, alarms.values())) + refused} refused, {warnings} with a warning")
+    print(f"  {sum(map(len, alarms.values())) + refused} refused, {len(warned)} with a warning, such as {warned[:3]}")
     for kind, found in alarms.items():
         print("  ", *kind, len(found), found[:3])
 

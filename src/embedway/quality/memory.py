@@ -35,10 +35,22 @@ class RecentVectors:
     _seen: dict[int, _Seen] = field(default_factory=dict)
     #: The vector that each text had last.
     _of_text: dict[Hashable, int] = field(default_factory=dict)
-    #: The last vector that was compared, of length 1, with its reading, and the number of nearly equal ones after it.
+    #: The last vector that was compared, its squared length and its reading, and the number of nearly equal ones after
+    #: it.
     last: Vectors | None = None
+    last_square: float = 0.0
     last_reading: Any = None
     near: int = 0
+
+    @property
+    def vectors(self) -> int:
+        """Number of remembered vectors."""
+        return len(self._seen)
+
+    @property
+    def texts(self) -> int:
+        """Number of texts of the remembered vectors."""
+        return len(self._of_text)
 
     def known(self, starts: list[int]) -> set[int]:
         """Return those of the given starts of vectors that are remembered."""

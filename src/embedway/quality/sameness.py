@@ -153,12 +153,13 @@ class SamenessCheck:
         Answers of one or two texts are compared with the vector of an earlier answer.
         """
         recent, vector = self.recent, vectors[0]
-        if recent.last is not None and _is_near(vector, recent.last):
+        if recent.last is not None and _is_near(vector, recent.last, recent.last_square):
             if self._is_clear(recent.last_reading, reading(0)):
                 recent.near += 1
                 return list(range(len(vectors))) if recent.near >= _FEWEST_NEAR else []
             return []
-        recent.last, recent.last_reading, recent.near = vector.copy(), self.reads.keep(reading(0)), 0
+        recent.last, recent.last_square = vector.copy(), float(np.dot(vector, vector))
+        recent.last_reading, recent.near = self.reads.keep(reading(0)), 0
         return []
 
     def _is_clear(self, one: Any, other: Any) -> bool:
@@ -167,6 +168,9 @@ class SamenessCheck:
 
     def _remember(self, vectors: Vectors, starts: list[int], reading: Callable[[int], Any], bad: list[int]) -> None:
         count = len(starts)
+        if count == 1:
+            self.recent.remember(starts[0], vectors[0], reading(0), self.reads)
+            return
         rows = range(count) if count <= _REMEMBERED else np.linspace(0, count - 1, _REMEMBERED).astype(int).tolist()
         for row in dict.fromkeys((*rows, *bad[:_REMEMBERED])):
             self.recent.remember(starts[row], vectors[row], reading(row), self.reads)
@@ -188,12 +192,11 @@ def _is_vector(vector: Vectors) -> bool:
 
 
 @np.errstate(all="ignore")  # whatever the caller has set
-def _is_near(one: Vectors, other: Vectors) -> bool:
-    """Return whether the distance of two vectors is numeric noise, compared with the length of the second one."""
-    length = float(np.dot(other, other))
-    most = 2 * _NOISE * length
+def _is_near(one: Vectors, other: Vectors, square: float) -> bool:
+    """Return whether the distance of two vectors is numeric noise, compared with the second one's squared length."""
+    most = 2 * _NOISE * square
     # Most vectors differ enough in one of their first numbers.
-    if any((one.item(place) - other.item(place)) ** 2 > most for place in range(2)):
+    if (one.item(0) - other.item(0)) ** 2 > most or (one.item(1) - other.item(1)) ** 2 > most:
         return False
     apart = one - other
     return float(np.dot(apart, apart)) < most
