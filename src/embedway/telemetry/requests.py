@@ -68,8 +68,8 @@ def provider_of(route: str, routes: Mapping[str, RouteFacts]) -> str:
 def requested_model(details: RequestDetails, opened: str | None, models: frozenset[str]) -> str | None:
     """Return the model that a call named, or the one that was selected for it; None if it is not known.
 
-    The name in a call may be anything, such as a text by mistake. It is a model if `models` has it in lower case, or if it led to
-    the model `opened`.
+    The name in a call may be anything, such as a text by mistake. It is a model if `models` has it in lower case,
+    or if it led to the model `opened`.
     """
     if details.model == _AUTO:
         return opened
