@@ -30,6 +30,11 @@ def test_ids_are_unique_and_stable():
         ("a text by mistake", None, {"acme/m"}, None),
         ("auto", None, {"auto"}, None),
         ("auto", "acme/m", set(), "acme/m"),
+        ("/home/alice/models/m", "m", set(), "m"),
+        ("C:\\models\\m", "m", set(), "m"),
+        ("~/m", "m", set(), "m"),
+        ("hf:acme/m@main", "acme/m", set(), "hf:acme/m@main"),
+        ("fastembed:acme/m-v1.5", "fastembed:acme/m-v1.5", set(), "fastembed:acme/m-v1.5"),
     ],
 )
 def test_the_requested_model_is_a_known_one(named, opened, models, expected):
