@@ -20,8 +20,8 @@ PACKAGE = Path(embedway.errors.__file__).parent
 #: Third-party modules that embedway, its dependencies or pip import.
 OTHERS = """
     aiohttp attr certifi click filelock flatbuffers fsspec google hiredis httpx huggingface_hub idna lancedb
-    lance_namespace multidict numpy onnx onnxruntime openvino openvino_telemetry orjson packaging pip
-    pip_system_certs pkg_resources platformdirs prometheus_client py3langid pyarrow pybase64 pydantic
+    lance_namespace multidict numpy onnx onnxruntime opentelemetry openvino openvino_telemetry orjson packaging
+    pip pip_system_certs pkg_resources platformdirs prometheus_client py3langid pyarrow pybase64 pydantic
     pydantic_core redis requests rich semantic_text_splitter setuptools shellingham sitecustomize tiktoken
     tiktoken_ext tokenizers tqdm truststore typer typing_extensions urllib3 usercustomize xxhash yaml
     zstandard _distutils_hack

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import logging
 import os
 import pickle
 import subprocess
@@ -20,7 +21,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 from api_servers import KEY, CompatibleServer
-from embedway import AsyncEmbedder, Embedder, EmbedwayError
+from embedway import AsyncEmbedder, Config, Embedder, EmbedwayError
 from embedway.telemetry.hooks import Hooks, current_operation
 from embedway.telemetry.opentelemetry import OpenTelemetryHook
 from embedway.telemetry.operations import (
@@ -35,6 +36,7 @@ from embedway.telemetry.operations import (
 )
 from embedway.telemetry.requests import RouteFacts
 from own_route import load_routes
+from tiny_models import tiny_encoder
 
 REQUEST = RequestDetails, "embed", "acme/m", 2, "query"
 SECRETS = ("Ein Geheimnis\x1b[31m", "a secret text", KEY)
@@ -292,6 +294,24 @@ def test_no_text_key_or_url_is_exported(telemetry, misdeeds):
     assert len(telemetry.spans) > 3
     for secret in (*SECRETS, "Geheimnis", "secret", server.url):
         assert secret not in exported
+
+
+def test_the_path_of_a_folder_is_not_exported(telemetry, tmp_path, tokenizer, caplog):
+    folder = tmp_path / "a-customer" / "our-model"
+    folder.mkdir(parents=True)
+    tiny_encoder(folder, tokenizer)
+    caplog.set_level(logging.INFO, "embedway.requests")
+    config = Config.load(environ={}, overrides={"cache.backend": "none", "telemetry.log_requests": True})
+    with Embedder(str(folder), config=config, hooks=[telemetry.hook]) as embedder:
+        embedder.embed("a text")
+    (span,) = telemetry.named("embeddings our-model")
+    assert (span.attributes["gen_ai.provider.name"], span.attributes["embedway.routes"]) == (
+        "embedway",
+        ("local:our-model",),
+    )
+    assert span.attributes["gen_ai.usage.input_tokens"] == span.attributes["embedway.tokens"] > 0
+    assert "our-model" in caplog.text
+    assert "a-customer" not in shown(telemetry) + caplog.text
 
 
 # ------------------------------------------------------------------------- the blocking embedder

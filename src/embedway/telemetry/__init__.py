@@ -42,7 +42,6 @@ def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -
     Raises MissingExtraError for a hook whose library is not installed.
     """
     # Imported late: modules that import only a submodule do not need these.
-    from embedway.telemetry.alert_hooks import AlertHook  # noqa: PLC0415
     from embedway.telemetry.budget_hooks import LogHook, WebhookHook  # noqa: PLC0415
     from embedway.telemetry.hooks import Hooks  # noqa: PLC0415
     from embedway.telemetry.settings_hook import SettingsHook  # noqa: PLC0415
@@ -54,6 +53,8 @@ def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -
     if wanted.budget_webhook is not None:
         hooks.append(WebhookHook(wanted.budget_webhook))
     if wanted.alerts:
+        from embedway.telemetry.alert_hooks import AlertHook  # noqa: PLC0415  only if it is used
+
         hooks.append(AlertHook(wanted.alert_webhook, budgets=wanted.budget_webhook is None))
     if wanted.opentelemetry:
         from embedway.telemetry.opentelemetry import OpenTelemetryHook  # noqa: PLC0415  an optional library

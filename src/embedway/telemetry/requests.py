@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 current_requests: ContextVar[tuple[int, ...]] = ContextVar("embedway_requests", default=())
 #: Name of a model or a provider that is in no settings and no catalog.
 OTHER = "other"
+#: Names of models: `acme/m`, `fastembed:acme/m`, `hf:acme/m@main`.
+_NAME = re.compile(r"\w[\w.+-]*(?:[/:@][\w.+-]+)*")
 #: Model name of a call that selects a model.
 _AUTO = "auto"
 
@@ -65,13 +68,19 @@ def provider_of(route: str, routes: Mapping[str, RouteFacts]) -> str:
     return OTHER if route.startswith("routes.") else "local"
 
 
+def is_name(model: str) -> bool:
+    """Return whether a model is a name, and not the path of a folder."""
+    return _NAME.fullmatch(model) is not None
+
+
 def requested_model(details: RequestDetails, opened: str | None, models: frozenset[str]) -> str | None:
     """Return the model that a call named, or the one that was selected for it; None if it is not known.
 
     The name in a call may be anything, such as a text by mistake. It is a model if `models` has it in lower case,
-    or if it led to the model `opened`.
+    or if it led to the model `opened`. Instead of the path of a folder it is the canonical name: a path may name a user
+    or a customer.
     """
-    if details.model == _AUTO:
+    if details.model == _AUTO or not is_name(details.model):
         return opened
     return details.model if opened is not None or details.model.casefold() in models else None
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from embedway.telemetry.operations import CacheDetails, LoadDetails, ReservationDetails, WaitDetails
-from embedway.telemetry.requests import provider_of, request_id, requested_model
+from embedway.telemetry.requests import is_name, provider_of, request_id, requested_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,7 +127,7 @@ def attributes_of(details: Details) -> tuple[str, dict[str, Any]]:
 def outcome_attributes(details: Details, outcome: Outcome) -> dict[str, Any]:
     """Return the attributes that are known at the end of an operation below a call."""
     attributes: dict[str, Any] = {}
-    if isinstance(details, LoadDetails) and outcome.error is None:
+    if isinstance(details, LoadDetails) and outcome.error is None and is_name(details.model):
         attributes["embedway.model"] = details.model
     if outcome.cache_hits is not None:
         attributes["embedway.cache.hits"] = outcome.cache_hits
