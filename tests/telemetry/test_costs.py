@@ -121,8 +121,7 @@ def test_the_sum_of_the_costs_is_what_the_ledger_has_as_spent(seed, across, limi
             set_failures(route.circuit, 1_000_000)
             set_faults(route.provider, faults)
             waves = [
-                await asyncio.gather(*(call(embedder, number, chance) for number in range(CALLS)))
-                for _ in range(WAVES)
+                await asyncio.gather(*(call(embedder, number, chance) for number in range(CALLS))) for _ in range(WAVES)
             ]
             return [receipt for wave in waves for receipt in wave]
 
