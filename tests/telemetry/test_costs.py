@@ -109,7 +109,7 @@ async def call(embedder, number, chance):
 @pytest.mark.parametrize("seed", range(4))
 def test_the_sum_of_the_costs_is_what_the_ledger_has_as_spent(seed, across, limit, tmp_path):
     """Of failed and cancelled calls too, of retries, and of usage that cannot be right."""
-    hook, chance = Listening(), random.Random(seed)  # noqa: S311
+    hook, chance = Listening(), random.Random(seed)
     budgets = {} if limit is None else {"budgets.b": {"usd": usd(limit)}}
     config = settings(tmp_path, **{"batching.across_callers": across, "cache.backend": "memory", **budgets})
     faults = Faults(chance)

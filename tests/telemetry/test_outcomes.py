@@ -363,7 +363,9 @@ def test_a_route_that_is_skipped_is_a_failover_too():
         await embedder.embed(["second"])
 
     hook = run(work, **{"routes.s": {"model": NAME, "provider": "fake"}})
-    assert [one.details.error for one in hook.of(FailoverDetails)] == ["UnavailableError", "UpstreamError"]
+    _, skipped = hook.of(FailoverDetails)
+    assert skipped.details == FailoverDetails(NAME, "routes.r", "routes.s", 1, "UpstreamError")
+    assert len(hook.of(AttemptDetails, route="routes.r")) == 1
 
 
 # ------------------------------------------------------------------------ failing stores

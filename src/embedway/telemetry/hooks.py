@@ -83,6 +83,10 @@ class Hooks:
     def __init__(self, hooks: Sequence[Hook] = (), *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._hooks = tuple(hooks)
         self.operating = tuple(hook for hook in hooks if _overrides(hook, "begin", "end", "context"))
+        #: The hooks that implement each method: a call of a no-op takes a microsecond.
+        self.beginning, self.entering, self.ending = (
+            tuple(hook for hook in self.operating if _overrides(hook, method)) for method in ("begin", "context", "end")
+        )
         self._listening = tuple(hook for hook in hooks if _overrides(hook, "event"))
         self.clock = clock
         self._failed: set[tuple[int, str]] = set()
@@ -169,9 +173,9 @@ class _RunningOperation:
         self._previous = current_operation.get()
         current_operation.set(operation.id)
         self._started = hooks.clock()
-        for hook in hooks.operating:
+        for hook in hooks.beginning:
             hooks.call(hook, "begin", operation)
-        for hook in hooks.operating:
+        for hook in hooks.entering:
             try:
                 context = hook.context(operation)
                 context.__enter__()
@@ -195,7 +199,7 @@ class _RunningOperation:
                     if is_interrupt(error):
                         raise
                     hooks.log_failure(hook, "context", error)
-            for hook in reversed(hooks.operating):
+            for hook in reversed(hooks.ending):
                 hooks.call(hook, "end", self._operation, outcome)
         finally:
             # Not with a context token: the block of an asynchronous generator may end in another context.
