@@ -44,7 +44,7 @@ class CacheErrors:
     #: Failure that was counted last.
     last: StoreFailure | None = None
     clock: Callable[[], float] = field(default=time.monotonic, repr=False, compare=False)
-    #: Called for each failure with the action and the kind of failure, in the thread of the store.
+    #: Called for each counted failure with the action and the kind of failure, in the thread of the store.
     on_failure: Callable[[Action, str], None] | None = field(default=None, repr=False, compare=False)
     _reporter: _Reporter = field(init=False, repr=False, compare=False)
 
@@ -60,10 +60,11 @@ class CacheErrors:
         """Count a failure, and log the first one of each kind; None for a call that was skipped after a failure."""
         self.failed_reads += action in READS
         self.failed_writes += action not in READS
+        reason = failure or self.last
+        if self.on_failure is not None and reason is not None:
+            self.on_failure(action, reason.kind)
         if failure is not None:
             self.last = failure
-            if self.on_failure is not None:
-                self.on_failure(action, failure.kind)
             if self._reporter.note_failure(action, failure, self.clock()):
                 _log.warning(
                     "%s cannot be %s: %s, so vectors are computed again, and paid again if they are a service's. "
