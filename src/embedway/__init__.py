@@ -57,7 +57,10 @@ if TYPE_CHECKING:
     from embedway.ledger.pins import Pin
     from embedway.local.backend import SessionOptions
     from embedway.local.tune import TuneReport, TuneRow
+    from embedway.models.verification import SpaceComparison
     from embedway.money import Amount
+    from embedway.quality.equivalence import EquivalenceFigures
+    from embedway.quality.space_proofs import RouteIdentity, SpaceProof
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate, TokenEstimate
     from embedway.selection.criteria import ModelSelectionCriteria
@@ -145,6 +148,7 @@ __all__ = [
     "Embedder",
     "EmbedwayError",
     "EncodedText",
+    "EquivalenceFigures",
     "ErrorRateDetails",
     "FailoverDetails",
     "Hook",
@@ -180,6 +184,7 @@ __all__ = [
     "RequestDetails",
     "RerankResult",
     "ReservationDetails",
+    "RouteIdentity",
     "RuntimeUnavailableError",
     "ScoredModel",
     "Selected",
@@ -188,7 +193,9 @@ __all__ = [
     "SinkError",
     "SourceError",
     "Space",
+    "SpaceComparison",
     "SpaceMismatchError",
+    "SpaceProof",
     "StateError",
     "StoreErrorDetails",
     "TextAnalysis",
@@ -309,6 +316,10 @@ _HOMES = {
     "TokenEstimate": "selection.candidate",
     "Truncation": "types",
     "TuneReport": "local.tune",
+    "EquivalenceFigures": "quality.equivalence",
+    "RouteIdentity": "quality.space_proofs",
+    "SpaceComparison": "models.verification",
+    "SpaceProof": "quality.space_proofs",
     "TuneRow": "local.tune",
     "UnavailableError": "errors",
     "UnknownModelError": "errors",

@@ -9,7 +9,7 @@ import pytest
 from api_servers import KEY, CompatibleRerankServer, CompatibleServer, score_of
 from embedway import AsyncEmbedder, Config
 from embedway.catalog.services import default_services
-from embedway.errors import BudgetExceededError, ConfigError, NoRouteError
+from embedway.errors import ConfigError, NoRouteError
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.models import opening
 from embedway.models.route_proofs import is_listed
@@ -72,6 +72,17 @@ async def embedder_for(*servers, routes=None, model=None, tmp_path=None, **more)
             **more,
         }
         yield await stack.enter_async_context(AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)))
+
+
+@contextlib.asynccontextmanager
+async def later_embedder_for(*servers, tmp_path):
+    """Return an embedder that finds the vectors which another one stored, and forget the other's requests."""
+    async with embedder_for(*servers, tmp_path=tmp_path) as embedder:
+        await embedder.embed(["another"], model=MODEL)
+        async with AsyncEmbedder(config=embedder.config) as later:
+            for server in servers:
+                server.bodies, server.log = [], []
+            yield later
 
 
 async def open_with_time(embedder):
@@ -348,8 +359,8 @@ def test_a_budget_that_allows_the_texts_but_not_the_probes_uses_the_first_route_
 def test_a_probe_that_may_be_billed_is_booked_as_unsure_and_the_texts_are_not(tmp_path):
     async def main():
         first, second = Own(), Own()
-        first.misdeeds = ["500"] * 2
-        async with embedder_for(first, second, tmp_path=tmp_path) as embedder:
+        async with later_embedder_for(first, second, tmp_path=tmp_path) as embedder:
+            first.misdeeds = ["500"] * 2
             return await embedder.embed(TEXTS, model=MODEL), first, second
 
     result, first, second = asyncio.run(main())
@@ -397,8 +408,8 @@ def test_a_caller_that_is_cancelled_during_a_probe_pays_for_it_and_the_next_is_s
 def test_a_refused_probe_costs_nothing(tmp_path):
     async def main():
         first, second = Own(), Own()
-        first.misdeeds = ["401"]
-        async with embedder_for(first, second, tmp_path=tmp_path) as embedder:
+        async with later_embedder_for(first, second, tmp_path=tmp_path) as embedder:
+            first.misdeeds = ["401"]
             return await embedder.embed(TEXTS, model=MODEL), second
 
     result, second = asyncio.run(main())

@@ -1,4 +1,4 @@
-"""`models.verify`: real vectors of two sources over loopback servers, the verdict, the reasons, and the stored proof."""
+"""`models.verify`: real vectors of two sources over loopback servers, verdict, reasons, and the stored proof."""
 
 import asyncio
 import contextlib
