@@ -57,11 +57,14 @@ if TYPE_CHECKING:
     from embedway.ledger.pins import Pin
     from embedway.local.backend import SessionOptions
     from embedway.local.tune import TuneReport, TuneRow
+    from embedway.models.verification import SpaceComparison
     from embedway.money import Amount
     from embedway.quality.drift import GroupAccuracy, RouteCheck
+    from embedway.quality.equivalence import EquivalenceFigures
     from embedway.quality.pairs import Pair
     from embedway.quality.report import VectorCheck, VectorReport
     from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan, RouteNoise
+    from embedway.quality.space_proofs import RouteIdentity, SpaceProof
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate, TokenEstimate
     from embedway.selection.criteria import ModelSelectionCriteria
@@ -153,6 +156,7 @@ __all__ = [
     "Embedder",
     "EmbedwayError",
     "EncodedText",
+    "EquivalenceFigures",
     "ErrorRateDetails",
     "FailoverDetails",
     "GroupAccuracy",
@@ -193,6 +197,7 @@ __all__ = [
     "RerankResult",
     "ReservationDetails",
     "RouteCheck",
+    "RouteIdentity",
     "RouteNoise",
     "RuntimeUnavailableError",
     "ScoredModel",
@@ -202,7 +207,9 @@ __all__ = [
     "SinkError",
     "SourceError",
     "Space",
+    "SpaceComparison",
     "SpaceMismatchError",
+    "SpaceProof",
     "StateError",
     "StoreErrorDetails",
     "TextAnalysis",
@@ -334,6 +341,10 @@ _HOMES = {
     "TokenEstimate": "selection.candidate",
     "Truncation": "types",
     "TuneReport": "local.tune",
+    "EquivalenceFigures": "quality.equivalence",
+    "RouteIdentity": "quality.space_proofs",
+    "SpaceComparison": "models.verification",
+    "SpaceProof": "quality.space_proofs",
     "TuneRow": "local.tune",
     "UnavailableError": "errors",
     "UnknownModelError": "errors",

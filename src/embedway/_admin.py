@@ -10,6 +10,7 @@ from embedway.arguments import as_texts, as_vectors, check_count, check_flag, ch
 from embedway.batching.batches import fill_batches
 from embedway.cache.base import CacheFilter
 from embedway.errors import UsageError
+from embedway.money import to_nanousd
 from embedway.pipeline.proof import check_same
 from embedway.pipeline.request import Call
 from embedway.selection.call_options import CallOptions
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
+    from embedway.models.verification import SpaceComparison
+    from embedway.money import Amount
+    from embedway.quality.space_proofs import SpaceProof
     from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
 
 
@@ -162,6 +166,41 @@ class AsyncModelAdmin:
         async with self._engines.call() as engine:
             encoder = (await engine.models.open(self._name(model))).encoder()
             return await asyncio.to_thread(tune_model, encoder, self._config, report, fill_batches)
+
+    async def verify(
+        self,
+        a: str,
+        b: str,
+        *,
+        max_cost: Amount | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> SpaceComparison:
+        """Compare the vectors of two models or routes for fixed texts, and store the result as a proof for failover.
+
+        Each is a model, `routes.NAME`, `PROVIDER:MODEL`, or `NAME#PRECISION,BACKEND` of a model on this machine. No
+        cache is used. Raises as `embed` does, and BudgetExceededError before anything is sent if the comparison may
+        cost more than `max_cost` dollars.
+        """
+        from embedway.models.verification import verify  # noqa: PLC0415  rarely used
+
+        a, b = check_name(a, "a"), check_name(b, "b")
+        if progress is not None and not callable(progress):
+            raise UsageError(f"progress is of type {type(progress).__name__}; it must be a function")
+        report = (lambda _: None) if progress is None else guarded(progress, "progress")
+        most = None if max_cost is None else to_nanousd(max_cost, name="max_cost")
+        async with self._engines.call() as engine:
+            return await verify(a, b, engine.environment, max_nanousd=most, report=report)
+
+    async def proofs(self) -> list[SpaceProof]:
+        """Return the stored proofs, also those that are too old. Raises LedgerError."""
+        async with self._engines.call() as engine:
+            return await engine.environment.proofs.all()
+
+    async def remove_proof(self, name: str) -> bool:
+        """Remove a stored proof. Return False if there is none. Raises LedgerError."""
+        name = check_name(name, "name")
+        async with self._engines.call() as engine:
+            return await engine.environment.proofs.remove(name)
 
     def _name(self, model: str | None) -> str:
         return self._default_model if model is None else check_name(model, "model")

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from embedway.cache.stats import CacheCheck, CacheStats, ClearResult
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
+    from embedway.models.verification import SpaceComparison
     from embedway.money import Amount
     from embedway.quality.pairs import Pair
     from embedway.quality.report import VectorReport
     from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
+    from embedway.quality.space_proofs import SpaceProof
     from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
 
 T = TypeVar("T")
@@ -123,6 +125,25 @@ class ModelAdmin:
     def tune(self, model: str | None = None, *, progress: Callable[[str], None] | None = None) -> TuneReport:
         """Measure the fastest exact settings of a model on this CPU, and store them."""
         return self._wait(self._group.tune(model, progress=progress))
+
+    def verify(
+        self,
+        a: str,
+        b: str,
+        *,
+        max_cost: Amount | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> SpaceComparison:
+        """Compare the vectors of two models or routes for fixed texts, and store the result as a proof for failover."""
+        return self._wait(self._group.verify(a, b, max_cost=max_cost, progress=progress))
+
+    def proofs(self) -> list[SpaceProof]:
+        """Return the stored proofs, also those that are too old. Raises LedgerError."""
+        return self._wait(self._group.proofs())
+
+    def remove_proof(self, name: str) -> bool:
+        """Remove a stored proof. Return False if there is none. Raises LedgerError."""
+        return self._wait(self._group.remove_proof(name))
 
 
 @public

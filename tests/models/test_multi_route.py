@@ -84,8 +84,9 @@ def test_a_server_of_the_same_model_is_used_once_it_has_shown_so(config, name):
     cosines = np.einsum("ij,ij->i", first.vectors, local.vectors)
     assert cosines.min() > 0.9999
     sent = [len(body["input"]) for body in server.bodies]
-    assert sent == [1, 3, 3]  # one probe, because queries and documents have no prompts, then the texts
-    assert (again.receipt.billed_tokens, again.receipt.cost_nanousd) == (7, None)
+    assert sent == [25, 3, 3]  # one request of probes, because queries and documents have no prompts, then the texts
+    assert again.receipt.billed_tokens == again.receipt.tokens
+    assert again.receipt.cost_nanousd is None
 
 
 @pytest.mark.parametrize(
@@ -103,10 +104,11 @@ def test_a_server_of_another_space_is_never_used(config, spoil):
     local = ours(config)
     np.testing.assert_array_equal(first.vectors, local.vectors)
     assert first.receipt.routes == again.receipt.routes == ("local:all-MiniLM-L6-v2",)
-    # The probe is booked like any request; a server's price is unknown.
-    assert (first.receipt.billed_tokens, first.receipt.attempts, first.receipt.cost_nanousd) == (7, 2, None)
+    # The probes are booked like any request; a server's price is unknown.
+    assert first.receipt.billed_tokens > 300
+    assert (first.receipt.attempts, first.receipt.cost_nanousd) == (2, None)
     assert (again.receipt.billed_tokens, again.receipt.attempts, again.receipt.cost_nanousd) == (0, 1, 0)
-    assert all(len(body["input"]) == 1 for body in server.bodies)  # no user text was sent there
+    assert not any(set(body["input"]) & set(TEXTS) for body in server.bodies)  # no user text was sent there
 
 
 def test_the_local_model_takes_over_from_a_server_that_is_down(config):
@@ -225,6 +227,7 @@ def test_a_servers_price_is_the_settings_and_unknown_without_one(config):
     with pytest.raises(BudgetExceededError, match=r"has no known price.*set a price for the model"):
         asyncio.run(under_a_budget())
     priced = asyncio.run(under_a_budget(cost_per_million_tokens="2"))
-    assert (priced.billed_tokens, priced.cost_nanousd, priced.attempts) == (14, 28_000, 2)  # the probe included
+    assert (priced.cost_nanousd, priced.attempts) == (priced.billed_tokens * 2000, 2)
+    assert priced.billed_tokens > priced.tokens + 300  # the probes included
     own = asyncio.run(under_a_budget(cost_per_million_tokens=0))
     assert (own.cost_nanousd, own.ledger_entries) == (0, ())

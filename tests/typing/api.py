@@ -19,6 +19,7 @@ from embedway import (
     Embedder,
     EmbedOptions,
     EmbedResult,
+    EquivalenceFigures,
     ModelDescription,
     ModelSelectionCriteria,
     Operation,
@@ -93,6 +94,7 @@ def blocking() -> None:
         assert_type(embedder.models.available(), list[str])
         assert_type(embedder.models.describe(), ModelDescription)
         assert_type(embedder.models.tune(), TuneReport)
+        assert_type(embedder.models.verify("a", "b", max_cost="1").figures, tuple[EquivalenceFigures, ...])
         embedder.models.warm()
         # Each line is an error, and its comment is required: mypy warns of an unused one.
         embedder.embed_query("a query", input_type="query")  # type: ignore[call-arg]

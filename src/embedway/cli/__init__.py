@@ -14,7 +14,22 @@ from typing import Annotated, NoReturn
 import typer
 
 from embedway._version import __version__
-from embedway.cli import budget, cache, doctor, embed, init, models, plan, quality, run, search, select, state, trust
+from embedway.cli import (
+    budget,
+    cache,
+    doctor,
+    embed,
+    init,
+    models,
+    plan,
+    quality,
+    run,
+    search,
+    select,
+    state,
+    trust,
+    verify_models,
+)
 from embedway.cli.log import show_log
 from embedway.cli.options import Invocation
 from embedway.cli.output import flush_result, print_line, print_message, print_traceback
@@ -38,6 +53,7 @@ app.command("search", short_help="Search the output of run.")(search.search)
 app.command("embed", short_help="Print vectors of texts as JSON lines.")(embed.embed)
 app.command("select", short_help="Show which model fits the texts best, and why.")(select.select)
 app.command("plan", short_help="Show tokens, cost and time of embedding texts with each model.")(plan.plan)
+models.app.command("verify", short_help="Compare the vector spaces of two models or routes.")(verify_models.verify)
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.add_typer(budget.app, name="budget")
