@@ -10,7 +10,7 @@ from embedway.dispatch.request import UpstreamRequest
 from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.providers.base import Declared
 from embedway.providers.fake import Fake
-from embedway.urgency import Urgency
+from embedway.urgency import BACKGROUND, DOCUMENTS, Urgency
 from failing_services import SPACE, WIDTH, FakeUpstream, assert_right, limited, texts_of
 from inside import places_of
 
@@ -139,3 +139,25 @@ def test_a_narrowed_semaphore_has_no_slot_beyond_its_own_for_queries():
             pass
 
     asyncio.run(main())
+
+
+def test_a_check_in_the_background_is_overtaken_for_some_seconds_and_never_starved():
+    now, order = [0.0], []
+
+    async def enter(semaphore, name, urgency):
+        async with semaphore.hold(urgency):
+            order.append(name)
+
+    async def main():
+        semaphore = PrioritySemaphore(1, clock=lambda: now[0])
+        async with semaphore.hold():
+            tasks = [asyncio.create_task(enter(semaphore, "check", BACKGROUND))]
+            for second in range(1, 10):
+                await asyncio.sleep(0)
+                now[0] = float(second)
+                tasks.append(asyncio.create_task(enter(semaphore, second, DOCUMENTS)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert order == [1, 2, 3, 4, "check", 5, 6, 7, 8, 9]

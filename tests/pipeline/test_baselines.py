@@ -277,6 +277,19 @@ async def test_a_route_in_quarantine_is_not_used_until_it_passes(servers, quaran
 
 
 @in_loop
+async def test_a_failure_names_the_route_in_quarantine_too(servers, quarantining):
+    async with AsyncEmbedder(config=quarantining) as embedder:
+        await embedder.quality.baseline()
+        servers[0].fault = rotated
+        await embedder.quality.check()
+        servers[1].status = 503
+        with pytest.raises(NoRouteError) as caught:
+            await embedder.embed(FIRST)
+    assert [route for route, _ in caught.value.failed] == ["routes.r0", "routes.r1"]
+    assert "quality release" in caught.value.failed[0][1]
+
+
+@in_loop
 async def test_the_report_counts_the_texts_since_the_last_passed_check(server, tmp_path):
     async with set_up(server, tmp_path) as embedder:
         await embedder.quality.baseline()
@@ -397,6 +410,18 @@ async def test_the_schedule_checks_open_models_in_the_background(server, tmp_pat
         engine = engine_of(embedder)
     assert hook.drifts[0].level == "passed"
     assert engine.scheduled_checks.done()
+
+
+def test_the_schedule_ends_with_the_loop_of_an_embedder_that_was_not_closed(server, tmp_path):
+    embedder = AsyncEmbedder(config=config_of([server], tmp_path, **{"quality.check_every_s": 1000}))
+
+    async def main():
+        await embedder.embed(FIRST)
+        return engine_of(embedder).scheduled_checks
+
+    assert asyncio.run(main()).cancelled()
+    # The next loop has a schedule of its own.
+    assert asyncio.run(main()).cancelled()
 
 
 def test_the_blocking_form(server, tmp_path):

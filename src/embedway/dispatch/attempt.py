@@ -112,8 +112,6 @@ class Attempt:
         """
         request, response, route = self.context.request, self.context.response, self.route
         tokens = int(request.lengths[self.rows].sum(dtype=np.int64))
-        if request.quarantined and route.name in request.quarantined:
-            raise UpstreamError(request.quarantined[route.name], route=route.name)
         if route.circuit.opened_at is not None and route.circuit.state == "open":
             raise _circuit_error(route)
         async with contextlib.AsyncExitStack() as places:

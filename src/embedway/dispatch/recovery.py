@@ -24,7 +24,7 @@ from embedway.dispatch.limits import add_note
 from embedway.dispatch.log_lines import RequestLog
 from embedway.dispatch.request import UpstreamResponse
 from embedway.dispatch.row_errors import RowErrors, first_error
-from embedway.dispatch.steps import Decision, Failed, History, RoutePlan
+from embedway.dispatch.steps import Decision, Failed, History, RoutePlan, plan_of
 from embedway.dispatch.waits import back_off_s, is_closed_by, is_loading, reason_of
 from embedway.errors import (
     BadVectorsError,
@@ -100,7 +100,7 @@ class UpstreamClient:
         recovery = _Recovery(context, policy, self._sleep, decisions, row_errors)
         rows = np.arange(len(request.texts), dtype=np.int64)
         try:
-            await recovery.deliver(rows, RoutePlan(tuple(routes)), attempts=0)
+            await recovery.deliver(rows, plan_of(routes, request.quarantined), attempts=0)
         except* EmbedwayError as errors:
             error = first_error(errors)
             raise error from error.__cause__

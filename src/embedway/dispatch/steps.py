@@ -10,6 +10,8 @@ from embedway.dispatch.waits import is_loading
 from embedway.errors import BadVectorsError, EmbedwayError, ProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from embedway.dispatch.attempt import Attempt
     from embedway.dispatch.request import ServiceRoute
 
@@ -30,6 +32,14 @@ class RoutePlan:
     failed: tuple[tuple[str, str], ...] = ()
     waiting: tuple[ServiceRoute, ...] = ()
     suspect: tuple[tuple[ServiceRoute, EmbedwayError], ...] = ()
+
+
+def plan_of(routes: Sequence[ServiceRoute], quarantined: Mapping[str, str]) -> RoutePlan:
+    """Return the first plan of a request. Routes in quarantine count as failed before it, with their reasons."""
+    if not quarantined:
+        return RoutePlan(tuple(routes))
+    failed = tuple((route.name, quarantined[route.name]) for route in routes if route.name in quarantined)
+    return RoutePlan(tuple(route for route in routes if route.name not in quarantined), failed)
 
 
 @dataclass(slots=True)
