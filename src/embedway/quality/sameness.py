@@ -1,8 +1,8 @@
 """Equal and nearly equal vectors of different texts, within an answer and across recent answers of a route.
 
-Vectors are equal if all bits are. Real models never give different texts equal vectors, but vectors of texts that
-differ in one digit may have a cosine above 0.99999, so a bound on the cosine would refuse good answers. Vectors that
-are only nearly equal are a fault if the texts are clearly different, and several of them are at one place.
+Vectors are equal if all bits are: models do not give texts that they read differently the same bits, and bits are
+compared in linear time. A bound on the cosine of two texts would depend on the model and on the length of the texts.
+Vectors that are only nearly equal are a fault if the texts are clearly different, and several of them are at one place.
 """
 
 from __future__ import annotations
