@@ -33,11 +33,13 @@ MODELS = {
     "locked": ("locked",),
     "slow": ("slow",),
     "limited": ("limited",),
+    "flaky": ("flaky",),
+    "refused": ("refused",),
     "dear": ("dear",),
 }
 LOCAL = "sentence-transformers/all-MiniLM-L6-v2"
-#: Requests to the route `limited`; every second one is refused for a second.
-REFUSED = itertools.count()
+#: Requests to the routes `limited` and `flaky`: every second one fails, so that their circuits stay closed.
+LIMITED, FLAKY = itertools.count(), itertools.count()
 CLOSED = "redis://127.0.0.1:1/0"
 
 
@@ -45,13 +47,15 @@ async def answer(request):
     """Answer as OpenAI does, or fail as the route of the URL says."""
     route = request.match_info["route"]
     texts = (await request.json())["input"]
-    if route in {"broken", "down"}:
+    if route in {"broken", "down"} or (route == "flaky" and next(FLAKY) % 2 == 0):
         return web.json_response({"error": {"message": "it failed"}}, status=500)
     if route == "locked":
         return web.json_response({"error": {"message": "invalid key"}}, status=401)
+    if route == "refused":
+        return web.json_response({"error": {"message": "invalid input"}}, status=400)
     if route == "slow":
         await asyncio.sleep(3600)
-    if route == "limited" and next(REFUSED) % 2 == 0:
+    if route == "limited" and next(LIMITED) % 2 == 0:
         return web.json_response({"error": {"message": "too many requests"}}, status=429, headers={"retry-after": "1"})
     rows = [{"index": n, "embedding": vector_of(text, 16).tolist()} for n, text in enumerate(texts)]
     tokens = sum(len(text.split()) for text in texts)
