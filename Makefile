@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PEERS := .venv-peers
 
-.PHONY: run test coverage test-all test-peers lint format bench clean
+.PHONY: run test coverage test-all test-peers test-deploy lint format bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/base: pyproject.toml constraints.txt
@@ -31,18 +31,22 @@ run: $(VENV)/base
 
 # As many processes as cores, but no more than eight: each has its own servers and models in memory.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 20 -m 'not peers'
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 20 -m 'not peers and not prometheus'
 
 # The same tests with the coverage of lines and branches, of this process and its workers; fails below the floor in
 # pyproject.toml.
 coverage: $(VENV)/dev
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --cov --cov-report term -m 'not peers'
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --cov --cov-report term -m 'not peers and not prometheus'
 
-test-all: test test-peers
+test-all: test test-peers test-deploy
 
 # What needs torch and transformers.
 test-peers: $(PEERS)/done
 	$(PEERS)/bin/python -m pytest -q -m peers
+
+# What needs the programs prometheus and promtool (Debian: apt-get install prometheus). Fails without them.
+test-deploy: $(VENV)/dev
+	$(BIN)/python -m pytest -q --durations 5 -m prometheus
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

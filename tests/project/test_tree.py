@@ -16,8 +16,8 @@ ASPECTS = {
     "processes": "several processes, some of them killed",
 }
 #: Folders that mirror no package: helpers, tests of the checkout, the comparison of two checkouts, the
-#: fuzz harness, and typing.
-OTHERS = {"support", "project", "differential", "fuzz", "typing"}
+#: fuzz harness, typing, and tests of the files in `deploy`.
+OTHERS = {"support", "project", "differential", "fuzz", "typing", "deploy"}
 #: Tests of several commands that a user types one after the other, and of the way that commands are tested.
 COMMANDS = {
     "cli/test_in_process.py",
