@@ -114,3 +114,17 @@ def test_embed_says_how_many_of_the_other_texts_are_in_the_cache(own_settings, s
     assert "text 3: " in stopped.stderr
     assert "the other 3 texts are in the cache" in stopped.stderr
     assert "cache" not in own_settings("embed", "--model", "acme/m", "odd").stderr
+
+
+@pytest.mark.parametrize(("faults", "code"), [([], 0), ([401], 1)])
+def test_the_metrics_are_in_a_file_also_after_an_error(run, service, place, faults, code):
+    service.faults = faults
+    assert run(TEXTS, "--metrics-file", "out.prom").code == code
+    assert "embedway_attempts_total{" in (place / "out.prom").read_text()
+
+
+def test_a_file_for_metrics_in_a_missing_folder_is_refused_before_the_work(run, service, place):
+    done = run(TEXTS, "--metrics-file", "none/out.prom")
+    assert done.code == 2
+    assert "its folder does not exist" in done.stderr
+    assert not (place / "out.jsonl").exists()

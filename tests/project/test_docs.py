@@ -206,6 +206,12 @@ def test_the_provider_of_your_own_is_installed_and_used(tmp_path):
     assert len(json.loads(printed)["embedding"]) == 1024
 
 
+def test_the_page_lists_all_metrics():
+    page = (DOCS / "monitoring.md").read_text("utf-8")
+    names = runpy.run_path(str(DOCS / "examples" / "print_metrics.py"))
+    assert page == names["page"](), "run python docs/examples/print_metrics.py"
+
+
 def test_the_page_of_settings_lists_every_setting():
     names = runpy.run_path(str(DOCS / "examples" / "print_settings.py"))
     page = (DOCS / "settings.md").read_text("utf-8")
