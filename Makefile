@@ -46,7 +46,7 @@ test-peers: $(PEERS)/done
 
 # What needs the programs prometheus and promtool (Debian: apt-get install prometheus). Fails without them.
 test-deploy: $(VENV)/dev
-	$(BIN)/python -m pytest -q --durations 5 -m prometheus
+	$(BIN)/python -m pytest -q --durations 5 -m prometheus tests/deploy
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from deployed import SERIES, labels_of, rules, selectors
+from deployed import DEPLOY, SERIES, labels_of, rules, selectors
 from embedway import errors
 from embedway.telemetry.labels import outcome_label
 from embedway.telemetry.operations import DriftDetails, RequestDetails, StoreErrorDetails
@@ -78,3 +78,8 @@ def test_every_outcome_of_the_rules_is_a_label():
     classes = used - {"ok", "partial", "cancelled"}
     assert classes
     assert {outcome_label(name) for name in classes} == classes
+
+
+def test_the_readme_lists_the_alerts():
+    lines = re.findall(r"\| (Embedway\w+) \| (\w+) \| .+ \| (\w*) *\|\n", (DEPLOY / "README.md").read_text("utf-8"))
+    assert lines == [(rule["alert"], rule["labels"]["severity"], rule.get("for", "")) for rule in rules()]

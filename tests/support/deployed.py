@@ -95,7 +95,8 @@ def _labels_of_call(node):
     found = inner[0] if inner else set()
     if node.func.name == "histogram_quantile":
         assert "le" in found, node.prettify()
-    return found - {"le"}
+        return found - {"le"}
+    return found
 
 
 def _labels_of_both(node):
