@@ -63,8 +63,8 @@ class DiversityCheck:
     ) -> BadVectorsError | None:
         """Return the error of all rows at fault, with those of `invalid`, which are not checked; None for no fault.
 
-        Vectors are float32 (n, d), and `reading` returns what the model read of the text of a row. `ordered` says whether
-        it is known that row i is the vector of text i.
+        Vectors are float32 (n, d), and `reading` returns what the model read of the text of a row. `ordered` says
+        whether it is known that row i is the vector of text i.
         """
         recent = self.checks.memory.of(vectors.shape[1], *self.kind)
         check = SamenessCheck(self.reads, recent)
