@@ -4,8 +4,8 @@
 
 Routes: a loopback server in a separate process that answers prepared vectors of 1,536 numbers in base64, and the fake
 provider, which makes its vectors from a hash of each text. Checks: of single rows (`validate`), for equal vectors of
-different texts, and the similarity in the receipt. Also those of a single query. Prints medians and minimums: the minimum
-is that of a calm moment of the machine. `scripts.py` measures the check of scripts.
+different texts, and the similarity in the receipt. Also those of a single query. The minimum is the time in a calm
+moment of the machine. `scripts.py` measures the check of scripts.
 """
 
 import argparse
