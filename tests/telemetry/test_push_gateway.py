@@ -20,6 +20,7 @@ from embedway.errors import ConfigError
 from embedway.telemetry import push_gateway
 from embedway.telemetry.push_gateway import Pusher, PushHook
 
+REMEDY = "metrics could not be pushed; start the gateway, correct telemetry.push_gateway, or remove it"
 TEXT = b"# TYPE embedway_x counter\nembedway_x_total 3.0\n"
 
 
@@ -77,8 +78,7 @@ def test_a_failure_is_logged_once_without_the_url(status, caplog):
     pusher.push()
     assert len(received) == 2
     assert [record.getMessage() for record in caplog.records] == [
-        f"telemetry.push_gateway: it answered with HTTP {status}; metrics could not be pushed; start the gateway, "
-        "correct telemetry.push_gateway, or remove it"
+        f"telemetry.push_gateway: it answered with HTTP {status}; {REMEDY}"
     ]
     assert "secret" not in caplog.text
 
@@ -123,15 +123,14 @@ def test_a_gateway_that_answers_slowly_is_cut_off_and_not_asked_again_at_the_end
 
     async def main(port):
         hook = PushHook(f"http://127.0.0.1:{port}", "slow", 60)
-        await asyncio.wait_for(asyncio.to_thread(hook._pusher.push), 10)
+        await asyncio.wait_for(asyncio.to_thread(hook.pusher.push), 10)
         await hook.flush()
 
     with slow_gateway() as (port, connections):
         asyncio.run(main(port))
         assert len(connections) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "telemetry.push_gateway: it did not answer in 0.2 s; metrics could not be pushed; start the gateway, correct "
-        "telemetry.push_gateway, or remove it"
+        f"telemetry.push_gateway: it did not answer in 0.2 s; {REMEDY}"
     ]
 
 

@@ -34,19 +34,19 @@ class PushHook(BaseHook):
     """
 
     def __init__(self, url: str, job: str, every_s: float) -> None:
-        self._pusher = _share(url, job, every_s)
+        self.pusher = _share(url, job, every_s)
 
     async def flush(self) -> None:
         """Push a last time, unless another embedder goes on pushing.
 
         The push is in a thread that does not keep the program from ending.
         """
-        if not self._pusher.leave():
+        if not self.pusher.leave():
             return
         loop, pushed = asyncio.get_running_loop(), asyncio.Event()
 
         def push() -> None:
-            self._pusher.push()
+            self.pusher.push()
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(pushed.set)
 
@@ -55,7 +55,7 @@ class PushHook(BaseHook):
             async with asyncio.timeout(PUSH_S):
                 await pushed.wait()
         except TimeoutError:
-            self._pusher.note_failure(TimeoutError())
+            self.pusher.note_failure(TimeoutError())
 
 
 class Pusher:
