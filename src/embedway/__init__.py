@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from embedway.quality.pairs import Pair
     from embedway.quality.report import VectorCheck, VectorReport
     from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan, RouteNoise
-    from embedway.quality.space_proofs import RouteIdentity, SpaceProof
+    from embedway.quality.space_proofs import RouteIdentity, SpaceProof, StoredVectors
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate, TokenEstimate
     from embedway.selection.criteria import ModelSelectionCriteria
@@ -212,6 +212,7 @@ __all__ = [
     "SpaceProof",
     "StateError",
     "StoreErrorDetails",
+    "StoredVectors",
     "TextAnalysis",
     "TextTooLongError",
     "Texts",
@@ -345,6 +346,7 @@ _HOMES = {
     "RouteIdentity": "quality.space_proofs",
     "SpaceComparison": "models.verification",
     "SpaceProof": "quality.space_proofs",
+    "StoredVectors": "quality.space_proofs",
     "TuneRow": "local.tune",
     "UnavailableError": "errors",
     "UnknownModelError": "errors",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from embedway.local.tune import TuneReport
     from embedway.models.verification import SpaceComparison
     from embedway.money import Amount
-    from embedway.quality.space_proofs import SpaceProof
+    from embedway.quality.space_proofs import SpaceProof, StoredVectors
     from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
 
 
@@ -191,8 +191,11 @@ class AsyncModelAdmin:
         async with self._engines.call() as engine:
             return await verify(a, b, engine.environment, max_nanousd=most, report=report)
 
-    async def proofs(self) -> list[SpaceProof]:
-        """Return the stored proofs, also those that are too old. Raises LedgerError."""
+    async def proofs(self) -> list[SpaceProof | StoredVectors]:
+        """Return the stored proofs, and the vectors that routes are compared with, also those that are too old.
+
+        Raises LedgerError.
+        """
         async with self._engines.call() as engine:
             return await engine.environment.proofs.all()
 

@@ -212,7 +212,6 @@ class SharedReference:
         )
 
     def _refused_by(self, stored: SpaceProof) -> Verdict:
-        assert stored.b is not None  # noqa: S101  it is a proof, not a reference
         return Verdict(
             f"is {'not in the same space as' if stored.verdict == 'different' else 'close to, but not the same as'} "
             f"{self.shown_source}, as `embedway models verify` found on {stored.date}: {'; '.join(stored.reasons)}. "
