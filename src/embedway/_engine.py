@@ -30,7 +30,7 @@ from embedway.quality.space_proofs import SpaceProofs
 from embedway.selection.collection_pins import CollectionPins
 from embedway.selection.selector import ModelSelector
 from embedway.telemetry import HookSettings, check_hooks, open_hooks
-from embedway.telemetry.requests import RouteFacts
+from embedway.telemetry.route_facts import RouteFacts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
