@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway._public import public
-from embedway.arguments import as_list, as_texts, as_vectors, check_choice, check_flag, check_name, is_a
+from embedway.arguments import (
+    as_list,
+    as_max_nanousd,
+    as_report,
+    as_texts,
+    as_vectors,
+    check_choice,
+    check_flag,
+    check_name,
+    is_a,
+)
 from embedway.errors import UsageError
-from embedway.money import to_nanousd
 from embedway.quality.pairs import Pair, checked_pairs, read_pairs
 from embedway.quality.reading import TextReader, ignored_ids
 from embedway.quality.report import report_on
 from embedway.sizes import VectorSizes
 from embedway.text import shown_name
-from embedway.third_party import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,8 +92,8 @@ class AsyncQualityAdmin:
         BudgetExceededError, and as `embed` does if no route could be measured.
         """
         replace = check_flag(replace, "replace")
-        own, most = await _pairs_of(pairs), _nanousd(max_cost)
-        report = _reporter(progress)
+        own, most = await _pairs_of(pairs), as_max_nanousd(max_cost)
+        report = as_report(progress)
         async with self._engines.call() as engine:
             opened = await self._open(engine, model)
             return await engine.baselines.create(opened, own, replaces=replace, max_nanousd=most, report=report)
@@ -96,7 +104,7 @@ class AsyncQualityAdmin:
         A route that cannot be compared, such as without a network, is `unchecked` and not drifted. Raises UsageError
         without a baseline, LedgerError and BudgetExceededError.
         """
-        most = _nanousd(max_cost)
+        most = as_max_nanousd(max_cost)
         async with self._engines.call() as engine:
             return await engine.baselines.check(await self._open(engine, model), max_nanousd=most)
 
@@ -169,10 +177,6 @@ def _reader_of(model: Model, input_type: InputType) -> TextReader:
     return TextReader(most, plain, known.special_tokens, frozenset() if plain is None else ignored_ids(plain))
 
 
-def _nanousd(max_cost: Amount | None) -> int | None:
-    return None if max_cost is None else to_nanousd(max_cost, name="max_cost")
-
-
 async def _pairs_of(pairs: Any) -> tuple[Pair, ...] | None:
     """Return own pairs. Raises UsageError, and SourceError for a file."""
     if pairs is None:
@@ -183,11 +187,3 @@ async def _pairs_of(pairs: Any) -> tuple[Pair, ...] | None:
     if not all(is_a(one, Pair) for one in rows):
         raise UsageError("pairs must be Pair objects, or the path of a JSON Lines file")
     return checked_pairs(rows)
-
-
-def _reporter(progress: Any) -> Callable[[str], None]:
-    if progress is None:
-        return lambda _: None
-    if not callable(progress):
-        raise UsageError(f"progress is of type {type(progress).__name__}; it must be a function")
-    return guarded(progress, "progress")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from embedway.quality.retrieval import Result
     from embedway.types import InputType, Vectors
 
-_log = logging.getLogger("embedway.quality")
 #: Texts of a request with pairs. Small, so that other work goes on between two requests.
 _PAIRS_A_REQUEST = 32
 
