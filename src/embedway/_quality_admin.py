@@ -23,8 +23,8 @@ from embedway.arguments import (
 )
 from embedway.errors import UsageError
 from embedway.quality.pairs import Pair, checked_pairs, read_pairs
-from embedway.quality.reading import TextReader, ignored_ids
-from embedway.quality.report import report_on
+from embedway.quality.reading import TextComparer, ignored_ids
+from embedway.quality.vector_report import report_on
 from embedway.sizes import VectorSizes
 from embedway.text import shown_name
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.models.base import Model
     from embedway.money import Amount
-    from embedway.quality.report import VectorReport
-    from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
+    from embedway.quality.baseline_reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
+    from embedway.quality.vector_report import VectorReport
     from embedway.types import InputType, Space, Texts, Vectors
 
 
@@ -168,13 +168,13 @@ def _space_of_width(model: Model, vectors: Vectors) -> Space:
     return model.space_of_size(width if width in VectorSizes(known.sizes, known.min_dimensions) else None)
 
 
-def _reader_of(model: Model, input_type: InputType) -> TextReader:
+def _reader_of(model: Model, input_type: InputType) -> TextComparer:
     """Return the comparison of texts as the model reads them."""
     known, space = model.profile.description, model.space
     prompt = space.query_prompt if input_type == "query" else space.document_prompt
     plain = known.tokenizer if model.profile.exact else None
     most = max(1, model.max_tokens - len(prompt.encode()))  # at most one token for each byte
-    return TextReader(most, plain, known.special_tokens, frozenset() if plain is None else ignored_ids(plain))
+    return TextComparer(most, plain, known.special_tokens, frozenset() if plain is None else ignored_ids(plain))
 
 
 async def _pairs_of(pairs: Any) -> tuple[Pair, ...] | None:

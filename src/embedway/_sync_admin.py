@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from embedway.local.tune import TuneReport
     from embedway.models.verification import SpaceComparison
     from embedway.money import Amount
+    from embedway.quality.baseline_reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
     from embedway.quality.pairs import Pair
-    from embedway.quality.report import VectorReport
-    from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
     from embedway.quality.space_proofs import SpaceProof, StoredVectors
+    from embedway.quality.vector_report import VectorReport
     from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from embedway.errors import LedgerError, newer_version
 from embedway.quality.noise import Noise
 from embedway.quality.pairs import Pair
-from embedway.quality.retrieval import Result
+from embedway.quality.retrieval import QueryResult
 from embedway.quality.vector_json import vectors_from_json, vectors_to_json
 from embedway.space import Space
 
@@ -43,7 +43,7 @@ class RouteBaseline:
     vectors: Mapping[str, Vectors]
     noise: Mapping[str, Noise]
     #: Results by set of pairs and id.
-    results: Mapping[str, Mapping[str, Result]]
+    results: Mapping[str, Mapping[str, QueryResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _route_of(found: dict[str, Any]) -> RouteBaseline:
         {kind: vectors_from_json(packed) for kind, packed in found["vectors"].items()},
         {kind: Noise(**noise) for kind, noise in found["noise"].items()},
         {
-            name: {pair: Result(group, rank, tuple(top)) for pair, (group, rank, *top) in results.items()}
+            name: {pair: QueryResult(group, rank, tuple(top)) for pair, (group, rank, *top) in results.items()}
             for name, results in found["results"].items()
         },
     )

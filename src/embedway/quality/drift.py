@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from embedway.quality.baseline import RouteBaseline
     from embedway.quality.noise import Noise
-    from embedway.quality.retrieval import Result
+    from embedway.quality.retrieval import QueryResult
     from embedway.types import Vectors
 
 Verdict: TypeAlias = Literal["passed", "drifted", "unchecked"]
@@ -39,7 +39,7 @@ class Observation:
     """
 
     vectors: Mapping[str, Sequence[Vectors]]
-    results: Mapping[str, Mapping[str, Result]]
+    results: Mapping[str, Mapping[str, QueryResult]]
 
 
 @public
@@ -164,8 +164,8 @@ def _retrieval(
     baseline: RouteBaseline, found: Observation, min_ratio: float
 ) -> tuple[float | None, float | None, dict[str, GroupAccuracy], list[str]]:
     """Return accuracy ratio, overlap, accuracy by group, and the reasons for a drift."""
-    now: dict[str, Result] = {}
-    before: dict[str, Result] = {}
+    now: dict[str, QueryResult] = {}
+    before: dict[str, QueryResult] = {}
     for name, results in found.results.items():
         stored = baseline.results.get(name, {})
         common = [pair for pair in results if pair in stored]

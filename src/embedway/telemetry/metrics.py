@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.forks import at_fork
 from embedway.telemetry.labels import NameLimit
+from embedway.telemetry.memory import resident_bytes
 from embedway.telemetry.names import MEMORY, METRICS, ROUTE_ALERTS
-from embedway.telemetry.resident import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
