@@ -2,7 +2,8 @@
 
 Vectors are equal if all bits are: models do not give texts that they read differently the same bits, and bits are
 compared in linear time. A bound on the cosine of two texts would depend on the model and on the length of the texts.
-Vectors that are only nearly equal are a fault if the texts are clearly different, and several of them are at one place.
+Vectors that are only nearly equal are a fault if the texts are clearly different, and at least three have nearly the
+same vector.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Names, labels and buckets of all metrics: the one table for code and documentation.
 
-The first five are those of the specification. The values of labels are bounded (`telemetry/labels.py`). Counters have
-the suffix `_total` in the exposition, which prometheus-client adds: `embedding_cost_dollars` is exposed as
-`embedding_cost_dollars_total`.
+The first five have names without the prefix `embedway_`, for common dashboards. The values of labels are bounded
+(`telemetry/labels.py`). Counters have the suffix `_total` in the exposition, which prometheus-client adds:
+`embedding_cost_dollars` is exposed as `embedding_cost_dollars_total`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: Buckets of the specification.
+#: Buckets of the first five, in seconds and in texts.
 _LATENCY = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _BATCH = (1, 10, 50, 100, 500, 1000)
 #: Buckets for short and long times, in seconds.
