@@ -29,7 +29,7 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
-    multiprocess: Literal["livesum", "livemax", "livemostrecent", "mostrecent"] = "livesum"
+    multiprocess: Literal["livesum", "livemax", "livemostrecent"] = "livesum"
 
     @property
     def exposed(self) -> str:
@@ -89,7 +89,9 @@ FAILOVERS = _counter(
 CIRCUIT = Metric(
     "embedway_circuit_state", "gauge", "Circuit of a route: 0 closed, 1 half-open, 2 open.", ("route",), (), "livemax"
 )
-ROUTE_ALERTS = _counter("embedway_route_alerts", "Alerts on a route that fails.", "kind", "route")
+ROUTE_ALERTS = _counter(
+    "embedway_route_alerts", "Alerts on a route: error rate, circuit, refused vectors or drift.", "kind", "route"
+)
 
 VALIDATION_FAILURES = _counter(
     "embedway_validation_failures", "Checks of vectors that failed; the vectors were refused.", "route", "check"
