@@ -8,13 +8,13 @@ import pytest
 from embedway import Config, Embedder
 from embedway.quality.memory import RecentVectors
 from embedway.quality.pairs import built_in_pairs
-from embedway.quality.reading import TextReader, TokenReader, ignored_ids
+from embedway.quality.reading import TextComparer, TokenComparer, ignored_ids
 from embedway.quality.sameness import SamenessCheck
 from embedway.quality.similarity import check_similarity
 from tiny_models import tiny_encoder
 
 TEXTS = [text for pair in built_in_pairs() for text in (pair.query, pair.passage) if text.isascii()]
-READS = TextReader(512)
+READS = TextComparer(512)
 SETTINGS = {"cache.backend": "none", "ledger.backend": "none"}
 
 
@@ -87,7 +87,7 @@ def test_a_static_model_gives_texts_with_the_same_words_one_vector(tokenizer):
     assert len(np.unique(vectors, axis=0)) < len(texts)
     readings = [np.array(read.encode(text).ids, np.int32) for text in texts]
     assert check_of(texts, vectors) == ""
-    assert check_of(texts, vectors, TokenReader(ignored_ids(read)), readings) == ""
+    assert check_of(texts, vectors, TokenComparer(ignored_ids(read)), readings) == ""
 
 
 def test_texts_without_words_do_not_warn(real_vectors):
