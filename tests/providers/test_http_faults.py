@@ -99,7 +99,11 @@ def test_an_odd_answer_is_one_named_error_after_as_many_requests_as_help(odd, re
 
 
 def vectors_of(body):
-    rows = [{"index": n, "embedding": [float(len(text)), 1.0]} for n, text in enumerate(json.loads(body)["input"])]
+    def vector(text):
+        scale = float(ord(text[-1]))  # texts of one length differ in the lengths of their vectors
+        return [len(text) * scale, scale]
+
+    rows = [{"index": n, "embedding": vector(text)} for n, text in enumerate(json.loads(body)["input"])]
     return {"object": "list", "data": rows, "usage": {"total_tokens": 9}}
 
 

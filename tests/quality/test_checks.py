@@ -128,6 +128,7 @@ def test_a_good_route_takes_over():
         good = FaultyModel()
         async with good.running() as url:
             settings = settings_of(embedder.config.routes["faulty"].base_url, **{"cache.backend": "none"})
+            settings["routes.faulty"] |= {"same_space": True}
             settings["routes.good"] = {**settings["routes.faulty"], "base_url": url}
             async with AsyncEmbedder(config=Config.load(environ={}, overrides=settings)) as both:
                 result = await both.embed(TEXTS)

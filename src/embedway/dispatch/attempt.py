@@ -251,7 +251,7 @@ class Attempt:
             sent = replace(space, dimensions=request.full_width)
         try:
             with self.context.hooks.operation(ValidationDetails, route, count):
-                self._check_rows(answer.vectors, sent)
+                self._check_rows(answer, sent)
         except BadVectorsError as error:
             if not 0 < len(error.rows) < count:
                 raise
@@ -262,9 +262,9 @@ class Attempt:
             answer = replace(answer, vectors=vectors)
         return answer if sent is space else replace(answer, vectors=to_size(answer.vectors, space))
 
-    def _check_rows(self, vectors: Vectors, space: Space) -> None:
+    def _check_rows(self, answer: Answer, space: Space) -> None:
         """Raise BadVectorsError with all rows that are invalid, or have one vector for different texts."""
-        request, route, invalid = self.context.request, self.route, None
+        request, route, vectors, invalid = self.context.request, self.route, answer.vectors, None
         try:
             request.check(vectors, count=len(self.rows), space=space, route=route.name)
         except BadVectorsError as error:
@@ -274,7 +274,8 @@ class Attempt:
         if request.reads is not None:
             kind = request.input_type, request.prompt
             check = DiversityCheck(request.reads, route.checks, route.name, request.model, self.context.hooks, kind)
-            invalid = check.find_fault(vectors, lambda row: request.texts[self.rows[row]], invalid)
+            ordered = len(self.rows) == 1 or not answer.by_position  # the order is proved later
+            invalid = check.find_fault(vectors, lambda row: request.texts[self.rows[row]], invalid, ordered=ordered)
         if invalid is not None:
             raise invalid
 

@@ -54,19 +54,25 @@ class DiversityCheck:
     kind: tuple[Hashable, ...] = ()
 
     def find_fault(
-        self, vectors: Vectors, reading: Callable[[int], Any], invalid: BadVectorsError | None = None
+        self,
+        vectors: Vectors,
+        reading: Callable[[int], Any],
+        invalid: BadVectorsError | None = None,
+        *,
+        ordered: bool = True,
     ) -> BadVectorsError | None:
         """Return the error of all rows at fault, with those of `invalid`, which are not checked; None for no fault.
 
-        Vectors are float32 (n, d), and `reading` returns what the model read of the text of a row.
+        Vectors are float32 (n, d), and `reading` returns what the model read of the text of a row. `ordered` says
+        whether it is known that row i is the vector of text i.
         """
         recent = self.checks.memory.of(vectors.shape[1], *self.kind)
         check = SamenessCheck(self.reads, recent)
         if invalid is None:
-            found = check.find(vectors, reading)
+            found = check.find(vectors, reading, ordered=ordered)
         else:
             good = np.delete(np.arange(len(vectors)), list(invalid.rows)).tolist()
-            found = check.find(vectors[good], lambda row: reading(good[row]))
+            found = check.find(vectors[good], lambda row: reading(good[row]), ordered=ordered)
             found.rows, found.unsure = [good[row] for row in found.rows], [good[row] for row in found.unsure]
         if found.unsure:
             self._warn_unsure(len(found.unsure))

@@ -50,8 +50,11 @@ class SamenessCheck:
     reads: Reads[Any]
     recent: RecentVectors
 
-    def find(self, vectors: Vectors, reading: Callable[[int], Any]) -> Sameness:
-        """Check rows of valid vectors, float32 (n, d); `reading` returns the reading of a row."""
+    def find(self, vectors: Vectors, reading: Callable[[int], Any], *, ordered: bool = True) -> Sameness:
+        """Check rows of valid vectors, float32 (n, d); `reading` returns the reading of a row.
+
+        If the order of the rows is not known, only vectors at fault are remembered: others may be of another text.
+        """
         found = Sameness()
         starts = starts_of(vectors)
         if not starts:
@@ -63,12 +66,14 @@ class SamenessCheck:
         found.check = "same_vector" if bad else ""
         if not bad:
             near = (
-                self._near_many(vectors, reading) if len(starts) > _FEWEST_NEAR else self._near_last(vectors, reading)
+                self._near_many(vectors, reading)
+                if len(starts) > _FEWEST_NEAR or not ordered
+                else self._near_last(vectors, reading)
             )
             if near:
                 found.check, bad = "near_constant", set(near)
         found.rows = sorted(bad)
-        self._remember(vectors, starts, reading, found.rows)
+        self._remember(vectors, starts, reading, found.rows, ordered=ordered)
         return found
 
     def _find_within(
@@ -166,12 +171,15 @@ class SamenessCheck:
         difference = self.reads.differ(one, other)
         return difference is not None and difference.certain and difference.shared <= MOST_SHARED
 
-    def _remember(self, vectors: Vectors, starts: list[int], reading: Callable[[int], Any], bad: list[int]) -> None:
+    def _remember(
+        self, vectors: Vectors, starts: list[int], reading: Callable[[int], Any], bad: list[int], *, ordered: bool
+    ) -> None:
         count = len(starts)
         if count == 1:
             self.recent.remember(starts[0], vectors[0], reading(0), self.reads)
             return
         rows = range(count) if count <= _REMEMBERED else np.linspace(0, count - 1, _REMEMBERED).astype(int).tolist()
+        rows = rows if ordered else ()
         for row in dict.fromkeys((*rows, *bad[:_REMEMBERED])):
             self.recent.remember(starts[row], vectors[row], reading(row), self.reads)
 
