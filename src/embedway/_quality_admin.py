@@ -69,7 +69,7 @@ class AsyncQualityAdmin:
         baseline's. These requests bypass the cache and are booked; `max_cost` limits them, in dollars. Then it also
         raises LedgerError, and as `embed` does.
         """
-        semantic, most = check_flag(semantic, "semantic"), _nanousd(max_cost)
+        semantic, most = check_flag(semantic, "semantic"), as_max_nanousd(max_cost)
         check_choice(input_type, ("query", "document"), "input_type")
         read = as_texts(texts, "texts")
         for row, text in enumerate(read):

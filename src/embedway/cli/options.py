@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from embedway.errors import UsageError
+from embedway.errors import ConfigError, UsageError
 from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
@@ -183,8 +183,9 @@ def metrics_file(path: Path | None) -> Iterator[None]:
 
             try:
                 write_metrics_file(path)
-            except OSError as error:
-                _log.warning("--metrics-file: the metrics could not be written: %s", error.strerror)
+            except (OSError, ConfigError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                _log.warning("--metrics-file: the metrics could not be written: %s", reason)
         raise
     if path is not None:
         from embedway.telemetry.exposition import write_metrics_file

@@ -142,6 +142,14 @@ def _share(url: str, job: str, every_s: float) -> Pusher:
         return pusher
 
 
+def push_all() -> None:
+    """Push once more to each gateway that this process has used, such as the end of a command."""
+    with _opening:
+        pushers = list(_pushers.values())
+    for pusher in pushers:
+        pusher.push()
+
+
 def _forget() -> None:
     """Forget the pushers of the parent: their threads do not exist here."""
     _pushers.clear()
