@@ -143,9 +143,10 @@ def run(  # long, because typer reads the options from the signature
     with job_metrics(config, metrics_file) as job:
         summary = wait_for(_run(invocation, config, sources, destination, options, selecting=selecting))
         job.rejected = summary.rejected
-    _report(invocation, summary, as_json=as_json)
-    if summary.rejected:
-        raise typer.Exit(PARTLY_FAILED)
+        job.end(succeeded=True)
+        _report(invocation, summary, as_json=as_json)
+        if summary.rejected:
+            raise typer.Exit(PARTLY_FAILED)
 
 
 def stopped_job(config: "Config", destination: str) -> "Callable[[], str]":

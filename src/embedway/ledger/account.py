@@ -102,8 +102,8 @@ class Account:
     async def mark_sent(self, tokens: int, searches: int) -> int:
         """Mark the maximum cost of an attempt as under way, and return it in nano-dollars.
 
-        Raises BudgetExceededError if earlier attempts spent the reservation and no more is available, and LedgerError if
-        the account is closed. If the caller is cancelled meanwhile, nothing is under way.
+        Raises BudgetExceededError if earlier attempts spent the reservation and no more is available, and LedgerError
+        if the account is closed. If the caller is cancelled meanwhile, nothing is under way.
         """
         marking = self.budgets.run_in_background(self._mark_sent(tokens, searches))
         try:

@@ -29,7 +29,8 @@ class Run:
         self._label = run_label(name)
         self._clock = clock
         self._timer = timer
-        self._is_over = False
+        #: Time at which it began; None before and after the run.
+        self._began: float | None = None
 
     def __enter__(self) -> Self:
         self._began = self._timer()
@@ -42,17 +43,17 @@ class Run:
         self.end(succeeded=kind is None)
 
     def end(self, *, succeeded: bool) -> None:
-        """Report the end, if it was not reported before."""
+        """Report the end, if the run has begun and its end was not reported."""
         from embedway.telemetry.metrics import lock, process_metrics  # noqa: PLC0415  not without metrics
 
-        if self._is_over:
+        if self._began is None:
             return
-        self._is_over = True
+        seconds, self._began = self._timer() - self._began, None
         metrics = process_metrics()
         with lock:
             metrics.child(names.RUN_SUCCESS, self._label).set(int(succeeded))
             metrics.child(names.RUN_END, self._label).set(self._clock())
-            metrics.child(names.RUN_SECONDS, self._label).set(self._timer() - self._began)
+            metrics.child(names.RUN_SECONDS, self._label).set(seconds)
             if self.rejected is not None:
                 metrics.child(names.RUN_REJECTED, self._label).set(self.rejected)
 
