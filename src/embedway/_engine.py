@@ -122,7 +122,13 @@ class Engine:
         """Return the spaces of open models that have a baseline: a check loads no model."""
         assert self.records is not None  # noqa: S101  the schedule has them
         stored = {name for name, _ in await self.records.names("baseline")}
-        return [model.space.id for model in self.models.open_embedding_models() if model.space.id in stored]
+        found = []
+        for model in self.models.open_embedding_models():
+            if model.space.id in stored:
+                found.append(model.space.id)
+            else:
+                self.baselines.report_missing(model)
+        return found
 
     async def _check(self, space_id: str) -> None:
         for model in self.models.open_embedding_models():

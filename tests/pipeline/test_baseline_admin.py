@@ -481,3 +481,23 @@ def test_a_service_that_is_down_has_no_baseline(server, tmp_path):
     server.status = 503
     with Embedder(config=config_of([server], tmp_path)) as embedder, pytest.raises((NoRouteError, UnavailableError)):
         embedder.quality.baseline()
+
+
+@in_loop
+async def test_a_scheduled_check_without_a_baseline_is_reported_and_logged_once(server, tmp_path, caplog):
+    hook = Events()
+    async with AsyncEmbedder(config=config_of([server], tmp_path), hooks=[hook]) as embedder:
+        await embedder.embed(FIRST)
+        engine = engine_of(embedder)
+        with caplog.at_level(logging.WARNING, "embedway.quality"):
+            for _ in range(2):
+                assert await engine._names_to_check() == []
+        (line,) = [one.getMessage() for one in caplog.records if one.name == "embedway.quality"]
+        (model,) = engine.models.all_open()
+        assert f"{model.space.id} has no baseline" in line
+        assert f"`embedway quality baseline --model {model.name}`" in line
+        assert [(one.route, one.level, one.quarantined) for one in hook.drifts] == [
+            ("routes.r0", "no_baseline", False)
+        ] * 2
+        await embedder.quality.baseline()
+        assert await engine._names_to_check() == [model.space.id]

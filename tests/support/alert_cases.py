@@ -12,6 +12,7 @@ STORE = 'embedway_store_errors_total{{job="j",instance="{0}",store="{1}",action=
 FAILURES = 'embedway_validation_failures_total{job="j",instance="a",route="r",check="zero"}'
 ROUTE = '{job="j",instance="a",model="m",route="r"}'
 CHECKED = 'embedway_drift_check_timestamp_seconds{{job="j",instance="{0}",model="m",route="r",result="{1}"}}'
+RUN = '{metric}{{job="node",instance="a",run="{run}"}}'
 WAITING = 'embedway_waiting{{job="j",instance="{0}",reason="scheduler",route="r"}}'
 
 
@@ -251,6 +252,30 @@ CASES = [
         "memory grows",
         {'embedway_resident_memory_bytes{job="j",instance="a"}': "1e9x10 9e9x50"},
         {15: False, 25: True},
+    ),
+    Case(
+        "EmbedwayJobFailed",
+        "a run fails, and the next one is completed",
+        {RUN.format(metric="embedway_run_success", run="a"): "1x10 0x10 1x10"},
+        {9: False, 12: True, 25: False},
+    ),
+    Case(
+        "EmbedwayJobFailed",
+        "one of two jobs fails",
+        {RUN.format(metric="embedway_run_success", run=run): f"{value}x30" for run, value in (("a", 1), ("b", 0))},
+        {5: True},
+    ),
+    Case(
+        "EmbedwayJobStale",
+        "the last run ended two days before",
+        {RUN.format(metric="embedway_run_end_timestamp_seconds", run="a"): "-172200x60"},
+        {5: False, 15: True},
+    ),
+    Case(
+        "EmbedwayJobStale",
+        "a run ends in time",
+        {RUN.format(metric="embedway_run_end_timestamp_seconds", run="a"): "-172200x5 300x60"},
+        {15: False, 60: False},
     ),
 ]
 

@@ -25,6 +25,7 @@ from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.labels import Labels
 from embedway.telemetry.operations import RequestDetails, WaitDetails
 from embedway.telemetry.prometheus import PrometheusHook
+from embedway.telemetry.run_metrics import Run
 from serving import serving_app
 
 #: Models by the fault of their services. Requests of `acme/m` fail over from a route that fails to a good one.
@@ -161,7 +162,11 @@ class Program:
         self.report()
 
     def report(self):
-        """Report long durations."""
+        """Report long durations, and a job that failed long ago."""
+        job = Run("nightly", clock=lambda: 0.0)
+        job.rejected = 3
+        with job:
+            job.end(succeeded=False)
         with self.hooks.operation(RequestDetails, "embed", "acme/slow", 1):
             pass
         with self.hooks.operation(WaitDetails, "retry", "routes.slow"):

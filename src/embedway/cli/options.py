@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from embedway.errors import UsageError
+from embedway.errors import ConfigError, UsageError
 from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
@@ -184,8 +184,9 @@ def metrics_file(path: Path | None) -> Iterator[None]:
     def write() -> bool:
         try:
             write_metrics_file(path)
-        except OSError as error:
-            _log.warning("--metrics-file: the metrics could not be written: %s", error.strerror)
+        except (OSError, ConfigError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            _log.warning("--metrics-file: the metrics could not be written: %s", reason)
             return False
         return True
 

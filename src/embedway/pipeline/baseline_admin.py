@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from embedway.quality.noise import CEILING
 from embedway.quality.pairs import BUILT_IN_DIGEST, BUILT_IN_VERSION, built_in_pairs, digest_of
 from embedway.quality.retrieval import accuracy
 from embedway.space import INPUT_TYPES
+from embedway.telemetry.operations import DriftDetails
 from embedway.text import printable, shown_name
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from embedway.quality.quarantine import Quarantines
     from embedway.types import Vectors
 
+_log = logging.getLogger("embedway.quality")
 _REPLACE = "`embedway quality baseline --replace`"
 _NO_BASELINE = "no baseline for comparison"
 #: Errors that end a baseline or check of all routes: no other route helps.
@@ -59,6 +62,8 @@ class Baselines:
     #: Returns seconds since 1970.
     clock: Callable[[], float] = time.time
     _states: RouteStates | None = field(init=False, default=None)
+    #: Spaces without a baseline that were reported.
+    _missed: set[str] = field(init=False, default_factory=set)
 
     @property
     def store(self) -> Records:
@@ -184,6 +189,19 @@ class Baselines:
             "" if is_valid else f"accuracy of the pairs is {new:.1%}, below {least:.0%} of the baseline's {old:.1%}"
         )
         return SemanticCheck(is_valid, message, new, old, count, routes, usage.cost_nanousd)
+
+    def report_missing(self, model: Model) -> None:
+        """Report that a scheduled check compares nothing. The log has it once for each space."""
+        if model.space.id not in self._missed:
+            self._missed.add(model.space.id)
+            _log.warning(
+                "quality.check_every_s is set, but %s has no baseline, so its routes are not checked: create one with "
+                "`embedway quality baseline --model %s`. This is logged once",
+                shown_name(model.space.id),
+                printable(model.name),
+            )
+        for route in model.route_names:
+            self.budgets.hooks.event(DriftDetails, model.name, model.space.id, route, "no_baseline", False, None, None)
 
     async def all(self) -> list[BaselineSummary]:
         """Return all baselines."""

@@ -39,7 +39,8 @@ class HookSettings:
 def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -> Hooks:
     """Create the hooks of an embedder: the shipped ones that the settings want, then the caller's own hooks.
 
-    Raises MissingExtraError for a hook whose library is not installed.
+    Raises MissingExtraError for a hook whose library is not installed, and ConfigError if the files of metrics have no
+    folder.
     """
     # Imported late: modules that import only a submodule do not need these.
     from embedway.telemetry.budget_hooks import LogHook, WebhookHook  # noqa: PLC0415
@@ -73,8 +74,11 @@ def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -
 
 def _metric_hooks(wanted: HookSettings) -> Iterator[Hook]:
     from embedway.telemetry.labels import Labels  # noqa: PLC0415  as above
+    from embedway.telemetry.multiprocess import checked_folder, is_multiprocess  # noqa: PLC0415  as above
     from embedway.telemetry.prometheus import PrometheusHook  # noqa: PLC0415
 
+    if is_multiprocess():
+        checked_folder()
     yield PrometheusHook(Labels(wanted.models, wanted.routes))
     if wanted.push_gateway is not None:
         from embedway.telemetry.push_gateway import PushHook  # noqa: PLC0415

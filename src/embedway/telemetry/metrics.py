@@ -5,6 +5,7 @@ prometheus-client is imported when the first metrics are made.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from embedway.forks import at_fork
 from embedway.telemetry.labels import NameLimit
 from embedway.telemetry.memory import resident_bytes
+from embedway.telemetry.multiprocess import is_multiprocess, leave
 from embedway.telemetry.names import MEMORY, METRICS, ROUTE_ALERTS
 
 if TYPE_CHECKING:
@@ -114,6 +116,8 @@ def _open() -> Metrics:
             _Process.metrics = Metrics()
             if not _Process.is_registered:
                 _Process.is_registered = True
+                if is_multiprocess():
+                    atexit.register(leave)  # also in processes that are forked from this one
                 _register()
         return _Process.metrics
 

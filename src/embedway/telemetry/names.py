@@ -29,7 +29,7 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
-    multiprocess: Literal["livesum", "livemax", "livemostrecent"] = "livesum"
+    multiprocess: Literal["livesum", "livemax", "mostrecent"] = "livesum"
 
     @property
     def exposed(self) -> str:
@@ -103,7 +103,7 @@ CANARY_COSINE = Metric(
     "Lowest cosine of a route's canaries to the baseline, at the last check.",
     ("model", "route"),
     (),
-    "livemostrecent",
+    "mostrecent",
 )
 ACCURACY_RATIO = Metric(
     "embedway_accuracy_ratio",
@@ -111,10 +111,10 @@ ACCURACY_RATIO = Metric(
     "Accuracy of a route divided by the baseline's, at the last check.",
     ("model", "route"),
     (),
-    "livemostrecent",
+    "mostrecent",
 )
 QUARANTINED = Metric(
-    "embedway_quarantined", "gauge", "Whether a route is in quarantine.", ("model", "route"), (), "livemax"
+    "embedway_quarantined", "gauge", "Whether a route is in quarantine.", ("model", "route"), (), "mostrecent"
 )
 DRIFT_CHECK_TIME = Metric(
     "embedway_drift_check_timestamp_seconds",
@@ -122,16 +122,20 @@ DRIFT_CHECK_TIME = Metric(
     "Time of the last comparison with a baseline, by result, in seconds since 1970.",
     ("model", "route", "result"),
     (),
-    "livemax",
+    "mostrecent",
 )
 DRIFT_CHECKS = _counter(
-    "embedway_drift_checks", "Comparisons with a baseline, by result: passed or failed.", "model", "route", "result"
+    "embedway_drift_checks",
+    "Comparisons with a baseline: passed, failed or no_baseline.",
+    "model",
+    "route",
+    "result",
 )
 
 RESERVATIONS = _counter("embedway_reservations", "Reservations of money, by outcome.", "outcome")
 RESERVED = _counter("embedway_reserved_dollars", "Money reserved, in dollars.", "model")
 BUDGET_SPENT = Metric(
-    "embedway_budget_spent_dollars", "gauge", "Spent in the period of a budget.", ("budget",), (), "livemostrecent"
+    "embedway_budget_spent_dollars", "gauge", "Spent in the period of a budget.", ("budget",), (), "mostrecent"
 )
 BUDGET_LEFT = Metric(
     "embedway_budget_left_dollars",
@@ -139,7 +143,7 @@ BUDGET_LEFT = Metric(
     "Neither spent nor reserved in the period of a budget.",
     ("budget",),
     (),
-    "livemostrecent",
+    "mostrecent",
 )
 BUDGET_WARNINGS = _counter("embedway_budget_warnings", "Warnings that a part of a budget is spent.", "budget", "level")
 BUDGET_REFUSALS = _counter("embedway_budget_refusals", "Calls refused because they would exceed a budget.", "budget")
@@ -149,12 +153,22 @@ BUDGET_RATIO = Metric(
     "Amount spent divided by the limit, in the period of a budget.",
     ("budget",),
     (),
-    "livemostrecent",
+    "mostrecent",
 )
 
 STORE_ERRORS = _counter("embedway_store_errors", "Failures of the cache, the ledger and the pins.", "store", "action")
 LOAD_SECONDS = _seconds("embedway_model_load_seconds", "Time to load a model or open its service.", "model")
 INFERENCE_SECONDS = _seconds("embedway_inference_seconds", "Time of a batch on this machine.", "model")
 MEMORY = Metric("embedway_resident_memory_bytes", "gauge", "Resident memory of the process, at most a second old.")
+
+
+def _of_run(name: str, text: str) -> Metric:
+    return Metric(name, "gauge", text, ("run",), (), "mostrecent")
+
+
+RUN_SUCCESS = _of_run("embedway_run_success", "Whether the last run of a job was completed, 1 or 0.")
+RUN_END = _of_run("embedway_run_end_timestamp_seconds", "End of the last run of a job, in seconds since 1970.")
+RUN_SECONDS = _of_run("embedway_run_seconds", "Time of the last run of a job.")
+RUN_REJECTED = _of_run("embedway_run_rejected_rows", "Rows that the last run of a job rejected, if it was completed.")
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -259,6 +259,9 @@ def _on_vector_check(hook: PrometheusHook, metrics: Metrics, details: Any) -> No
 
 def _on_drift(hook: PrometheusHook, metrics: Metrics, details: Any) -> None:
     where = hook.labels.model(details.model, metrics.limit), hook.labels.route(details.route, metrics.limit)
+    if details.level == "no_baseline":
+        metrics.child(names.DRIFT_CHECKS, *where, "no_baseline").inc()
+        return
     result = "failed" if details.level in {"failed", "raised"} else "passed"
     metrics.child(names.DRIFT_CHECKS, *where, result).inc()
     metrics.child(names.DRIFT_CHECK_TIME, *where, result).set(time.time())

@@ -112,6 +112,11 @@ class Pusher:
                     _log.warning("telemetry.push_gateway: it works again")
                 self._failure = None
 
+    def push_again(self) -> None:
+        """Push once, unless the gateway did not answer the last push in time."""
+        if self._failure is not TimeoutError:
+            self.push()
+
     def note_failure(self, error: Exception) -> None:
         """Log a failure, if the last push had none."""
         if self._failure is None:
@@ -189,6 +194,14 @@ def _share(url: str, job: str, every_s: float) -> Pusher:
             pusher = _pushers[key] = Pusher(url, job, every_s)
         pusher.join()
         return pusher
+
+
+def push_all() -> None:
+    """Push once more to each gateway that this process has used, such as the end of a command."""
+    with _opening:
+        pushers = list(_pushers.values())
+    for pusher in pushers:
+        pusher.push_again()
 
 
 def _forget() -> None:
