@@ -10,13 +10,14 @@ import sys
 import threading
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from embedway import AsyncEmbedder, Config
-from embedway.errors import CacheError
+from embedway.errors import CacheError, EmbedwayError
 from embedway.telemetry import names
 from embedway.telemetry import operations as ops
 from embedway.telemetry.exposition import own_exposition
@@ -24,6 +25,7 @@ from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.labels import MOST_NAMES, Labels, outcome_label
 from embedway.telemetry.metrics import Metrics, observed
 from embedway.telemetry.prometheus import PrometheusHook, exposition
+from serving import serving_app
 
 MODEL = "acme/m"
 
@@ -153,6 +155,40 @@ def test_counters_begin_at_0_when_a_model_is_opened_and_a_route_is_used():
     assert metered.value("embedway_retries_total", route="routes.r") == 0
     metered.hooks.event(ops.BudgetStandingDetails, "b", 1, 0, 10, "2026-11")
     assert metered.value("embedway_budget_refusals_total", budget="b") == 0
+
+
+def test_tokens_of_an_answer_with_too_few_rows_are_billed(tmp_path):
+    metered = Metered(Labels(lambda: {"acme/m": MODEL}))
+
+    async def answer(_request):
+        rows = [{"index": 0, "embedding": [1.0, 0.0]}]
+        return web.json_response({"data": rows, "usage": {"prompt_tokens": 14, "total_tokens": 14}})
+
+    async def main():
+        app = web.Application()
+        app.router.add_post("/v1/embeddings", answer)
+        async with serving_app(app) as port:
+            settings = {
+                "telemetry.prometheus": False,
+                "cache.path": str(tmp_path / "cache"),
+                "ledger.path": str(tmp_path / "ledger"),
+                "upstream.max_attempts": 1,
+                "models.m": {"name": MODEL, "dimensions": 2, "max_tokens": 40},
+                "routes.r": {
+                    "model": MODEL,
+                    "provider": "openai-compatible",
+                    "base_url": f"http://127.0.0.1:{port}/v1",
+                    "auth": "none",
+                },
+            }
+            hook = PrometheusHook(Labels(lambda: {"acme/m": MODEL}), lambda: metered.metrics)
+            config = Config.load(environ={}, overrides=settings)
+            async with AsyncEmbedder(config=config, hooks=[hook]) as embedder:
+                with pytest.raises(EmbedwayError, match="1 vectors for 2 texts"):
+                    await embedder.embed(["one", "two"], model=MODEL)
+
+    asyncio.run(main())
+    assert metered.value("embedway_tokens_total", model=MODEL, kind="billed") == 14
 
 
 def test_times_are_in_the_buckets_of_prometheus_client():
