@@ -114,11 +114,11 @@ class Engine:
         await anext(self._end_of_loop)
         every_s = self.baselines.config.quality.check_every_s
         if self.records is not None and every_s is not None:
-            self.schedule = Schedule(every_s, self.records, self._names_to_check, self._check)
+            self.schedule = Schedule(every_s, self.records, self.names_to_check, self._check)
             # In an own context: the task belongs to no call, and has no deadline.
             self.scheduled_checks = asyncio.create_task(self.schedule.run(), context=contextvars.Context())
 
-    async def _names_to_check(self) -> list[str]:
+    async def names_to_check(self) -> list[str]:
         """Return the spaces of open models that have a baseline: a check loads no model."""
         assert self.records is not None  # noqa: S101  the schedule has them
         stored = {name for name, _ in await self.records.names("baseline")}

@@ -313,6 +313,8 @@ class BadVectorsError(EmbedwayError):
     billed = True
     #: Whether it is the answer to a probe, so that no text of a caller is at fault.
     of_probe = False
+    #: Tokens that the answer reports as billed, if it was read so far.
+    billed_tokens: int | None = None
 
     def __init__(self, message: str, *, route: str, rows: Sequence[int] = (), check: str = "") -> None:
         self.route = route
