@@ -494,7 +494,7 @@ async def test_a_scheduled_check_without_a_baseline_is_reported_and_logged_once(
                 assert await engine.names_to_check() == []
         (line,) = [one.getMessage() for one in caplog.records if one.name == "embedway.quality"]
         (model,) = engine.models.open_embedding_models()
-        assert f"{model.space.id} has no baseline" in line
+        assert f"'{model.space.id}' has no baseline" in line
         assert f"`embedway quality baseline --model {model.name}`" in line
         assert [(one.route, one.level, one.quarantined) for one in hook.drifts] == [
             ("routes.r0", "no_baseline", False)
