@@ -83,9 +83,8 @@ class Engine:
         )
         #: Records that processes share; None without a ledger.
         self.records = open_records(config)
-        quarantines = None
-        if self.records is not None and config.quality.on_drift == "quarantine":
-            quarantines = Quarantines(self.records)
+        # Whatever `on_drift` is here: another process may have put a route in quarantine.
+        quarantines = None if self.records is None else Quarantines(self.records)
         self._quarantines = quarantines
         self.environment = ModelEnvironment(config, self.budgets, self.hooks, SpaceProofs(self.records), quarantines)
         self.models = ModelRegistry(self.environment, progress)
