@@ -303,8 +303,10 @@ def test_a_foreign_name_hides_no_other(records, kind, url, tmp_path):
         await one.put(Record("baseline", "docs", "{}"))
         if kind == "sqlite":
             with contextlib.closing(sqlite3.connect(tmp_path / "state" / "ledger.sqlite")) as connection, connection:
-                for name in ("CAST(x'fffe' AS TEXT)", "x'fffe'", "''"):
-                    connection.execute(f"INSERT INTO records VALUES ('baseline', {name}, x'00', 1)")
+                insert = "INSERT INTO records VALUES ('baseline', "
+                connection.execute(insert + "CAST(x'fffe' AS TEXT), x'00', 1)")
+                connection.execute(insert + "x'fffe', x'00', 1)")
+                connection.execute(insert + "'', x'00', 1)")
         else:
             with contextlib.closing(redis.Redis.from_url(url)) as client:
                 for name in (b"\xff\xfe", b""):
