@@ -63,7 +63,14 @@ if TYPE_CHECKING:
     from embedway.quality.equivalence import EquivalenceFigures
     from embedway.quality.pairs import Pair
     from embedway.quality.report import VectorCheck, VectorReport
-    from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan, RouteNoise
+    from embedway.quality.reports import (
+        BaselineReport,
+        BaselineSummary,
+        QualityCheck,
+        QualityPlan,
+        RouteNoise,
+        SemanticCheck,
+    )
     from embedway.quality.space_proofs import RouteIdentity, SpaceProof
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate, TokenEstimate
@@ -203,6 +210,7 @@ __all__ = [
     "ScoredModel",
     "Selected",
     "Selection",
+    "SemanticCheck",
     "SessionOptions",
     "SinkError",
     "SourceError",
@@ -247,6 +255,7 @@ _HOMES = {
     "Pair": "quality.pairs",
     "QualityCheck": "quality.reports",
     "QualityPlan": "quality.reports",
+    "SemanticCheck": "quality.reports",
     "RouteCheck": "quality.drift",
     "RouteNoise": "quality.reports",
     "Amount": "money",

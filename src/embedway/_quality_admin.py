@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,12 +49,19 @@ class AsyncQualityAdmin:
         *,
         model: str | None = None,
         input_type: InputType = "document",
+        semantic: bool = False,
+        max_cost: Amount | None = None,
     ) -> VectorReport:
         """Check the vectors of texts, float32 (n, d), which came from a model or were stored, as an answer is checked.
 
         A fault is in the report, not an error. Nothing is computed, and no weights are fetched. Raises UsageError for
         arguments that are no vectors and no texts, and ModelError as `embed` does.
+
+        With `semantic`, the model also embeds the pairs of its baseline, and the report compares the accuracy with the
+        baseline's. These requests bypass the cache and are booked; `max_cost` limits them, in dollars. Then it also
+        raises LedgerError, and as `embed` does.
         """
+        semantic, most = check_flag(semantic, "semantic"), _nanousd(max_cost)
         check_choice(input_type, ("query", "document"), "input_type")
         read = as_texts(texts, "texts")
         for row, text in enumerate(read):
@@ -62,9 +70,13 @@ class AsyncQualityAdmin:
         array = _as_array(vectors)
         async with self._engines.call() as engine:
             opened = await engine.models.outline(self._default_model if model is None else check_name(model, "model"))
-            return await asyncio.to_thread(
+            report = await asyncio.to_thread(
                 report_on, array, read, _space_of_width(opened, array), _reader_of(opened, input_type)
             )
+            if not semantic:
+                return report
+            found = await engine.baselines.semantic(await self._open(engine, model), max_nanousd=most)
+            return dataclasses.replace(report, valid=report.valid and found.valid, semantic=found)
 
     async def baseline(
         self,

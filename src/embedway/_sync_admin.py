@@ -162,9 +162,16 @@ class QualityAdmin:
         *,
         model: str | None = None,
         input_type: InputType = "document",
+        semantic: bool = False,
+        max_cost: Amount | None = None,
     ) -> VectorReport:
         """Check the vectors of texts, which came from a model or were stored, as an answer is checked."""
-        return self._wait(self._group.validate(vectors, as_texts(texts, "texts"), model=model, input_type=input_type))
+        read = as_texts(texts, "texts")
+        return self._wait(
+            self._group.validate(
+                vectors, read, model=model, input_type=input_type, semantic=semantic, max_cost=max_cost
+            )
+        )
 
     def baseline(
         self,

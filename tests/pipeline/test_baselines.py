@@ -248,7 +248,7 @@ async def test_events_and_log_of_a_drift(server, tmp_path, caplog):
             await embedder.quality.check()
         server.fault = unchanged
         await embedder.quality.check()
-    assert [one.level for one in hook.drifts] == ["passed", "raised", "cleared"]
+    assert [one.level for one in hook.drifts] == ["passed", "raised", "failed", "cleared"]
     assert not any(one.quarantined for one in hook.drifts)
     assert "still used" in caplog.text
 
