@@ -66,8 +66,8 @@ def median_ms(work, rounds):
 
 
 def checks(count, rounds):
-    from embedway.quality.checks import DiversityCheck, RouteChecks
-    from embedway.quality.reading import TextReader
+    from embedway.quality.checks import AnswerHistory, DiversityCheck
+    from embedway.quality.reading import TextComparer
     from embedway.quality.similarity import check_similarity
     from embedway.telemetry.hooks import Hooks
     from embedway.types import Space
@@ -75,7 +75,7 @@ def checks(count, rounds):
 
     space = Space("m", "w", WIDTH, "service", True, "", "", "", "")
     vectors, batches = made(count), [texts_of(count, start * count) for start in range(rounds)]
-    check = DiversityCheck(TextReader(8191), RouteChecks(), "r", "m", Hooks())
+    check = DiversityCheck(TextComparer(8191), AnswerHistory(), "r", "m", Hooks())
 
     def find(number):
         # Other vectors each time, as for other texts.

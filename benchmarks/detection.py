@@ -83,22 +83,22 @@ def pool(count):
 
 def check_batches(texts, vectors, ids, ignored, batches):
     """Return the alarms of random batches, checked as this machine's and as a service's."""
-    from embedway.quality.checks import DiversityCheck, RouteChecks
-    from embedway.quality.reading import TextReader, TokenReader
+    from embedway.quality.checks import AnswerHistory, DiversityCheck
+    from embedway.quality.reading import TextComparer, TokenComparer
     from embedway.quality.similarity import check_similarity
     from embedway.telemetry.hooks import Hooks
 
     chance = seeded(2)
     kinds = {
-        "this machine": (TokenReader(ignored), ids),
-        "a service, estimated tokens": (TextReader(256), texts),
+        "this machine": (TokenComparer(ignored), ids),
+        "a service, estimated tokens": (TextComparer(256), texts),
     }
     alarms, warned, checked = {}, [], 0
     for name, (reads, readings) in kinds.items():
-        routes = RouteChecks()
+        routes = AnswerHistory()
         for number in range(batches):
             if number % 500 == 0:
-                routes = RouteChecks()
+                routes = AnswerHistory()
             size = chance.choice((1, 1, 2, 3, 8, 32, 64, 256))
             start = chance.randrange(len(texts) - size)
             neighbours = list(range(start, start + size))

@@ -59,11 +59,7 @@ if TYPE_CHECKING:
     from embedway.local.tune import TuneReport, TuneRow
     from embedway.models.verification import SpaceComparison
     from embedway.money import Amount
-    from embedway.quality.drift import GroupAccuracy, RouteCheck
-    from embedway.quality.equivalence import EquivalenceFigures
-    from embedway.quality.pairs import Pair
-    from embedway.quality.report import VectorCheck, VectorReport
-    from embedway.quality.reports import (
+    from embedway.quality.baseline_reports import (
         BaselineReport,
         BaselineSummary,
         QualityCheck,
@@ -71,7 +67,11 @@ if TYPE_CHECKING:
         RouteNoise,
         SemanticCheck,
     )
-    from embedway.quality.space_proofs import RouteIdentity, SpaceProof
+    from embedway.quality.drift import GroupAccuracy, RouteCheck
+    from embedway.quality.equivalence import EquivalenceFigures
+    from embedway.quality.pairs import Pair
+    from embedway.quality.space_proofs import RouteIdentity, SpaceProof, StoredVectors
+    from embedway.quality.vector_report import VectorCheck, VectorReport
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate, TokenEstimate
     from embedway.selection.criteria import ModelSelectionCriteria
@@ -220,6 +220,7 @@ __all__ = [
     "SpaceProof",
     "StateError",
     "StoreErrorDetails",
+    "StoredVectors",
     "TextAnalysis",
     "TextTooLongError",
     "Texts",
@@ -249,15 +250,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BaselineReport": "quality.reports",
-    "BaselineSummary": "quality.reports",
+    "BaselineReport": "quality.baseline_reports",
+    "BaselineSummary": "quality.baseline_reports",
     "GroupAccuracy": "quality.drift",
     "Pair": "quality.pairs",
-    "QualityCheck": "quality.reports",
-    "QualityPlan": "quality.reports",
-    "SemanticCheck": "quality.reports",
+    "QualityCheck": "quality.baseline_reports",
+    "QualityPlan": "quality.baseline_reports",
+    "SemanticCheck": "quality.baseline_reports",
     "RouteCheck": "quality.drift",
-    "RouteNoise": "quality.reports",
+    "RouteNoise": "quality.baseline_reports",
     "Amount": "money",
     "AsyncCacheAdmin": "_admin",
     "AsyncEmbedder": "_embedder",
@@ -354,6 +355,7 @@ _HOMES = {
     "RouteIdentity": "quality.space_proofs",
     "SpaceComparison": "models.verification",
     "SpaceProof": "quality.space_proofs",
+    "StoredVectors": "quality.space_proofs",
     "TuneRow": "local.tune",
     "UnavailableError": "errors",
     "UnknownModelError": "errors",
@@ -361,9 +363,9 @@ _HOMES = {
     "UpstreamError": "errors",
     "UsageError": "errors",
     "ValidationDetails": "telemetry.operations",
-    "VectorCheck": "quality.report",
+    "VectorCheck": "quality.vector_report",
     "VectorChecks": "types",
-    "VectorReport": "quality.report",
+    "VectorReport": "quality.vector_report",
     "VectorSizes": "sizes",
     "Vectors": "types",
     "WaitDetails": "telemetry.operations",

@@ -21,7 +21,7 @@ from embedway.ledger.budgets import Budgets
 from embedway.ledger.opening import limits_of, open_ledger, open_records
 from embedway.models.base import ModelEnvironment
 from embedway.models.registry import ModelRegistry
-from embedway.pipeline.baselines import Baselines
+from embedway.pipeline.baseline_admin import Baselines
 from embedway.pipeline.embed import EmbedPipeline
 from embedway.providers.names import full_name, known_names
 from embedway.quality.quarantine import Quarantines
@@ -30,7 +30,7 @@ from embedway.quality.space_proofs import SpaceProofs
 from embedway.selection.collection_pins import CollectionPins
 from embedway.selection.selector import ModelSelector
 from embedway.telemetry import HookSettings, check_hooks, open_hooks
-from embedway.telemetry.requests import RouteFacts
+from embedway.telemetry.route_facts import RouteFacts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence

@@ -146,7 +146,7 @@ def test_a_route_of_another_space_is_never_used_and_sent_no_text(caplog):
     assert sum("routes.r1 is not used" in record.message for record in caplog.records) == 1
 
 
-def test_a_server_that_is_redeployed_is_found_by_the_next_canary_and_comes_back_when_repaired(caplog):
+def test_a_server_that_is_redeployed_is_found_by_the_next_probe_and_comes_back_when_repaired(caplog):
     async def main():
         first, second = Own(), Own()
         async with embedder_for(first, second) as embedder:

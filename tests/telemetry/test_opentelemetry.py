@@ -34,7 +34,7 @@ from embedway.telemetry.operations import (
     RequestDetails,
     WaitDetails,
 )
-from embedway.telemetry.requests import RouteFacts
+from embedway.telemetry.route_facts import RouteFacts
 from own_route import load_routes
 from tiny_models import tiny_encoder
 

@@ -24,7 +24,7 @@ from embedway.dispatch.recovery import UpstreamClient
 from embedway.dispatch.request import RetryPolicy
 from embedway.errors import BadVectorsError, DimensionsError, EmbedwayError, NoRouteError, UsageError, with_row
 from embedway.ledger.budgets import Budgets
-from embedway.models.part_checks import PartChecks
+from embedway.models.part_checks import PartCheck
 from embedway.quality.checks import DiversityCheck, report_refusal
 from embedway.quality.similarity import note_of
 from embedway.quality.space_proofs import SpaceProofs
@@ -198,7 +198,7 @@ class Model(ABC):
         # Average windows at full width: truncating first would give other vectors than those in the cache.
         space = request.space if work.windows is None else self.space
         diversity = self._diversity(request)
-        checks = None if diversity is None else PartChecks(work, diversity)
+        checks = None if diversity is None else PartCheck(work, diversity)
         on_ready = None
         if request.on_ready is not None and not self.may_depend_on_batch:
             on_ready = ReadyRows(work, space, request.on_ready, checks)
@@ -240,7 +240,7 @@ class Model(ABC):
         return None
 
     def _refuse_parts(
-        self, checks: PartChecks, vectors: Vectors, errors: dict[int, EmbedwayError], *, partial: bool
+        self, checks: PartCheck, vectors: Vectors, errors: dict[int, EmbedwayError], *, partial: bool
     ) -> None:
         """Add the errors of parts with one vector for different texts, or raise the first one if not `partial`."""
         fault = checks.find_fault(vectors, errors)

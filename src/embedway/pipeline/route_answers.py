@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import numpy as np
 from embedway.compute import ComputeRequest
 from embedway.quality.canaries import CANARIES, INPUT_TYPES, NEIGHBOURS, SMALL_BATCH, batches, orders
 from embedway.quality.drift import Observation
-from embedway.quality.noise import measure
+from embedway.quality.noise import measure_noise
 from embedway.quality.retrieval import retrieve
 from embedway.urgency import BACKGROUND
 
@@ -22,10 +21,9 @@ if TYPE_CHECKING:
     from embedway.models.base import Model
     from embedway.quality.baseline import PairSet
     from embedway.quality.noise import Noise
-    from embedway.quality.retrieval import Result
+    from embedway.quality.retrieval import QueryResult
     from embedway.types import InputType, Vectors
 
-_log = logging.getLogger("embedway.quality")
 #: Texts of a request with pairs. Small, so that other work goes on between two requests.
 _PAIRS_A_REQUEST = 32
 
@@ -52,7 +50,7 @@ class RouteAnswers:
 
     async def noise(self) -> dict[str, tuple[Vectors, Noise]]:
         """Return the reference of the canaries and the noise, by input type."""
-        return {kind: measure(await self._variants(kind)) for kind in INPUT_TYPES}
+        return {kind: measure_noise(await self._variants(kind)) for kind in INPUT_TYPES}
 
     async def observe(self, sets: Sequence[PairSet], seed: int) -> Observation:
         """Return the answers of a check; `seed` decides the order of the canaries."""
@@ -61,7 +59,7 @@ class RouteAnswers:
             vectors[kind] = [await self._in_order(kind, order) for order in orders(len(CANARIES), seed)]
         return Observation(vectors, await self.results(sets))
 
-    async def results(self, sets: Sequence[PairSet]) -> dict[str, dict[str, Result]]:
+    async def results(self, sets: Sequence[PairSet]) -> dict[str, dict[str, QueryResult]]:
         """Return the retrieval results by set of pairs and id."""
         found = {}
         for one in sets:

@@ -15,10 +15,10 @@ from embedway.quality.scripts import (
     ENOUGH_LETTERS,
     Measurement,
     all_scripts,
+    count_tokens_of_script,
     find_scripts,
     foreign_characters,
     is_known,
-    measure,
 )
 from embedway.selection.analysis import detect_languages
 from embedway.telemetry.operations import VectorCheckDetails
@@ -90,7 +90,7 @@ class ScriptCheck:
         benchmark = self._config.embedding.model_benchmarks.get(model.name)
         total = None
         if model.space.tokenizer:  # the model's own, on this machine
-            total = scripts.measured.get(script, Measurement()) + measure(
+            total = scripts.measured.get(script, Measurement()) + count_tokens_of_script(
                 model.profile.description.tokenizer, script, text
             )
             scripts.measured[script] = total

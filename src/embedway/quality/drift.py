@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from embedway.quality.baseline import RouteBaseline
     from embedway.quality.noise import Noise
-    from embedway.quality.retrieval import Result
+    from embedway.quality.retrieval import QueryResult
     from embedway.types import Vectors
 
 Verdict: TypeAlias = Literal["passed", "drifted", "unchecked"]
@@ -39,7 +39,7 @@ class Observation:
     """
 
     vectors: Mapping[str, Sequence[Vectors]]
-    results: Mapping[str, Mapping[str, Result]]
+    results: Mapping[str, Mapping[str, QueryResult]]
 
 
 @public
@@ -118,11 +118,11 @@ def compare(baseline: RouteBaseline, found: Observation, *, min_accuracy_ratio: 
 
 
 def common_results(
-    baseline: RouteBaseline, found: Mapping[str, Mapping[str, Result]]
-) -> tuple[dict[str, Result], dict[str, Result]]:
+    baseline: RouteBaseline, found: Mapping[str, Mapping[str, QueryResult]]
+) -> tuple[dict[str, QueryResult], dict[str, QueryResult]]:
     """Return the results of the pairs that both have, now and in the baseline."""
-    now: dict[str, Result] = {}
-    before: dict[str, Result] = {}
+    now: dict[str, QueryResult] = {}
+    before: dict[str, QueryResult] = {}
     for name, results in found.items():
         stored = baseline.results.get(name, {})
         common = [pair for pair in results if pair in stored]

@@ -78,8 +78,8 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Result of `measure`."""
+class SpaceMeasurement:
+    """Result of `measure_agreement`."""
 
     verdict: EquivalenceVerdict
     reasons: tuple[str, ...]
@@ -93,22 +93,24 @@ class Measured:
         return asdict(self)
 
 
-def measure(embedded: Sequence[Embedded], *, bound: float = SAME_COSINE) -> Measured:
+def measure_agreement(embedded: Sequence[Embedded], *, bound: float = SAME_COSINE) -> SpaceMeasurement:
     """Compare two sources over the texts of each input type."""
     parts = [_Part.of(one, bound) for one in embedded]
     sizes = embedded[0].a.shape[1], embedded[0].b.shape[1]
     left_out = sum(len(one.texts) - len(part.texts) for one, part in zip(embedded, parts, strict=True))
     parts = [part for part in parts if part.texts]
     if not parts:
-        return Measured("different", ("no text was embedded by both",), (), sizes, left_out)
+        return SpaceMeasurement("different", ("no text was embedded by both",), (), sizes, left_out)
     figures = tuple(part.figures() for part in parts)
     reasons = [*_size_reasons(parts, sizes), *_length_reasons(parts)]
     if all(part.same.all() for part in parts):
         verdict: EquivalenceVerdict = "close but not the same" if reasons else "same space"
-        return Measured(verdict, tuple(reasons), figures, sizes, left_out)
+        return SpaceMeasurement(verdict, tuple(reasons), figures, sizes, left_out)
     reasons += _reasons(parts)
     is_close = max(one.median_cosine for one in figures) >= _CLOSE_MEDIAN
-    return Measured("close but not the same" if is_close else "different", tuple(reasons), figures, sizes, left_out)
+    return SpaceMeasurement(
+        "close but not the same" if is_close else "different", tuple(reasons), figures, sizes, left_out
+    )
 
 
 @dataclass(frozen=True, slots=True)

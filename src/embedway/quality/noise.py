@@ -76,7 +76,7 @@ def distances(left: Vectors, right: Vectors) -> npt.NDArray[np.float64]:
     return np.nan_to_num(found, nan=2.0)
 
 
-def measure(variants: Mapping[str, Vectors]) -> tuple[Vectors, Noise]:
+def measure_noise(variants: Mapping[str, Vectors]) -> tuple[Vectors, Noise]:
     """Return the reference, float32 (n, d), and the noise of variants of the same texts in the same order.
 
     The reference is the mean direction over all variants, so that it has less noise than one answer.

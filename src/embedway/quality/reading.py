@@ -40,7 +40,7 @@ class Difference:
     certain: bool = True
 
 
-class Reads(Protocol[R]):
+class TextComparison(Protocol[R]):
     """Compares texts as a model reads them. A reading is a text, or its token ids."""
 
     def keep(self, reading: R) -> R:
@@ -66,7 +66,7 @@ _REASON = (
 
 
 @dataclass(frozen=True, slots=True)
-class TokenReader(Reads["npt.NDArray[np.int32]"]):
+class TokenComparer(TextComparison["npt.NDArray[np.int32]"]):
     """Compares token ids, which were cut at the model's limit. `ignored` are ids that show no difference."""
 
     ignored: frozenset[int] = frozenset()
@@ -92,7 +92,7 @@ class TokenReader(Reads["npt.NDArray[np.int32]"]):
 
 
 @dataclass(frozen=True, slots=True)
-class TextReader(Reads[str]):
+class TextComparer(TextComparison[str]):
     """Compares texts that a service tokenizes.
 
     Case, accents, punctuation and symbols show no difference, because a service may remove them. With the model's

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.quality.memory import digest_of, starts_of
+from embedway.quality.memory import hash_of, starts_of
 from embedway.quality.similarity import MOST_SHARED, sample_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from embedway.quality.memory import RecentVectors
-    from embedway.quality.reading import Difference, Reads
+    from embedway.quality.reading import Difference, TextComparison
     from embedway.types import Vectors
 
 #: Distance from cosine 1 below which vectors differ by numeric noise: half precision and bfloat16 round to about 1e-6.
@@ -47,7 +47,7 @@ class Sameness:
 class SamenessCheck:
     """Finds equal vectors of different texts. `recent` are those of earlier answers; it is updated."""
 
-    reads: Reads[Any]
+    reads: TextComparison[Any]
     recent: RecentVectors
 
     def find(self, vectors: Vectors, reading: Callable[[int], Any], *, ordered: bool = True) -> Sameness:
@@ -88,7 +88,7 @@ class SamenessCheck:
                 continue
             groups: dict[int, list[int]] = {}
             for row in candidates:
-                groups.setdefault(digest_of(vectors[row]), []).append(row)
+                groups.setdefault(hash_of(vectors[row]), []).append(row)
             for rows in groups.values():
                 difference = self._difference(rows, reading) if _is_vector(vectors[rows[0]]) else None
                 if difference is None:

@@ -7,7 +7,6 @@ reason to use it.
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import hashlib
 import json
@@ -16,13 +15,12 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from embedway._public import public
 from embedway._version import __version__
 from embedway.errors import LedgerError
 from embedway.ledger.records import Record
 from embedway.quality.equivalence import VERDICTS
+from embedway.quality.vector_json import vectors_from_json, vectors_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +36,6 @@ VALID_DAYS = 90
 _VERSION = 1
 #: The year 5138, for times that can be shown as dates.
 _LATEST = 1e11
-_PROOF, _REFERENCE = "proof", "reference"
 
 
 @public
@@ -61,21 +58,17 @@ class RouteIdentity:
     @property
     def digest(self) -> str:
         """Digest of all facts but the name, as 12 hex digits."""
-        return _digest([self.provider, self.model, self.address, self.facts])
+        return digest_of_facts([self.provider, self.model, self.address, self.facts])
 
 
 def digest_of_facts(facts: object) -> str:
     """Return the digest of facts of JSON types, as 12 hex digits."""
-    return _digest(facts)
-
-
-def _digest(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def proof_name(a: RouteIdentity, b: RouteIdentity) -> str:
     """Return the name of the proof of two routes, in any order."""
-    return _digest(sorted((a.digest, b.digest)))
+    return digest_of_facts(sorted((a.digest, b.digest)))
 
 
 def reference_name(route: RouteIdentity) -> str:
@@ -83,10 +76,26 @@ def reference_name(route: RouteIdentity) -> str:
     return f"reference-{route.digest}"
 
 
+class _Dated:
+    """Something that was made at a time, and is valid for `VALID_DAYS`."""
+
+    __slots__ = ()
+    made: float
+
+    @property
+    def date(self) -> str:
+        """Day on which it was made (UTC)."""
+        return dt.datetime.fromtimestamp(self.made, dt.UTC).date().isoformat()
+
+    def is_valid(self, now: float) -> bool:
+        """Return whether it is not too old. A date in the future is invalid too."""
+        return -86_400 <= now - self.made <= VALID_DAYS * 86_400
+
+
 @public
 @dataclass(frozen=True, slots=True)
-class SpaceProof:
-    """A stored comparison of two routes, or with `b` None the stored vectors of one.
+class SpaceProof(_Dated):
+    """A stored comparison of two routes.
 
     `texts` is the number of compared texts. `is_measured` is true for a result of `models.verify`, which has `figures`;
     others are from a comparison before a route was used.
@@ -94,7 +103,7 @@ class SpaceProof:
 
     name: str
     a: RouteIdentity
-    b: RouteIdentity | None
+    b: RouteIdentity
     verdict: EquivalenceVerdict
     reasons: tuple[str, ...]
     texts: int
@@ -107,14 +116,29 @@ class SpaceProof:
     is_measured: bool = False
     figures: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def date(self) -> str:
-        """Day of the comparison (UTC)."""
-        return dt.datetime.fromtimestamp(self.made, dt.UTC).date().isoformat()
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return {"type": "proof", **asdict(self), "date": self.date}
 
-    def is_valid(self, now: float) -> bool:
-        """Return whether it is not too old. A date in the future is invalid too."""
-        return -86_400 <= now - self.made <= VALID_DAYS * 86_400
+
+@public
+@dataclass(frozen=True, slots=True)
+class StoredVectors(_Dated):
+    """Facts of the stored vectors of a route, which were compared with nothing yet: others are compared with them."""
+
+    name: str
+    route: RouteIdentity
+    texts: int
+    #: Digest of the probe texts.
+    probes: str
+    #: Time of the answers, in seconds since 1970.
+    made: float
+    #: Version of embedway that stored them.
+    version: str = __version__
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return {"type": "vectors", **asdict(self), "date": self.date}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,44 +159,40 @@ class SpaceProofs:
 
     async def between(self, a: RouteIdentity, b: RouteIdentity) -> SpaceProof | None:
         """Return the valid proof of two routes; None if there is none, or it cannot be read."""
-        document = await self._read(proof_name(a, b), _PROOF)
-        if document is None:
+        found = _parsed(proof_name(a, b), await self._read(proof_name(a, b)))
+        if not isinstance(found, SpaceProof) or not found.is_valid(self.clock()):
             return None
-        proof = self._parsed(proof_name(a, b), document)
-        if proof is None or proof.b is None or not proof.is_valid(self.clock()):
-            return None
-        return proof if sorted((proof.a.digest, proof.b.digest)) == sorted((a.digest, b.digest)) else None
+        return found if sorted((found.a.digest, found.b.digest)) == sorted((a.digest, b.digest)) else None
 
     async def reference(self, route: RouteIdentity, probes: str) -> tuple[Reference, str] | None:
         """Return a route's valid vectors for a set of probe texts, with their date; None if there are none."""
-        document = await self._read(reference_name(route), _REFERENCE)
-        proof = None if document is None else self._parsed(reference_name(route), document)
-        if document is None or proof is None or proof.probes != probes or not proof.is_valid(self.clock()):
+        document = await self._read(reference_name(route))
+        found = _parsed(reference_name(route), document)
+        if document is None or not isinstance(found, StoredVectors) or found.probes != probes:
+            return None
+        if not found.is_valid(self.clock()):
             return None
         try:
-            results = {str(kind): _vectors(one) for kind, one in document["results"].items()}
+            results = {str(kind): vectors_from_json(one) for kind, one in document["results"].items()}
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
         is_whole = all(vectors.ndim == 2 and len(vectors) for vectors in results.values()) and bool(results)
-        return (Reference(results, document.get("unordered") is True), proof.date) if is_whole else None
+        return (Reference(results, document.get("unordered") is True), found.date) if is_whole else None
 
     async def keep(self, proof: SpaceProof) -> None:
         """Store a proof. Raises LedgerError."""
         if self._records is not None:
-            await self._records.put(Record("equivalence", proof.name, json.dumps(_document(proof, _PROOF))))
+            await self._records.put(Record("equivalence", proof.name, json.dumps(_document(proof))))
 
     async def keep_reference(self, route: RouteIdentity, reference: Reference, probes: str) -> None:
         """Store a route's vectors. Raises LedgerError."""
         if self._records is None:
             return
         texts = max(len(vectors) for vectors in reference.results.values())
-        facts = SpaceProof(reference_name(route), route, None, "same space", (), texts, probes, self.clock())
-        document = _document(facts, _REFERENCE)
+        facts = StoredVectors(reference_name(route), route, texts, probes, self.clock())
+        document = _document(facts)
         document["unordered"] = reference.is_unordered
-        document["results"] = {
-            kind: {"shape": list(vectors.shape), "f32": base64.b64encode(vectors.astype("<f4").tobytes()).decode()}
-            for kind, vectors in reference.results.items()
-        }
+        document["results"] = {kind: vectors_to_json(vectors) for kind, vectors in reference.results.items()}
         await self._records.put(Record("equivalence", facts.name, json.dumps(document)))
 
     async def try_to_keep(self, work: Any) -> None:
@@ -182,21 +202,21 @@ class SpaceProofs:
         except LedgerError as error:
             self._note_failure(error)
 
-    async def all(self) -> list[SpaceProof]:
-        """Return all readable proofs and references, also those that are too old. Raises LedgerError."""
+    async def all(self) -> list[SpaceProof | StoredVectors]:
+        """Return all readable proofs and stored vectors, also those that are too old. Raises LedgerError."""
         if self._records is None:
             return []
-        found = []
+        found: list[SpaceProof | StoredVectors] = []
         for record in await self._records.all("equivalence"):
-            proof = self._parsed(record.name, _loaded(record.document))
-            found += [] if proof is None else [proof]
+            one = _parsed(record.name, _loaded(record.document))
+            found += [] if one is None else [one]
         return found
 
     async def remove(self, name: str) -> bool:
         """Remove a proof or a reference. Return False if there is none. Raises LedgerError."""
         return self._records is not None and await self._records.remove("equivalence", name)
 
-    async def _read(self, name: str, kind: str) -> dict[str, Any] | None:
+    async def _read(self, name: str) -> dict[str, Any] | None:
         if self._records is None:
             return None
         try:
@@ -205,45 +225,46 @@ class SpaceProofs:
             self._note_failure(error)
             return None
         self._is_failing = False
-        document = None if record is None else _loaded(record.document)
-        return document if document is not None and document.get("type") == kind else None
+        return None if record is None else _loaded(record.document)
 
     def _note_failure(self, error: LedgerError) -> None:
         if not self._is_failing:
             self._is_failing = True
             _log.warning("proofs of vector spaces cannot be read or stored: %s", error)
 
-    @staticmethod
-    def _parsed(name: str, document: dict[str, Any] | None) -> SpaceProof | None:
-        """Return the facts of a document; None for one of a newer version or another shape."""
-        if document is None or document.get("version") != _VERSION:
+
+def _parsed(name: str, document: dict[str, Any] | None) -> SpaceProof | StoredVectors | None:
+    """Return the facts of a document; None for one of a newer version or another shape."""
+    if document is None or document.get("version") != _VERSION:
+        return None
+    try:
+        made = float(document["made"])
+        if not 0 <= made < _LATEST:
             return None
-        try:
-            verdict, made = document["verdict"], float(document["made"])
-            if verdict not in VERDICTS or not 0 <= made < _LATEST:
-                return None
-            return SpaceProof(
-                name,
-                RouteIdentity(**document["a"]),
-                None if document.get("b") is None else RouteIdentity(**document["b"]),
-                verdict,
-                tuple(map(str, document["reasons"])),
-                int(document["texts"]),
-                str(document["probes"]),
-                made,
-                str(document["embedway"]),
-                document.get("is_measured") is True,
-                document.get("figures") or {},
-            )
-        except (KeyError, TypeError, ValueError):
+        of_all = (int(document["texts"]), str(document["probes"]), made, str(document["embedway"]))
+        if document["type"] == "vectors":
+            return StoredVectors(name, RouteIdentity(**document["route"]), *of_all)
+        if document["type"] != "proof" or document["verdict"] not in VERDICTS:
             return None
+        return SpaceProof(
+            name,
+            RouteIdentity(**document["a"]),
+            RouteIdentity(**document["b"]),
+            document["verdict"],
+            tuple(map(str, document["reasons"])),
+            *of_all,
+            document.get("is_measured") is True,
+            document.get("figures") or {},
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
-def _document(proof: SpaceProof, kind: str) -> dict[str, Any]:
-    facts = asdict(proof)
+def _document(found: SpaceProof | StoredVectors) -> dict[str, Any]:
+    facts = found.to_json()
     facts["embedway"] = facts.pop("version")
     del facts["name"]
-    return {"version": _VERSION, "type": kind, "date": proof.date, **facts}
+    return {"version": _VERSION, **facts}
 
 
 def _loaded(document: str) -> dict[str, Any] | None:
@@ -252,8 +273,3 @@ def _loaded(document: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return loaded if isinstance(loaded, dict) else None
-
-
-def _vectors(one: Mapping[str, Any]) -> Vectors:
-    flat = np.frombuffer(base64.b64decode(one["f32"], validate=True), "<f4")
-    return flat.reshape([int(size) for size in one["shape"]]).astype(np.float32)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from embedway.telemetry.hooks import Hook, Hooks
-    from embedway.telemetry.requests import RouteFacts
+    from embedway.telemetry.route_facts import RouteFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def _metric_hooks(wanted: HookSettings) -> Iterator[Hook]:
     from embedway.telemetry.labels import Labels  # noqa: PLC0415  as above
     from embedway.telemetry.prometheus import PrometheusHook  # noqa: PLC0415
 
-    yield PrometheusHook(Labels(wanted.models, {name: facts.provider for name, facts in wanted.routes.items()}))
+    yield PrometheusHook(Labels(wanted.models, wanted.routes))
     if wanted.push_gateway is not None:
         from embedway.telemetry.push_gateway import PushHook  # noqa: PLC0415
 

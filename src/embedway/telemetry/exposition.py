@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from embedway.errors import UsageError
 from embedway.files import private_temporary, put_in_place
 from embedway.telemetry.names import METRICS
-from embedway.telemetry.resident import resident_bytes
 from embedway.text import shown_name
 from embedway.unfinished import remove
 
@@ -61,13 +60,11 @@ class _OwnMetrics:
 
 def _refresh() -> None:
     """Measure the memory now."""
-    from embedway.telemetry import names  # noqa: PLC0415  as above
     from embedway.telemetry.metrics import lock, process_metrics  # noqa: PLC0415  as above
 
-    memory, metrics = resident_bytes(), process_metrics()
-    if memory is not None:
-        with lock:
-            metrics.child(names.MEMORY).set(memory)
+    metrics = process_metrics()
+    with lock:
+        metrics.measure_memory()
 
 
 def _is_multiprocess() -> bool:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.forks import at_fork
 from embedway.telemetry.labels import NameLimit
-from embedway.telemetry.names import METRICS, ROUTE_ALERTS
+from embedway.telemetry.memory import resident_bytes
+from embedway.telemetry.names import MEMORY, METRICS, ROUTE_ALERTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,11 @@ class Metrics:
             made = self._made[metric.name]
             child = self._children[key] = made.labels(*labels) if labels else made
         return child
+
+    def measure_memory(self) -> None:
+        """Report the resident memory."""
+        if (memory := resident_bytes()) is not None:
+            self.child(MEMORY).set(memory)
 
     def collect(self) -> Iterator[core.Metric]:
         """Return the metrics with at least one value."""

@@ -15,11 +15,7 @@ from embedway.ledger.records import Record
 from embedway.pipeline.route_answers import RouteAnswers, Usage, planned_texts, request_of
 from embedway.pipeline.route_states import RouteStates
 from embedway.quality.baseline import Baseline, PairSet, RouteBaseline
-from embedway.quality.canaries import CANARY_VERSION, INPUT_TYPES
-from embedway.quality.drift import Observation, RouteCheck, advice_for, common_results, compare
-from embedway.quality.noise import CEILING
-from embedway.quality.pairs import BUILT_IN_DIGEST, BUILT_IN_VERSION, built_in_pairs, digest_of
-from embedway.quality.reports import (
+from embedway.quality.baseline_reports import (
     BaselineReport,
     BaselineSummary,
     QualityCheck,
@@ -27,6 +23,10 @@ from embedway.quality.reports import (
     RouteNoise,
     SemanticCheck,
 )
+from embedway.quality.canaries import CANARY_VERSION, INPUT_TYPES
+from embedway.quality.drift import Observation, RouteCheck, advice_for, common_results, compare
+from embedway.quality.noise import CEILING
+from embedway.quality.pairs import BUILT_IN_DIGEST, BUILT_IN_VERSION, built_in_pairs, digest_of
 from embedway.quality.retrieval import accuracy
 from embedway.text import printable, shown_name
 

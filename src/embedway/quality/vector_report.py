@@ -9,7 +9,7 @@ import numpy as np
 
 from embedway._public import public
 from embedway.errors import BadVectorsError
-from embedway.quality.checks import DiversityCheck, RouteChecks
+from embedway.quality.checks import AnswerHistory, DiversityCheck
 from embedway.quality.similarity import check_similarity, note_of
 from embedway.telemetry.hooks import Hooks
 from embedway.vectors import validate
@@ -17,8 +17,8 @@ from embedway.vectors import validate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedway.quality.reading import TextReader
-    from embedway.quality.reports import SemanticCheck
+    from embedway.quality.baseline_reports import SemanticCheck
+    from embedway.quality.reading import TextComparer
     from embedway.types import Space, Vectors
 
 #: Checks of single rows and of the array, in the order in which they are tried.
@@ -86,7 +86,7 @@ class _Results:
         )
 
 
-def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextReader) -> VectorReport:
+def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextComparer) -> VectorReport:
     """Check vectors, an array of any shape and type, as an answer for unique texts in a space.
 
     The array is converted to float32 before, so its type is only wrong if it has no rows of numbers.
@@ -110,7 +110,7 @@ def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextR
     rows = [row for row in range(len(texts)) if row not in bad]
     good, read = vectors[rows], [texts[row] for row in rows]
     if rows:
-        check = DiversityCheck(reads, RouteChecks(), name, space.model, Hooks())
+        check = DiversityCheck(reads, AnswerHistory(), name, space.model, Hooks())
         fault = check.find_fault(good, lambda row: read[row])
         if fault is not None:
             fault.rows = tuple(rows[row] for row in fault.rows)
