@@ -24,6 +24,7 @@ from embedway.models.registry import ModelRegistry
 from embedway.pipeline.baseline_admin import Baselines
 from embedway.pipeline.embed import EmbedPipeline
 from embedway.providers.names import full_name, known_names
+from embedway.quality.names import PAID_PERIOD_S
 from embedway.quality.quarantine import Quarantines
 from embedway.quality.schedule import Schedule
 from embedway.quality.space_proofs import SpaceProofs
@@ -113,7 +114,9 @@ class Engine:
         await anext(self._end_of_loop)
         every_s = self.baselines.config.quality.check_every_s
         if self.records is not None and every_s is not None:
-            schedule = Schedule(every_s, self.records, self._names_to_check, self._check)
+            schedule = Schedule(
+                every_s, self.records, self._names_to_check, self._check, shortest_s=self._shortest_period_s
+            )
             # In an own context: the task belongs to no call, and has no deadline.
             self.scheduled_checks = asyncio.create_task(schedule.run(), context=contextvars.Context())
 
@@ -122,6 +125,12 @@ class Engine:
         assert self.records is not None  # noqa: S101  the schedule has them
         stored = {name for name, _ in await self.records.names("baseline")}
         return [model.space.id for model in self.models.all_open() if model.space.id in stored]
+
+    def _shortest_period_s(self, space_id: str) -> float:
+        """Return the minimum period of checks: a mistake of units in `check_every_s` must not cost much."""
+        found = [model for model in self.models.all_open() if model.space.id == space_id]
+        is_free = all(model.price_on(route, 1_000_000) == 0 for model in found for route in model.route_names)
+        return 0.0 if is_free else PAID_PERIOD_S
 
     async def _check(self, space_id: str) -> None:
         for model in self.models.all_open():

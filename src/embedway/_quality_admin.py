@@ -104,7 +104,7 @@ class AsyncQualityAdmin:
         BudgetExceededError, and as `embed` does if no route could be measured.
         """
         replace = check_flag(replace, "replace")
-        own, most = await _pairs_of(pairs), as_maxas_max_nanousd(max_cost)
+        own, most = await _pairs_of(pairs), as_max_nanousd(max_cost)
         report = as_report(progress)
         async with self._engines.call() as engine:
             opened = await self._open(engine, model)
@@ -116,7 +116,7 @@ class AsyncQualityAdmin:
         A route that cannot be compared, such as without a network, is `unchecked` and not drifted. Raises UsageError
         without a baseline, LedgerError and BudgetExceededError.
         """
-        most = as_maxas_max_nanousd(max_cost)
+        most = as_max_nanousd(max_cost)
         async with self._engines.call() as engine:
             return await engine.baselines.check(await self._open(engine, model), max_nanousd=most)
 
@@ -142,7 +142,7 @@ class AsyncQualityAdmin:
         """Remove the baselines of a model or of a space's id, and the states of their routes; return the spaces."""
         name = check_name(model, "model")
         async with self._engines.call() as engine:
-            found = await engine.baselines.spaces_of(name)
+            found = await engine.baselines.stored.spaces_of(name)
             return [one for one in found if await engine.baselines.remove(one)]
 
     async def release(self, model: str | None = None, *, route: str | None = None) -> list[str]:

@@ -12,3 +12,6 @@ RefusingCheck: TypeAlias = Literal[
 WarningCheck: TypeAlias = Literal["script", "high_similarity"]
 REFUSING_CHECKS: tuple[RefusingCheck, ...] = get_args(RefusingCheck)
 WARNING_CHECKS: tuple[WarningCheck, ...] = get_args(WarningCheck)
+
+#: Minimum period of scheduled checks that cost money, in seconds.
+PAID_PERIOD_S = 60.0
