@@ -115,7 +115,7 @@ class Engine:
         every_s = self.baselines.config.quality.check_every_s
         if self.records is not None and every_s is not None:
             schedule = Schedule(
-                every_s, self.records, self._names_to_check, self._check, shortest_s=self._shortest_period_s
+                every_s, self.records, self._names_to_check, self._check, shortest_s=self.shortest_period_s
             )
             # In an own context: the task belongs to no call, and has no deadline.
             self.scheduled_checks = asyncio.create_task(schedule.run(), context=contextvars.Context())
@@ -126,7 +126,7 @@ class Engine:
         stored = {name for name, _ in await self.records.names("baseline")}
         return [model.space.id for model in self.models.all_open() if model.space.id in stored]
 
-    def _shortest_period_s(self, space_id: str) -> float:
+    def shortest_period_s(self, space_id: str) -> float:
         """Return the minimum period of checks: a mistake of units in `check_every_s` must not cost much."""
         found = [model for model in self.models.all_open() if model.space.id == space_id]
         is_free = all(model.price_on(route, 1_000_000) == 0 for model in found for route in model.route_names)

@@ -28,6 +28,7 @@ from embedway import (
     UnavailableError,
     UsageError,
 )
+from embedway.pipeline.route_answers import RouteAnswers
 from embedway.quality.names import PAID_PERIOD_S
 from inside import engine_of, variables
 
@@ -558,20 +559,18 @@ async def test_a_cost_near_the_maximum_is_refused_before_anything_is_sent(server
 @in_loop
 async def test_measured_routes_are_stored_if_the_money_ends(servers, tmp_path):
     async with AsyncEmbedder(config=config_of(servers, tmp_path)) as embedder:
-        await embedder.embed(FIRST)
-        baselines = type(engine_of(embedder).baselines)
-        measure, error = baselines._measure, LedgerError("the store is full")
+        results = RouteAnswers.results
 
-        async def failing(self, answers, sets):
-            if answers.route == "routes.r1":
-                raise error
-            return await measure(self, answers, sets)
+        async def failing(self, sets):
+            if self.route == "routes.r1":
+                raise LedgerError("the store is full")
+            return await results(self, sets)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(baselines, "_measure", failing)
+            patch.setattr(RouteAnswers, "results", failing)
             with pytest.raises(LedgerError) as caught:
                 await embedder.quality.baseline()
-        assert "334 texts were sent" in caught.value.__notes__[0]
+        assert "534 texts were sent" in caught.value.__notes__[0]
         assert "routes.r0 are stored" in caught.value.__notes__[0]
         assert [set(one.noise) for one in await embedder.quality.baselines()] == [{"routes.r0"}]
         assert (await embedder.quality.baseline()).texts == 334
@@ -582,5 +581,5 @@ async def test_scheduled_checks_that_cost_money_have_a_minimum_period(server, tm
     async with set_up(server, tmp_path) as embedder:
         report = await embedder.quality.baseline()
         engine = engine_of(embedder)
-        assert engine._shortest_period_s(report.baseline.space_id) == PAID_PERIOD_S
-        assert engine._shortest_period_s("a space that is not open") == 0
+        assert engine.shortest_period_s(report.baseline.space_id) == PAID_PERIOD_S
+        assert engine.shortest_period_s("a space that is not open") == 0

@@ -1,12 +1,14 @@
 import json
+import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from embedway import Config, Embedder, SourceError
 from embedway.quality import pairs as pairs_module
-from embedway.quality.pairs import BUILT_IN_DIGEST, Pair, built_in_pairs, digest_of, read_pairs
+from embedway.quality.pairs import BUILT_IN_DIGEST, Pair, built_in_pairs, checked_pairs, digest_of, read_pairs
 
 GROUPS = {"prose", "code", "api", "de", "fr", "es", "zh", "ja"}
 

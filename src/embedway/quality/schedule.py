@@ -33,8 +33,8 @@ _LEASE = 0.95
 class Schedule:
     """Runs `check(name)` for each name of `names()` about every `every_s` seconds, until it is cancelled.
 
-    A name is checked at most once in `shortest_s(name)` seconds. It never raises. `sleep` and `chance` (from 0 to 1) are for
-    tests.
+    A name is checked at most once in `shortest_s(name)` seconds. It never raises. `sleep` and `chance` (from 0 to 1)
+    are for tests.
     """
 
     def __init__(
