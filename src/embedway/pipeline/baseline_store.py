@@ -32,7 +32,10 @@ class BaselineStore:
 
     async def get(self, space_id: str) -> Baseline | None:
         """Return a baseline; None if there is none. Raises LedgerError, UnreadableRecordError for a damaged one."""
-        record = await self._records.get("baseline", space_id)
+        try:
+            record = await self._records.get("baseline", space_id)
+        except UnreadableRecordError as error:
+            raise UnreadableRecordError(f"{error}; `embedway quality baseline --replace` creates it again") from None
         return None if record is None else await asyncio.to_thread(_parsed, record)
 
     async def all(self) -> list[Baseline]:
