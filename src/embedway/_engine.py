@@ -90,7 +90,8 @@ class Engine:
         self.environment = ModelEnvironment(config, self.budgets, self.hooks, SpaceProofs(self.records), quarantines)
         self.models = ModelRegistry(self.environment, progress)
         self.baselines = Baselines(config, self.records, self.budgets, quarantines)
-        #: Checks in the background; None without `quality.check_every_s`, and before the first call.
+        #: Schedule, and its task in the background; None without `quality.check_every_s`, and before the first call.
+        self.schedule: Schedule | None = None
         self.scheduled_checks: asyncio.Task[None] | None = None
         self.selector = ModelSelector(config)
         self.pins = CollectionPins(config, self.selector, hooks=self.hooks)
@@ -114,26 +115,26 @@ class Engine:
         await anext(self._end_of_loop)
         every_s = self.baselines.config.quality.check_every_s
         if self.records is not None and every_s is not None:
-            schedule = Schedule(
+            self.schedule = Schedule(
                 every_s, self.records, self._names_to_check, self._check, shortest_s=self.shortest_period_s
             )
             # In an own context: the task belongs to no call, and has no deadline.
-            self.scheduled_checks = asyncio.create_task(schedule.run(), context=contextvars.Context())
+            self.scheduled_checks = asyncio.create_task(self.schedule.run(), context=contextvars.Context())
 
     async def _names_to_check(self) -> list[str]:
         """Return the spaces of open models that have a baseline: a check loads no model."""
         assert self.records is not None  # noqa: S101  the schedule has them
         stored = {name for name, _ in await self.records.names("baseline")}
-        return [model.space.id for model in self.models.all_open() if model.space.id in stored]
+        return [model.space.id for model in self.models.open_embedding_models() if model.space.id in stored]
 
     def shortest_period_s(self, space_id: str) -> float:
         """Return the minimum period of checks: a mistake of units in `check_every_s` must not cost much."""
-        found = [model for model in self.models.all_open() if model.space.id == space_id]
+        found = [model for model in self.models.open_embedding_models() if model.space.id == space_id]
         is_free = all(model.price_on(route, 1_000_000) == 0 for model in found for route in model.route_names)
         return 0.0 if is_free else PAID_PERIOD_S
 
     async def _check(self, space_id: str) -> None:
-        for model in self.models.all_open():
+        for model in self.models.open_embedding_models():
             if model.space.id == space_id:
                 model.retain()
                 try:

@@ -1,4 +1,4 @@
-"""Failover to a route needs a catalog row, a stored proof, the user's word, or a comparison that is possible now."""
+"""Failover to a route needs a catalog row, a stored proof, a declaration, or a comparison that is possible now."""
 
 import asyncio
 import contextlib
@@ -198,7 +198,7 @@ def test_after_a_proof_one_text_is_enough_in_later_processes(records):
 
 
 @pytest.mark.parametrize("word", [{"same_space": True}, {"options": {"verify": "false"}}], ids=["new", "former"])
-def test_the_users_word_needs_no_proof(records, word, caplog):
+def test_a_declared_route_needs_no_proof(records, word, caplog):
     async def main():
         first, second = Own(), Own()
         first.misdeeds = list(DOWN)

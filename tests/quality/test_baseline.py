@@ -12,11 +12,12 @@ from embedway import LedgerError, Pair, Space
 from embedway.ledger.records import UnreadableRecordError
 from embedway.pipeline.baseline_admin import summary_of
 from embedway.quality.baseline import Baseline, PairSet, RouteBaseline
-from embedway.quality.canaries import CANARIES, CANARY_VERSION, INPUT_TYPES
+from embedway.quality.canaries import CANARIES, CANARY_VERSION
 from embedway.quality.drift import Observation, compare
 from embedway.quality.noise import Noise
 from embedway.quality.pairs import digest_of
 from embedway.quality.retrieval import QueryResult
+from embedway.space import INPUT_TYPES
 
 SPACE = Space("m", "1", dimensions=4, pooling="service", normalized=True)
 PAIRS = tuple(Pair(str(n), "" if n else "shop", f"query {n}", f"passage {n}") for n in range(3))

@@ -63,6 +63,7 @@ def baseline(
     """Store how each route of a model answers now: fixed texts, their noise, and the retrieval of pairs.
 
     A space has one baseline. Routes that were added later are added to it without --replace.
+    Exit with 4 if a route did not answer; the others are stored.
     """
     invocation = Invocation.of(context)
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from embedway.dispatch.probes import Probe
 from embedway.errors import BadVectorsError, ProtocolError, RefusedInputError
-from embedway.quality.equivalence import directions
 from embedway.quality.probe_texts import MAX_ROUTE_PROBE_TOKENS, digest, long_text, route_probe_texts
 from embedway.quality.space_proofs import Reference, digest_of_facts
 from embedway.rerank.base import check_scores
+from embedway.space import INPUT_TYPES
 from embedway.types import Space
-from embedway.vectors import SAME_COSINE, cosines, to_size, validate
+from embedway.vectors import SAME_COSINE, cosines, to_size, unit_vectors, validate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -38,7 +38,6 @@ _PAIRS = (
 _SAME_SCORE = 0.02
 #: Most texts that a service may refuse: an unusual one, and the longest.
 _MOST_REFUSED = 3
-_INPUT_TYPES: tuple[InputType, ...] = ("query", "document")
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class ProbeBatch:
             middle = len(rows) // 2
             first = await self._send(rows[:middle], route, send)
             if all(answer is None for _, answer in first):
-                raise  # not a text is the reason
+                raise  # no single text is the reason
             return [*first, *await self._send(rows[middle:], route, send)]
         if len(answer.vectors) != len(texts):
             count = BadVectorsError(
@@ -157,7 +156,7 @@ class EmbeddingProbes:
         texts = route_probe_texts()[:1] if is_short else self.texts
         batches: dict[str, ProbeBatch] = {}
         by_prompt: dict[str, ProbeBatch] = {}
-        for input_type in _INPUT_TYPES:
+        for input_type in INPUT_TYPES:
             prompt = "" if has_input_type else self.prompts[input_type]
             # A service's own prompt for the input type is not counted.
             if has_input_type or prompt not in by_prompt:
@@ -210,10 +209,12 @@ def _nearest(theirs: Vectors, ours: Vectors) -> npt.NDArray[np.float32]:
     The order of rows is a proof of its own; here only the space is compared.
     """
     theirs, ours = (one[np.isfinite(one).all(axis=1)] for one in (theirs, ours))
-    scores = directions(theirs) @ directions(ours).T
+    scores = unit_vectors(theirs) @ unit_vectors(ours).T
     if not scores.size:
         return np.empty(0, np.float32)
-    return np.concatenate([scores.max(axis=1), scores.max(axis=0)]) if len(theirs) > 1 else scores.max(axis=1)
+    return (np.concatenate([scores.max(axis=1), scores.max(axis=0)]) if len(theirs) > 1 else scores.max(axis=1)).astype(
+        np.float32
+    )
 
 
 def counted_tokens(counter: TokenCounter, text: str) -> int:

@@ -201,13 +201,17 @@ class SharedReference:
     def _unproved(self, own: RouteIdentity) -> ProofResult:
         """Return the refusal of a route that there is nothing to compare with."""
         first = self.known.identities[self.reference_routes[0]]
-        word = next((one.name for one in (own, first) if one.name.startswith("routes.")), "")
-        by_word = f", or set same_space = true in [{word}] if you know that both run the same model" if word else ""
+        declarable = next((one.name for one in (own, first) if one.name.startswith("routes.")), "")
+        by_declaration = (
+            f", or set same_space = true in [{declarable}] if you know that both run the same model"
+            if declarable
+            else ""
+        )
         why = "no budget was left for a comparison" if self.is_over_budget else f"{first.name} did not answer"
         return ProofResult(
             f"is not proved to answer in the space of {first.name}, because {why}: run `embedway models verify "
             f"{first.name} {own.name}` once both answer, or call the model once while {first.name} answers, so that "
-            f"its vectors are stored for a comparison{by_word}",
+            f"its vectors are stored for a comparison{by_declaration}",
             is_lasting=False,
         )
 

@@ -192,7 +192,7 @@ class ServiceModel(Model):
             if isinstance(error, (NoRouteError, UpstreamError)) and not isinstance(error, RefusedInputError)
         ]
         if failed:
-            models = await asyncio.to_thread(set_up_here, self._environment.config, but=self.name, task=self.task)
+            models = await asyncio.to_thread(set_up_here, self._environment.config, excluded=self.name, task=self.task)
             for error in failed:
                 error.elsewhere = models
 

@@ -129,20 +129,18 @@ async def _compare(
         vectors = [await side.embed(own, kind) for side in (one, other)]
         embedded.append(Embedded(kind, own, *vectors))
     measured = await asyncio.to_thread(measure_agreement, embedded)
-    proofs, proof = (
-        environment.proofs,
-        SpaceProof(
-            proof_name(one.identity, other.identity),
-            one.identity,
-            other.identity,
-            measured.verdict,
-            measured.reasons,
-            sum(map(len, texts.values())) - measured.left_out,
-            digest(),
-            environment.proofs.clock(),
-            is_measured=True,
-            figures=measured.to_json(),
-        ),
+    proofs = environment.proofs
+    proof = SpaceProof(
+        proof_name(one.identity, other.identity),
+        one.identity,
+        other.identity,
+        measured.verdict,
+        measured.reasons,
+        sum(map(len, texts.values())) - measured.left_out,
+        digest(),
+        proofs.clock(),
+        is_measured=True,
+        figures=measured.to_json(),
     )
     await proofs.keep(proof)
     if measured.verdict == "same space":

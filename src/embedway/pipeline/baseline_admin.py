@@ -25,11 +25,12 @@ from embedway.quality.baseline_reports import (
     RouteNoise,
     SemanticCheck,
 )
-from embedway.quality.canaries import CANARY_VERSION, INPUT_TYPES
+from embedway.quality.canaries import CANARY_VERSION
 from embedway.quality.drift import Observation, RouteCheck, advice_for, common_results, compare
 from embedway.quality.noise import CEILING
 from embedway.quality.pairs import BUILT_IN_DIGEST, BUILT_IN_VERSION, built_in_pairs, digest_of
 from embedway.quality.retrieval import accuracy
+from embedway.space import INPUT_TYPES
 from embedway.text import printable, shown_name
 
 if TYPE_CHECKING:

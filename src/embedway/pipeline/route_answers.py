@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.compute import ComputeRequest
-from embedway.quality.canaries import CANARIES, INPUT_TYPES, NEIGHBOURS, SMALL_BATCH, batches, orders
+from embedway.quality.canaries import CANARIES, NEIGHBOURS, SMALL_BATCH, batches, orders
 from embedway.quality.drift import Observation
 from embedway.quality.noise import measure_noise
 from embedway.quality.retrieval import retrieve
+from embedway.space import INPUT_TYPES
 from embedway.urgency import BACKGROUND
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ import numpy as np
 
 from embedway.errors import SourceError, newer_version
 from embedway.ledger.records import UnreadableRecordError
-from embedway.quality.canaries import CANARIES, CANARY_VERSION, INPUT_TYPES
+from embedway.quality.canaries import CANARIES, CANARY_VERSION
 from embedway.quality.noise import Noise
 from embedway.quality.pairs import Pair, checked_pairs, digest_of
 from embedway.quality.retrieval import QueryResult
 from embedway.quality.vector_json import vectors_from_json, vectors_to_json
-from embedway.space import Space, SpaceVersionError
+from embedway.space import INPUT_TYPES, Space, SpaceVersionError
 from embedway.text import has_surrogate
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedway.vectors import unit_vectors
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    import numpy.typing as npt
 
     from embedway.types import Vectors
 
@@ -29,7 +29,7 @@ class QueryResult:
 
 def retrieve(ids: Sequence[str], groups: Sequence[str], queries: Vectors, passages: Vectors) -> dict[str, QueryResult]:
     """Return the result of each query by id. Row i of both matrices is of pair i."""
-    scores = _unit(queries) @ _unit(passages).T
+    scores = unit_vectors(queries) @ unit_vectors(passages).T
     order = np.argsort(-scores, axis=1, kind="stable")
     ranks = (order == np.arange(len(ids))[:, None]).argmax(axis=1) + 1
     return {
@@ -60,9 +60,3 @@ def overlap(results: Mapping[str, QueryResult], other: Mapping[str, QueryResult]
         if name in other
     ]
     return float(np.mean(shares)) if shares else None
-
-
-def _unit(vectors: Vectors) -> npt.NDArray[np.float64]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    found: npt.NDArray[np.float64] = vectors / np.where(lengths > 0, lengths, 1.0)
-    return found

@@ -10,7 +10,8 @@ import numpy as np
 from embedway._public import public
 from embedway.errors import BadVectorsError
 from embedway.quality.checks import AnswerHistory, DiversityCheck
-from embedway.quality.similarity import check_similarity, note_of
+from embedway.quality.names import REFUSING_CHECKS
+from embedway.quality.similarity import SAMPLE, check_similarity, note_of
 from embedway.telemetry.hooks import Hooks
 from embedway.vectors import validate
 
@@ -18,14 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.quality.baseline_reports import SemanticCheck
+    from embedway.quality.names import WarningCheck
     from embedway.quality.reading import TextComparer
     from embedway.types import Space, Vectors
 
-#: Checks of single rows and of the array, in the order in which they are tried.
-_SHAPE = ("type", "count", "dimension")
-_ROWS = ("unreadable", "not_finite", "zero", "norm")
-_DIVERSITY = ("same_vector", "near_constant")
-_SIMILAR = "high_similarity"
+_SIMILAR: WarningCheck = "high_similarity"
+#: All checks of the report, in the order in which they are tried.
+_CHECKS: tuple[str, ...] = (*REFUSING_CHECKS, _SIMILAR)
 
 
 @public
@@ -80,9 +80,9 @@ class _Results:
         self.failed[name] = VectorCheck(name, passed=False, message=error.message, rows=error.rows)
 
     def all(self) -> tuple[VectorCheck, ...]:
-        names = (*_SHAPE, *_ROWS, *_DIVERSITY, _SIMILAR)
         return tuple(
-            self.failed.get(name) or VectorCheck(name, passed=None if name in self.untried else True) for name in names
+            self.failed.get(name) or VectorCheck(name, passed=None if name in self.untried else True)
+            for name in _CHECKS
         )
 
 
@@ -95,7 +95,7 @@ def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextC
     if vectors.ndim != 2:
         message = f"an array of shape {vectors.shape} is not one row of numbers per text"
         results.failed["type"] = VectorCheck("type", passed=False, message=message)
-        results.untried.update({*_SHAPE[1:], *_ROWS, *_DIVERSITY, _SIMILAR})
+        results.untried.update(_CHECKS[1:])
         return VectorReport(space.model, len(texts), valid=False, checks=results.all())
     name = f"vectors for {space.model}"
     try:
@@ -103,7 +103,7 @@ def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextC
     except BadVectorsError as error:
         results.add(error)
         if not error.rows:
-            results.untried.update({*_SHAPE[_SHAPE.index(error.check or "type") + 1 :], *_ROWS, *_DIVERSITY, _SIMILAR})
+            results.untried.update(_CHECKS[_CHECKS.index(error.check or "type") + 1 :])
             return VectorReport(space.model, len(texts), valid=False, checks=results.all())
         _add_other_rows(results, vectors, space)
     bad = {row for check in results.failed.values() for row in check.rows}
@@ -129,7 +129,7 @@ def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextC
         std_norm=float(lengths.std()) if rows else None,
         mean_similarity=similar.mean_similarity,
         greatest_similarity=similar.greatest_similarity,
-        sample=min(len(rows), 64) if len(rows) > 1 else 0,
+        sample=min(len(rows), SAMPLE) if len(rows) > 1 else 0,
     )
 
 

@@ -1,8 +1,8 @@
 """Names, labels and buckets of all metrics: the one table for code and documentation.
 
-The first five are those of the specification. The values of labels are bounded (`telemetry/labels.py`). Counters have
-the suffix `_total` in the exposition, which prometheus-client adds: `embedding_cost_dollars` is exposed as
-`embedding_cost_dollars_total`.
+The first five have names without the prefix `embedway_`, for common dashboards. The values of labels are bounded
+(`telemetry/labels.py`). Counters have the suffix `_total` in the exposition, which prometheus-client adds:
+`embedding_cost_dollars` is exposed as `embedding_cost_dollars_total`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: Buckets of the specification.
+#: Buckets of the first five, in seconds and in texts.
 _LATENCY = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _BATCH = (1, 10, 50, 100, 500, 1000)
 #: Buckets for short and long times, in seconds.
@@ -29,7 +29,7 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
-    multiprocess: Literal["livesum", "livemax", "livemostrecent", "mostrecent"] = "livesum"
+    multiprocess: Literal["livesum", "livemax", "livemostrecent"] = "livesum"
 
     @property
     def exposed(self) -> str:
@@ -89,7 +89,9 @@ FAILOVERS = _counter(
 CIRCUIT = Metric(
     "embedway_circuit_state", "gauge", "Circuit of a route: 0 closed, 1 half-open, 2 open.", ("route",), (), "livemax"
 )
-ROUTE_ALERTS = _counter("embedway_route_alerts", "Alerts on a route that fails.", "kind", "route")
+ROUTE_ALERTS = _counter(
+    "embedway_route_alerts", "Alerts on a route: error rate, circuit, refused vectors or drift.", "kind", "route"
+)
 
 VALIDATION_FAILURES = _counter(
     "embedway_validation_failures", "Checks of vectors that failed; the vectors were refused.", "route", "check"
