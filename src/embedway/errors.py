@@ -450,7 +450,7 @@ class DeadlineError(EmbedwayError, TimeoutError):
 
 
 class BudgetExceededError(EmbedwayError):
-    """A spending limit would be exceeded, so nothing was sent. Amounts are nano-dollars.
+    """A spending limit would be exceeded, so the request was not sent. Amounts are nano-dollars.
 
     `budget` names the limit. `needed` is the maximum cost of the request, None if no price is known. `left` is the
     amount that the limit still allows.
