@@ -106,6 +106,10 @@ class Canary(Protocol):
     def digest(self) -> str:
         """Digest of all texts."""
 
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Number of texts by kind."""
+
     def questions(self, provider: Provider, *, is_short: bool = False) -> dict[str, Question]:
         """Return the texts for a provider by kind; the first one alone if `is_short`.
 
@@ -150,6 +154,11 @@ class SpaceCanary:
     def digest(self) -> str:
         """Digest of all texts; the long one depends on the limit and on the counter."""
         return digest_of_facts([digest(), self.texts[-1]])
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Number of texts as queries and as documents."""
+        return dict.fromkeys(_INPUT_TYPES, len(self.texts))
 
     def questions(self, provider: Provider, *, is_short: bool = False) -> dict[str, Question]:
         """Return the texts as queries and as documents."""
@@ -240,6 +249,11 @@ class ScoreCanary:
     def digest(self) -> str:
         """Digest of all texts."""
         return digest_of_facts(_PAIRS)
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Number of documents."""
+        return {"scores": len(_PAIRS[1])}
 
     def questions(self, provider: Provider, *, is_short: bool = False) -> dict[str, Question]:
         """Return the documents."""

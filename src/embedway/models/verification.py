@@ -206,7 +206,9 @@ async def _open(name: str, environment: ModelEnvironment, max_nanousd: int | Non
     config = _with_choice(environment.config, name, choice)
     model_name, route = _resolve(plain, config)
     batching = config.batching.model_copy(update={"across_callers": False})
-    own = replace(environment, config=config.model_copy(update={"batching": batching}))
+    # Equal vectors of long texts are a result here: the route cuts texts earlier.
+    quality = config.quality.model_copy(update={"check_diversity": False})
+    own = replace(environment, config=config.model_copy(update={"batching": batching, "quality": quality}))
     model = await asyncio.to_thread(open_model, model_name, own)
     try:
         identity = _choose(model, plain, route, choice)

@@ -39,6 +39,9 @@ _VERSION = 1
 #: The year 5138, for times that can be shown as dates.
 _LATEST = 1e11
 _PROOF, _REFERENCE = "proof", "reference"
+_MOST_TEXTS = 2**31
+#: Errors of documents of another shape: wrong types, numbers out of range, deep nesting.
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 @public
@@ -132,6 +135,8 @@ class SpaceProofs:
         self._records = records
         self.clock = clock
         self._is_failing = False
+        #: Names of records that were reported as unreadable.
+        self._reported: set[str] = set()
 
     async def between(self, a: RouteIdentity, b: RouteIdentity) -> SpaceProof | None:
         """Return the valid proof of two routes; None if there is none, or it cannot be read."""
@@ -143,18 +148,26 @@ class SpaceProofs:
             return None
         return proof if sorted((proof.a.digest, proof.b.digest)) == sorted((a.digest, b.digest)) else None
 
-    async def reference(self, route: RouteIdentity, probes: str) -> tuple[Reference, str] | None:
-        """Return a route's valid vectors for a set of probe texts, with their date; None if there are none."""
-        document = await self._read(reference_name(route), _REFERENCE)
-        proof = None if document is None else self._parsed(reference_name(route), document)
+    async def reference(
+        self, route: RouteIdentity, probes: str, rows: Mapping[str, int]
+    ) -> tuple[Reference, str] | None:
+        """Return a route's valid vectors for a set of probe texts, with their date; None if there are none.
+
+        `rows` is the number of texts of each kind, such as `query` and `document`; others are unreadable.
+        """
+        name = reference_name(route)
+        document = await self._read(name, _REFERENCE)
+        proof = None if document is None else self._parsed(name, document)
         if document is None or proof is None or proof.probes != probes or not proof.is_valid(self.clock()):
             return None
         try:
-            results = {str(kind): _vectors(one) for kind, one in document["results"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError):
+            results = {kind: _vectors(document["results"][kind]) for kind in rows}
+        except _UNREADABLE:
+            results = {}
+        if {kind: len(vectors) for kind, vectors in results.items()} != dict(rows):
+            self.note_unreadable(name)
             return None
-        is_whole = all(vectors.ndim == 2 and len(vectors) for vectors in results.values()) and bool(results)
-        return (Reference(results, document.get("unordered") is True), proof.date) if is_whole else None
+        return Reference(results, document.get("unordered") is True), proof.date
 
     async def keep(self, proof: SpaceProof) -> None:
         """Store a proof. Raises LedgerError."""
@@ -187,13 +200,18 @@ class SpaceProofs:
         if self._records is None:
             return []
         found = []
-        for record in await self._records.all("equivalence"):
-            proof = self._parsed(record.name, _loaded(record.document))
+        for name, _ in await self._records.names("equivalence"):
+            try:
+                record = await self._records.get("equivalence", name)
+            except LedgerError:
+                self.note_unreadable(name)  # the store has just answered, so only this record is damaged
+                continue
+            proof = None if record is None else self._parsed(name, self._loaded(record))
             found += [] if proof is None else [proof]
         return found
 
     async def remove(self, name: str) -> bool:
-        """Remove a proof or a reference. Return False if there is none. Raises LedgerError."""
+        """Remove a proof or a reference, readable or not. Return False if there is none. Raises LedgerError."""
         return self._records is not None and await self._records.remove("equivalence", name)
 
     async def _read(self, name: str, kind: str) -> dict[str, Any] | None:
@@ -205,7 +223,7 @@ class SpaceProofs:
             self._note_failure(error)
             return None
         self._is_failing = False
-        document = None if record is None else _loaded(record.document)
+        document = None if record is None else self._loaded(record)
         return document if document is not None and document.get("type") == kind else None
 
     def _note_failure(self, error: LedgerError) -> None:
@@ -213,30 +231,88 @@ class SpaceProofs:
             self._is_failing = True
             _log.warning("proofs of vector spaces cannot be read or stored: %s", error)
 
-    @staticmethod
-    def _parsed(name: str, document: dict[str, Any] | None) -> SpaceProof | None:
-        """Return the facts of a document; None for one of a newer version or another shape."""
-        if document is None or document.get("version") != _VERSION:
+    def note_unreadable(self, name: str) -> None:
+        """Log once that a record is not used."""
+        if name not in self._reported:
+            self._reported.add(name)
+            _log.warning(
+                "the record %s of vector spaces is damaged or of another version of embedway, and is not used; "
+                "`embedway models verify --remove %s` removes it",
+                *(name, name),
+            )
+
+    def _loaded(self, record: Record) -> dict[str, Any] | None:
+        try:
+            loaded = json.loads(record.document)
+        except _UNREADABLE:
+            loaded = None
+        if isinstance(loaded, dict):
+            return loaded
+        self.note_unreadable(record.name)
+        return None
+
+    def _parsed(self, name: str, document: dict[str, Any] | None) -> SpaceProof | None:
+        """Return the facts of a document; None for one of a newer version or another shape, which is logged."""
+        if document is None:
             return None
         try:
-            verdict, made = document["verdict"], float(document["made"])
-            if verdict not in VERDICTS or not 0 <= made < _LATEST:
-                return None
-            return SpaceProof(
-                name,
-                RouteIdentity(**document["a"]),
-                None if document.get("b") is None else RouteIdentity(**document["b"]),
-                verdict,
-                tuple(map(str, document["reasons"])),
-                int(document["texts"]),
-                str(document["probes"]),
-                made,
-                str(document["embedway"]),
-                document.get("is_measured") is True,
-                document.get("figures") or {},
-            )
-        except (KeyError, TypeError, ValueError):
+            return _parsed(name, document)
+        except _UNREADABLE:
+            self.note_unreadable(name)
             return None
+
+
+def _parsed(name: str, document: dict[str, Any]) -> SpaceProof:
+    """Return the facts of a document. Raises one of `_UNREADABLE`."""
+    verdict, made, texts = document["verdict"], float(document["made"]), document["texts"]
+    reasons, figures = document["reasons"], document.get("figures", {})
+    other = document.get("b")
+    is_right = (
+        document["version"] == _VERSION
+        and verdict in VERDICTS
+        and 0 <= made < _LATEST
+        and type(texts) is int
+        and 0 <= texts < _MOST_TEXTS
+        and isinstance(reasons, list)
+        and _is_flat(figures)
+    )
+    if not is_right:
+        raise ValueError(name)
+    return SpaceProof(
+        name,
+        _identity(document["a"]),
+        None if other is None else _identity(other),
+        verdict,
+        tuple(_text(reason) for reason in reasons),
+        texts,
+        _text(document["probes"]),
+        made,
+        _text(document["embedway"]),
+        document.get("is_measured") is True,
+        figures,
+    )
+
+
+def _identity(facts: Any) -> RouteIdentity:
+    return RouteIdentity(**{name: _text(fact) for name, fact in facts.items()})
+
+
+def _text(fact: Any) -> str:
+    if not isinstance(fact, str):
+        raise TypeError
+    fact.encode()  # a lone surrogate cannot be printed
+    return fact
+
+
+def _is_flat(figures: Any, depth: int = 4) -> bool:
+    """Return whether figures are an object of finite JSON values, nested at most this deep."""
+    if isinstance(figures, dict):
+        return depth > 0 and all(_is_flat(one, depth - 1) for one in figures.values())
+    if depth == 4:  # the outermost value
+        return False
+    if isinstance(figures, list):
+        return depth > 0 and all(_is_flat(one, depth - 1) for one in figures)
+    return not isinstance(figures, (int, float)) or bool(abs(figures) < _LATEST)
 
 
 def _document(proof: SpaceProof, kind: str) -> dict[str, Any]:
@@ -246,14 +322,9 @@ def _document(proof: SpaceProof, kind: str) -> dict[str, Any]:
     return {"version": _VERSION, "type": kind, "date": proof.date, **facts}
 
 
-def _loaded(document: str) -> dict[str, Any] | None:
-    try:
-        loaded = json.loads(document)
-    except ValueError:
-        return None
-    return loaded if isinstance(loaded, dict) else None
-
-
 def _vectors(one: Mapping[str, Any]) -> Vectors:
+    rows, width = one["shape"]
     flat = np.frombuffer(base64.b64decode(one["f32"], validate=True), "<f4")
-    return flat.reshape([int(size) for size in one["shape"]]).astype(np.float32)
+    if type(rows) is not int or type(width) is not int or min(rows, width) < 1 or rows * width != len(flat):
+        raise ValueError
+    return flat.reshape(rows, width).astype(np.float32)
