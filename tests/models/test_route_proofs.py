@@ -21,7 +21,7 @@ from embedway.providers.base import Endpoint
 from embedway.providers.fake import vector_of
 from embedway.quality.space_proofs import Reference, SpaceProofs
 from failing_services import Time
-from inside import routes_of, set_time
+from inside import difference_from_reference, routes_of, set_time
 
 MODEL = "acme/m"
 TEXTS = ["one text", "another text", "a third"]
@@ -515,8 +515,8 @@ def edit_references(path, change):
         for name, packed in connection.execute("SELECT name, document FROM records WHERE name LIKE 'reference-%'"):
             document = json.loads(zlib.decompress(packed))
             document["results"] = change(document["results"])
-            packed = zlib.compress(json.dumps(document).encode())
-            connection.execute("UPDATE records SET document = ? WHERE name = ?", (packed, name))
+            changed = zlib.compress(json.dumps(document).encode())
+            connection.execute("UPDATE records SET document = ? WHERE name = ?", (changed, name))
 
 
 def rows_of(width):
@@ -537,13 +537,16 @@ def numbers_of(number):
     return change
 
 
+ONE_ROW = {"shape": [1, 16], "f32": base64.b64encode(ones(1, 16)).decode()}
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda results: {"zzz": {"shape": [1, 1], "f32": "AACAPw=="}},
         lambda results: {},
         lambda results: {"query": results["query"]},
-        lambda results: dict.fromkeys(results, {"shape": [1, 16], "f32": base64.b64encode(ones(1, 16)).decode()}),
+        lambda results: dict.fromkeys(results, ONE_ROW),
         lambda results: {kind: rows_of(1)(one) for kind, one in results.items()},
         lambda results: {kind: numbers_of(np.nan)(one) for kind, one in results.items()},
         lambda results: {kind: numbers_of(np.inf)(one) for kind, one in results.items()},
@@ -571,9 +574,9 @@ def test_vectors_without_common_kinds_are_a_difference():
     rows = np.ones((2, 4), np.float32)
     shared = SharedReference(Agrees(), Trust({}), SpaceProofs(None), ("a",), shown_source="routes.a")
     shared.reference = Reference({"query": rows, "document": rows})
-    assert shared._difference(Reference({"query": rows[:1], "document": rows[:1]})) == ""
+    assert difference_from_reference(shared, Reference({"query": rows[:1], "document": rows[:1]})) == ""
     for other in ({}, {"query": rows}, {"zzz": rows}, {"query": rows, "document": np.ones((3, 4), np.float32)}):
-        assert "cannot be compared with routes.a" in shared._difference(Reference(other))
+        assert "cannot be compared with routes.a" in difference_from_reference(shared, Reference(other))
 
 
 class Agrees:

@@ -54,7 +54,9 @@ class Decisions:
         parts = route.split(rows, self.context.request.lengths)
         return parts if self.needs_one_answer(route) else route.learned.alone(parts, self.context.request.lengths)
 
-    def weigh(self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError) -> float:
+    def weigh(  # noqa: PLR0911  one return for each reason
+        self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError
+    ) -> float:
         """Return the weight of a failure in the route's circuit, less if a text may be the reason."""
         if isinstance(error, BadVectorsError) and history.is_asked_again:
             return UNLIKELY
