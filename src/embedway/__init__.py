@@ -59,12 +59,19 @@ if TYPE_CHECKING:
     from embedway.local.tune import TuneReport, TuneRow
     from embedway.models.verification import SpaceComparison
     from embedway.money import Amount
+    from embedway.quality.baseline_reports import (
+        BaselineReport,
+        BaselineSummary,
+        QualityCheck,
+        QualityPlan,
+        RouteNoise,
+        SemanticCheck,
+    )
     from embedway.quality.drift import GroupAccuracy, RouteCheck
     from embedway.quality.equivalence import EquivalenceFigures
     from embedway.quality.pairs import Pair
-    from embedway.quality.report import VectorCheck, VectorReport
-    from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan, RouteNoise
-    from embedway.quality.space_proofs import RouteIdentity, SpaceProof
+    from embedway.quality.space_proofs import RouteIdentity, SpaceProof, StoredVectors
+    from embedway.quality.vector_report import VectorCheck, VectorReport
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate, TokenEstimate
     from embedway.selection.criteria import ModelSelectionCriteria
@@ -203,6 +210,7 @@ __all__ = [
     "ScoredModel",
     "Selected",
     "Selection",
+    "SemanticCheck",
     "SessionOptions",
     "SinkError",
     "SourceError",
@@ -212,6 +220,7 @@ __all__ = [
     "SpaceProof",
     "StateError",
     "StoreErrorDetails",
+    "StoredVectors",
     "TextAnalysis",
     "TextTooLongError",
     "Texts",
@@ -241,14 +250,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BaselineReport": "quality.reports",
-    "BaselineSummary": "quality.reports",
+    "BaselineReport": "quality.baseline_reports",
+    "BaselineSummary": "quality.baseline_reports",
     "GroupAccuracy": "quality.drift",
     "Pair": "quality.pairs",
-    "QualityCheck": "quality.reports",
-    "QualityPlan": "quality.reports",
+    "QualityCheck": "quality.baseline_reports",
+    "QualityPlan": "quality.baseline_reports",
+    "SemanticCheck": "quality.baseline_reports",
     "RouteCheck": "quality.drift",
-    "RouteNoise": "quality.reports",
+    "RouteNoise": "quality.baseline_reports",
     "Amount": "money",
     "AsyncCacheAdmin": "_admin",
     "AsyncEmbedder": "_embedder",
@@ -345,6 +355,7 @@ _HOMES = {
     "RouteIdentity": "quality.space_proofs",
     "SpaceComparison": "models.verification",
     "SpaceProof": "quality.space_proofs",
+    "StoredVectors": "quality.space_proofs",
     "TuneRow": "local.tune",
     "UnavailableError": "errors",
     "UnknownModelError": "errors",
@@ -352,9 +363,9 @@ _HOMES = {
     "UpstreamError": "errors",
     "UsageError": "errors",
     "ValidationDetails": "telemetry.operations",
-    "VectorCheck": "quality.report",
+    "VectorCheck": "quality.vector_report",
     "VectorChecks": "types",
-    "VectorReport": "quality.report",
+    "VectorReport": "quality.vector_report",
     "VectorSizes": "sizes",
     "Vectors": "types",
     "WaitDetails": "telemetry.operations",

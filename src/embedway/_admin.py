@@ -6,18 +6,25 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from embedway._public import public
-from embedway.arguments import as_texts, as_vectors, check_count, check_flag, check_name, check_seconds
+from embedway.arguments import (
+    as_max_nanousd,
+    as_report,
+    as_texts,
+    as_vectors,
+    check_count,
+    check_flag,
+    check_name,
+    check_seconds,
+)
 from embedway.batching.batches import fill_batches
 from embedway.cache.base import CacheFilter
 from embedway.errors import UsageError
-from embedway.money import to_nanousd
 from embedway.pipeline.proof import check_same
 from embedway.pipeline.request import Call
 from embedway.selection.call_options import CallOptions
 from embedway.selection.collection_pins import space_mismatch
 from embedway.space import comparable
 from embedway.text import shown_name
-from embedway.third_party import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
     from embedway.local.tune import TuneReport
     from embedway.models.verification import SpaceComparison
     from embedway.money import Amount
-    from embedway.quality.space_proofs import SpaceProof
+    from embedway.quality.space_proofs import SpaceProof, StoredVectors
     from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
 
 
@@ -160,9 +167,7 @@ class AsyncModelAdmin:
         """Measure the fastest exact settings of a model on this CPU, and store them for embedders created later."""
         from embedway.local.tune import tune_model  # noqa: PLC0415  rarely used
 
-        if progress is not None and not callable(progress):
-            raise UsageError(f"progress is of type {type(progress).__name__}; it must be a function")
-        report = (lambda _: None) if progress is None else guarded(progress, "progress")
+        report = as_report(progress)
         async with self._engines.call() as engine:
             encoder = (await engine.models.open(self._name(model))).encoder()
             return await asyncio.to_thread(tune_model, encoder, self._config, report, fill_batches)
@@ -184,15 +189,16 @@ class AsyncModelAdmin:
         from embedway.models.verification import verify  # noqa: PLC0415  rarely used
 
         a, b = check_name(a, "a"), check_name(b, "b")
-        if progress is not None and not callable(progress):
-            raise UsageError(f"progress is of type {type(progress).__name__}; it must be a function")
-        report = (lambda _: None) if progress is None else guarded(progress, "progress")
-        most = None if max_cost is None else to_nanousd(max_cost, name="max_cost")
+        report = as_report(progress)
+        most = as_max_nanousd(max_cost)
         async with self._engines.call() as engine:
             return await verify(a, b, engine.environment, max_nanousd=most, report=report)
 
-    async def proofs(self) -> list[SpaceProof]:
-        """Return the stored proofs, also those that are too old. Raises LedgerError."""
+    async def proofs(self) -> list[SpaceProof | StoredVectors]:
+        """Return the stored proofs, and the vectors that routes are compared with, also those that are too old.
+
+        Raises LedgerError.
+        """
         async with self._engines.call() as engine:
             return await engine.environment.proofs.all()
 

@@ -21,7 +21,7 @@ from embedway.ledger.budgets import Budgets
 from embedway.ledger.opening import limits_of, open_ledger, open_records
 from embedway.models.base import ModelEnvironment
 from embedway.models.registry import ModelRegistry
-from embedway.pipeline.baselines import Baselines
+from embedway.pipeline.baseline_admin import Baselines
 from embedway.pipeline.embed import EmbedPipeline
 from embedway.providers.names import full_name, known_names
 from embedway.quality.quarantine import Quarantines
@@ -30,7 +30,7 @@ from embedway.quality.space_proofs import SpaceProofs
 from embedway.selection.collection_pins import CollectionPins
 from embedway.selection.selector import ModelSelector
 from embedway.telemetry import HookSettings, check_hooks, open_hooks
-from embedway.telemetry.requests import RouteFacts
+from embedway.telemetry.route_facts import RouteFacts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -83,14 +83,14 @@ class Engine:
         )
         #: Records that processes share; None without a ledger.
         self.records = open_records(config)
-        quarantines = None
-        if self.records is not None and config.quality.on_drift == "quarantine":
-            quarantines = Quarantines(self.records)
+        # Whatever `on_drift` is here: another process may have put a route in quarantine.
+        quarantines = None if self.records is None else Quarantines(self.records)
         self._quarantines = quarantines
         self.environment = ModelEnvironment(config, self.budgets, self.hooks, SpaceProofs(self.records), quarantines)
         self.models = ModelRegistry(self.environment, progress)
         self.baselines = Baselines(config, self.records, self.budgets, quarantines)
-        #: Checks in the background; None without `quality.check_every_s`, and before the first call.
+        #: Schedule, and its task in the background; None without `quality.check_every_s`, and before the first call.
+        self.schedule: Schedule | None = None
         self.scheduled_checks: asyncio.Task[None] | None = None
         self.selector = ModelSelector(config)
         self.pins = CollectionPins(config, self.selector, hooks=self.hooks)
@@ -114,18 +114,24 @@ class Engine:
         await anext(self._end_of_loop)
         every_s = self.baselines.config.quality.check_every_s
         if self.records is not None and every_s is not None:
-            schedule = Schedule(every_s, self.records, self._names_to_check, self._check)
+            self.schedule = Schedule(every_s, self.records, self._names_to_check, self._check)
             # In an own context: the task belongs to no call, and has no deadline.
-            self.scheduled_checks = asyncio.create_task(schedule.run(), context=contextvars.Context())
+            self.scheduled_checks = asyncio.create_task(self.schedule.run(), context=contextvars.Context())
 
     async def _names_to_check(self) -> list[str]:
         """Return the spaces of open models that have a baseline: a check loads no model."""
         assert self.records is not None  # noqa: S101  the schedule has them
         stored = {name for name, _ in await self.records.names("baseline")}
-        return [model.space.id for model in self.models.all_open() if model.space.id in stored]
+        found = []
+        for model in self.models.open_embedding_models():
+            if model.space.id in stored:
+                found.append(model.space.id)
+            else:
+                self.baselines.report_missing(model)
+        return found
 
     async def _check(self, space_id: str) -> None:
-        for model in self.models.all_open():
+        for model in self.models.open_embedding_models():
             if model.space.id == space_id:
                 model.retain()
                 try:

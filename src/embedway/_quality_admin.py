@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,15 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway._public import public
-from embedway.arguments import as_list, as_texts, as_vectors, check_choice, check_flag, check_name, is_a
+from embedway.arguments import (
+    as_list,
+    as_max_nanousd,
+    as_report,
+    as_texts,
+    as_vectors,
+    check_choice,
+    check_flag,
+    check_name,
+    is_a,
+)
 from embedway.errors import UsageError
-from embedway.money import to_nanousd
 from embedway.quality.pairs import Pair, checked_pairs, read_pairs
-from embedway.quality.reading import TextReader, ignored_ids
-from embedway.quality.report import report_on
+from embedway.quality.reading import TextComparer, ignored_ids
+from embedway.quality.vector_report import report_on
 from embedway.sizes import VectorSizes
 from embedway.text import shown_name
-from embedway.third_party import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +36,8 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.models.base import Model
     from embedway.money import Amount
-    from embedway.quality.report import VectorReport
-    from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
+    from embedway.quality.baseline_reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
+    from embedway.quality.vector_report import VectorReport
     from embedway.types import InputType, Space, Texts, Vectors
 
 
@@ -48,12 +57,19 @@ class AsyncQualityAdmin:
         *,
         model: str | None = None,
         input_type: InputType = "document",
+        semantic: bool = False,
+        max_cost: Amount | None = None,
     ) -> VectorReport:
         """Check the vectors of texts, float32 (n, d), which came from a model or were stored, as an answer is checked.
 
         A fault is in the report, not an error. Nothing is computed, and no weights are fetched. Raises UsageError for
         arguments that are no vectors and no texts, and ModelError as `embed` does.
+
+        With `semantic`, the model also embeds the pairs of its baseline, and the report compares the accuracy with the
+        baseline's. These requests bypass the cache and are booked; `max_cost` limits them, in dollars. Then it also
+        raises LedgerError, and as `embed` does.
         """
+        semantic, most = check_flag(semantic, "semantic"), as_max_nanousd(max_cost)
         check_choice(input_type, ("query", "document"), "input_type")
         read = as_texts(texts, "texts")
         for row, text in enumerate(read):
@@ -62,9 +78,13 @@ class AsyncQualityAdmin:
         array = _as_array(vectors)
         async with self._engines.call() as engine:
             opened = await engine.models.outline(self._default_model if model is None else check_name(model, "model"))
-            return await asyncio.to_thread(
+            report = await asyncio.to_thread(
                 report_on, array, read, _space_of_width(opened, array), _reader_of(opened, input_type)
             )
+            if not semantic:
+                return report
+            found = await engine.baselines.semantic(await self._open(engine, model), max_nanousd=most)
+            return dataclasses.replace(report, valid=report.valid and found.valid, semantic=found)
 
     async def baseline(
         self,
@@ -84,8 +104,8 @@ class AsyncQualityAdmin:
         BudgetExceededError, and as `embed` does if no route could be measured.
         """
         replace = check_flag(replace, "replace")
-        own, most = await _pairs_of(pairs), _nanousd(max_cost)
-        report = _reporter(progress)
+        own, most = await _pairs_of(pairs), as_max_nanousd(max_cost)
+        report = as_report(progress)
         async with self._engines.call() as engine:
             opened = await self._open(engine, model)
             return await engine.baselines.create(opened, own, replaces=replace, max_nanousd=most, report=report)
@@ -96,7 +116,7 @@ class AsyncQualityAdmin:
         A route that cannot be compared, such as without a network, is `unchecked` and not drifted. Raises UsageError
         without a baseline, LedgerError and BudgetExceededError.
         """
-        most = _nanousd(max_cost)
+        most = as_max_nanousd(max_cost)
         async with self._engines.call() as engine:
             return await engine.baselines.check(await self._open(engine, model), max_nanousd=most)
 
@@ -160,17 +180,13 @@ def _space_of_width(model: Model, vectors: Vectors) -> Space:
     return model.space_of_size(width if width in VectorSizes(known.sizes, known.min_dimensions) else None)
 
 
-def _reader_of(model: Model, input_type: InputType) -> TextReader:
+def _reader_of(model: Model, input_type: InputType) -> TextComparer:
     """Return the comparison of texts as the model reads them."""
     known, space = model.profile.description, model.space
     prompt = space.query_prompt if input_type == "query" else space.document_prompt
     plain = known.tokenizer if model.profile.exact else None
     most = max(1, model.max_tokens - len(prompt.encode()))  # at most one token for each byte
-    return TextReader(most, plain, known.special_tokens, frozenset() if plain is None else ignored_ids(plain))
-
-
-def _nanousd(max_cost: Amount | None) -> int | None:
-    return None if max_cost is None else to_nanousd(max_cost, name="max_cost")
+    return TextComparer(most, plain, known.special_tokens, frozenset() if plain is None else ignored_ids(plain))
 
 
 async def _pairs_of(pairs: Any) -> tuple[Pair, ...] | None:
@@ -183,11 +199,3 @@ async def _pairs_of(pairs: Any) -> tuple[Pair, ...] | None:
     if not all(is_a(one, Pair) for one in rows):
         raise UsageError("pairs must be Pair objects, or the path of a JSON Lines file")
     return checked_pairs(rows)
-
-
-def _reporter(progress: Any) -> Callable[[str], None]:
-    if progress is None:
-        return lambda _: None
-    if not callable(progress):
-        raise UsageError(f"progress is of type {type(progress).__name__}; it must be a function")
-    return guarded(progress, "progress")

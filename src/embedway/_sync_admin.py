@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from embedway.local.tune import TuneReport
     from embedway.models.verification import SpaceComparison
     from embedway.money import Amount
+    from embedway.quality.baseline_reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
     from embedway.quality.pairs import Pair
-    from embedway.quality.report import VectorReport
-    from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
-    from embedway.quality.space_proofs import SpaceProof
+    from embedway.quality.space_proofs import SpaceProof, StoredVectors
+    from embedway.quality.vector_report import VectorReport
     from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
 
 T = TypeVar("T")
@@ -137,8 +137,11 @@ class ModelAdmin:
         """Compare the vectors of two models or routes for fixed texts, and store the result as a proof for failover."""
         return self._wait(self._group.verify(a, b, max_cost=max_cost, progress=progress))
 
-    def proofs(self) -> list[SpaceProof]:
-        """Return the stored proofs, also those that are too old. Raises LedgerError."""
+    def proofs(self) -> list[SpaceProof | StoredVectors]:
+        """Return the stored proofs, and the vectors that routes are compared with, also those that are too old.
+
+        Raises LedgerError.
+        """
         return self._wait(self._group.proofs())
 
     def remove_proof(self, name: str) -> bool:
@@ -162,9 +165,16 @@ class QualityAdmin:
         *,
         model: str | None = None,
         input_type: InputType = "document",
+        semantic: bool = False,
+        max_cost: Amount | None = None,
     ) -> VectorReport:
         """Check the vectors of texts, which came from a model or were stored, as an answer is checked."""
-        return self._wait(self._group.validate(vectors, as_texts(texts, "texts"), model=model, input_type=input_type))
+        read = as_texts(texts, "texts")
+        return self._wait(
+            self._group.validate(
+                vectors, read, model=model, input_type=input_type, semantic=semantic, max_cost=max_cost
+            )
+        )
 
     def baseline(
         self,

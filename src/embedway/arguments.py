@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway.errors import UsageError
+from embedway.money import to_nanousd
 from embedway.text import shown, shown_name
+from embedway.third_party import guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from embedway.money import Amount
     from embedway.types import Vectors
 
 _BYTES = (bytes, bytearray, memoryview)
@@ -184,3 +187,17 @@ def check_name(text: Any, name: str) -> str:
     if "\0" in plain:
         raise UsageError(f"{name} is {shown_name(plain)}; a name must not contain a NUL character")
     return plain
+
+
+def as_report(progress: Any) -> Callable[[str], None]:
+    """Return the function to which a call reports its progress; its errors are logged. Raises UsageError."""
+    if progress is None:
+        return lambda _: None
+    if not callable(progress):
+        raise UsageError(f"progress is of type {type(progress).__name__}; it must be a function")
+    return guarded(progress, "progress")
+
+
+def as_max_nanousd(max_cost: Amount | None) -> int | None:
+    """Return the limit of a call's cost in nano-dollars; None without a limit. Raises UsageError."""
+    return None if max_cost is None else to_nanousd(max_cost, name="max_cost")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 InputType: TypeAlias = Literal["query", "document"]
+INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
 #: `service`: a service pools behind its API.
 Pooling: TypeAlias = Literal["mean", "cls", "last", "service"]
 

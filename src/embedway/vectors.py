@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -115,6 +115,14 @@ def cosines(left: Vectors, right: Vectors) -> Vectors:
     """Return the cosine of each pair of rows, float32 (n,), of two arrays (n, d); 0 for a row of zeros."""
     lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     found: Vectors = np.einsum("nd,nd->n", left, right) / np.where(lengths == 0, 1, lengths)
+    return found
+
+
+def unit_vectors(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return vectors of length 1 in double precision; vectors of zeros stay zeros."""
+    wide = np.asarray(vectors, np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    found: npt.NDArray[np.float64] = wide / np.where(lengths == 0, 1.0, lengths)
     return found
 
 

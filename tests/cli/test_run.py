@@ -1,12 +1,17 @@
 """Costs and progress of `run` and `embed` with a service that fails, as a user sees them."""
 
+import errno
 import http.server
 import json
+import re
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from embedway.providers.fake import vector_of
+from embedway.telemetry import exposition
 
 TEXTS = ["one two", "three four", "five six", "seven eight"]
 
@@ -16,6 +21,12 @@ class Service(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+    def do_PUT(self):
+        self.server.pushed.append(self.rfile.read(int(self.headers["content-length"])).decode())
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
 
     def do_POST(self):
         texts = json.loads(self.rfile.read(int(self.headers["content-length"])))["input"]
@@ -39,7 +50,7 @@ def service(place):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        server.faults = []
+        server.faults, server.pushed = [], []
         (place / "embedway.toml").write_text(
             '[models.m]\nname = "acme/m"\ndimensions = 16\nmax_tokens = 50\nprice_usd_per_million_tokens = "1000"\n'
             '[routes.r]\nmodel = "acme/m"\nprovider = "openai-compatible"\noptions.max_inputs = "2"\n'
@@ -123,8 +134,69 @@ def test_the_metrics_are_in_a_file_also_after_an_error(run, service, place, faul
     assert "embedway_attempts_total{" in (place / "out.prom").read_text()
 
 
+def test_a_complete_job_shows_its_summary_also_if_its_metrics_cannot_be_written(run, service, place, monkeypatch):
+    def full(_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(exposition, "write_metrics_file", full)
+    done = run(TEXTS, "--metrics-file", "out.prom")
+    assert done.code == 1
+    assert "written to" in done.stdout
+    assert "--metrics-file: the metrics could not be written: No space left on device" in done.stderr
+    assert len((place / "out.jsonl").read_text().splitlines()) == 4
+
+
 def test_a_file_for_metrics_in_a_missing_folder_is_refused_before_the_work(run, service, place):
     done = run(TEXTS, "--metrics-file", "none/out.prom")
     assert done.code == 2
     assert "its folder does not exist" in done.stderr
     assert not (place / "out.jsonl").exists()
+
+
+@pytest.fixture
+def run_values(place):
+    """Return a function that reads the metrics of the last run in a file."""
+
+    def read(name):
+        text = (place / f"{name}.prom").read_text()
+        # The commands of all tests run in one process, and have other names.
+        pairs = re.findall(rf'^embedway_run_(\w+){{run="{name}"}} (.+)$', text, re.MULTILINE)
+        return {metric: float(value) for metric, value in pairs}
+
+    return read
+
+
+def test_the_metrics_of_a_run_say_whether_it_was_completed(run, service, run_values):
+    assert run([*TEXTS, "odd"], "--on-error", "skip", "--metrics-file", "rejecting.prom").code == 4
+    found = run_values("rejecting")
+    assert (found["success"], found["rejected_rows"]) == (1, 1)
+    assert found["seconds"] > 0
+    assert time.time() - found["end_timestamp_seconds"] < 60
+
+
+@pytest.mark.parametrize("source", ["nosuch", "bad.csv"])
+def test_the_metrics_of_a_run_that_could_not_read_its_source(own_settings, place, service, run_values, source):
+    (place / "bad.csv").write_bytes(b"id,text\n1,\xff\xfe\n")
+    done = own_settings("run", source, "--to", "out.jsonl", "--metrics-file", f"{Path(source).stem}.prom")
+    assert done.code != 0
+    assert run_values(Path(source).stem)["success"] == 0
+
+
+def test_the_option_for_a_file_wins_over_the_setting(run, service, place, run_values):
+    settings = place / "embedway.toml"
+    settings.write_text(settings.read_text() + "[telemetry]\nprometheus = false\n")
+    assert run(TEXTS, "--metrics-file", "off.prom").code == 0
+    assert run_values("off")["success"] == 1
+
+
+@pytest.mark.parametrize(("faults", "success"), [([], 1.0), ([401], 0.0)])
+def test_the_last_push_has_the_end_of_the_run(run, service, place, faults, success):
+    service.faults = faults
+    settings = place / "embedway.toml"
+    job = f"nightly-{success:g}"
+    gateway = f'push_gateway = "http://127.0.0.1:{service.server_port}"\npush_job = "{job}"\n'
+    settings.write_text(settings.read_text() + f"[telemetry]\n{gateway}")
+    run(TEXTS)
+    series = f'embedway_run_success{{run="{job}"}}'
+    assert f"{series} {success}\n" in service.pushed[-1]
+    assert all(series not in text for text in service.pushed[:-1])

@@ -25,7 +25,8 @@ def test_the_same_model_on_two_backends_is_one_space_and_listed_until_removed(co
     assert done.stdout.splitlines()[0] == "local:{} and local:{}: same space".format(*names)
     assert "probe texts are embedded by both, for about $0" in done.stderr
     (proof,) = command("models", "verify", "--list", "--json").json
-    assert (proof["verdict"], proof["is_measured"], proof["a"]["name"]) == ("same space", True, f"local:{names[0]}")
+    assert (proof["type"], proof["verdict"], proof["is_measured"]) == ("proof", "same space", True)
+    assert proof["a"]["name"] == f"local:{names[0]}"
     assert proof["name"] in command("models", "verify", "--list").stdout
     assert command("models", "verify", "--remove", proof["name"]).code == 0
     assert command("models", "verify", "--list").stdout.startswith("no proofs")

@@ -3,8 +3,10 @@
 These tests need Debian's package `prometheus`, and fail without it (make test-deploy).
 """
 
+import re
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 import yaml
@@ -12,7 +14,9 @@ import yaml
 import alert_cases
 import metered_program
 from deployed import ALERTS, DEPLOY, filled, queries, rules
-from prometheus_server import promtool, running_prometheus, wait_until
+from embedway.telemetry.exposition import write_metrics_file
+from embedway.telemetry.run_metrics import Run
+from prometheus_server import check_metrics, promtool, running_prometheus, wait_until
 
 pytestmark = pytest.mark.prometheus
 
@@ -68,6 +72,27 @@ def test_the_example_of_a_configuration_is_valid():
 
 def test_rules_are_valid():
     promtool("check", "rules", "--lint=all", "--lint-fatal", ALERTS)
+
+
+def test_the_files_of_two_jobs_are_valid_together(tmp_path):
+    texts = []
+    for name in ("docs", "tickets"):
+        with Run(name) as job:
+            job.rejected = 0
+        write_metrics_file(tmp_path / f"{name}.prom")
+        texts.append((tmp_path / f"{name}.prom").read_text("utf-8"))
+        check_metrics(texts[-1])
+    assert 'embedway_run_success{run="docs"} 1.0' in texts[0]
+
+
+def test_metrics_have_names_and_help_that_promtool_accepts(metrics_port, prometheus):
+    wait_until(lambda: prometheus.query("embedway_run_success"))
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=20) as answer:
+        text = answer.read().decode()
+    families = re.split(r"(?=^# HELP )", text, flags=re.MULTILINE)
+    own = [one for one in families if re.match(r"# HELP (embedway|embedding)_(?!\w+_created )", one)]
+    assert len(own) > 30
+    check_metrics("".join(own))
 
 
 def test_alerts_fire_after_their_time_and_not_before(tmp_path):

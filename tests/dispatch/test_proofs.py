@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embedway.dispatch.probes import Probe
-from embedway.dispatch.proofs import ORDER_PATTERN, ORDER_TEXTS, RouteProof, Verdict, has_order
+from embedway.dispatch.proofs import ORDER_PATTERN, ORDER_TEXTS, ProofResult, RouteProof, has_order
 from embedway.dispatch.request import ServiceRoute, UpstreamRequest
 from embedway.errors import BadVectorsError, NoRouteError, UnavailableError
 from embedway.providers.fake import Fake, vector_of
@@ -73,7 +73,7 @@ class Compared:
         reason = self.reasons.pop(0) if self.reasons else ""
         if isinstance(reason, Exception):
             raise reason
-        return Verdict(reason)
+        return ProofResult(reason)
 
     async def verify(self, texts=1):
         await self.proof.verify(self.route, texts, None)

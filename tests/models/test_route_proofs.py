@@ -16,7 +16,7 @@ from embedway.catalog.services import default_services
 from embedway.errors import ConfigError, EmbedwayError, NoRouteError
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.models import opening
-from embedway.models.route_proofs import SharedReference, Trust, is_listed
+from embedway.models.route_proofs import KnownRoutes, SharedReference, is_listed
 from embedway.providers.base import Endpoint
 from embedway.providers.fake import vector_of
 from embedway.quality.space_proofs import Reference, SpaceProofs
@@ -151,7 +151,7 @@ def test_a_route_of_another_space_is_never_used_and_sent_no_text(caplog):
     assert sum("routes.r1 is not used" in record.message for record in caplog.records) == 1
 
 
-def test_a_server_that_is_redeployed_is_found_by_the_next_canary_and_comes_back_when_repaired(caplog):
+def test_a_server_that_is_redeployed_is_found_by_the_next_probe_and_comes_back_when_repaired(caplog):
     async def main():
         first, second = Own(), Own()
         async with embedder_for(first, second) as embedder:
@@ -522,7 +522,7 @@ def edit_references(path, change):
 def rows_of(width):
     return lambda one: {
         "shape": [one["shape"][0], width],
-        "f32": base64.b64encode(ones(one["shape"][0], width)).decode(),
+        "float32": base64.b64encode(ones(one["shape"][0], width)).decode(),
     }
 
 
@@ -532,18 +532,18 @@ def ones(rows, width):
 
 def numbers_of(number):
     def change(one):
-        return {**one, "f32": base64.b64encode(np.full(one["shape"], number, "<f4").tobytes()).decode()}
+        return {**one, "float32": base64.b64encode(np.full(one["shape"], number, "<f4").tobytes()).decode()}
 
     return change
 
 
-ONE_ROW = {"shape": [1, 16], "f32": base64.b64encode(ones(1, 16)).decode()}
+ONE_ROW = {"shape": [1, 16], "float32": base64.b64encode(ones(1, 16)).decode()}
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda results: {"zzz": {"shape": [1, 1], "f32": "AACAPw=="}},
+        lambda results: {"zzz": {"shape": [1, 1], "float32": "AACAPw=="}},
         lambda results: {},
         lambda results: {"query": results["query"]},
         lambda results: dict.fromkeys(results, ONE_ROW),
@@ -572,7 +572,7 @@ def test_a_damaged_reference_proves_no_route(tmp_path, change, caplog):
 
 def test_vectors_without_common_kinds_are_a_difference():
     rows = np.ones((2, 4), np.float32)
-    shared = SharedReference(Agrees(), Trust({}), SpaceProofs(None), ("a",), shown_source="routes.a")
+    shared = SharedReference(Agrees(), KnownRoutes({}), SpaceProofs(None), ("a",), shown_source="routes.a")
     shared.reference = Reference({"query": rows, "document": rows})
     assert difference_from_reference(shared, Reference({"query": rows[:1], "document": rows[:1]})) == ""
     for other in ({}, {"query": rows}, {"zzz": rows}, {"query": rows, "document": np.ones((3, 4), np.float32)}):

@@ -1,4 +1,4 @@
-"""Failover to a route needs a catalog row, a stored proof, the user's word, or a comparison that is possible now."""
+"""Failover to a route needs a catalog row, a stored proof, a declaration, or a comparison that is possible now."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from api_servers import KEY, CompatibleServer
-from embedway import AsyncEmbedder, Config, _engine
+from embedway import AsyncEmbedder, Config, StoredVectors, _engine
 from embedway.errors import ConfigError, LedgerError, NoRouteError
 from embedway.models import opening
 from embedway.providers.fake import vector_of
@@ -174,9 +174,8 @@ def test_a_first_route_that_runs_another_model_than_before_is_not_used(records):
                 second.misdeeds = list(DOWN)
                 with pytest.raises(NoRouteError, match=r"routes\.r0: .*embedway models verify --remove reference-"):
                     await embedder.embed(TEXTS, model=MODEL)
-                (name,) = [
-                    one.name for one in await embedder.models.proofs() if one.a.name == "routes.r0" and not one.b
-                ]
+                stored = [one for one in await embedder.models.proofs() if isinstance(one, StoredVectors)]
+                (name,) = [one.name for one in stored if one.route.name == "routes.r0"]
             return used, name
 
     used, name = asyncio.run(main())
@@ -199,7 +198,7 @@ def test_after_a_proof_one_text_is_enough_in_later_processes(records):
 
 
 @pytest.mark.parametrize("word", [{"same_space": True}, {"options": {"verify": "false"}}], ids=["new", "former"])
-def test_the_users_word_needs_no_proof(records, word, caplog):
+def test_a_declared_route_needs_no_proof(records, word, caplog):
     async def main():
         first, second = Own(), Own()
         first.misdeeds = list(DOWN)

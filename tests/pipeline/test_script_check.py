@@ -211,9 +211,9 @@ def test_settings_that_no_model_meets(settings):
 
 def test_the_model_itself_is_not_its_better_model(settings):
     selector = ModelSelector(settings())
-    best = asyncio.run(selector.best_for_language("en", but=""))
+    best = asyncio.run(selector.best_for_language("en", excluded=""))
     assert best == (MODEL, "")
-    assert asyncio.run(selector.best_for_language("en", but=MODEL))[0] != MODEL
+    assert asyncio.run(selector.best_for_language("en", excluded=MODEL))[0] != MODEL
 
 
 def test_advice_that_takes_long_fails_no_call_with_a_deadline(settings, monkeypatch):

@@ -11,7 +11,7 @@ from drift_faults import FAULTS, PROMPT, SETS, WIDTH, Route, bf16, drifted, int8
 from embedway import LedgerError
 from embedway.quality.baseline import Baseline
 from embedway.quality.canaries import CANARIES, orders
-from embedway.quality.noise import CEILING, FLOOR, distances, measure
+from embedway.quality.noise import CEILING, FLOOR, distances, measure_noise
 from embedway.quality.retrieval import accuracy, overlap, retrieve
 
 NOISES = {"exact": unchanged, "bf16": bf16, "int8": int8}
@@ -131,7 +131,7 @@ def test_the_reference_has_less_noise_than_one_answer(vectors):
     rows = np.stack([vectors[text] for text in CANARIES])
     rng = np.random.default_rng(0)
     variants = {str(n): rows + 0.01 * rng.standard_normal(rows.shape).astype(np.float32) for n in range(6)}
-    reference, _ = measure(variants)
+    reference, _ = measure_noise(variants)
     assert distances(reference, rows).max() < min(distances(one, rows).min() for one in variants.values())
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from embedway.providers.fake import vector_of
 from embedway.quality.memory import RecentVectors
-from embedway.quality.reading import TextReader
+from embedway.quality.reading import TextComparer
 from embedway.quality.sameness import SamenessCheck
 
 #: The first and last characters of blocks that tokenizers treat in different ways.
@@ -66,7 +66,7 @@ def odd_texts(chance, number):
 
 def refused(texts, max_tokens=512):
     """Return whether texts with one vector are refused without the tokenizer of the service."""
-    reads = TextReader(max_tokens)
+    reads = TextComparer(max_tokens)
     difference = reads.differ(*texts)
     return difference is not None and difference.certain
 
@@ -156,6 +156,6 @@ def test_a_constant_vector_for_full_width_texts_is_only_a_warning():
     import numpy as np
 
     texts = ["\uff21\uff22\uff23", "\uff24\uff25\uff26"]
-    check = SamenessCheck(TextReader(512), RecentVectors())
+    check = SamenessCheck(TextComparer(512), RecentVectors())
     found = check.find(np.stack([vector_of("one", 32)] * 2), texts.__getitem__)
     assert (found.rows, found.unsure) == ([], [0, 1])

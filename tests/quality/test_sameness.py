@@ -5,10 +5,10 @@ import pytest
 
 from embedway.providers.fake import vector_of
 from embedway.quality.memory import RecentVectors
-from embedway.quality.reading import TextReader, TokenReader
+from embedway.quality.reading import TextComparer, TokenComparer
 from embedway.quality.sameness import SamenessCheck
 
-READS = TextReader(512)
+READS = TextComparer(512)
 TEXTS = [f"subject{n} verb{n} object{n}" for n in range(40)]
 
 
@@ -55,10 +55,10 @@ def test_words_of_another_script_without_a_tokenizer_are_not_certain():
 
 
 def test_only_the_part_is_compared_that_a_service_reads_in_any_case():
-    same, reads = "w " * 40, TextReader(64)
+    same, reads = "w " * 40, TextComparer(64)
     texts = [f"{same}one", f"{same}two"]
     assert Route(reads).find(texts, np.repeat(right(["one"]), 2, axis=0)).rows == []
-    longer = Route(TextReader(256))
+    longer = Route(TextComparer(256))
     found = longer.find(texts, np.repeat(right(["one"]), 2, axis=0))
     assert found.rows == [0, 1]
     assert "may read fewer tokens than 256: set max_tokens" in longer.check.reads.explain(found.difference)
@@ -67,7 +67,7 @@ def test_only_the_part_is_compared_that_a_service_reads_in_any_case():
 def test_token_ids_are_compared_as_sets_without_unknown_ones():
     ids = [np.array(row, np.int32) for row in ([1, 5, 6, 2], [1, 6, 5, 5, 2], [1, 5, 6, 100, 2], [1, 5, 7, 2])]
     vectors = np.repeat(right(["one"]), 3, axis=0)
-    reads = TokenReader(frozenset({1, 2, 100}))
+    reads = TokenComparer(frozenset({1, 2, 100}))
     assert Route(reads).find(ids[:3], vectors).rows == []
     assert Route(reads).find(ids[1:], vectors).rows == [0, 1, 2]
 

@@ -13,10 +13,10 @@ from embedway.quality.scripts import (
     SAMPLE_CHARACTERS,
     Measurement,
     all_scripts,
+    count_tokens_of_script,
     find_scripts,
     foreign_characters,
     is_known,
-    measure,
     scripts_of,
 )
 
@@ -163,7 +163,7 @@ SAMPLES = {
 @pytest.mark.parametrize("script", SAMPLES)
 def test_the_english_model_knows_no_other_script(english, script):
     assert list(scripts_of(SAMPLES[script])) == [script]
-    assert not is_known(measure(english, script, SAMPLES[script]), script, ("en",))
+    assert not is_known(count_tokens_of_script(english, script, SAMPLES[script]), script, ("en",))
 
 
 def unigram():
@@ -191,19 +191,19 @@ def bpe(*, byte_level=False):
 @pytest.mark.parametrize("script", SAMPLES)
 def test_a_multilingual_tokenizer_knows_its_scripts(tokenizer, script):
     for languages in ((), ("en",), ("mul",)):
-        assert is_known(measure(tokenizer, script, SAMPLES[script]), script, languages)
+        assert is_known(count_tokens_of_script(tokenizer, script, SAMPLES[script]), script, languages)
 
 
 def test_bytes_of_an_untrained_script_are_not_known():
     tokenizer = bpe(byte_level=True)
     text = "සියලු මනුෂ්‍යයෝ නිදහස්ව උපත ලබා ඇත"
-    found = measure(tokenizer, "Sinhala", text)
+    found = count_tokens_of_script(tokenizer, "Sinhala", text)
     assert found.tokens > 2 * found.letters
     assert not is_known(found, "Sinhala", ())
 
 
 def test_unknown_letters_of_unigram_are_counted():
-    found = measure(unigram(), "Telugu", "నమస్కారం మీరు ఎలా ఉన్నారు")
+    found = count_tokens_of_script(unigram(), "Telugu", "నమస్కారం మీరు ఎలా ఉన్నారు")
     assert found.unknown == found.letters > 10
 
 

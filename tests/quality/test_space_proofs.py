@@ -1,170 +1,76 @@
-"""Stored proofs: records of any content are readable proofs or none, and can be removed."""
+"""Store of proofs: comparisons and vectors are different kinds, and what cannot be read is no proof."""
 
 import asyncio
-import base64
-import contextlib
 import json
-import logging
-import sqlite3
 
 import numpy as np
 import pytest
 
 from embedway.ledger.records import Record
-from embedway.ledger.sqlite_records import SqliteRecords
-from embedway.quality.space_proofs import Reference, RouteIdentity, SpaceProof, SpaceProofs, proof_name, reference_name
+from embedway.quality.space_proofs import (
+    VALID_DAYS,
+    Reference,
+    RouteIdentity,
+    SpaceProof,
+    SpaceProofs,
+    StoredVectors,
+    proof_name,
+    reference_name,
+)
 from memory_records import MemoryRecords
 
-A, B = RouteIdentity("routes.a", "openai", "m"), RouteIdentity("routes.b", "tei", "m")
-KINDS = {"query": 3, "document": 3}
-REMOVED = object()
+A, B = RouteIdentity("routes.a", "openai", "m"), RouteIdentity("routes.b", "voyage", "m")
+NOW = 1_700_000_000.0
 
 
-def proofs_of(records):
-    return SpaceProofs(records, clock=lambda: 1e9)
+def made():
+    """Return a store of proofs, with its records."""
+    records = MemoryRecords()
+    return SpaceProofs(records, clock=lambda: NOW), records
 
 
-def stored_documents():
-    """Return the documents of a good proof and a good reference."""
-
-    async def main():
-        records = MemoryRecords()
-        proofs = proofs_of(records)
-        figures = {"dimensions": [8, 8], "figures": [{"input_type": "query", "texts": 3, "top10_interval": [0.5, 1.0]}]}
-        await proofs.keep(
-            SpaceProof(
-                *(proof_name(A, B), A, B, "same space", ("a reason",), 3, "p", 1e9), is_measured=True, figures=figures
-            )
-        )
-        rows = np.random.default_rng(1).standard_normal((3, 8)).astype(np.float32)
-        await proofs.keep_reference(A, Reference({"query": rows, "document": rows}), "p")
-        return {one.name: json.loads(one.document) for one in await records.all("equivalence")}
-
-    return asyncio.run(main())
-
-
-GOOD = stored_documents()
-
-
-def read(name, document):
-    """Store a document in place of a good one; return what is found: the proof, the reference, and the list."""
+def test_stored_vectors_are_no_comparison():
+    proofs, _ = made()
+    vectors = np.float32([[1, 2], [np.nan, np.nan]])
 
     async def main():
-        records = MemoryRecords()
-        for kept, good in GOOD.items():
-            text = document if kept == name else json.dumps(good)
-            await records.put(Record("equivalence", kept, text))
-        proofs = proofs_of(records)
-        found = await proofs.between(B, A), await proofs.reference(A, "p", KINDS), await proofs.all()
-        again = await proofs.all()
-        assert await proofs.remove(name)
-        assert name not in [one.name for one in await proofs.all()]
-        return *found, again
+        await proofs.keep_reference(A, Reference({"query": vectors}, is_unordered=True), "probes")
+        await proofs.keep(SpaceProof(proof_name(A, B), A, B, "different", ("why",), 2, "probes", NOW))
+        return await proofs.all(), await proofs.reference(A, "probes", {"query": 2}), await proofs.between(B, A)
 
-    return asyncio.run(main())
-
-
-def paths_of(value, path=()):
-    yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in items:
-        yield from paths_of(one, (*path, key))
-
-
-def changed(document, path, value):
-    copy = json.loads(json.dumps(document))
-    if not path:
-        return json.dumps(value)
-    place = copy
-    for key in path[:-1]:
-        place = place[key]
-    if value is REMOVED:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    return json.dumps(copy)
-
-
-VALUES = (
-    None,
-    True,
-    5,
-    -1,
-    10**400,
-    float("inf"),
-    float("nan"),
-    "x",
-    "\ud800",
-    "",
-    [],
-    ["x"],
-    [[1]],
-    {},
-    {"a": 1},
-    REMOVED,
-)
-
-
-@pytest.mark.parametrize("name", GOOD)
-def test_every_change_of_a_record_is_read_without_a_foreign_error(name):
-    for path in paths_of(GOOD[name]):
-        for value in VALUES:
-            if path or value is not REMOVED:
-                proof, _, listed, _ = read(name, changed(GOOD[name], path, value))
-                for one in [*filter(None, [proof]), *listed]:
-                    json.dumps(one.figures, allow_nan=False)
-                    assert one.date
-                    assert "".join((one.a.name, *one.reasons, one.version)).encode() is not None
-
-
-@pytest.mark.parametrize("name", GOOD)
-@pytest.mark.parametrize(
-    "document",
-    ["", "[", "[" * 200_000, '{"a":' * 50_000, "5", "null", "9" * 5000, "[1]", "{}"],
-    ids=lambda text: text[:6],
-)
-def test_what_is_no_record_is_no_proof_and_logged_once_by_name(name, document, caplog):
-    with caplog.at_level(logging.WARNING):
-        proof, reference, listed, again = read(name, document)
-    assert (proof if name == proof_name(A, B) else reference) is None
-    assert name not in [one.name for one in (*listed, *again)]
-    assert len(listed) == 1
-    assert [name in line.getMessage() for line in caplog.records] == [True]
-
-
-def encoded(rows):
-    rows = np.asarray(rows, "<f4")
-    return {"shape": list(rows.shape), "f32": base64.b64encode(rows.tobytes()).decode()}
+    stored, (reference, date), proof = asyncio.run(main())
+    (kept,) = (one for one in stored if isinstance(one, StoredVectors))
+    assert (kept.route, kept.texts, kept.probes) == (A, 2, "probes")
+    found = kept.to_json()
+    assert found["type"] == "vectors"
+    assert not {"verdict", "a", "b", "is_measured"} & set(found)
+    assert (proof.verdict, proof.to_json()["type"], date) == ("different", "proof", "2023-11-14")
+    assert reference.is_unordered
+    np.testing.assert_array_equal(reference.results["query"], vectors)
 
 
 @pytest.mark.parametrize(
-    "results",
+    "change",
     [
-        {},
-        {"zzz": encoded(np.ones((1, 1)))},
-        {"query": encoded(np.ones((3, 8)))},
-        {"query": encoded(np.ones((3, 8))), "document": encoded(np.ones((2, 8)))},
-        {"query": encoded(np.ones((3, 8))), "document": {"shape": [-1, 8], "f32": encoded(np.ones((3, 8)))["f32"]}},
-        {"query": encoded(np.ones((3, 8))), "document": {"shape": [10**30, 8], "f32": ""}},
-        {"query": encoded(np.ones((3, 8))), "document": {"shape": [3.0, 8], "f32": encoded(np.ones((3, 8)))["f32"]}},
+        {"version": 2},
+        {"type": "proof"},
+        {"type": "other"},
+        {"route": None},
+        {"made": NOW - (VALID_DAYS + 1) * 86_400},
+        {"made": 1e12},
+        {"results": {}},
+        {"results": {"query": {"shape": [3, 3], "float32": ""}}},
+        {"results": {"query": {"shape": [1, 2], "float32": "?"}}},
     ],
 )
-def test_a_reference_needs_a_row_for_each_text_of_each_kind(results):
-    name = reference_name(A)
-    assert read(name, json.dumps(GOOD[name]))[1] is not None
-    assert read(name, json.dumps({**GOOD[name], "results": results}))[1] is None
+def test_vectors_that_are_old_or_cannot_be_read_are_not_used(change):
+    proofs, records = made()
 
-
-def test_one_record_that_the_store_cannot_unpack_hides_no_other(tmp_path):
     async def main():
-        records = SqliteRecords(tmp_path / "ledger.sqlite")
-        for name, document in (*GOOD.items(), ("damaged", {})):
-            await records.put(Record("equivalence", name, json.dumps(document)))
-        with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as connection, connection:
-            connection.execute("UPDATE records SET document = x'00' WHERE name = 'damaged'")
-        proofs = proofs_of(records)
-        assert {one.name for one in await proofs.all()} == set(GOOD)
-        assert await proofs.remove("damaged")
-        await records.aclose()
+        await proofs.keep_reference(A, Reference({"query": np.ones((1, 2), np.float32)}), "probes")
+        name = reference_name(A)
+        record = await records.get("equivalence", name)
+        await records.put(Record("equivalence", name, json.dumps({**json.loads(record.document), **change})))
+        return await proofs.reference(A, "probes", {"query": 1})
 
-    asyncio.run(main())
+    assert asyncio.run(main()) is None

@@ -11,6 +11,8 @@ REFUSALS = 'embedway_budget_refusals_total{job="j",instance="a",budget="b"}'
 STORE = 'embedway_store_errors_total{{job="j",instance="{0}",store="{1}",action="read"}}'
 FAILURES = 'embedway_validation_failures_total{job="j",instance="a",route="r",check="zero"}'
 ROUTE = '{job="j",instance="a",model="m",route="r"}'
+CHECKED = 'embedway_drift_check_timestamp_seconds{{job="j",instance="{0}",model="m",route="r",result="{1}"}}'
+RUN = '{metric}{{job="node",instance="a",run="{run}"}}'
 WAITING = 'embedway_waiting{{job="j",instance="{0}",reason="scheduler",route="r"}}'
 
 
@@ -198,19 +200,51 @@ CASES = [
     Case("EmbedwayVectorsRefused", "one answer", {FAILURES: "_x60 2x30"}, {59: False, 62: True, 75: False}),
     Case(
         "EmbedwayVectorsDiffer",
-        "a route begins to differ",
-        {'embedway_drift_checks_total{job="j",instance="a",model="m",route="r",result="raised"}': "_x90 1x200"},
-        {89: False, 92: True, 160: False},
+        "a check fails until a check of another process passes",
+        {
+            CHECKED.format("a", "passed"): "60x200",
+            CHECKED.format("a", "failed"): "_x90 5400x110",
+            CHECKED.format("b", "passed"): "_x180 10800x20",
+        },
+        {89: False, 92: True, 175: True, 182: False},
     ),
     Case(
-        "EmbedwayCanaryLow", "another model", {f"embedway_canary_cosine{ROUTE}": "1x10 0.4x20"}, {11: False, 14: True}
+        "EmbedwayVectorsDiffer",
+        "the first check fails, and again after one that passed",
+        {
+            CHECKED.format("a", "failed"): "_x10 600x30 2400x60",
+            CHECKED.format("a", "passed"): "_x20 1200x80",
+        },
+        {9: False, 12: True, 25: False, 45: True},
     ),
-    Case("EmbedwayCanaryLow", "another precision", {f"embedway_canary_cosine{ROUTE}": "0.9995x30"}, {20: False}),
-    Case("EmbedwayAccuracyLow", "a drop", {f"embedway_accuracy_ratio{ROUTE}": "1x10 0.7x20"}, {11: False, 14: True}),
+    Case(
+        "EmbedwayAccuracyLow",
+        "a drop",
+        {
+            f"embedway_accuracy_ratio{ROUTE}": "1x10 0.7x20",
+            CHECKED.format("a", "passed"): "60x30",
+            CHECKED.format("a", "failed"): "_x10 600x20",
+        },
+        {9: False, 14: True},
+    ),
+    Case(
+        "EmbedwayAccuracyLow",
+        "a lower limit in the settings; canaries that differ",
+        {
+            f"embedway_accuracy_ratio{ROUTE}": "0.7x20 1x20",
+            CHECKED.format("a", "passed"): "60x40",
+            CHECKED.format("a", "failed"): "_x20 1200x20",
+        },
+        {14: False, 30: False},
+    ),
     Case(
         "EmbedwayRouteInQuarantine",
-        "set",
-        {f"embedway_quarantined{ROUTE}": "0x10 1x20 0x20"},
+        "set; and ended by another process",
+        {
+            f"embedway_quarantined{ROUTE}": "0x10 1x40",
+            CHECKED.format("a", "failed"): "_x10 600x40",
+            CHECKED.format("b", "passed"): "60x30 1800x20",
+        },
         {9: False, 14: True, 40: False},
     ),
     Case(
@@ -218,6 +252,30 @@ CASES = [
         "memory grows",
         {'embedway_resident_memory_bytes{job="j",instance="a"}': "1e9x10 9e9x50"},
         {15: False, 25: True},
+    ),
+    Case(
+        "EmbedwayJobFailed",
+        "a run fails, and the next one is completed",
+        {RUN.format(metric="embedway_run_success", run="a"): "1x10 0x10 1x10"},
+        {9: False, 12: True, 25: False},
+    ),
+    Case(
+        "EmbedwayJobFailed",
+        "one of two jobs fails",
+        {RUN.format(metric="embedway_run_success", run=run): f"{value}x30" for run, value in (("a", 1), ("b", 0))},
+        {5: True},
+    ),
+    Case(
+        "EmbedwayJobStale",
+        "the last run ended two days before",
+        {RUN.format(metric="embedway_run_end_timestamp_seconds", run="a"): "-172200x60"},
+        {5: False, 15: True},
+    ),
+    Case(
+        "EmbedwayJobStale",
+        "a run ends in time",
+        {RUN.format(metric="embedway_run_end_timestamp_seconds", run="a"): "-172200x5 300x60"},
+        {15: False, 60: False},
     ),
 ]
 

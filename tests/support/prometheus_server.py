@@ -30,6 +30,14 @@ def promtool(*arguments):
     return done.stdout
 
 
+def check_metrics(text):
+    """Let promtool read and check an exposition. Every remark is a failure."""
+    done = subprocess.run(
+        [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 class Prometheus:
     """The API of a running server."""
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from embedway.telemetry.hooks import BaseHook, Hooks
 from embedway.telemetry.json_log import JsonFormatter, json_line, timestamp
 from embedway.telemetry.operations import BatchDetails, RequestDetails
-from embedway.telemetry.requests import request_id
+from embedway.telemetry.request_ids import request_id
 
 REQUEST = RequestDetails, "embed", "acme/m", 1
 #: Characters that end a line for some reader, or that a terminal executes.

@@ -23,6 +23,7 @@ from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.labels import MOST_NAMES, Labels, outcome_label
 from embedway.telemetry.metrics import Metrics
 from embedway.telemetry.prometheus import PrometheusHook, exposition
+from embedway.telemetry.route_facts import RouteFacts
 
 MODEL = "acme/m"
 
@@ -32,7 +33,11 @@ class Metered:
 
     def __init__(self, labels=None):
         self.metrics = Metrics()
-        labels = Labels(lambda: {"acme/m": MODEL, "m": MODEL}, {"routes.r": "openai"}) if labels is None else labels
+        labels = (
+            Labels(lambda: {"acme/m": MODEL, "m": MODEL}, {"routes.r": RouteFacts("openai")})
+            if labels is None
+            else labels
+        )
         self.hooks = Hooks([PrometheusHook(labels, lambda: self.metrics)])
 
     def samples(self):
@@ -152,7 +157,7 @@ def test_padding_and_money_and_checks():
         ("embedway_quarantined", where, 1),
         ("embedway_canary_cosine", where, 0.9),
         ("embedway_accuracy_ratio", where, 0.8),
-        ("embedway_drift_checks_total", {**where, "result": "raised"}, 1),
+        ("embedway_drift_checks_total", {**where, "result": "failed"}, 1),
     ]:
         assert metered.value(name, **labels) == value, name
 

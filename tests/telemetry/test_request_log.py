@@ -17,7 +17,7 @@ from embedway.telemetry import HookSettings, open_hooks
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import AttemptDetails, BatchDetails, RequestDetails
 from embedway.telemetry.request_log import RequestLogHook
-from embedway.telemetry.requests import RouteFacts
+from embedway.telemetry.route_facts import RouteFacts
 from own_route import load_routes
 
 REQUEST = RequestDetails, "embed", "acme/m", 2, "query"

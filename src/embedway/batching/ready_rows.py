@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedway.types import Space, Vectors
 
 
-class ChecksParts(Protocol):
+class RowCheck(Protocol):
     """Checks the vectors of parts before they are passed on."""
 
     def check_some(self, parts: npt.NDArray[np.int64], vectors: Vectors) -> list[int]:
@@ -31,7 +31,7 @@ class ReadyRows:
     request, where it is an error.
     """
 
-    def __init__(self, work: Work, space: Space, on_ready: OnReady, checks: ChecksParts | None = None) -> None:
+    def __init__(self, work: Work, space: Space, on_ready: OnReady, checks: RowCheck | None = None) -> None:
         self._checks = checks
         self._space = space
         self._on_ready = on_ready

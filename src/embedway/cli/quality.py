@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import typer
 
@@ -60,6 +60,7 @@ def baseline(
     """Store how each route of a model answers now: fixed texts, their noise, and the retrieval of pairs.
 
     A space has one baseline. Routes that were added later are added to it without --replace.
+    Exit with 4 if a route did not answer; the others are stored.
     """
     invocation = Invocation.of(context)
 
@@ -73,7 +74,7 @@ def baseline(
     report = _run(invocation, work)
     with report_of_work(invocation, as_json=as_json):
         if as_json:
-            print_json(_plain(asdict(report)))
+            print_json(asdict(report))
         else:
             _print_baseline(report)
     if report.failed:
@@ -99,7 +100,7 @@ def check(
     with report_of_work(invocation, as_json=as_json):
         if as_json:
             verdict = "drifted" if found.drifted else "passed" if found.passed else "unchecked"
-            print_json({"verdict": verdict, **_plain(asdict(found))})
+            print_json({"verdict": verdict, **asdict(found)})
         else:
             _print_check(found)
     if not found.passed:
@@ -111,7 +112,7 @@ def list_baselines(context: typer.Context, *, as_json: JsonFlag = False) -> None
     """List the stored baselines with their routes."""
     found = _run(Invocation.of(context), lambda embedder: embedder.quality.baselines())
     if as_json:
-        print_json([_plain(asdict(one)) for one in found])
+        print_json([asdict(one) for one in found])
     elif found:
         print_table(_COLUMNS, [row for one in found for row in _rows(one)], right=(3, 4, 5, 6))
     else:
@@ -245,10 +246,3 @@ def _time(seconds: float) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON types: times in seconds since 1970, and tuples as lists."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedway.cli import options as shared
+from embedway.cli.job_metrics import job_metrics
 from embedway.cli.output import (
     DownloadProgress,
     continuation,
@@ -139,11 +140,13 @@ def run(  # long, because typer reads the options from the signature
     )
     selecting = model is None and any(wanted is not None for wanted in (preset, named, max_cost, collection))
     explain(stopped_job(config, destination))
-    with shared.metrics_file(metrics_file):
+    with job_metrics(config, metrics_file) as job:
         summary = wait_for(_run(invocation, config, sources, destination, options, selecting=selecting))
-    _report(invocation, summary, as_json=as_json)
-    if summary.rejected:
-        raise typer.Exit(PARTLY_FAILED)
+        job.rejected = summary.rejected
+        job.end(succeeded=True)
+        _report(invocation, summary, as_json=as_json)
+        if summary.rejected:
+            raise typer.Exit(PARTLY_FAILED)
 
 
 def stopped_job(config: "Config", destination: str) -> "Callable[[], str]":

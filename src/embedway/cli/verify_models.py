@@ -1,6 +1,6 @@
 """`embedway models verify`: whether two models or routes answer in one vector space."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,7 @@ from embedway.interrupts import explain
 
 if TYPE_CHECKING:
     from embedway.models.verification import SpaceComparison
-    from embedway.quality.space_proofs import SpaceProof
+    from embedway.quality.space_proofs import SpaceProof, StoredVectors
 
 #: Exit code without a result, because 1 means another space.
 UNCHECKED = 4
@@ -71,7 +71,7 @@ def _verify(invocation: Invocation, a: str, b: str, max_cost: str | None, *, as_
     explain("the proof is stored; `embedway models verify --list` shows it")
     with report_of_work(invocation, as_json=as_json):
         if as_json:
-            print_json({**_proof_json(found.proof), "tokens": found.tokens, "cost_nanousd": found.cost_nanousd})
+            print_json({**found.proof.to_json(), "tokens": found.tokens, "cost_nanousd": found.cost_nanousd})
         else:
             _print(found)
     raise typer.Exit(0 if found.is_same else 1)
@@ -81,12 +81,11 @@ def _print(found: "SpaceComparison") -> None:
     from embedway.money import usd
 
     proof = found.proof
-    assert proof.b is not None  # noqa: S101  two sides were compared
     print_line(f"{proof.a.name} and {proof.b.name}: {proof.verdict}")
     for reason in proof.reasons:
         print_line(f"- {reason}")
     print_table(
-        ("texts as", "texts", "same", "at least", "lowest", "1 %", "median", "top 1", "at least", "top 10", "interval"),
+        ("texts as", "texts", "same", "same ≥", "lowest", "1 %", "median", "top 1", "top 1 ≥", "top 10", "interval"),
         [
             (
                 one.input_type,
@@ -115,13 +114,13 @@ def _list(invocation: Invocation, *, as_json: bool) -> None:
 
     from embedway._embedder import AsyncEmbedder
 
-    async def work() -> "list[SpaceProof]":
+    async def work() -> "list[SpaceProof | StoredVectors]":
         async with AsyncEmbedder(config=invocation.config()) as embedder:
             return await embedder.models.proofs()
 
     found = wait_for(work())
     if as_json:
-        print_json([_proof_json(one) for one in found])
+        print_json([one.to_json() for one in found])
         return
     if not found:
         print_line("no proofs: `embedway models verify A B` compares two models or routes")
@@ -132,9 +131,7 @@ def _list(invocation: Invocation, *, as_json: bool) -> None:
         [
             (
                 one.name,
-                one.a.name,
-                one.b.name if one.b is not None else "-",
-                one.verdict if one.b is not None else "stored vectors",
+                *_compared(one),
                 str(one.texts),
                 one.date,
                 f"{max(0, int((now - one.made) // 86_400))} d{'' if one.is_valid(now) else ', expired'}",
@@ -143,6 +140,17 @@ def _list(invocation: Invocation, *, as_json: bool) -> None:
             for one in found
         ],
         right=(4,),
+    )
+
+
+def _compared(one: "SpaceProof | StoredVectors") -> tuple[str, str, str]:
+    """Return the two routes and the result; stored vectors have one route and no result."""
+    from embedway.quality.space_proofs import SpaceProof
+
+    return (
+        (one.a.name, one.b.name, one.verdict)
+        if isinstance(one, SpaceProof)
+        else (one.route.name, "-", "stored vectors")
     )
 
 
@@ -156,9 +164,3 @@ def _remove(invocation: Invocation, name: str) -> None:
     if not wait_for(work()):
         raise UsageError(f"no proof is named {name!r}; `embedway models verify --list` shows them")
     note(invocation, f"removed {name}")
-
-
-def _proof_json(proof: "SpaceProof") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {**asdict(proof), "date": proof.date}

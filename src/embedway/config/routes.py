@@ -96,7 +96,7 @@ class RouteSettings(Section):
     requests_per_minute: Positive | None = None
     #: Maximum tokens per minute, besides the limits that the service reports.
     tokens_per_minute: Positive | None = None
-    #: The user's word that the route answers in the space of the model's other routes, so that it needs no proof.
+    #: Your declaration that the route answers in the space of the model's other routes, so that it needs no proof.
     same_space: Flag = False
     #: Options of the provider: strings, numbers, true and false, which are kept as strings.
     options: dict[str, Option] = Field(default_factory=dict)

@@ -141,7 +141,7 @@ class TuneSettings(Section):
     directory: Folder = Field(default_factory=_path_in(user_cache_path, "tune"))
 
 
-#: Time to live in Redis, in seconds, if none is set: the default of the specification.
+#: Time to live in Redis, in seconds, if none is set: one day.
 DEFAULT_REDIS_TTL_S = 86_400.0
 
 

@@ -51,7 +51,7 @@ _LEAST_ROWS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ProofResult:
     """Result of a comparison: the reason why a route is not used, empty if it is.
 
     A result that is not `is_lasting` holds for this request only: the next one compares again.
@@ -71,7 +71,7 @@ class RouteProof:
 
     def __init__(
         self,
-        compare: Callable[[ServiceRoute, SendProbe], Awaitable[Verdict]] | None = None,
+        compare: Callable[[ServiceRoute, SendProbe], Awaitable[ProofResult]] | None = None,
         *,
         identity: RouteIdentity | None = None,
         valid_s: float = VALID_S,
@@ -85,7 +85,7 @@ class RouteProof:
         #: Number of failures of the route; a proof is void if it was higher at its end than at its start.
         self.failures = 0
         #: Last result of the comparison.
-        self._verdict = Verdict()
+        self._result = ProofResult()
         self._valid_until = float("-inf") if compare is not None else float("inf")
         #: Maximum texts of a request for which the order is proved; 0 if it is not.
         self._ordered = 0
@@ -97,7 +97,7 @@ class RouteProof:
     def is_settled(self) -> bool:
         """Whether requests need no verification now: nothing is due or refused."""
         is_order_refused = not self._ordered and not self._is_order_due()
-        return not self._verdict.reason and not is_order_refused and not self._is_due()
+        return not self._result.reason and not is_order_refused and not self._is_due()
 
     async def verify(
         self,
@@ -112,9 +112,9 @@ class RouteProof:
         `hold` keeps the caller's account open during a proof that the caller starts.
         """
         await self._run(self._is_due, lambda: self._compare_now(route, send), route, hold)
-        if self._verdict.reason:
-            again = f". It is checked again within {self._valid_s:g} s" if self._verdict.is_lasting else ""
-            raise _refusal(f"{self._verdict.reason}{again}", route)
+        if self._result.reason:
+            again = f". It is checked again within {self._valid_s:g} s" if self._result.is_lasting else ""
+            raise _refusal(f"{self._result.reason}{again}", route)
         if texts > 1 and not self._ordered and not self._is_order_due():
             raise _refusal(_UNORDERED, route)
 
@@ -140,7 +140,7 @@ class RouteProof:
     def record_failure(self) -> None:
         """Repeat the proofs before the next use. A refusal is not repeated earlier, because no text is sent then."""
         self.failures += 1
-        if self._compare is not None and not self._verdict.reason:
+        if self._compare is not None and not self._result.reason:
             self._valid_until = float("-inf")
         if self._ordered:
             self._order_until = float("-inf")
@@ -177,9 +177,9 @@ class RouteProof:
     async def _compare_now(self, route: ServiceRoute, send: SendProbe) -> None:
         assert self._compare is not None  # noqa: S101  it is due
         started, failures = self._clock(), self.failures
-        before, self._verdict = self._verdict, await self._compare(route, send)
-        reason = self._verdict.reason
-        if not self._verdict.is_lasting:
+        before, self._result = self._result, await self._compare(route, send)
+        reason = self._result.reason
+        if not self._result.is_lasting:
             self._valid_until = float("-inf")
         elif reason or failures == self.failures:
             self._valid_until = started + self._valid_s

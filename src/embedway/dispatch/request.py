@@ -14,7 +14,7 @@ from embedway.dispatch.proofs import RouteProof
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.providers.base import RequestLimits, split_requests
-from embedway.quality.checks import RouteChecks
+from embedway.quality.checks import AnswerHistory
 from embedway.urgency import DOCUMENTS
 from embedway.vectors import validate
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from embedway.errors import EmbedwayError
     from embedway.ledger.account import Account
     from embedway.providers.base import Declared, Provider
-    from embedway.quality.reading import Reads
+    from embedway.quality.reading import TextComparison
     from embedway.types import InputType, Space, Vectors
     from embedway.urgency import Urgency
 
@@ -79,7 +79,7 @@ class ServiceRoute:
     #: None without alerts.
     error_rate: ErrorRate | None = None
     #: Checks of its answers, with the vectors of recent ones.
-    checks: RouteChecks = field(default_factory=RouteChecks)
+    checks: AnswerHistory = field(default_factory=AnswerHistory)
     #: Faults of its usage that were logged.
     logged: set[str] = field(default_factory=set)
 
@@ -129,7 +129,7 @@ class UpstreamRequest:
     #: Raises BadVectorsError for an invalid answer.
     check: Callable[..., None] = validate
     #: Compares texts as the services read them, if different texts must have different vectors; None for scores.
-    reads: Reads[str] | None = None
+    reads: TextComparison[str] | None = None
     #: The caller of each text (n,), ascending, in a request merged from several callers; None for one caller.
     callers: Rows | None = None
     #: The account of each caller; empty if nothing is billed.

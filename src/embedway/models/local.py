@@ -11,8 +11,8 @@ from embedway.batching.backends import LocalBackend, ScheduledModel
 from embedway.batching.run import run_batches
 from embedway.batching.scheduler import BatchScheduler
 from embedway.models.base import Estimate, Model, Profile
-from embedway.quality.checks import DiversityCheck, RouteChecks
-from embedway.quality.reading import TokenReader, ignored_ids
+from embedway.quality.checks import AnswerHistory, DiversityCheck
+from embedway.quality.reading import TokenComparer, ignored_ids
 from embedway.types import Bill, ModelDescription
 
 if TYPE_CHECKING:
@@ -24,14 +24,17 @@ if TYPE_CHECKING:
     from embedway.errors import EmbedwayError
     from embedway.local.encoder import Encoder
     from embedway.models.base import ModelEnvironment
-    from embedway.types import TokenizedTexts, Vectors
+    from embedway.types import Space, TokenizedTexts, Vectors
 
 
 class LocalModel(Model):
     """A local encoder, free of charge."""
 
-    def __init__(self, encoder: Encoder, environment: ModelEnvironment) -> None:
+    def __init__(self, encoder: Encoder, environment: ModelEnvironment, *, normalized: Space | None = None) -> None:
+        """Create the model. `normalized` is the space with normalization, if the encoder is without it."""
         super().__init__(profile_of(encoder), environment.hooks, token_budget=encoder.token_budget)
+        if normalized is not None:
+            self.baseline_space_id = normalized.id
         self.quarantines = environment.quarantines
         batching = environment.config.batching
         self.spread = encoder.spread
@@ -39,10 +42,10 @@ class LocalModel(Model):
         self._encoder = encoder
         # An exported graph may end with the normalization.
         self.can_be_raw = encoder.recipe.onnx is None
-        self._checks = RouteChecks()
-        self._reader: TokenReader | None = None
+        self._checks = AnswerHistory()
+        self._reader: TokenComparer | None = None
         if self.task == "embed" and environment.config.quality.check_diversity:
-            self._reader = TokenReader(ignored_ids(encoder.tokenizer.plain))
+            self._reader = TokenComparer(ignored_ids(encoder.tokenizer.plain))
         self._backend = LocalBackend(encoder, max_batch_size=batching.max_batch_size, hooks=environment.hooks)
         self._scheduler = None
         if batching.across_callers:

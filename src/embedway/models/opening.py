@@ -19,7 +19,6 @@ from embedway.errors import ConfigError, EmbedwayError, RuntimeUnavailableError,
 from embedway.local import loading
 from embedway.local.cross_encoder import CrossEncoder
 from embedway.local.outline import facts_of, is_reranker
-from embedway.models.canaries import ScoreCanary, SpaceCanary
 from embedway.models.identities import LOCAL, identity_of, local_identity
 from embedway.models.local import LocalModel
 from embedway.models.multi_route import (
@@ -30,7 +29,8 @@ from embedway.models.multi_route import (
     served_price,
 )
 from embedway.models.reranker import LocalReranker, ServiceReranker
-from embedway.models.route_proofs import Trust, has_users_word, is_listed, with_proofs, without_verify
+from embedway.models.route_probes import EmbeddingProbes, RerankingProbes
+from embedway.models.route_proofs import KnownRoutes, is_declared_same_space, is_listed, with_proofs, without_verify
 from embedway.models.service import Service, ServiceModel
 from embedway.providers.base import CountsTokens, DescribesModel, Endpoint, lowest
 from embedway.providers.counting import FileCounter
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from embedway.dispatch.circuit_breaker import State
     from embedway.local.encoder import Encoder
     from embedway.models.base import Model, ModelEnvironment
-    from embedway.models.canaries import Canary
+    from embedway.models.route_probes import RouteProbes
     from embedway.providers.counting import TokenCounter
     from embedway.quality.space_proofs import RouteIdentity
     from embedway.telemetry.hooks import Hooks
@@ -123,7 +123,7 @@ def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
         identities[endpoint.route] = identity_of(provider, endpoint, facts)
         if is_listed(provider, endpoint, facts):
             listed.add(endpoint.route)
-        if has_users_word(endpoint, config):
+        if is_declared_same_space(endpoint, config):
             trusted.add(endpoint.route)
         return made
 
@@ -154,8 +154,8 @@ def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
         raise blocked from None
     routes = with_proofs(
         _routes(served, facts.task, environment),
-        Trust(identities, listed, trusted),
-        _canary(facts, counter, name=facts.name),
+        KnownRoutes(identities, listed, trusted),
+        _probes(facts, counter, name=facts.name),
         environment.proofs,
         valid_s=config.upstream.verify_every_s,
     )
@@ -163,13 +163,13 @@ def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
     return (ServiceModel if facts.task == "embed" else ServiceReranker)(service, environment)
 
 
-def _canary(facts: ServiceFacts, counter: TokenCounter, *, name: str) -> Canary:
-    """Return the canary for the routes of a model; `name` is the model or space in messages."""
+def _probes(facts: ServiceFacts, counter: TokenCounter, *, name: str) -> RouteProbes:
+    """Return the probes for the routes of a model; `name` is the model or space in messages."""
     if facts.task == "rerank":
-        return ScoreCanary(counter)
+        return RerankingProbes(counter)
     prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
     sizes = (facts.dimensions, facts.default_dimensions or facts.dimensions)
-    return SpaceCanary(name, sizes, prompts, counter, facts.max_tokens)
+    return EmbeddingProbes(name, sizes, prompts, counter, facts.max_tokens)
 
 
 def _without_keys(config: Config) -> Config:
@@ -264,8 +264,10 @@ def _open_local(name: str, task: Task, environment: ModelEnvironment, progress: 
 
 def _open_raw(name: str, environment: ModelEnvironment, progress: ProgressSink | None) -> Model:
     loaded = loading.load(loading.resolve(name), environment.config, progress)
-    raw = replace(loaded, recipe=replace(loaded.recipe, normalized=False))
-    return LocalModel(loading.encoder_of(raw), environment)
+    recipe = loaded.recipe
+    space = recipe.space(recipe.dimensions, loaded.facts, listed_files=loaded.listed_files)
+    raw = replace(loaded, recipe=replace(recipe, normalized=False))
+    return LocalModel(loading.encoder_of(raw), environment, normalized=space)
 
 
 def _check_files(name: str, task: Task, files: Mapping[str, Path]) -> None:
@@ -299,7 +301,7 @@ def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, envi
             own.configure(without_verify(endpoint))
             return own
         identities[endpoint.route] = identity_of(provider, endpoint, facts)
-        if has_users_word(endpoint, config):
+        if is_declared_same_space(endpoint, config):
             trusted.add(endpoint.route)
         return build(provider, without_verify(endpoint))
 
@@ -313,8 +315,8 @@ def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, envi
     counter = FileCounter(encoder.tokenizer) if encoder is not None else counter_for(facts, None, config)
     routes = with_proofs(
         _routes(served, task, environment),
-        Trust(identities, same_space=trusted, here=here),
-        _canary(facts, counter, name=facts.name if encoder is None or task == "rerank" else encoder.space.id),
+        KnownRoutes(identities, same_space=trusted, local_route=here),
+        _probes(facts, counter, name=facts.name if encoder is None or task == "rerank" else encoder.space.id),
         environment.proofs,
         valid_s=config.upstream.verify_every_s,
         local=Scoring(own, "") if isinstance(own, LocalScorer) else own,

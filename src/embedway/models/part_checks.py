@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from embedway.types import Vectors
 
 
-class PartChecks:
+class PartCheck:
     """Checks of one request for equal vectors of different texts. A part is a text, or a window of one."""
 
     def __init__(self, work: Work, check: DiversityCheck) -> None:

@@ -101,7 +101,7 @@ class ModelRegistry:
                 return opening.result()
         return None
 
-    def all_open(self) -> list[Model]:
+    def open_embedding_models(self) -> list[Model]:
         """Return the open models that return vectors."""
         tasks = [opening for (_, task, raw), opening in self._opening.items() if task == "embed" and not raw]
         return [opening.result() for opening in tasks if opening.done() and not _failed(opening)]

@@ -4,7 +4,7 @@ A server reports its model, but not the weights, prompts and pooling. A wrong se
 with the right ones, without an error. So a route other than the first is used only if one of these holds:
 
 - the catalog lists it and the first route, with a source, and both are at the services' own addresses;
-- the user's word: `same_space` in the settings of the route;
+- your declaration: `same_space` in the settings of the route;
 - a stored proof (`quality/space_proofs.py`), made here or by `models.verify`;
 - its answers to fixed texts agree with those of this machine, if it has the weights, or of the first route. Those of
   the first route may be stored, so that a process that starts while that route is down can compare others with it.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from embedway.config.addresses import belongs_to_hosts
 from embedway.config.known_services import SERVICES
-from embedway.dispatch.proofs import RouteProof, Verdict
+from embedway.dispatch.proofs import ProofResult, RouteProof
 from embedway.errors import BadVectorsError, BudgetExceededError, ConfigError
 from embedway.providers.options import yes
 from embedway.quality.space_proofs import Reference, SpaceProof, SpaceProofs, proof_name, reference_name
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.dispatch.probes import SendProbe
     from embedway.dispatch.request import ServiceRoute
-    from embedway.models.canaries import Canary
+    from embedway.models.route_probes import RouteProbes
     from embedway.providers.base import Endpoint, Provider
     from embedway.quality.space_proofs import RouteIdentity
 
@@ -47,7 +47,7 @@ def is_listed(provider: str, endpoint: Endpoint, facts: ServiceFacts) -> bool:
     return is_own and any((one.provider, one.model) == (provider, endpoint.model) for one in facts.routes)
 
 
-def has_users_word(endpoint: Endpoint, config: Config) -> bool:
+def is_declared_same_space(endpoint: Endpoint, config: Config) -> bool:
     """Return whether the settings of a route say that it answers in the space of the model's other routes.
 
     `options.verify = false` is the former name of `same_space = true`. Raises ConfigError if the two contradict.
@@ -71,30 +71,30 @@ def without_verify(endpoint: Endpoint) -> Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
+class KnownRoutes:
     """Which routes of a model are trusted without a comparison, and the facts of all of them, by name."""
 
     identities: Mapping[str, RouteIdentity]
     #: Routes that the catalog lists, at their services' own addresses.
     listed: Collection[str] = ()
-    #: Routes with the user's word.
+    #: Routes declared with `same_space`.
     same_space: Collection[str] = ()
     #: The route that is this machine, with the weights; empty if there is none.
-    here: str = ""
+    local_route: str = ""
 
 
 @dataclass
 class SharedReference:
-    """Results of the canary in a model's space, shared by its routes.
+    """Results of the probes in a model's space, shared by its routes.
 
     They are kept as long as the model is open, so that all its vectors are of one space, whatever routes do later.
     """
 
-    canary: Canary
-    trust: Trust
+    probes: RouteProbes
+    known: KnownRoutes
     proofs: SpaceProofs
     #: Routes whose results may be the reference: the first route; or if the catalog lists it, all listed ones.
-    anchors: tuple[str, ...]
+    reference_routes: tuple[str, ...]
     #: This machine, if it has the weights.
     local: Provider | None = None
     reference: Reference | None = None
@@ -106,12 +106,12 @@ class SharedReference:
     #: Digests of the routes whose results agreed on all texts.
     proved: set[str] = field(default_factory=set)
 
-    async def compare(self, route: ServiceRoute, send: SendProbe) -> Verdict:
+    async def compare(self, route: ServiceRoute, send: SendProbe) -> ProofResult:
         """Compare a route with the reference, or make it the reference if it is the first route."""
-        own = self.trust.identities[route.name]
+        own = self.known.identities[route.name]
         await self._find_reference()
         if self.reference is None:
-            if route.name in self.anchors or await self._is_proved_to_an_anchor(own):
+            if route.name in self.reference_routes or await self._is_proved_to_a_reference_route(own):
                 return await self._become_reference(route, own, send)
             return self._unproved(own)
         assert self.source is not None  # noqa: S101  every reference has a source
@@ -123,9 +123,9 @@ class SharedReference:
         try:
             answered, fault = await self._ask(route, send, is_short=is_proved)
         except BudgetExceededError as error:
-            if route.name in self.anchors:
+            if route.name in self.reference_routes:
                 raise
-            return Verdict(
+            return ProofResult(
                 f"is not proved to answer in the space of {self.shown_source}, and no budget is left for the proof: "
                 f"{error}",
                 is_lasting=False,
@@ -134,96 +134,99 @@ class SharedReference:
         if not difference and not is_proved:
             self.proved.add(own.digest)
             await self._keep_proof(self.source, own, answered)
-        return Verdict(self._explained(difference, own))
+        return ProofResult(self._explained(difference, own))
 
-    async def _is_proved_to_an_anchor(self, own: RouteIdentity) -> bool:
-        stored = [await self.proofs.between(self.trust.identities[name], own) for name in self.anchors]
+    async def _is_proved_to_a_reference_route(self, own: RouteIdentity) -> bool:
+        stored = [await self.proofs.between(self.known.identities[name], own) for name in self.reference_routes]
         return any(proof is not None and proof.verdict == "same space" for proof in stored)
 
-    async def introduce(self, route: ServiceRoute, send: SendProbe) -> Verdict:
+    async def set_reference(self, route: ServiceRoute, send: SendProbe) -> ProofResult:
         """Use a listed route's results as the reference, unless there is one."""
         await self._find_reference()
         if self.reference is None:
-            return await self._become_reference(route, self.trust.identities[route.name], send)
-        return Verdict()
+            return await self._become_reference(route, self.known.identities[route.name], send)
+        return ProofResult()
 
     async def _find_reference(self) -> None:
         """Compute the reference on this machine, or read it from the store, if there is none yet."""
         if self.reference is not None:
             return
         if self.local is not None:
-            questions, sent = self.canary.questions(self.local), {}
-            for question in questions.values():
-                if id(question) not in sent:
-                    sent[id(question)] = await question.compute(self.local.declared.max_inputs)
-            self.reference = Reference({kind: sent[id(question)] for kind, question in questions.items()})
-            self.source, self.shown_source = self.trust.identities[self.trust.here], "this machine"
+            batches, sent = self.probes.batches(self.local), {}
+            for batch in batches.values():
+                if id(batch) not in sent:
+                    sent[id(batch)] = await batch.compute(self.local.declared.max_inputs)
+            self.reference = Reference({kind: sent[id(batch)] for kind, batch in batches.items()})
+            self.source, self.shown_source = self.known.identities[self.known.local_route], "this machine"
             return
-        for name in self.anchors:
-            await self._recall(self.trust.identities[name])
+        for name in self.reference_routes:
+            await self._read_stored_reference(self.known.identities[name])
 
-    async def _recall(self, anchor: RouteIdentity) -> None:
+    async def _read_stored_reference(self, first: RouteIdentity) -> None:
         """Read the stored results of a route, or of another one that is proved to be in its space."""
-        for own in (anchor, *self.trust.identities.values()):
+        for own in (first, *self.known.identities.values()):
             if self.reference is not None:
                 return
-            if own != anchor:
-                proof = await self.proofs.between(anchor, own)
+            if own != first:
+                proof = await self.proofs.between(first, own)
                 if proof is None or proof.verdict != "same space":
                     continue
-            found = await self.proofs.reference(own, self.canary.digest, self.canary.rows)
+            found = await self.proofs.reference(own, self.probes.digest, self.probes.rows)
             if found is not None and not self._is_sound(found[0], own):
                 self.proofs.note_unreadable(reference_name(own))
                 found = None
             if found is not None and self.reference is None:
-                self.reference, self.source = found[0], anchor
+                self.reference, self.source = found[0], first
                 self.shown_source = f"{own.name}, stored on {found[1]}"
 
     def _is_sound(self, reference: Reference, own: RouteIdentity) -> bool:
         """Return whether stored vectors have the model's size and valid numbers."""
         try:
-            return not any(self.canary.check(vectors, own.name) for vectors in reference.results.values())
+            return not any(self.probes.check(vectors, own.name) for vectors in reference.results.values())
         except BadVectorsError:
             return False
 
-    async def _become_reference(self, route: ServiceRoute, own: RouteIdentity, send: SendProbe) -> Verdict:
+    async def _become_reference(self, route: ServiceRoute, own: RouteIdentity, send: SendProbe) -> ProofResult:
         try:
             answered, fault = await self._ask(route, send)
         except BudgetExceededError:
             # Nothing is mixed yet. Other routes cannot be used until a call pays for the reference.
             self.is_over_budget = True
-            return Verdict(is_lasting=False)
+            return ProofResult(is_lasting=False)
         if fault or self.reference is not None:
-            return Verdict(fault)
+            return ProofResult(fault)
         self.reference, self.source, self.shown_source = answered, own, route.name
-        await self.proofs.try_to_keep(self.proofs.keep_reference(own, answered, self.canary.digest))
-        return Verdict()
+        await self.proofs.try_to_keep(self.proofs.keep_reference(own, answered, self.probes.digest))
+        return ProofResult()
 
     async def _keep_proof(self, source: RouteIdentity, own: RouteIdentity, answered: Reference) -> None:
         texts = max(len(vectors) for vectors in answered.results.values())
         proof = SpaceProof(
-            proof_name(source, own), source, own, "same space", (), texts, self.canary.digest, self.proofs.clock()
+            proof_name(source, own), source, own, "same space", (), texts, self.probes.digest, self.proofs.clock()
         )
         await self.proofs.try_to_keep(self.proofs.keep(proof))
         if self.local is None:
-            await self.proofs.try_to_keep(self.proofs.keep_reference(own, answered, self.canary.digest))
+            await self.proofs.try_to_keep(self.proofs.keep_reference(own, answered, self.probes.digest))
 
-    def _unproved(self, own: RouteIdentity) -> Verdict:
+    def _unproved(self, own: RouteIdentity) -> ProofResult:
         """Return the refusal of a route that there is nothing to compare with."""
-        first = self.trust.identities[self.anchors[0]]
-        word = next((one.name for one in (own, first) if one.name.startswith("routes.")), "")
-        by_word = f", or set same_space = true in [{word}] if you know that both run the same model" if word else ""
+        first = self.known.identities[self.reference_routes[0]]
+        declarable = next((one.name for one in (own, first) if one.name.startswith("routes.")), "")
+        by_declaration = (
+            f", or set same_space = true in [{declarable}] if you know that both run the same model"
+            if declarable
+            else ""
+        )
         why = "no budget was left for a comparison" if self.is_over_budget else f"{first.name} did not answer"
-        return Verdict(
+        return ProofResult(
             f"is not proved to answer in the space of {first.name}, because {why}: run `embedway models verify "
             f"{first.name} {own.name}` once both answer, or call the model once while {first.name} answers, so that "
-            f"its vectors are stored for a comparison{by_word}",
+            f"its vectors are stored for a comparison{by_declaration}",
             is_lasting=False,
         )
 
-    def _refused_by(self, stored: SpaceProof) -> Verdict:
-        assert stored.b is not None  # noqa: S101  it is a proof, not a reference
-        return Verdict(
+    def _refused_by(self, stored: SpaceProof) -> ProofResult:
+        return ProofResult(
             f"is {'not in the same space as' if stored.verdict == 'different' else 'close to, but not the same as'} "
             f"{self.shown_source}, as `embedway models verify` found on {stored.date}: {'; '.join(stored.reasons)}. "
             f"Correct the route and run `embedway models verify {stored.a.name} {stored.b.name}` again",
@@ -242,12 +245,12 @@ class SharedReference:
     async def _ask(self, route: ServiceRoute, send: SendProbe, *, is_short: bool = False) -> tuple[Reference, str]:
         """Return a route's results by kind, and its fault in itself."""
         results, sent, is_unordered = {}, {}, False
-        for kind, question in self.canary.questions(route.provider, is_short=is_short).items():
-            if id(question) not in sent:
-                sent[id(question)], unordered = await question.send(route, send)
+        for kind, batch in self.probes.batches(route.provider, is_short=is_short).items():
+            if id(batch) not in sent:
+                sent[id(batch)], unordered = await batch.send(route, send)
                 is_unordered |= unordered
-            results[kind] = sent[id(question)]
-            if fault := self.canary.check(results[kind], route.name):
+            results[kind] = sent[id(batch)]
+            if fault := self.probes.check(results[kind], route.name):
                 return Reference(results), fault
         return Reference(results, is_unordered), ""
 
@@ -259,15 +262,15 @@ class SharedReference:
         ):
             return f"cannot be compared with {self.shown_source}, which has vectors of other texts"
         differences = (
-            self.canary.difference(kind, answered, self.reference, self.shown_source) for kind in answered.results
+            self.probes.difference(kind, answered, self.reference, self.shown_source) for kind in answered.results
         )
         return next(filter(None, differences), "")
 
 
 def with_proofs(
     routes: tuple[ServiceRoute, ...],
-    trust: Trust,
-    canary: Canary,
+    known: KnownRoutes,
+    probes: RouteProbes,
     proofs: SpaceProofs,
     *,
     valid_s: float,
@@ -275,22 +278,22 @@ def with_proofs(
 ) -> tuple[ServiceRoute, ...]:
     """Return the routes of a model with the proofs that they need.
 
-    A single route needs no comparison: nothing is mixed. `local` is this machine, if it has the weights (`trust.here`);
-    it is the reference then.
+    A single route needs no comparison: nothing is mixed. `local` is this machine, if it has the weights
+    (`known.local_route`); it is the reference then.
     """
-    compared = [route.name for route in routes if route.name not in {*trust.same_space, trust.here}]
-    anchors: tuple[str, ...] = ()
+    compared = [route.name for route in routes if route.name not in {*known.same_space, known.local_route}]
+    reference_routes: tuple[str, ...] = ()
     if local is None:
-        anchors = tuple(compared[:1])
-        if compared and compared[0] in trust.listed:
-            anchors = tuple(name for name in compared if name in trust.listed)
-        if not set(compared) - set(anchors):
-            compared, anchors = [], ()
-    reference = SharedReference(canary, trust, proofs, anchors, local)
+        reference_routes = tuple(compared[:1])
+        if compared and compared[0] in known.listed:
+            reference_routes = tuple(name for name in compared if name in known.listed)
+        if not set(compared) - set(reference_routes):
+            compared, reference_routes = [], ()
+    reference = SharedReference(probes, known, proofs, reference_routes, local)
     judge = dict.fromkeys(compared, reference.compare)
-    judge |= {name: reference.introduce for name in anchors if name in trust.listed}
+    judge |= {name: reference.set_reference for name in reference_routes if name in known.listed}
 
     def proof_of(route: ServiceRoute) -> RouteProof:
-        return RouteProof(judge.get(route.name), identity=trust.identities[route.name], valid_s=valid_s)
+        return RouteProof(judge.get(route.name), identity=known.identities[route.name], valid_s=valid_s)
 
     return tuple(replace(route, proof=proof_of(route)) for route in routes)

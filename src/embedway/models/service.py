@@ -22,7 +22,7 @@ from embedway.models.base import Estimate, Model, Profile, not_here
 from embedway.providers.base import KnowsTokenizer, KnowsWeights
 from embedway.providers.counting import TiktokenCounter, about_tokens
 from embedway.providers.requirements import set_up_here
-from embedway.quality.reading import TextReader, ignored_ids
+from embedway.quality.reading import TextComparer, ignored_ids
 from embedway.telemetry.hooks import current_operation
 from embedway.types import Bill, ModelDescription, Space
 
@@ -77,7 +77,7 @@ class ServiceModel(Model):
         space = self.space
         self._prompts: dict[InputType, str] = {"query": space.query_prompt, "document": space.document_prompt}
         self._is_free = all(self._prices(size)(1_000_000, 1000) == 0 for size in service.facts.sizes_by_price)
-        self._reader: TextReader | None = None
+        self._reader: TextComparer | None = None
         self._scheduling: tuple[UpstreamBackend, BatchScheduler[UpstreamRequest, UpstreamResponse]] | None = None
         batching, upstream = environment.config.batching, environment.config.upstream
         if self.merges and batching.across_callers:
@@ -141,10 +141,10 @@ class ServiceModel(Model):
             model=self.name,
             operations=(current_operation.get(),),
             reads=self._reads(),
-            quarantined={} if self.quarantines is None else self.quarantines.of_space(self.space.id),
+            quarantined={} if self.quarantines is None else self.quarantines.of_space(self.baseline_space_id),
         )
 
-    def _reads(self) -> TextReader | None:
+    def _reads(self) -> TextComparer | None:
         """Return the comparison of texts as the services read them; None if vectors may be equal."""
         if self.task != "embed" or not self._environment.config.quality.check_diversity:
             return None
@@ -153,7 +153,7 @@ class ServiceModel(Model):
             plain = counter.plain if counter.exact else None
             ignored = frozenset[int]() if plain is None else ignored_ids(plain)
             prompt = max(len(prompt.encode()) for prompt in self._prompts.values())  # at most one token for each byte
-            self._reader = TextReader(max(1, self.max_tokens - prompt), plain, counter.special_tokens, ignored)
+            self._reader = TextComparer(max(1, self.max_tokens - prompt), plain, counter.special_tokens, ignored)
         return self._reader
 
     async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:
@@ -193,7 +193,7 @@ class ServiceModel(Model):
             if isinstance(error, (NoRouteError, UpstreamError)) and not isinstance(error, RefusedInputError)
         ]
         if failed:
-            models = await asyncio.to_thread(set_up_here, self._environment.config, but=self.name, task=self.task)
+            models = await asyncio.to_thread(set_up_here, self._environment.config, excluded=self.name, task=self.task)
             for error in failed:
                 error.elsewhere = models
 

@@ -20,13 +20,13 @@ from embedway.errors import BudgetExceededError, UsageError
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.local.backend import BackendName, Precision
-from embedway.models.canaries import SpaceCanary, counted_tokens
 from embedway.models.identities import LOCAL, local_identity
 from embedway.models.opening import open_model
+from embedway.models.route_probes import EmbeddingProbes, counted_tokens
 from embedway.models.service import ServiceModel
 from embedway.money import usd
-from embedway.quality.equivalence import Embedded, EquivalenceFigures, measure
-from embedway.quality.probe_texts import ProbeText, canary_texts, digest, fixed_texts, long_texts, query_texts
+from embedway.quality.equivalence import Embedded, EquivalenceFigures, measure_agreement
+from embedway.quality.probe_texts import ProbeText, digest, fixed_texts, long_texts, query_texts, route_probe_texts
 from embedway.quality.space_proofs import Reference, SpaceProof, proof_name
 from embedway.text import shown_name
 
@@ -128,21 +128,19 @@ async def _compare(
     for kind, own in texts.items():
         vectors = [await side.embed(own, kind) for side in (one, other)]
         embedded.append(Embedded(kind, own, *vectors))
-    measured = await asyncio.to_thread(measure, embedded)
-    proofs, proof = (
-        environment.proofs,
-        SpaceProof(
-            proof_name(one.identity, other.identity),
-            one.identity,
-            other.identity,
-            measured.verdict,
-            measured.reasons,
-            sum(map(len, texts.values())) - measured.left_out,
-            digest(),
-            environment.proofs.clock(),
-            is_measured=True,
-            figures=measured.to_json(),
-        ),
+    measured = await asyncio.to_thread(measure_agreement, embedded)
+    proofs = environment.proofs
+    proof = SpaceProof(
+        proof_name(one.identity, other.identity),
+        one.identity,
+        other.identity,
+        measured.verdict,
+        measured.reasons,
+        sum(map(len, texts.values())) - measured.left_out,
+        digest(),
+        proofs.clock(),
+        is_measured=True,
+        figures=measured.to_json(),
     )
     await proofs.keep(proof)
     if measured.verdict == "same space":
@@ -179,13 +177,13 @@ def _long_texts(one: Model, other: Model) -> tuple[ProbeText, ...]:
 
 
 async def _keep_references(sides: Sequence[_Side], embedded: Sequence[Embedded], environment: ModelEnvironment) -> None:
-    """Store the vectors that other processes compare routes with: those of the canary's texts."""
+    """Store the vectors that other processes compare routes with: those of the probe texts."""
     for number, side in enumerate(sides):
         model = side.model
         if not isinstance(model, ServiceModel) or side.identity.provider == LOCAL:
             continue
         facts = model.service.facts
-        canary = SpaceCanary(
+        probes = EmbeddingProbes(
             facts.name,
             (facts.dimensions,),
             {"query": facts.query_prompt, "document": facts.document_prompt},
@@ -194,10 +192,10 @@ async def _keep_references(sides: Sequence[_Side], embedded: Sequence[Embedded],
         )
         results: dict[str, Vectors] = {}
         for own in embedded:
-            # The long text of the canary is not among these; its row is left out of comparisons.
-            vectors = (own.a, own.b)[number][: len(canary_texts())]
+            # The long text of the probes is not among these; its row is left out of comparisons.
+            vectors = (own.a, own.b)[number][: len(route_probe_texts())]
             results[own.input_type] = np.vstack([vectors, np.full_like(vectors[:1], np.nan)])
-        await environment.proofs.keep_reference(side.identity, Reference(results), canary.digest)
+        await environment.proofs.keep_reference(side.identity, Reference(results), probes.digest)
 
 
 async def _open(name: str, environment: ModelEnvironment, max_nanousd: int | None) -> _Side:

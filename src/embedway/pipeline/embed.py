@@ -29,7 +29,7 @@ from embedway.pipeline.deadline import run_in_time
 from embedway.pipeline.failed_rows import logged_rows
 from embedway.pipeline.normalize import in_space, space_of
 from embedway.pipeline.plan import make_plan
-from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, row_of, spread, unfinished
+from embedway.pipeline.receipt import CallFacts, fill_outcome_on_failure, first_row, make_receipt, row_of, spread
 from embedway.pipeline.request import decode_ids, inspect, unique_texts
 from embedway.pipeline.script_check import ScriptCheck
 from embedway.providers.names import full_name
@@ -172,7 +172,7 @@ class EmbedPipeline:
         outcome = facts.outcome if self._hooks.operating else None
         asked = _compute_request(request, texts, own, spending, outcome)
         cached = None if self.cache is None else self.cache.wrap(model)
-        with unfinished(outcome, spending, len(texts)):
+        with fill_outcome_on_failure(outcome, spending, len(texts)):
             try:
                 computed = await (cached or model).compute(asked)
             except EmbedwayError as error:

@@ -38,7 +38,14 @@ class CallFacts:
 
 
 @contextlib.contextmanager
-def _filled_on_failure(outcome: Outcome, spending: CallBudget, texts: int) -> Iterator[None]:
+def fill_outcome_on_failure(outcome: Outcome | None, spending: CallBudget, texts: int) -> Iterator[None]:
+    """Fill what is known into an outcome if the computation fails: unique texts, and the cost so far.
+
+    Costs that are booked after the call are not part of it. None stands for hooks that need no outcome.
+    """
+    if outcome is None:
+        yield
+        return
     outcome.unique_texts = texts
     before = outcome.cost_nanousd, outcome.billed_tokens
     try:
@@ -52,14 +59,6 @@ def _filled_on_failure(outcome: Outcome, spending: CallBudget, texts: int) -> It
         if accounts:
             outcome.billed_tokens = (before[1] or 0) + sum(account.totals.tokens for account in accounts)
         raise
-
-
-def unfinished(outcome: Outcome | None, spending: CallBudget, texts: int) -> contextlib.AbstractContextManager[None]:
-    """Fill what is known into an outcome if the computation fails: unique texts, and the cost so far.
-
-    Costs that are booked after the call are not part of it. None stands for hooks that need no outcome.
-    """
-    return contextlib.nullcontext() if outcome is None else _filled_on_failure(outcome, spending, texts)
 
 
 def spread(

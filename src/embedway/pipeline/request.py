@@ -10,6 +10,7 @@ import numpy as np
 
 from embedway.arguments import as_texts, check_choice, check_count, check_flag, check_integer, check_name, is_a
 from embedway.errors import InputError
+from embedway.space import INPUT_TYPES
 from embedway.types import EmbedRequest, InputType, Overflow, Texts
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Missing values of pandas and numpy, by type name.
 _MISSING = {"NAType", "NaTType", "MaskedConstant"}
-_INPUT_TYPES, _OVERFLOWS = get_args(InputType), get_args(Overflow)
+_OVERFLOWS = get_args(Overflow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Call:
         checked = {
             "model": check_name(self.model, "model"),
             "dimensions": check_count(self.dimensions, "dimensions"),
-            "input_type": check_choice(self.input_type, _INPUT_TYPES, "input_type"),
+            "input_type": check_choice(self.input_type, INPUT_TYPES, "input_type"),
             "on_overflow": check_overflow(self.on_overflow),
             "partial": check_flag(self.partial, "partial"),
             "priority": check_integer(self.priority, "priority", 0, 9),

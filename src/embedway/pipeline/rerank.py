@@ -8,7 +8,7 @@ import numpy as np
 
 from embedway.compute import ComputeRequest
 from embedway.errors import EmbedwayError, InputError
-from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, spread, unfinished
+from embedway.pipeline.receipt import CallFacts, fill_outcome_on_failure, first_row, make_receipt, spread
 from embedway.pipeline.request import Call, inspect, reason_against, unique_texts
 from embedway.types import RerankResult
 from embedway.urgency import Urgency
@@ -53,7 +53,7 @@ async def rerank(
         query=query,
         outcome=facts.outcome,
     )
-    with unfinished(facts.outcome, spending, len(texts)):
+    with fill_outcome_on_failure(facts.outcome, spending, len(texts)):
         try:
             computed = await model.compute(asked)
         except EmbedwayError as error:

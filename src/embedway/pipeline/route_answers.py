@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedway.compute import ComputeRequest
-from embedway.quality.canaries import CANARIES, INPUT_TYPES, NEIGHBOURS, SMALL_BATCH, batches, orders
+from embedway.quality.canaries import CANARIES, NEIGHBOURS, SMALL_BATCH, batches, orders
 from embedway.quality.drift import Observation
-from embedway.quality.noise import measure
+from embedway.quality.noise import measure_noise
 from embedway.quality.retrieval import retrieve
+from embedway.space import INPUT_TYPES
 from embedway.urgency import BACKGROUND
 
 if TYPE_CHECKING:
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from embedway.models.base import Model
     from embedway.quality.baseline import PairSet
     from embedway.quality.noise import Noise
-    from embedway.quality.retrieval import Result
+    from embedway.quality.retrieval import QueryResult
     from embedway.types import InputType, Vectors
 
-_log = logging.getLogger("embedway.quality")
 #: Texts of a request with pairs. Small, so that other work goes on between two requests.
 _PAIRS_A_REQUEST = 32
 
@@ -37,11 +36,13 @@ class Usage:
     texts: int = 0
     tokens: int = 0
     cost_nanousd: int | None = 0
+    #: Routes that answered, in order.
+    routes: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class RouteAnswers:
-    """Requests to one route of a model."""
+    """Requests to one route of a model, or with an empty name to any route, as in other calls."""
 
     model: Model
     route: str
@@ -50,7 +51,7 @@ class RouteAnswers:
 
     async def noise(self) -> dict[str, tuple[Vectors, Noise]]:
         """Return the reference of the canaries and the noise, by input type."""
-        return {kind: measure(await self._variants(kind)) for kind in INPUT_TYPES}
+        return {kind: measure_noise(await self._variants(kind)) for kind in INPUT_TYPES}
 
     async def observe(self, sets: Sequence[PairSet], seed: int) -> Observation:
         """Return the answers of a check; `seed` decides the order of the canaries."""
@@ -59,7 +60,7 @@ class RouteAnswers:
             vectors[kind] = [await self._in_order(kind, order) for order in orders(len(CANARIES), seed)]
         return Observation(vectors, await self.results(sets))
 
-    async def results(self, sets: Sequence[PairSet]) -> dict[str, dict[str, Result]]:
+    async def results(self, sets: Sequence[PairSet]) -> dict[str, dict[str, QueryResult]]:
         """Return the retrieval results by set of pairs and id."""
         found = {}
         for one in sets:
@@ -98,6 +99,7 @@ class RouteAnswers:
         computed = await self.model.compute(request)
         usage, bill = self.usage, computed.bill
         usage.texts += len(texts)
+        usage.routes.update(dict.fromkeys(bill.routes))
         usage.tokens += sum(meta.tokens for meta in computed.metas if meta is not None)
         if usage.cost_nanousd is not None:
             usage.cost_nanousd = None if bill.cost_nanousd is None else usage.cost_nanousd + bill.cost_nanousd

@@ -15,10 +15,10 @@ from embedway.quality.scripts import (
     ENOUGH_LETTERS,
     Measurement,
     all_scripts,
+    count_tokens_of_script,
     find_scripts,
     foreign_characters,
     is_known,
-    measure,
 )
 from embedway.selection.analysis import detect_languages
 from embedway.telemetry.operations import VectorCheckDetails
@@ -43,7 +43,7 @@ _CHECK: WarningCheck = "script"
 
 @dataclass(slots=True)
 class _ScriptsOfModel:
-    """What is known about the scripts of a model."""
+    """Scripts of a model: which of them it knows, and what was measured."""
 
     #: Pattern for characters of scripts that the model does not know, or that were not measured.
     foreign: re.Pattern[str] = field(default_factory=foreign_characters)
@@ -90,7 +90,7 @@ class ScriptCheck:
         benchmark = self._config.embedding.model_benchmarks.get(model.name)
         total = None
         if model.space.tokenizer:  # the model's own, on this machine
-            total = scripts.measured.get(script, Measurement()) + measure(
+            total = scripts.measured.get(script, Measurement()) + count_tokens_of_script(
                 model.profile.description.tokenizer, script, text
             )
             scripts.measured[script] = total
@@ -123,7 +123,7 @@ class ScriptCheck:
         with contextlib.suppress(EmbedwayError, TimeoutError):
             async with asyncio.timeout(patience_s):
                 language = await _language_of(text, script)
-                best = await self._selector.best_for_language(language, but=model)
+                best = await self._selector.best_for_language(language, excluded=model)
         if best is None:
             return f"`embedway select --language {language} --anywhere` lists the models for {language}"
         name, lacks = best

@@ -114,7 +114,7 @@ def _weights_missing(provider: str, model: str, options: Mapping[str, str], conf
     return "" if here else _OFFLINE if config.weights.offline else _TO_FETCH
 
 
-def set_up_here(config: Config, *, but: str, task: Task = "embed") -> tuple[str, ...]:
+def set_up_here(config: Config, *, excluded: str, task: Task = "embed") -> tuple[str, ...]:
     """Return the usable models of a task: those with weights on this machine, and those with a usable route."""
     from embedway.weights.store import WeightsStore  # noqa: PLC0415  needed only after a failure
 
@@ -123,4 +123,4 @@ def set_up_here(config: Config, *, but: str, task: Task = "embed") -> tuple[str,
     known = (*default_services().values(), *own_models(config).values())
     served = {facts.name: facts for facts in known if facts.task == task}
     here += [name for name, facts in served.items() if any(not lacks for _, lacks in routes_here(facts, config))]
-    return tuple(name for name in here if name != but)
+    return tuple(name for name in here if name != excluded)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from embedway.errors import LedgerError, newer_version
 from embedway.quality.noise import Noise
 from embedway.quality.pairs import Pair
-from embedway.quality.retrieval import Result
+from embedway.quality.retrieval import QueryResult
+from embedway.quality.vector_json import vectors_from_json, vectors_to_json
 from embedway.space import Space
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ class RouteBaseline:
     vectors: Mapping[str, Vectors]
     noise: Mapping[str, Noise]
     #: Results by set of pairs and id.
-    results: Mapping[str, Mapping[str, Result]]
+    results: Mapping[str, Mapping[str, QueryResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +112,7 @@ def _route_json(one: RouteBaseline) -> dict[str, Any]:
         "route": one.route,
         "created": one.created,
         "price_nanousd": one.price_nanousd,
-        "vectors": {kind: _packed(vectors) for kind, vectors in one.vectors.items()},
+        "vectors": {kind: vectors_to_json(vectors) for kind, vectors in one.vectors.items()},
         "noise": {
             kind: {"sources": dict(noise.sources), "largest": noise.largest, "q90": noise.q90, "mean": noise.mean}
             for kind, noise in one.noise.items()
@@ -131,19 +129,10 @@ def _route_of(found: dict[str, Any]) -> RouteBaseline:
         found["route"],
         float(found["created"]),
         found["price_nanousd"],
-        {kind: _unpacked(packed) for kind, packed in found["vectors"].items()},
+        {kind: vectors_from_json(packed) for kind, packed in found["vectors"].items()},
         {kind: Noise(**noise) for kind, noise in found["noise"].items()},
         {
-            name: {pair: Result(group, rank, tuple(top)) for pair, (group, rank, *top) in results.items()}
+            name: {pair: QueryResult(group, rank, tuple(top)) for pair, (group, rank, *top) in results.items()}
             for name, results in found["results"].items()
         },
     )
-
-
-def _packed(vectors: Vectors) -> dict[str, Any]:
-    data = base64.b64encode(np.ascontiguousarray(vectors, "<f4").tobytes()).decode()
-    return {"shape": list(vectors.shape), "float32": data}
-
-
-def _unpacked(found: dict[str, Any]) -> Vectors:
-    return np.frombuffer(base64.b64decode(found["float32"]), "<f4").reshape(found["shape"]).astype(np.float32)

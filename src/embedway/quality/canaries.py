@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-InputType: TypeAlias = Literal["query", "document"]
-INPUT_TYPES: tuple[InputType, ...] = ("document", "query")
 
 #: Version of the texts. A baseline is of one version.
 CANARY_VERSION = 1

@@ -17,7 +17,7 @@ from embedway.text import redact
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from embedway.quality.reading import Difference, Reads
+    from embedway.quality.reading import Difference, TextComparison
     from embedway.telemetry.hooks import Hooks
     from embedway.types import Vectors
 
@@ -25,7 +25,7 @@ _log = logging.getLogger("embedway.quality")
 
 
 @dataclass(frozen=True, slots=True)
-class RouteChecks:
+class AnswerHistory:
     """Checks of the answers of one route, with the vectors of its recent answers."""
 
     memory: AnswerMemory = field(default_factory=AnswerMemory)
@@ -46,8 +46,8 @@ class DiversityCheck:
     `kind` is what the vectors depend on besides the text, such as their size and the input type.
     """
 
-    reads: Reads[Any]
-    checks: RouteChecks
+    reads: TextComparison[Any]
+    checks: AnswerHistory
     route: str
     model: str
     hooks: Hooks

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from embedway.quality.baseline import RouteBaseline
     from embedway.quality.noise import Noise
-    from embedway.quality.retrieval import Result
+    from embedway.quality.retrieval import QueryResult
     from embedway.types import Vectors
 
 Verdict: TypeAlias = Literal["passed", "drifted", "unchecked"]
@@ -39,7 +39,7 @@ class Observation:
     """
 
     vectors: Mapping[str, Sequence[Vectors]]
-    results: Mapping[str, Mapping[str, Result]]
+    results: Mapping[str, Mapping[str, QueryResult]]
 
 
 @public
@@ -117,6 +117,20 @@ def compare(baseline: RouteBaseline, found: Observation, *, min_accuracy_ratio: 
     )
 
 
+def common_results(
+    baseline: RouteBaseline, found: Mapping[str, Mapping[str, QueryResult]]
+) -> tuple[dict[str, QueryResult], dict[str, QueryResult]]:
+    """Return the results of the pairs that both have, now and in the baseline."""
+    now: dict[str, QueryResult] = {}
+    before: dict[str, QueryResult] = {}
+    for name, results in found.items():
+        stored = baseline.results.get(name, {})
+        common = [pair for pair in results if pair in stored]
+        now |= {f"{name}/{pair}": results[pair] for pair in common}
+        before |= {f"{name}/{pair}": stored[pair] for pair in common}
+    return now, before
+
+
 def advice_for(verdict: Verdict) -> str:
     """Return what to do after a verdict."""
     if verdict == "drifted":
@@ -164,13 +178,7 @@ def _retrieval(
     baseline: RouteBaseline, found: Observation, min_ratio: float
 ) -> tuple[float | None, float | None, dict[str, GroupAccuracy], list[str]]:
     """Return accuracy ratio, overlap, accuracy by group, and the reasons for a drift."""
-    now: dict[str, Result] = {}
-    before: dict[str, Result] = {}
-    for name, results in found.results.items():
-        stored = baseline.results.get(name, {})
-        common = [pair for pair in results if pair in stored]
-        now |= {f"{name}/{pair}": results[pair] for pair in common}
-        before |= {f"{name}/{pair}": stored[pair] for pair in common}
+    now, before = common_results(baseline, found.results)
     new, old, shared = accuracy(now.values()), accuracy(before.values()), overlap(now, before)
     ratio = None if new is None or not old else new / old
     reasons = []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from embedway._public import public
-from embedway.vectors import SAME_COSINE
+from embedway.vectors import SAME_COSINE, unit_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +43,22 @@ _NEIGHBOURS = 10
 _RESAMPLES = 1000
 #: Share of the texts of a kind that must differ, and share of the other texts that may, to name the kind as the cause.
 _MOST_OF_KIND, _FEW_OTHERS = 0.5, 0.02
+_PLURALS: dict[str, str] = {"query": "queries", "document": "documents"}
+#: Kinds of texts, the test of a text, and the probable cause if exactly these texts differ.
+_KINDS: tuple[tuple[str, Callable[[ProbeText], bool], str], ...] = (
+    ("long texts", lambda one: one.group == "long", "one source cuts texts at another length"),
+    ("texts with capital letters", lambda one: one.text != one.text.lower(), "one source lowercases texts"),
+    (
+        "texts with accents or other letters than a to z",
+        lambda one: not one.text.isascii(),
+        "one source removes accents, or does not know these letters",
+    ),
+    (
+        "texts with unusual whitespace",
+        lambda one: one.text != " ".join(one.text.split()),
+        "one source changes spaces or line ends",
+    ),
+)
 
 
 @public
@@ -55,7 +71,7 @@ class EquivalenceFigures:
     lowest_cosine: float
     first_percentile: float
     median_cosine: float
-    #: Texts whose cosine is at least the bound.
+    #: Texts whose cosine is at least `SAME_COSINE`.
     same_texts: int
     #: Lower bound of the share of such texts, with a confidence of 95 % (Clopper-Pearson).
     same_share_at_least: float
@@ -78,8 +94,8 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Result of `measure`."""
+class SpaceMeasurement:
+    """Result of `measure_agreement`."""
 
     verdict: EquivalenceVerdict
     reasons: tuple[str, ...]
@@ -93,22 +109,24 @@ class Measured:
         return asdict(self)
 
 
-def measure(embedded: Sequence[Embedded], *, bound: float = SAME_COSINE) -> Measured:
+def measure_agreement(embedded: Sequence[Embedded]) -> SpaceMeasurement:
     """Compare two sources over the texts of each input type."""
-    parts = [_Part.of(one, bound) for one in embedded]
+    parts = [_Part.of(one) for one in embedded]
     sizes = embedded[0].a.shape[1], embedded[0].b.shape[1]
     left_out = sum(len(one.texts) - len(part.texts) for one, part in zip(embedded, parts, strict=True))
     parts = [part for part in parts if part.texts]
     if not parts:
-        return Measured("different", ("no text was embedded by both",), (), sizes, left_out)
+        return SpaceMeasurement("different", ("no text was embedded by both",), (), sizes, left_out)
     figures = tuple(part.figures() for part in parts)
     reasons = [*_size_reasons(parts, sizes), *_length_reasons(parts)]
     if all(part.same.all() for part in parts):
         verdict: EquivalenceVerdict = "close but not the same" if reasons else "same space"
-        return Measured(verdict, tuple(reasons), figures, sizes, left_out)
+        return SpaceMeasurement(verdict, tuple(reasons), figures, sizes, left_out)
     reasons += _reasons(parts)
     is_close = max(one.median_cosine for one in figures) >= _CLOSE_MEDIAN
-    return Measured("close but not the same" if is_close else "different", tuple(reasons), figures, sizes, left_out)
+    return SpaceMeasurement(
+        "close but not the same" if is_close else "different", tuple(reasons), figures, sizes, left_out
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +142,16 @@ class _Part:
     same: Flags
 
     @classmethod
-    def of(cls, one: Embedded, bound: float) -> _Part:
+    def of(cls, one: Embedded) -> _Part:
         width = min(one.a.shape[1], one.b.shape[1])
         usable = np.asarray(np.isfinite(one.a).all(axis=1) & np.isfinite(one.b).all(axis=1))
         usable = np.asarray(usable & one.a.any(axis=1) & one.b.any(axis=1))
         texts = [text for text, is_usable in zip(one.texts, usable, strict=True) if is_usable]
         a, b = (vectors[usable].astype(np.float64) for vectors in (one.a, one.b))
         lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-        a, b = directions(a[:, :width]), directions(b[:, :width])
+        a, b = unit_vectors(a[:, :width]), unit_vectors(b[:, :width])
         cosines = np.einsum("ij,ij->i", a, b)
-        return cls(one.input_type, texts, a, b, lengths, cosines, cosines >= bound)
+        return cls(one.input_type, texts, a, b, lengths, cosines, cosines >= SAME_COSINE)
 
     def figures(self) -> EquivalenceFigures:
         top1, overlaps = agreement_of_neighbours(self.a, self.b)
@@ -151,12 +169,6 @@ class _Part:
             top10_overlap=float(overlaps.mean()),
             top10_interval=bootstrap_interval(overlaps),
         )
-
-
-def directions(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return vectors of length 1; vectors of zeros stay zeros."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths == 0, 1, lengths)
 
 
 def agreement_of_neighbours(
@@ -236,38 +248,17 @@ def _span(lengths: npt.NDArray[np.float64]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-#: Kinds of texts, the test of a text, and the probable cause if exactly these texts differ.
-_KINDS: tuple[tuple[str, Callable[[ProbeText], bool], str], ...] = (
-    ("long texts", lambda one: one.group == "long", "one source cuts texts at another length"),
-    ("texts with capital letters", lambda one: one.text != one.text.lower(), "one source lowercases texts"),
-    (
-        "texts with accents or other letters than a to z",
-        lambda one: not one.text.isascii(),
-        "one source removes accents, or does not know these letters",
-    ),
-    (
-        "texts with unusual whitespace",
-        lambda one: one.text != " ".join(one.text.split()),
-        "one source changes spaces or line ends",
-    ),
-)
-
-
 def _reasons(parts: Sequence[_Part]) -> list[str]:
     """Return what differs, in words, with the probable cause."""
     if any(_is_reordered(part) for part in parts):
         return ["the vectors are the same, but belong to other texts: one source returns them in another order"]
-    differing = [part for part in parts if not part.same.all()]
-    if len(parts) > 1 and len(differing) == 1:
-        part = differing[0]
-        if part.same.mean() < _MOST_OF_KIND:
-            other = next(one.input_type for one in parts if one is not part)
-            return [f"{_PLURALS[part.input_type]} differ, and {_PLURALS[other]} do not: another prompt for them"]
-    texts = {one: bool(same) for part in parts for one, same in zip(part.texts, part.same, strict=True)}
+    if reason := _prompt_reason(parts):
+        return [reason]
     # A text is compared in both input types; it differs if one of them does.
+    texts: dict[ProbeText, bool] = {}
     for part in parts:
-        for one, same in zip(part.texts, part.same, strict=True):
-            texts[one] = texts[one] and bool(same)
+        for text, same in zip(part.texts, part.same.tolist(), strict=True):
+            texts[text] = texts.get(text, True) and same
     count = sum(not same for same in texts.values())
     lowest = min(float(part.cosines.min()) for part in parts)
     found = f"{count} of {len(texts)} texts differ (lowest cosine {lowest:.3f})"
@@ -282,7 +273,14 @@ def _reasons(parts: Sequence[_Part]) -> list[str]:
     return [f"{found}: another model"]
 
 
-_PLURALS: dict[str, str] = {"query": "queries", "document": "documents"}
+def _prompt_reason(parts: Sequence[_Part]) -> str:
+    """Return the reason if most texts of one input type differ, and none of the other; else an empty text."""
+    differing = [part for part in parts if not part.same.all()]
+    if len(parts) < 2 or len(differing) != 1 or differing[0].same.mean() >= _MOST_OF_KIND:
+        return ""
+    (part,) = differing
+    other = next(one.input_type for one in parts if one is not part)
+    return f"{_PLURALS[part.input_type]} differ, and {_PLURALS[other]} do not: another prompt for them"
 
 
 def _explains(texts: Mapping[ProbeText, bool], is_of_kind: Callable[[ProbeText], bool]) -> bool:

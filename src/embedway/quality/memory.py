@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from embedway.quality.reading import Difference, Reads
+    from embedway.quality.reading import Difference, TextComparison
     from embedway.types import Vectors
 
 #: Vectors that are remembered of each kind, kinds of a route, and texts of one vector.
@@ -56,12 +57,12 @@ class RecentVectors:
         """Return those of the given starts of vectors that are remembered."""
         return self._seen.keys() & starts if len(starts) > 1 else {one for one in starts if one in self._seen}
 
-    def difference(self, start: int, vector: Vectors, reading: Any, reads: Reads[Any]) -> Difference | None:
+    def difference(self, start: int, vector: Vectors, reading: Any, reads: TextComparison[Any]) -> Difference | None:
         """Return the difference of a text to one that had the same vector; a certain one if there is any."""
         seen = self._seen.get(start)
         if seen is None or (len(seen.readings) == 1 and reads.key(reading) in seen.readings):
             return None
-        if seen.digest != digest_of(vector):
+        if seen.digest != hash_of(vector):
             return None
         found = None
         for other in seen.readings.values():
@@ -72,9 +73,9 @@ class RecentVectors:
                     break
         return found
 
-    def remember(self, start: int, vector: Vectors, reading: Any, reads: Reads[Any]) -> None:
+    def remember(self, start: int, vector: Vectors, reading: Any, reads: TextComparison[Any]) -> None:
         """Remember the vector of a text, in place of its former one: a corrected text blames no other one."""
-        key, digest = reads.key(reading), digest_of(vector)
+        key, digest = reads.key(reading), hash_of(vector)
         former = self._of_text.get(key)
         if former is not None and former != start:
             self._forget(former, key)
@@ -121,10 +122,12 @@ def starts_of(vectors: Vectors) -> list[int]:
     """Return the first two numbers of each row as one integer; rows of one number have none."""
     if vectors.shape[1] < 2:
         return []
+    if len(vectors) == 1:
+        return [int.from_bytes(vectors[0, :2].tobytes(), sys.byteorder)]
     starts: list[int] = np.ascontiguousarray(vectors[:, :2]).view(np.uint64)[:, 0].tolist()
     return starts
 
 
-def digest_of(vector: Vectors) -> int:
+def hash_of(vector: Vectors) -> int:
     """Return a hash of a vector's numbers, valid in this process."""
     return hash(vector.tobytes())

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, get_args
 
+#: Checks of the whole answer, in the order in which they are tried.
+ShapeCheckName: TypeAlias = Literal["type", "count", "dimension"]
+#: Checks of single rows.
+RowCheckName: TypeAlias = Literal["unreadable", "not_finite", "zero", "norm"]
+#: Checks of several rows.
+DiversityCheckName: TypeAlias = Literal["same_vector", "near_constant"]
 #: Checks whose failure refuses vectors.
-RefusingCheck: TypeAlias = Literal[
-    "count", "dimension", "type", "unreadable", "not_finite", "zero", "norm", "same_vector", "near_constant"
-]
+RefusingCheck: TypeAlias = ShapeCheckName | RowCheckName | DiversityCheckName
 #: Checks that only warn.
 WarningCheck: TypeAlias = Literal["script", "high_similarity"]
-REFUSING_CHECKS: tuple[RefusingCheck, ...] = get_args(RefusingCheck)
+SHAPE_CHECKS: tuple[ShapeCheckName, ...] = get_args(ShapeCheckName)
+ROW_CHECKS: tuple[RowCheckName, ...] = get_args(RowCheckName)
+DIVERSITY_CHECKS: tuple[DiversityCheckName, ...] = get_args(DiversityCheckName)
+REFUSING_CHECKS: tuple[RefusingCheck, ...] = (*SHAPE_CHECKS, *ROW_CHECKS, *DIVERSITY_CHECKS)
 WARNING_CHECKS: tuple[WarningCheck, ...] = get_args(WarningCheck)

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedway.vectors import unit_vectors
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -70,19 +72,19 @@ class Noise:
 
 def distances(left: Vectors, right: Vectors) -> npt.NDArray[np.float64]:
     """Return 1 - cosine for each row, in double precision; NaN rows have distance 2."""
-    one, other = _unit(left), _unit(right)
+    one, other = unit_vectors(left), unit_vectors(right)
     # Half the squared difference of unit vectors: exact for small distances, where 1 - cosine loses all digits.
     found: npt.NDArray[np.float64] = ((one - other) ** 2).sum(axis=1) / 2
     return np.nan_to_num(found, nan=2.0)
 
 
-def measure(variants: Mapping[str, Vectors]) -> tuple[Vectors, Noise]:
+def measure_noise(variants: Mapping[str, Vectors]) -> tuple[Vectors, Noise]:
     """Return the reference, float32 (n, d), and the noise of variants of the same texts in the same order.
 
     The reference is the mean direction over all variants, so that it has less noise than one answer.
     """
-    mean = np.mean([_unit(vectors) for vectors in variants.values()], axis=0)
-    reference = _unit(mean).astype(np.float32)
+    mean = np.mean([unit_vectors(vectors) for vectors in variants.values()], axis=0)
+    reference = unit_vectors(mean).astype(np.float32)
     found = np.stack([distances(vectors, reference) for vectors in variants.values()])
     worst = found.max(axis=0)
     sources = {
@@ -92,10 +94,3 @@ def measure(variants: Mapping[str, Vectors]) -> tuple[Vectors, Noise]:
     }
     noise = Noise(sources, float(worst.max()), float(np.quantile(worst, 0.9)), float(found.mean(axis=1).max()))
     return reference, noise
-
-
-def _unit(vectors: Vectors | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    wide = np.asarray(vectors, np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    found: npt.NDArray[np.float64] = wide / np.where(lengths > 0, lengths, 1.0)
-    return found

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Group: TypeAlias = Literal[
-    "canary", "languages", "code", "case", "numbers", "unicode", "whitespace", "short", "questions", "prose", "long"
+    "route", "languages", "code", "case", "numbers", "unicode", "whitespace", "short", "questions", "prose", "long"
 ]
 #: Lengths of the long texts, as parts of the limit of the model that reads more.
 LONG_PARTS = (0.2, 0.45, 0.55, 0.9, 1.0, 1.5)
 #: Maximum tokens of a long text, so that the comparison of models with huge limits stays cheap.
 MOST_TOKENS = 8192
 #: Maximum tokens of the long text that is sent before a route is used.
-CANARY_TOKENS = 1024
+MAX_ROUTE_PROBE_TOKENS = 1024
 #: Groups whose texts are compared as queries too.
-_QUERIES: tuple[Group, ...] = ("canary", "questions", "short", "case")
+_QUERIES: tuple[Group, ...] = ("route", "questions", "short", "case")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +43,19 @@ def _groups() -> dict[str, list[str]]:
 
 
 @functools.cache
-def canary_texts() -> tuple[str, ...]:
+def route_probe_texts() -> tuple[str, ...]:
     """Return the texts of a comparison before a route is used. The first one alone is repeated later."""
-    return tuple(_groups()["canary"])
+    return tuple(_groups()["route"])
 
 
 @functools.cache
 def fixed_texts() -> tuple[ProbeText, ...]:
-    """Return the texts that are the same for all models. The texts of `canary_texts` come first."""
+    """Return the texts that are the same for all models. The texts of `route_probe_texts` come first."""
     return tuple(ProbeText(text, group) for group, texts in _groups().items() for text in texts)  # type: ignore[arg-type]
 
 
 def query_texts() -> tuple[ProbeText, ...]:
-    """Return the texts that are compared as queries. The texts of `canary_texts` come first."""
+    """Return the texts that are compared as queries. The texts of `route_probe_texts` come first."""
     return tuple(one for one in fixed_texts() if one.group in _QUERIES)
 
 
@@ -69,7 +69,7 @@ def digest() -> str:
 def _sentences() -> tuple[str, ...]:
     """Return sentences of many subjects in a fixed order, so that the end of a long text has other subjects."""
     groups = _groups()
-    return tuple(" ".join(one.split()) for name in ("prose", "questions", "canary") for one in groups[name])
+    return tuple(" ".join(one.split()) for name in ("prose", "questions", "route") for one in groups[name])
 
 
 def long_text(tokens: int, count: Callable[[str], int]) -> str:

@@ -46,7 +46,7 @@ class Difference:
     certain: bool = True
 
 
-class Reads(Protocol[R]):
+class TextComparison(Protocol[R]):
     """Compares texts as a model reads them. A reading is a text, or its token ids."""
 
     def keep(self, reading: R) -> R:
@@ -72,7 +72,7 @@ _REASON = (
 
 
 @dataclass(frozen=True, slots=True)
-class TokenReader(Reads["npt.NDArray[np.int32]"]):
+class TokenComparer(TextComparison["npt.NDArray[np.int32]"]):
     """Compares token ids, which were cut at the model's limit. `ignored` are ids that show no difference."""
 
     ignored: frozenset[int] = frozenset()
@@ -98,7 +98,7 @@ class TokenReader(Reads["npt.NDArray[np.int32]"]):
 
 
 @dataclass(frozen=True, slots=True)
-class TextReader(Reads[str]):
+class TextComparer(TextComparison[str]):
     """Compares texts that a service tokenizes.
 
     Case, accents, punctuation and symbols show no difference, because a service may remove them. With the model's

@@ -2,7 +2,8 @@
 
 Vectors are equal if all bits are: models do not give texts that they read differently the same bits, and bits are
 compared in linear time. A bound on the cosine of two texts would depend on the model and on the length of the texts.
-Vectors that are only nearly equal are a fault if the texts are clearly different, and several of them are at one place.
+Vectors that are only nearly equal are a fault if the texts are clearly different, and at least three have nearly the
+same vector.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.quality.memory import digest_of, starts_of
+from embedway.quality.memory import hash_of, starts_of
 from embedway.quality.similarity import MOST_SHARED, sample_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from embedway.quality.memory import RecentVectors
-    from embedway.quality.reading import Difference, Reads
+    from embedway.quality.reading import Difference, TextComparison
     from embedway.types import Vectors
 
 #: Distance from cosine 1 below which vectors differ by numeric noise: half precision and bfloat16 round to about 1e-6.
@@ -47,7 +48,7 @@ class Sameness:
 class SamenessCheck:
     """Finds equal vectors of different texts. `recent` are those of earlier answers; it is updated."""
 
-    reads: Reads[Any]
+    reads: TextComparison[Any]
     recent: RecentVectors
 
     def find(self, vectors: Vectors, reading: Callable[[int], Any], *, ordered: bool = True) -> Sameness:
@@ -88,7 +89,7 @@ class SamenessCheck:
                 continue
             groups: dict[int, list[int]] = {}
             for row in candidates:
-                groups.setdefault(digest_of(vectors[row]), []).append(row)
+                groups.setdefault(hash_of(vectors[row]), []).append(row)
             for rows in groups.values():
                 difference = self._difference(rows, reading) if _is_vector(vectors[rows[0]]) else None
                 if difference is None:
@@ -199,12 +200,12 @@ def _is_vector(vector: Vectors) -> bool:
     return bool(np.isfinite(vector).all() and vector.any())
 
 
-@np.errstate(all="ignore")  # whatever the caller has set
 def _is_near(one: Vectors, other: Vectors, square: float) -> bool:
     """Return whether the distance of two vectors is numeric noise, compared with the second one's squared length."""
     most = 2 * _NOISE * square
     # Most vectors differ enough in one of their first numbers.
     if (one.item(0) - other.item(0)) ** 2 > most or (one.item(1) - other.item(1)) ** 2 > most:
         return False
-    apart = one - other
-    return float(np.dot(apart, apart)) < most
+    with np.errstate(all="ignore"):  # whatever the caller has set
+        apart = one - other
+        return float(np.dot(apart, apart)) < most

@@ -179,7 +179,7 @@ def _table() -> tuple[list[int], list[tuple[int, str]]]:
     return [first for first, _, _ in rows], [(last, name) for _, last, name in rows]
 
 
-def measure(tokenizer: PlainTokenizer, script: str, text: str) -> Measurement:
+def count_tokens_of_script(tokenizer: PlainTokenizer, script: str, text: str) -> Measurement:
     """Tokenize a text, and count the letters of a script, those in unknown tokens, and their tokens."""
     text = text[:_MEASURED_CHARACTERS]
     own = {script, "Chinese"} if script == "Japanese" else {script}

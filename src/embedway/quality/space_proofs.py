@@ -7,7 +7,6 @@ reason to use it.
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import hashlib
 import json
@@ -16,13 +15,12 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from embedway._public import public
 from embedway._version import __version__
 from embedway.errors import LedgerError
 from embedway.ledger.records import Record
 from embedway.quality.equivalence import VERDICTS
+from embedway.quality.vector_json import vectors_from_json, vectors_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +36,6 @@ VALID_DAYS = 90
 _VERSION = 1
 #: The year 5138, for times that can be shown as dates.
 _LATEST = 1e11
-_PROOF, _REFERENCE = "proof", "reference"
 _MOST_TEXTS = 2**31
 #: Errors of documents of another shape: wrong types, numbers out of range, deep nesting.
 _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
@@ -64,21 +61,17 @@ class RouteIdentity:
     @property
     def digest(self) -> str:
         """Digest of all facts but the name, as 12 hex digits."""
-        return _digest([self.provider, self.model, self.address, self.facts])
+        return digest_of_facts([self.provider, self.model, self.address, self.facts])
 
 
 def digest_of_facts(facts: object) -> str:
     """Return the digest of facts of JSON types, as 12 hex digits."""
-    return _digest(facts)
-
-
-def _digest(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def proof_name(a: RouteIdentity, b: RouteIdentity) -> str:
     """Return the name of the proof of two routes, in any order."""
-    return _digest(sorted((a.digest, b.digest)))
+    return digest_of_facts(sorted((a.digest, b.digest)))
 
 
 def reference_name(route: RouteIdentity) -> str:
@@ -86,10 +79,26 @@ def reference_name(route: RouteIdentity) -> str:
     return f"reference-{route.digest}"
 
 
+class _Dated:
+    """Something that was made at a time, and is valid for `VALID_DAYS`."""
+
+    __slots__ = ()
+    made: float
+
+    @property
+    def date(self) -> str:
+        """Day on which it was made (UTC)."""
+        return dt.datetime.fromtimestamp(self.made, dt.UTC).date().isoformat()
+
+    def is_valid(self, now: float) -> bool:
+        """Return whether it is not too old. A date in the future is invalid too."""
+        return -86_400 <= now - self.made <= VALID_DAYS * 86_400
+
+
 @public
 @dataclass(frozen=True, slots=True)
-class SpaceProof:
-    """A stored comparison of two routes, or with `b` None the stored vectors of one.
+class SpaceProof(_Dated):
+    """A stored comparison of two routes.
 
     `texts` is the number of compared texts. `is_measured` is true for a result of `models.verify`, which has `figures`;
     others are from a comparison before a route was used.
@@ -97,7 +106,7 @@ class SpaceProof:
 
     name: str
     a: RouteIdentity
-    b: RouteIdentity | None
+    b: RouteIdentity
     verdict: EquivalenceVerdict
     reasons: tuple[str, ...]
     texts: int
@@ -110,14 +119,29 @@ class SpaceProof:
     is_measured: bool = False
     figures: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def date(self) -> str:
-        """Day of the comparison (UTC)."""
-        return dt.datetime.fromtimestamp(self.made, dt.UTC).date().isoformat()
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return {"type": "proof", **asdict(self), "date": self.date}
 
-    def is_valid(self, now: float) -> bool:
-        """Return whether it is not too old. A date in the future is invalid too."""
-        return -86_400 <= now - self.made <= VALID_DAYS * 86_400
+
+@public
+@dataclass(frozen=True, slots=True)
+class StoredVectors(_Dated):
+    """Facts of the stored vectors of a route, which were compared with nothing yet: others are compared with them."""
+
+    name: str
+    route: RouteIdentity
+    texts: int
+    #: Digest of the probe texts.
+    probes: str
+    #: Time of the answers, in seconds since 1970.
+    made: float
+    #: Version of embedway that stored them.
+    version: str = __version__
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return {"type": "vectors", **asdict(self), "date": self.date}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +164,10 @@ class SpaceProofs:
 
     async def between(self, a: RouteIdentity, b: RouteIdentity) -> SpaceProof | None:
         """Return the valid proof of two routes; None if there is none, or it cannot be read."""
-        document = await self._read(proof_name(a, b), _PROOF)
-        if document is None:
+        found = self._parsed(proof_name(a, b), await self._read(proof_name(a, b)))
+        if not isinstance(found, SpaceProof) or not found.is_valid(self.clock()):
             return None
-        proof = self._parsed(proof_name(a, b), document)
-        if proof is None or proof.b is None or not proof.is_valid(self.clock()):
-            return None
-        return proof if sorted((proof.a.digest, proof.b.digest)) == sorted((a.digest, b.digest)) else None
+        return found if sorted((found.a.digest, found.b.digest)) == sorted((a.digest, b.digest)) else None
 
     async def reference(
         self, route: RouteIdentity, probes: str, rows: Mapping[str, int]
@@ -156,36 +177,35 @@ class SpaceProofs:
         `rows` is the number of texts of each kind, such as `query` and `document`; others are unreadable.
         """
         name = reference_name(route)
-        document = await self._read(name, _REFERENCE)
-        proof = None if document is None else self._parsed(name, document)
-        if document is None or proof is None or proof.probes != probes or not proof.is_valid(self.clock()):
+        document = await self._read(name)
+        found = self._parsed(name, document)
+        if document is None or not isinstance(found, StoredVectors) or found.probes != probes:
+            return None
+        if not found.is_valid(self.clock()):
             return None
         try:
-            results = {kind: _vectors(document["results"][kind]) for kind in rows}
+            results = {kind: vectors_from_json(document["results"][kind]) for kind in rows}
         except _UNREADABLE:
             results = {}
         if {kind: len(vectors) for kind, vectors in results.items()} != dict(rows):
             self.note_unreadable(name)
             return None
-        return Reference(results, document.get("unordered") is True), proof.date
+        return Reference(results, document.get("unordered") is True), found.date
 
     async def keep(self, proof: SpaceProof) -> None:
         """Store a proof. Raises LedgerError."""
         if self._records is not None:
-            await self._records.put(Record("equivalence", proof.name, json.dumps(_document(proof, _PROOF))))
+            await self._records.put(Record("equivalence", proof.name, json.dumps(_document(proof))))
 
     async def keep_reference(self, route: RouteIdentity, reference: Reference, probes: str) -> None:
         """Store a route's vectors. Raises LedgerError."""
         if self._records is None:
             return
         texts = max(len(vectors) for vectors in reference.results.values())
-        facts = SpaceProof(reference_name(route), route, None, "same space", (), texts, probes, self.clock())
-        document = _document(facts, _REFERENCE)
+        facts = StoredVectors(reference_name(route), route, texts, probes, self.clock())
+        document = _document(facts)
         document["unordered"] = reference.is_unordered
-        document["results"] = {
-            kind: {"shape": list(vectors.shape), "f32": base64.b64encode(vectors.astype("<f4").tobytes()).decode()}
-            for kind, vectors in reference.results.items()
-        }
+        document["results"] = {kind: vectors_to_json(vectors) for kind, vectors in reference.results.items()}
         await self._records.put(Record("equivalence", facts.name, json.dumps(document)))
 
     async def try_to_keep(self, work: Any) -> None:
@@ -195,26 +215,26 @@ class SpaceProofs:
         except LedgerError as error:
             self._note_failure(error)
 
-    async def all(self) -> list[SpaceProof]:
-        """Return all readable proofs and references, also those that are too old. Raises LedgerError."""
+    async def all(self) -> list[SpaceProof | StoredVectors]:
+        """Return all readable proofs and stored vectors, also those that are too old. Raises LedgerError."""
         if self._records is None:
             return []
-        found = []
+        found: list[SpaceProof | StoredVectors] = []
         for name, _ in await self._records.names("equivalence"):
             try:
                 record = await self._records.get("equivalence", name)
             except LedgerError:
                 self.note_unreadable(name)  # the store has just answered, so only this record is damaged
                 continue
-            proof = None if record is None else self._parsed(name, self._loaded(record))
-            found += [] if proof is None else [proof]
+            one = None if record is None else self._parsed(name, self._loaded(record))
+            found += [] if one is None else [one]
         return found
 
     async def remove(self, name: str) -> bool:
         """Remove a proof or a reference, readable or not. Return False if there is none. Raises LedgerError."""
         return self._records is not None and await self._records.remove("equivalence", name)
 
-    async def _read(self, name: str, kind: str) -> dict[str, Any] | None:
+    async def _read(self, name: str) -> dict[str, Any] | None:
         if self._records is None:
             return None
         try:
@@ -223,8 +243,7 @@ class SpaceProofs:
             self._note_failure(error)
             return None
         self._is_failing = False
-        document = None if record is None else self._loaded(record)
-        return document if document is not None and document.get("type") == kind else None
+        return None if record is None else self._loaded(record)
 
     def _note_failure(self, error: LedgerError) -> None:
         if not self._is_failing:
@@ -251,7 +270,7 @@ class SpaceProofs:
         self.note_unreadable(record.name)
         return None
 
-    def _parsed(self, name: str, document: dict[str, Any] | None) -> SpaceProof | None:
+    def _parsed(self, name: str, document: dict[str, Any] | None) -> SpaceProof | StoredVectors | None:
         """Return the facts of a document; None for one of a newer version or another shape, which is logged."""
         if document is None:
             return None
@@ -262,32 +281,30 @@ class SpaceProofs:
             return None
 
 
-def _parsed(name: str, document: dict[str, Any]) -> SpaceProof:
+def _parsed(name: str, document: dict[str, Any]) -> SpaceProof | StoredVectors:
     """Return the facts of a document. Raises one of `_UNREADABLE`."""
-    verdict, made, texts = document["verdict"], float(document["made"]), document["texts"]
-    reasons, figures = document["reasons"], document.get("figures", {})
-    other = document.get("b")
-    is_right = (
-        document["version"] == _VERSION
-        and verdict in VERDICTS
-        and 0 <= made < _LATEST
-        and type(texts) is int
-        and 0 <= texts < _MOST_TEXTS
-        and isinstance(reasons, list)
-        and _is_flat(figures)
-    )
+    made, texts = float(document["made"]), document["texts"]
+    if (
+        document["version"] != _VERSION
+        or not 0 <= made < _LATEST
+        or type(texts) is not int
+        or not 0 <= texts < _MOST_TEXTS
+    ):
+        raise ValueError(name)
+    of_all = (texts, _text(document["probes"]), made, _text(document["embedway"]))
+    if document["type"] == "vectors":
+        return StoredVectors(name, _identity(document["route"]), *of_all)
+    verdict, reasons, figures = document["verdict"], document["reasons"], document.get("figures", {})
+    is_right = document["type"] == "proof" and verdict in VERDICTS and isinstance(reasons, list) and _is_flat(figures)
     if not is_right:
         raise ValueError(name)
     return SpaceProof(
         name,
         _identity(document["a"]),
-        None if other is None else _identity(other),
+        _identity(document["b"]),
         verdict,
         tuple(_text(reason) for reason in reasons),
-        texts,
-        _text(document["probes"]),
-        made,
-        _text(document["embedway"]),
+        *of_all,
         document.get("is_measured") is True,
         figures,
     )
@@ -307,24 +324,18 @@ def _text(fact: Any) -> str:
 def _is_flat(figures: Any, depth: int = 4) -> bool:
     """Return whether figures are an object of finite JSON values, nested at most this deep."""
     if isinstance(figures, dict):
-        return depth > 0 and all(_is_flat(one, depth - 1) for one in figures.values())
+        return depth > 0 and all(_text(key) == key and _is_flat(one, depth - 1) for key, one in figures.items())
     if depth == 4:  # the outermost value
         return False
     if isinstance(figures, list):
         return depth > 0 and all(_is_flat(one, depth - 1) for one in figures)
+    if isinstance(figures, str):
+        return _text(figures) == figures
     return not isinstance(figures, (int, float)) or bool(abs(figures) < _LATEST)
 
 
-def _document(proof: SpaceProof, kind: str) -> dict[str, Any]:
-    facts = asdict(proof)
+def _document(found: SpaceProof | StoredVectors) -> dict[str, Any]:
+    facts = found.to_json()
     facts["embedway"] = facts.pop("version")
     del facts["name"]
-    return {"version": _VERSION, "type": kind, "date": proof.date, **facts}
-
-
-def _vectors(one: Mapping[str, Any]) -> Vectors:
-    rows, width = one["shape"]
-    flat = np.frombuffer(base64.b64decode(one["f32"], validate=True), "<f4")
-    if type(rows) is not int or type(width) is not int or min(rows, width) < 1 or rows * width != len(flat):
-        raise ValueError
-    return flat.reshape(rows, width).astype(np.float32)
+    return {"version": _VERSION, **facts}

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedway.arguments import check_name, check_names, is_a
+from embedway.arguments import as_max_nanousd, check_name, check_names, is_a
 from embedway.config.local_models import AUTO
 from embedway.errors import UsageError
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
-from embedway.money import to_nanousd
 from embedway.selection.criteria import ModelSelectionCriteria
 from embedway.text import shown, shown_name
 
@@ -51,7 +50,7 @@ class CallOptions:
             criteria = str.__str__(criteria)  # the name of a preset
         collection = "" if collection is None else check_name(collection, "collection")
         api_key_name = "" if api_key_name is None else check_name(api_key_name, "api_key_name")
-        max_cost_nanousd = None if max_cost is None else to_nanousd(max_cost, name="max_cost")
+        max_cost_nanousd = as_max_nanousd(max_cost)
         names = check_names(backup, "backup") or ()
         if names and collection:
             raise UsageError(

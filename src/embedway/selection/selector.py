@@ -156,8 +156,8 @@ class ModelSelector:
         """Return the reason why texts leave this machine with a model; empty if they do not."""
         return await asyncio.to_thread(self._locked, lambda candidates: candidates.leaves_machine(model))
 
-    async def best_for_language(self, language: str, *, but: str) -> tuple[str, str] | None:
-        """Return the best model for a language by the settings, except `but`, and what it lacks to run here.
+    async def best_for_language(self, language: str, *, excluded: str) -> tuple[str, str] | None:
+        """Return the best model for a language by the settings, except `excluded`, and what it lacks to run here.
 
         It lacks nothing (`""`) if any model can run here now. None if no model meets the settings.
         """
@@ -170,7 +170,7 @@ class ModelSelector:
             except NoModelError:
                 continue
             for row in selection.ranked:
-                if row.model != but:
+                if row.model != excluded:
                     return row.model, row.candidate.lacks
         return None
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from embedway.telemetry.hooks import Hook, Hooks
-    from embedway.telemetry.requests import RouteFacts
+    from embedway.telemetry.route_facts import RouteFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class HookSettings:
 def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -> Hooks:
     """Create the hooks of an embedder: the shipped ones that the settings want, then the caller's own hooks.
 
-    Raises MissingExtraError for a hook whose library is not installed.
+    Raises MissingExtraError for a hook whose library is not installed, and ConfigError if the files of metrics have no
+    folder.
     """
     # Imported late: modules that import only a submodule do not need these.
     from embedway.telemetry.budget_hooks import LogHook, WebhookHook  # noqa: PLC0415
@@ -73,9 +74,12 @@ def open_hooks(own: Sequence[Hook] = (), settings: HookSettings | None = None) -
 
 def _metric_hooks(wanted: HookSettings) -> Iterator[Hook]:
     from embedway.telemetry.labels import Labels  # noqa: PLC0415  as above
+    from embedway.telemetry.multiprocess import checked_folder, is_multiprocess  # noqa: PLC0415  as above
     from embedway.telemetry.prometheus import PrometheusHook  # noqa: PLC0415
 
-    yield PrometheusHook(Labels(wanted.models, {name: facts.provider for name, facts in wanted.routes.items()}))
+    if is_multiprocess():
+        checked_folder()
+    yield PrometheusHook(Labels(wanted.models, wanted.routes))
     if wanted.push_gateway is not None:
         from embedway.telemetry.push_gateway import PushHook  # noqa: PLC0415
 

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.telemetry.budget_hooks import budget_document
 from embedway.telemetry.hooks import BaseHook
-from embedway.telemetry.operations import (
-    BudgetWarningDetails,
-    CircuitDetails,
-    DriftDetails,
-    ErrorRateDetails,
-    StoreErrorDetails,
-    VectorCheckDetails,
-)
 from embedway.telemetry.webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from embedway.telemetry.operations import Operation
+    from embedway.telemetry.operations import (
+        BudgetWarningDetails,
+        CircuitDetails,
+        DriftDetails,
+        ErrorRateDetails,
+        Operation,
+        StoreErrorDetails,
+        VectorCheckDetails,
+    )
 
 _log = logging.getLogger("embedway.alerts")
 
@@ -91,26 +91,24 @@ class AlertHook(BaseHook):
         self, webhook: str | None = None, *, budgets: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._webhook = None if webhook is None else Webhook(webhook, "an alert", _log, setting="alerts.webhook")
-        self._budgets = budgets
         #: Routes whose circuit was reported as open. A failed probe opens it again, which is not another alert.
         self._open: set[str] = set()
         self._episodes = _Episodes(clock)
+        self._reports: dict[str, Callable[[Any], None]] = {
+            "error_rate": self._report_rate,
+            "circuit": self._report_circuit,
+            "vector_check": self._report_vectors,
+            "drift": self._report_drift,
+            "store_error": self._report_store,
+        }
+        if budgets:
+            self._reports["budget_warning"] = self._report_budget
 
     def event(self, operation: Operation) -> None:
         """Send an alert."""
-        details = operation.details
-        if isinstance(details, ErrorRateDetails):
-            self._report_rate(details)
-        elif isinstance(details, CircuitDetails):
-            self._report_circuit(details)
-        elif isinstance(details, VectorCheckDetails):
-            self._report_vectors(details)
-        elif isinstance(details, DriftDetails):
-            self._report_drift(details)
-        elif isinstance(details, StoreErrorDetails):
-            self._report_store(details)
-        elif isinstance(details, BudgetWarningDetails) and self._budgets:
-            self._post("budget", budget_document(details))
+        report = self._reports.get(operation.details.kind)
+        if report is not None:
+            report(operation.details)
 
     async def flush(self) -> None:
         """Wait briefly for pending requests of the webhook."""
@@ -160,7 +158,7 @@ class AlertHook(BaseHook):
 
     def _report_drift(self, details: DriftDetails) -> None:
         route = details.route
-        if details.level == "passed":
+        if details.level in {"passed", "failed", "no_baseline"}:  # nothing has changed
             return
         if details.level == "cleared":
             _log.warning("route %s: its vectors agree with the baseline of space %s again", route, details.space_id)
@@ -188,6 +186,9 @@ class AlertHook(BaseHook):
             remedy = _STORE_REMEDIES[details.store]
             document |= {"level": "raised", "store": details.store, "remedy": remedy}
             self._post("store", document)
+
+    def _report_budget(self, details: BudgetWarningDetails) -> None:
+        self._post("budget", budget_document(details))
 
     def _post(self, kind: str, document: dict[str, Any]) -> None:
         """Post an alert, with the remedy of its kind unless the document names another."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, Protocol
 
 from embedway._public import public
 from embedway.telemetry.operations import Operation, Outcome, RequestDetails
-from embedway.telemetry.requests import current_requests
+from embedway.telemetry.request_ids import current_requests
 from embedway.third_party import is_interrupt, must_pass, place_of
 
 if TYPE_CHECKING:

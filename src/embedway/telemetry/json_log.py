@@ -13,7 +13,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from embedway.telemetry.requests import current_requests, request_id
+from embedway.telemetry.request_ids import current_requests, request_id
 
 #: Attribute of a log record with fields for its document.
 FIELDS = "embedway_fields"

@@ -7,19 +7,19 @@ import re
 from typing import TYPE_CHECKING
 
 from embedway import errors
+from embedway.telemetry.route_facts import MODEL_NAME, OTHER, provider_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Value of everything that has no label of its own.
-OTHER = "other"
+    from embedway.telemetry.route_facts import RouteFacts
+
 #: Value for a model in a local folder whose name is not a plain one: a path may name a user or a customer.
 FOLDER = "folder"
 #: Maximum number of different models, of routes and of budgets in the labels of one process.
 MOST_NAMES = 200
 #: Maximum number of results that are remembered. A name from a caller must not fill the memory.
 _MOST_REMEMBERED = 1024
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,80}(?:[/:@][A-Za-z0-9_.+-]{1,80}){0,4}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,39}", re.ASCII)
 
 
@@ -43,15 +43,15 @@ class NameLimit:
 class Labels:
     """Labels of one embedder's operations.
 
-    `known` returns canonical names by lower-case name and alias; it is called once, at the first use. `providers` are
-    the providers of the settings' routes.
+    `known` returns canonical names by lower-case name and alias; it is called once, at the first use. `routes` are
+    the routes of the settings.
     """
 
     def __init__(
-        self, known: Callable[[], Mapping[str, str]] = dict, providers: Mapping[str, str] | None = None
+        self, known: Callable[[], Mapping[str, str]] = dict, routes: Mapping[str, RouteFacts] | None = None
     ) -> None:
         self._find_known = known
-        self._providers = {} if providers is None else providers
+        self._routes = {} if routes is None else routes
         self._opened: set[str] = set()
 
     def open(self, model: str) -> bool:
@@ -68,7 +68,7 @@ class Labels:
             if name not in self._opened:
                 return OTHER
             canonical = name
-        if not _NAME.fullmatch(canonical):
+        if not MODEL_NAME.fullmatch(canonical):
             return FOLDER
         return limit.admit("model", canonical)
 
@@ -76,16 +76,14 @@ class Labels:
         """Return the label of a route: its name in the settings, or provider and model."""
         if name == "":
             return ""
-        if not _NAME.fullmatch(name):
+        if not MODEL_NAME.fullmatch(name):
             return f"local:{FOLDER}" if name.startswith("local:") else OTHER
         return limit.admit("route", name)
 
     def provider(self, route: str) -> str:
         """Return the provider of a route."""
-        provider = self._providers.get(route)
-        if provider is None and not route.startswith("routes."):
-            provider = route.partition(":")[0]
-        return provider if provider is not None and _WORD.fullmatch(provider) else OTHER
+        provider = provider_of(route, self._routes)
+        return provider if _WORD.fullmatch(provider) else OTHER
 
     @functools.cached_property
     def _known(self) -> Mapping[str, str]:
@@ -102,12 +100,18 @@ def word_label(word: str) -> str:
     return word if _WORD.fullmatch(word) else OTHER
 
 
-def outcome_label(error: str | None, *, partial: bool = False) -> str:
-    """Return the label of an outcome: `ok`, `partial`, `cancelled`, a class of `embedway.errors`, or `other`."""
+def outcome_of(error: str | None, *, partial: bool = False) -> str:
+    """Return `ok`, `partial` if some texts failed, `cancelled`, or `error`."""
     if error is None:
         return "partial" if partial else "ok"
-    if error == "CancelledError":
-        return "cancelled"
+    return "cancelled" if error == "CancelledError" else "error"
+
+
+def outcome_label(error: str | None, *, partial: bool = False) -> str:
+    """Return the label of an outcome: as `outcome_of`, but for errors a class of `embedway.errors`, or `other`."""
+    outcome = outcome_of(error, partial=partial)
+    if outcome != "error" or error is None:
+        return outcome
     return error if error in _error_names() else OTHER
 
 

@@ -5,13 +5,16 @@ prometheus-client is imported when the first metrics are made.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
 from embedway.forks import at_fork
 from embedway.telemetry.labels import NameLimit
-from embedway.telemetry.names import METRICS, ROUTE_ALERTS
+from embedway.telemetry.memory import resident_bytes
+from embedway.telemetry.multiprocess import is_multiprocess, leave
+from embedway.telemetry.names import MEMORY, METRICS, ROUTE_ALERTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +50,11 @@ class Metrics:
             made = self._made[metric.name]
             child = self._children[key] = made.labels(*labels) if labels else made
         return child
+
+    def measure_memory(self) -> None:
+        """Report the resident memory."""
+        if (memory := resident_bytes()) is not None:
+            self.child(MEMORY).set(memory)
 
     def collect(self) -> Iterator[core.Metric]:
         """Return the metrics with at least one value."""
@@ -108,6 +116,8 @@ def _open() -> Metrics:
             _Process.metrics = Metrics()
             if not _Process.is_registered:
                 _Process.is_registered = True
+                if is_multiprocess():
+                    atexit.register(leave)  # also in processes that are forked from this one
                 _register()
         return _Process.metrics
 

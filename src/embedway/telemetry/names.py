@@ -1,8 +1,8 @@
 """Names, labels and buckets of all metrics: the one table for code and documentation.
 
-The first five are those of the specification. The values of labels are bounded (`telemetry/labels.py`). Counters have
-the suffix `_total` in the exposition, which prometheus-client adds: `embedding_cost_dollars` is exposed as
-`embedding_cost_dollars_total`.
+The first five have names without the prefix `embedway_`, for common dashboards. The values of labels are bounded
+(`telemetry/labels.py`). Counters have the suffix `_total` in the exposition, which prometheus-client adds:
+`embedding_cost_dollars` is exposed as `embedding_cost_dollars_total`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: Buckets of the specification.
+#: Buckets of the first five, in seconds and in texts.
 _LATENCY = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _BATCH = (1, 10, 50, 100, 500, 1000)
 #: Buckets for short and long times, in seconds.
@@ -29,7 +29,7 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
-    multiprocess: Literal["livesum", "livemax", "livemostrecent", "mostrecent"] = "livesum"
+    multiprocess: Literal["livesum", "livemax", "mostrecent"] = "livesum"
 
     @property
     def exposed(self) -> str:
@@ -89,7 +89,9 @@ FAILOVERS = _counter(
 CIRCUIT = Metric(
     "embedway_circuit_state", "gauge", "Circuit of a route: 0 closed, 1 half-open, 2 open.", ("route",), (), "livemax"
 )
-ROUTE_ALERTS = _counter("embedway_route_alerts", "Alerts on a route that fails.", "kind", "route")
+ROUTE_ALERTS = _counter(
+    "embedway_route_alerts", "Alerts on a route: error rate, circuit, refused vectors or drift.", "kind", "route"
+)
 
 VALIDATION_FAILURES = _counter(
     "embedway_validation_failures", "Checks of vectors that failed; the vectors were refused.", "route", "check"
@@ -101,7 +103,7 @@ CANARY_COSINE = Metric(
     "Lowest cosine of a route's canaries to the baseline, at the last check.",
     ("model", "route"),
     (),
-    "livemostrecent",
+    "mostrecent",
 )
 ACCURACY_RATIO = Metric(
     "embedway_accuracy_ratio",
@@ -109,17 +111,31 @@ ACCURACY_RATIO = Metric(
     "Accuracy of a route divided by the baseline's, at the last check.",
     ("model", "route"),
     (),
-    "livemostrecent",
+    "mostrecent",
 )
 QUARANTINED = Metric(
-    "embedway_quarantined", "gauge", "Whether a route is in quarantine.", ("model", "route"), (), "livemax"
+    "embedway_quarantined", "gauge", "Whether a route is in quarantine.", ("model", "route"), (), "mostrecent"
 )
-DRIFT_CHECKS = _counter("embedway_drift_checks", "Comparisons with a baseline, by result.", "model", "route", "result")
+DRIFT_CHECK_TIME = Metric(
+    "embedway_drift_check_timestamp_seconds",
+    "gauge",
+    "Time of the last comparison with a baseline, by result, in seconds since 1970.",
+    ("model", "route", "result"),
+    (),
+    "mostrecent",
+)
+DRIFT_CHECKS = _counter(
+    "embedway_drift_checks",
+    "Comparisons with a baseline: passed, failed or no_baseline.",
+    "model",
+    "route",
+    "result",
+)
 
 RESERVATIONS = _counter("embedway_reservations", "Reservations of money, by outcome.", "outcome")
 RESERVED = _counter("embedway_reserved_dollars", "Money reserved, in dollars.", "model")
 BUDGET_SPENT = Metric(
-    "embedway_budget_spent_dollars", "gauge", "Spent in the period of a budget.", ("budget",), (), "livemostrecent"
+    "embedway_budget_spent_dollars", "gauge", "Spent in the period of a budget.", ("budget",), (), "mostrecent"
 )
 BUDGET_LEFT = Metric(
     "embedway_budget_left_dollars",
@@ -127,7 +143,7 @@ BUDGET_LEFT = Metric(
     "Neither spent nor reserved in the period of a budget.",
     ("budget",),
     (),
-    "livemostrecent",
+    "mostrecent",
 )
 BUDGET_WARNINGS = _counter("embedway_budget_warnings", "Warnings that a part of a budget is spent.", "budget", "level")
 BUDGET_REFUSALS = _counter("embedway_budget_refusals", "Calls refused because they would exceed a budget.", "budget")
@@ -137,12 +153,22 @@ BUDGET_RATIO = Metric(
     "Amount spent divided by the limit, in the period of a budget.",
     ("budget",),
     (),
-    "livemostrecent",
+    "mostrecent",
 )
 
 STORE_ERRORS = _counter("embedway_store_errors", "Failures of the cache, the ledger and the pins.", "store", "action")
 LOAD_SECONDS = _seconds("embedway_model_load_seconds", "Time to load a model or open its service.", "model")
 INFERENCE_SECONDS = _seconds("embedway_inference_seconds", "Time of a batch on this machine.", "model")
 MEMORY = Metric("embedway_resident_memory_bytes", "gauge", "Resident memory of the process, at most a second old.")
+
+
+def _of_run(name: str, text: str) -> Metric:
+    return Metric(name, "gauge", text, ("run",), (), "mostrecent")
+
+
+RUN_SUCCESS = _of_run("embedway_run_success", "Whether the last run of a job was completed, 1 or 0.")
+RUN_END = _of_run("embedway_run_end_timestamp_seconds", "End of the last run of a job, in seconds since 1970.")
+RUN_SECONDS = _of_run("embedway_run_seconds", "Time of the last run of a job.")
+RUN_REJECTED = _of_run("embedway_run_rejected_rows", "Rows that the last run of a job rejected, if it was completed.")
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

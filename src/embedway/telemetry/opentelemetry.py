@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from embedway._version import __version__
 from embedway.errors import MissingExtraError
 from embedway.telemetry.operations import AttemptDetails, BudgetStandingDetails, RequestDetails
-from embedway.telemetry.requests import Tried, requested_model
+from embedway.telemetry.request_tracker import RequestAttempts, requested_model
 from embedway.telemetry.settings_hook import SettingsHook
 from embedway.telemetry.span_attributes import (
     at_begin,
@@ -125,13 +125,13 @@ class OpenTelemetryHook(SettingsHook):
 
     def end(self, operation: Operation, outcome: Outcome) -> None:
         """End the span, and record a call in the metrics."""
-        tried = self.tracker.end(operation)
+        attempts = self.tracker.end(operation)
         running = self._running.pop(operation.id, None)
         if running is None:
             return
         span, details = running.span, operation.details
         if isinstance(details, RequestDetails):
-            name, attributes = at_end(details, outcome, tried or Tried(), self.routes)
+            name, attributes = at_end(details, outcome, attempts or RequestAttempts(), self.routes)
             self._ended[operation.id % _REMEMBERED] = operation.id, span.get_span_context()
             span.update_name(name)
             if details.task == "embed":

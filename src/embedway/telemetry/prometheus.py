@@ -10,7 +10,6 @@ from embedway.telemetry.exposition import exposition
 from embedway.telemetry.hooks import BaseHook
 from embedway.telemetry.labels import Labels, outcome_label, word_label
 from embedway.telemetry.metrics import lock, process_metrics, want_metrics
-from embedway.telemetry.resident import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,17 +52,14 @@ class PrometheusHook(BaseHook):
         """Count an operation that runs or waits."""
         details: Any = operation.details
         kind = details.kind
-        if kind == "request":
-            where: tuple[Any, ...] = names.REQUESTS_RUNNING, details.task
-        elif kind == "wait":
-            where = names.WAITING, details.reason, details.route
-        else:
+        if kind not in ("request", "wait"):
             return
         metrics = self._find_metrics()
         with lock:
-            if kind == "wait":
-                where = names.WAITING, details.reason, self.labels.route(details.route, metrics.limit)
-            gauge = metrics.child(*where)
+            if kind == "request":
+                gauge = metrics.child(names.REQUESTS_RUNNING, details.task)
+            else:
+                gauge = metrics.child(names.WAITING, details.reason, self.labels.route(details.route, metrics.limit))
             gauge.inc()
             metrics.running[operation.id] = gauge
 
@@ -90,7 +86,10 @@ class PrometheusHook(BaseHook):
 
 
 class CallMetrics:
-    """Metrics of one kind of call, found once: a cache hit takes about 50 µs."""
+    """Metrics of one kind of call.
+
+    They are found once, because looking them up for each call would cost a large part of a cache hit.
+    """
 
     __slots__ = ("computed", "hits", "latency", "model", "requests", "seconds", "tokens", "usage")
 
@@ -117,12 +116,6 @@ class CallMetrics:
         self.usage: Any = None
         if task == "embed" and error is None:
             self.latency, self.usage = child(names.LATENCY, name, provider), child(names.MODEL_USAGE, name, provider)
-
-
-def measure_memory(metrics: Metrics) -> None:
-    """Report the resident memory."""
-    if (memory := resident_bytes()) is not None:
-        metrics.child(names.MEMORY).set(memory)
 
 
 def _end_request(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:
@@ -156,7 +149,7 @@ def _end_request(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: 
     now = hook.clock()
     if now - metrics.memory_read_at >= _MEMORY_S:
         metrics.memory_read_at = now
-        measure_memory(metrics)
+        metrics.measure_memory()
 
 
 def _count_texts(metrics: Metrics, call: CallMetrics, outcome: Outcome, hits: int, failures: int) -> None:
@@ -266,7 +259,12 @@ def _on_vector_check(hook: PrometheusHook, metrics: Metrics, details: Any) -> No
 
 def _on_drift(hook: PrometheusHook, metrics: Metrics, details: Any) -> None:
     where = hook.labels.model(details.model, metrics.limit), hook.labels.route(details.route, metrics.limit)
-    metrics.child(names.DRIFT_CHECKS, *where, details.level).inc()
+    if details.level == "no_baseline":
+        metrics.child(names.DRIFT_CHECKS, *where, "no_baseline").inc()
+        return
+    result = "failed" if details.level in {"failed", "raised"} else "passed"
+    metrics.child(names.DRIFT_CHECKS, *where, result).inc()
+    metrics.child(names.DRIFT_CHECK_TIME, *where, result).set(time.time())
     metrics.child(names.QUARANTINED, *where).set(details.quarantined)
     if details.cosine is not None:
         metrics.child(names.CANARY_COSINE, *where).set(details.cosine)

@@ -6,12 +6,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from embedway.telemetry.hooks import BaseHook
-from embedway.telemetry.requests import RequestTracker
+from embedway.telemetry.request_tracker import RequestTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from embedway.telemetry.requests import RouteFacts
+    from embedway.telemetry.route_facts import RouteFacts
 
 
 class SettingsHook(BaseHook):

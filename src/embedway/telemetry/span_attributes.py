@@ -6,13 +6,16 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from embedway.telemetry.operations import CacheDetails, LoadDetails, ReservationDetails, WaitDetails
-from embedway.telemetry.requests import is_name, provider_of, request_id, requested_model
+from embedway.telemetry.request_ids import request_id
+from embedway.telemetry.request_tracker import requested_model
+from embedway.telemetry.route_facts import is_name, provider_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from embedway.telemetry.operations import Details, Operation, Outcome, RequestDetails
-    from embedway.telemetry.requests import RouteFacts, Tried
+    from embedway.telemetry.request_tracker import RequestAttempts
+    from embedway.telemetry.route_facts import RouteFacts
 
 #: Values of `gen_ai.provider.name` that the conventions define for our providers; others keep our name.
 _WELL_KNOWN = {"azure-openai": "azure.ai.openai", "gemini": "gcp.gemini", "mistral": "mistral_ai"}
@@ -53,11 +56,11 @@ def at_begin(operation: Operation, details: RequestDetails, model: str | None) -
 
 
 def at_end(
-    details: RequestDetails, outcome: Outcome, tried: Tried, facts: Mapping[str, RouteFacts]
+    details: RequestDetails, outcome: Outcome, attempts: RequestAttempts, facts: Mapping[str, RouteFacts]
 ) -> tuple[str, dict[str, Any]]:
     """Return name and further attributes of a call's span at its end: model and route are decided during the call."""
-    routes = outcome.routes or tuple(tried.routes)
-    task, model = _OPERATIONS[details.task], requested_model(details, outcome.model or tried.model, frozenset())
+    routes = outcome.routes or tuple(attempts.routes)
+    task, model = _OPERATIONS[details.task], requested_model(details, outcome.model or attempts.model, frozenset())
     cost, saved = outcome.cost_nanousd, outcome.saved_nanousd
     known = {
         "gen_ai.provider.name": _provider(routes[0], facts) if routes else _OURSELVES,
@@ -68,7 +71,7 @@ def at_end(
         "embedway.routes": routes or None,
         "embedway.space.id": outcome.space_id,
         "embedway.tokens": outcome.tokens,
-        "embedway.attempts": tried.attempts if outcome.attempts is None else outcome.attempts,
+        "embedway.attempts": attempts.attempts if outcome.attempts is None else outcome.attempts,
         "embedway.cache.hits": outcome.cache_hits,
         "embedway.cost_usd": None if cost is None else cost / 1e9,
         "embedway.saved_usd": None if saved is None else saved / 1e9,
@@ -103,6 +106,8 @@ def _provider(route: str, facts: Mapping[str, RouteFacts]) -> str:
 
 def _input_tokens(outcome: Outcome) -> int | None:
     """Return the billed tokens, or those that were computed without a bill; None if these are not known."""
+    if outcome.error is not None:
+        return outcome.billed_tokens or None
     if outcome.billed_tokens or not outcome.routes:
         return outcome.billed_tokens
     return None if outcome.cache_hits else outcome.tokens

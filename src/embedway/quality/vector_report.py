@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedway._public import public
 from embedway.errors import BadVectorsError
-from embedway.quality.checks import DiversityCheck, RouteChecks
-from embedway.quality.similarity import check_similarity, note_of
+from embedway.quality.checks import AnswerHistory, DiversityCheck
+from embedway.quality.names import REFUSING_CHECKS
+from embedway.quality.similarity import SAMPLE, check_similarity, note_of
 from embedway.telemetry.hooks import Hooks
 from embedway.vectors import validate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedway.quality.reading import TextReader
+    from embedway.quality.baseline_reports import SemanticCheck
+    from embedway.quality.names import WarningCheck
+    from embedway.quality.reading import TextComparer
     from embedway.types import Space, Vectors
 
-#: Checks of single rows and of the array, in the order in which they are tried.
-_SHAPE = ("type", "count", "dimension")
-_ROWS = ("unreadable", "not_finite", "zero", "norm")
-_DIVERSITY = ("same_vector", "near_constant")
-_SIMILAR = "high_similarity"
+_SIMILAR: WarningCheck = "high_similarity"
+#: All checks of the report, in the order in which they are tried.
+_CHECKS: tuple[str, ...] = (*REFUSING_CHECKS, _SIMILAR)
 
 
 @public
@@ -59,8 +60,8 @@ class VectorReport:
     mean_similarity: float | None = None
     greatest_similarity: float | None = None
     sample: int = 0
-    #: Result of the comparison of related texts, if it was asked for.
-    semantic: Any = None
+    #: Accuracy of the model on the pairs of its baseline, if it was asked for. The vectors are not valid without it.
+    semantic: SemanticCheck | None = None
 
     def check(self, name: str) -> VectorCheck:
         """Return the check with a name. Raises KeyError if there is none."""
@@ -79,13 +80,13 @@ class _Results:
         self.failed[name] = VectorCheck(name, passed=False, message=error.message, rows=error.rows)
 
     def all(self) -> tuple[VectorCheck, ...]:
-        names = (*_SHAPE, *_ROWS, *_DIVERSITY, _SIMILAR)
         return tuple(
-            self.failed.get(name) or VectorCheck(name, passed=None if name in self.untried else True) for name in names
+            self.failed.get(name) or VectorCheck(name, passed=None if name in self.untried else True)
+            for name in _CHECKS
         )
 
 
-def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextReader) -> VectorReport:
+def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextComparer) -> VectorReport:
     """Check vectors, an array of any shape and type, as an answer for unique texts in a space.
 
     The array is converted to float32 before, so its type is only wrong if it has no rows of numbers.
@@ -94,7 +95,7 @@ def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextR
     if vectors.ndim != 2:
         message = f"an array of shape {vectors.shape} is not one row of numbers per text"
         results.failed["type"] = VectorCheck("type", passed=False, message=message)
-        results.untried.update({*_SHAPE[1:], *_ROWS, *_DIVERSITY, _SIMILAR})
+        results.untried.update(_CHECKS[1:])
         return VectorReport(space.model, len(texts), valid=False, checks=results.all())
     name = f"vectors for {space.model}"
     try:
@@ -102,14 +103,14 @@ def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextR
     except BadVectorsError as error:
         results.add(error)
         if not error.rows:
-            results.untried.update({*_SHAPE[_SHAPE.index(error.check or "type") + 1 :], *_ROWS, *_DIVERSITY, _SIMILAR})
+            results.untried.update(_CHECKS[_CHECKS.index(error.check or "type") + 1 :])
             return VectorReport(space.model, len(texts), valid=False, checks=results.all())
         _add_other_rows(results, vectors, space)
     bad = {row for check in results.failed.values() for row in check.rows}
     rows = [row for row in range(len(texts)) if row not in bad]
     good, read = vectors[rows], [texts[row] for row in rows]
     if rows:
-        check = DiversityCheck(reads, RouteChecks(), name, space.model, Hooks())
+        check = DiversityCheck(reads, AnswerHistory(), name, space.model, Hooks())
         fault = check.find_fault(good, lambda row: read[row])
         if fault is not None:
             fault.rows = tuple(rows[row] for row in fault.rows)
@@ -128,7 +129,7 @@ def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextR
         std_norm=float(lengths.std()) if rows else None,
         mean_similarity=similar.mean_similarity,
         greatest_similarity=similar.greatest_similarity,
-        sample=min(len(rows), 64) if len(rows) > 1 else 0,
+        sample=min(len(rows), SAMPLE) if len(rows) > 1 else 0,
     )
 
 

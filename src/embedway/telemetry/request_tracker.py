@@ -1,76 +1,18 @@
-"""Requests of operations: their ids in logs and spans, and the routes that were tried for them."""
+"""Model and attempts of each running request."""
 
 from __future__ import annotations
 
-import os
-import re
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from embedway.forks import at_fork
 from embedway.telemetry.operations import AttemptDetails, BatchDetails, CacheDetails, RequestDetails
+from embedway.telemetry.route_facts import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from embedway.telemetry.operations import Operation
 
-#: Ids of the operations of the requests that the current task works for; several in a batch of several callers.
-current_requests: ContextVar[tuple[int, ...]] = ContextVar("embedway_requests", default=())
-#: Name of a model or a provider that is in no settings and no catalog.
-OTHER = "other"
-#: Names of models: `acme/m`, `fastembed:acme/m`, `hf:acme/m@main`.
-_NAME = re.compile(r"\w[\w.+-]*(?:[/:@][\w.+-]+)*")
 #: Model name of a call that selects a model.
 _AUTO = "auto"
-
-
-def _new_prefix() -> str:
-    return os.urandom(6).hex()
-
-
-class _Process:
-    """Random prefix of the request ids of this process."""
-
-    prefix = _new_prefix()
-
-
-def _after_fork() -> None:
-    _Process.prefix = _new_prefix()
-
-
-at_fork(after_in_child=_after_fork)
-
-
-def request_id(operation: int) -> str:
-    """Return the unique id of a request from the id of its operation, which is unique only in this process."""
-    return f"{_Process.prefix}-{operation:x}"
-
-
-@dataclass(frozen=True, slots=True)
-class RouteFacts:
-    """Provider and server of a route, from the settings."""
-
-    provider: str
-    address: str = ""
-    port: int = 0
-
-
-def provider_of(route: str, routes: Mapping[str, RouteFacts]) -> str:
-    """Return the name of the provider of a route: `openai`, `fastembed`, or `local` for the built-in runtime."""
-    known = routes.get(route)
-    if known is not None:
-        return known.provider
-    provider, separator, _ = route.partition(":")
-    if separator:
-        return provider
-    return OTHER if route.startswith("routes.") else "local"
-
-
-def is_name(model: str) -> bool:
-    """Return whether a model is a name, and not the path of a folder."""
-    return _NAME.fullmatch(model) is not None
 
 
 def requested_model(details: RequestDetails, opened: str | None, models: frozenset[str]) -> str | None:
@@ -86,7 +28,7 @@ def requested_model(details: RequestDetails, opened: str | None, models: frozens
 
 
 @dataclass(slots=True)
-class Tried:
+class RequestAttempts:
     """Attempts of a request so far: their number, and their routes in order. `model` is known once it is open."""
 
     attempts: int = 0
@@ -99,13 +41,13 @@ class RequestTracker:
 
     def __init__(self) -> None:
         self._requests: dict[int, tuple[int, ...]] = {}
-        self._tried: dict[int, Tried] = {}
+        self._attempts: dict[int, RequestAttempts] = {}
 
     def begin(self, operation: Operation) -> None:
         """Register an operation."""
         if isinstance(operation.details, RequestDetails):
             self._requests[operation.id] = (operation.id,)
-            self._tried[operation.id] = Tried()
+            self._attempts[operation.id] = RequestAttempts()
             return
         parent = operation.parent
         requests = () if parent is None else self._requests.get(parent, ())
@@ -117,15 +59,15 @@ class RequestTracker:
         if not isinstance(operation.details, (AttemptDetails, BatchDetails, CacheDetails)):
             return
         for request in requests:
-            tried = self._tried.get(request)
-            if tried is None:
+            attempts = self._attempts.get(request)
+            if attempts is None:
                 continue
-            tried.model = operation.details.model
+            attempts.model = operation.details.model
             if isinstance(operation.details, AttemptDetails):
-                tried.attempts += 1
-                tried.routes[operation.details.route] = None
+                attempts.attempts += 1
+                attempts.routes[operation.details.route] = None
 
-    def end(self, operation: Operation) -> Tried | None:
+    def end(self, operation: Operation) -> RequestAttempts | None:
         """Forget an operation; return the attempts of a request."""
         self._requests.pop(operation.id, None)
-        return self._tried.pop(operation.id, None)
+        return self._attempts.pop(operation.id, None)

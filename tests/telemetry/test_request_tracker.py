@@ -3,15 +3,11 @@
 import pytest
 
 from embedway.telemetry.hooks import Hooks
+from embedway.telemetry.labels import Labels
 from embedway.telemetry.operations import AttemptDetails, BatchDetails, CacheDetails, Operation, RequestDetails
-from embedway.telemetry.requests import (
-    RequestTracker,
-    RouteFacts,
-    current_requests,
-    provider_of,
-    request_id,
-    requested_model,
-)
+from embedway.telemetry.request_ids import current_requests, request_id
+from embedway.telemetry.request_tracker import RequestTracker, requested_model
+from embedway.telemetry.route_facts import RouteFacts, provider_of
 from embedway.telemetry.settings_hook import SettingsHook
 
 REQUEST = RequestDetails("embed", "acme/m", 1)
@@ -41,10 +37,17 @@ def test_the_requested_model_is_a_known_one(named, opened, models, expected):
     assert requested_model(RequestDetails("embed", named, 1), opened, frozenset(models)) == expected
 
 
-def test_providers_of_routes():
+def test_providers_of_routes_are_the_same_in_logs_and_labels():
     facts = {"routes.a": RouteFacts("voyage")}
-    routes = ("routes.a", "routes.b", "openai:text-embedding-3-small", "fastembed:x", "onnxruntime")
-    assert [provider_of(route, facts) for route in routes] == ["voyage", "other", "openai", "fastembed", "local"]
+    routes = ("routes.a", "routes.b", "openai:text-embedding-3-small", "fastembed:x", "onnxruntime", "acme/m")
+    expected = ["voyage", "other", "openai", "fastembed", "local", "local"]
+    assert [provider_of(route, facts) for route in routes] == expected
+    assert [Labels(routes=facts).provider(route) for route in routes] == expected
+
+
+def test_a_provider_that_is_no_word_is_no_label():
+    assert Labels(routes={"routes.a": RouteFacts("a?b")}).provider("routes.a") == "other"
+    assert Labels().provider("a text\nby mistake: x") == "other"
 
 
 def test_attempts_are_counted_for_all_requests_of_their_batch():
@@ -90,6 +93,6 @@ def test_the_requests_of_a_task_are_restored():
 def test_a_hook_of_several_embedders_knows_the_routes_of_all():
     hook = SettingsHook()
     for number in range(2):
-        hook.use_settings(frozenset({f"acme/{number}"}), {f"routes.{number}": RouteFacts("openai")})
+        hook.use_settings(lambda name=f"acme/{number}": {name: name}, {f"routes.{number}": RouteFacts("openai")})
     assert hook.models == {"acme/0", "acme/1"}
     assert list(hook.routes) == ["routes.0", "routes.1"]

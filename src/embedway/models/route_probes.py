@@ -1,4 +1,4 @@
-"""Canaries: fixed texts whose results are compared before the routes of a model are used."""
+"""Probes of routes: fixed texts whose results are compared before the routes of a model are used."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from embedway.dispatch.probes import Probe
 from embedway.errors import BadVectorsError, ProtocolError, RefusedInputError
-from embedway.quality.equivalence import directions
-from embedway.quality.probe_texts import CANARY_TOKENS, canary_texts, digest, long_text
+from embedway.quality.probe_texts import MAX_ROUTE_PROBE_TOKENS, digest, long_text, route_probe_texts
 from embedway.quality.space_proofs import Reference, digest_of_facts
 from embedway.rerank.base import check_scores
+from embedway.space import INPUT_TYPES
 from embedway.types import Space
-from embedway.vectors import SAME_COSINE, cosines, to_size, validate
+from embedway.vectors import SAME_COSINE, cosines, to_size, unit_vectors, validate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -38,11 +38,10 @@ _PAIRS = (
 _SAME_SCORE = 0.02
 #: Most texts that a service may refuse: an unusual one, and the longest.
 _MOST_REFUSED = 3
-_INPUT_TYPES: tuple[InputType, ...] = ("query", "document")
 
 
 @dataclass(frozen=True)
-class Question:
+class ProbeBatch:
     """Fixed texts for one route: as sent, their tokens, and the call of the provider for some of them."""
 
     texts: tuple[str, ...]
@@ -83,7 +82,7 @@ class Question:
             middle = len(rows) // 2
             first = await self._send(rows[:middle], route, send)
             if all(answer is None for _, answer in first):
-                raise  # not a text is the reason
+                raise  # no single text is the reason
             return [*first, *await self._send(rows[middle:], route, send)]
         if len(answer.vectors) != len(texts):
             count = BadVectorsError(
@@ -99,7 +98,7 @@ class Question:
         return np.concatenate([(await self.call(self.texts[at : at + max_inputs])).vectors for at in starts])
 
 
-class Canary(Protocol):
+class RouteProbes(Protocol):
     """Fixed texts whose results are compared."""
 
     @property
@@ -110,7 +109,7 @@ class Canary(Protocol):
     def rows(self) -> Mapping[str, int]:
         """Number of texts by kind."""
 
-    def questions(self, provider: Provider, *, is_short: bool = False) -> dict[str, Question]:
+    def batches(self, provider: Provider, *, is_short: bool = False) -> dict[str, ProbeBatch]:
         """Return the texts for a provider by kind; the first one alone if `is_short`.
 
         Kinds with the same requests share one object.
@@ -124,8 +123,8 @@ class Canary(Protocol):
 
 
 @dataclass(frozen=True)
-class SpaceCanary:
-    """Canary of an embedding model: texts as queries and as documents.
+class EmbeddingProbes:
+    """Probes of an embedding model: texts as queries and as documents.
 
     A route that supports no input type gets the prompt in the text; without prompts, each text is sent once.
     """
@@ -140,15 +139,15 @@ class SpaceCanary:
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
-        """The texts; the last one shows where a route cuts texts, if that is before `CANARY_TOKENS`.
+        """The texts; the last one shows where a route cuts texts, if that is before `MAX_ROUTE_PROBE_TOKENS`.
 
         It is shorter than the limit, because a service may count more tokens.
         """
-        limit = min(self.max_tokens or CANARY_TOKENS, CANARY_TOKENS)
+        limit = min(self.max_tokens or MAX_ROUTE_PROBE_TOKENS, MAX_ROUTE_PROBE_TOKENS)
         prompt = max(self.prompts.values(), key=len, default="")
         part = 1.0 if self.counter.exact else 0.6
         longest = long_text(max(1, int(part * limit) - 1), lambda text: counted_tokens(self.counter, prompt + text))
-        return (*canary_texts(), longest)
+        return (*route_probe_texts(), longest)
 
     @property
     def digest(self) -> str:
@@ -158,23 +157,23 @@ class SpaceCanary:
     @property
     def rows(self) -> Mapping[str, int]:
         """Number of texts as queries and as documents."""
-        return dict.fromkeys(_INPUT_TYPES, len(self.texts))
+        return dict.fromkeys(INPUT_TYPES, len(self.texts))
 
-    def questions(self, provider: Provider, *, is_short: bool = False) -> dict[str, Question]:
+    def batches(self, provider: Provider, *, is_short: bool = False) -> dict[str, ProbeBatch]:
         """Return the texts as queries and as documents."""
         has_input_type = provider.declared.input_type
-        texts = canary_texts()[:1] if is_short else self.texts
-        questions: dict[str, Question] = {}
-        by_prompt: dict[str, Question] = {}
-        for input_type in _INPUT_TYPES:
+        texts = route_probe_texts()[:1] if is_short else self.texts
+        batches: dict[str, ProbeBatch] = {}
+        by_prompt: dict[str, ProbeBatch] = {}
+        for input_type in INPUT_TYPES:
             prompt = "" if has_input_type else self.prompts[input_type]
             # A service's own prompt for the input type is not counted.
             if has_input_type or prompt not in by_prompt:
                 sent = tuple(prompt + text for text in texts)
                 call = partial(provider.embed, input_type=input_type, dimensions=None)
-                by_prompt[prompt] = Question(sent, self.counter.count(sent).lengths, call)
-            questions[input_type] = by_prompt[prompt]
-        return questions
+                by_prompt[prompt] = ProbeBatch(sent, self.counter.count(sent).lengths, call)
+            batches[input_type] = by_prompt[prompt]
+        return batches
 
     def check(self, answered: Vectors, route: str) -> str:
         """Return the fault of an answer in itself, or an empty text. Raises BadVectorsError for invalid vectors."""
@@ -219,10 +218,12 @@ def _nearest(theirs: Vectors, ours: Vectors) -> npt.NDArray[np.float32]:
     The order of rows is a proof of its own; here only the space is compared.
     """
     theirs, ours = (one[np.isfinite(one).all(axis=1)] for one in (theirs, ours))
-    scores = directions(theirs) @ directions(ours).T
+    scores = unit_vectors(theirs) @ unit_vectors(ours).T
     if not scores.size:
         return np.empty(0, np.float32)
-    return np.concatenate([scores.max(axis=1), scores.max(axis=0)]) if len(theirs) > 1 else scores.max(axis=1)
+    return (np.concatenate([scores.max(axis=1), scores.max(axis=0)]) if len(theirs) > 1 else scores.max(axis=1)).astype(
+        np.float32
+    )
 
 
 def counted_tokens(counter: TokenCounter, text: str) -> int:
@@ -240,8 +241,8 @@ def _any_space(dimensions: int) -> Space:
 
 
 @dataclass(frozen=True)
-class ScoreCanary:
-    """Canary of a reranker: a query with two documents."""
+class RerankingProbes:
+    """Probes of a reranker: a query with two documents."""
 
     counter: TokenCounter
 
@@ -255,14 +256,14 @@ class ScoreCanary:
         """Number of documents."""
         return {"scores": len(_PAIRS[1])}
 
-    def questions(self, provider: Provider, *, is_short: bool = False) -> dict[str, Question]:
+    def batches(self, provider: Provider, *, is_short: bool = False) -> dict[str, ProbeBatch]:
         """Return the documents."""
         del is_short
         query, documents = _PAIRS
         scoring = cast("Scoring", provider).asking(query)
         lengths = self.counter.count([f"{query} {document}" for document in documents]).lengths
         call = partial(scoring.embed, input_type="document", dimensions=None)
-        return {"scores": Question(documents, lengths, call)}
+        return {"scores": ProbeBatch(documents, lengths, call)}
 
     def check(self, answered: Vectors, route: str) -> str:
         """Return an empty text. Raises BadVectorsError for invalid scores."""
