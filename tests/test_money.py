@@ -106,3 +106,8 @@ def test_numbers_of_other_classes_are_plain_numbers(value, number):
 @pytest.mark.parametrize("value", [True, np.bool_(True), "5", b"5", None, [5], np.array([5]), 1j, decimal.Decimal(5)])
 def test_anything_else_is_no_number(value):
     assert as_number(value) is None
+
+
+def test_what_is_no_number_is_named():
+    with pytest.raises(UsageError, match="x is NaN; it must be from 0"):
+        to_nanousd(float("nan"), name="x")

@@ -24,6 +24,7 @@ from embedway.models.registry import ModelRegistry
 from embedway.pipeline.baseline_admin import Baselines
 from embedway.pipeline.embed import EmbedPipeline
 from embedway.providers.names import full_name, known_names
+from embedway.quality.names import PAID_PERIOD_S
 from embedway.quality.quarantine import Quarantines
 from embedway.quality.schedule import Schedule
 from embedway.quality.space_proofs import SpaceProofs
@@ -114,11 +115,13 @@ class Engine:
         await anext(self._end_of_loop)
         every_s = self.baselines.config.quality.check_every_s
         if self.records is not None and every_s is not None:
-            self.schedule = Schedule(every_s, self.records, self._names_to_check, self._check)
+            self.schedule = Schedule(
+                every_s, self.records, self.names_to_check, self._check, shortest_s=self.shortest_period_s
+            )
             # In an own context: the task belongs to no call, and has no deadline.
             self.scheduled_checks = asyncio.create_task(self.schedule.run(), context=contextvars.Context())
 
-    async def _names_to_check(self) -> list[str]:
+    async def names_to_check(self) -> list[str]:
         """Return the spaces of open models that have a baseline: a check loads no model."""
         assert self.records is not None  # noqa: S101  the schedule has them
         stored = {name for name, _ in await self.records.names("baseline")}
@@ -129,6 +132,12 @@ class Engine:
             else:
                 self.baselines.report_missing(model)
         return found
+
+    def shortest_period_s(self, space_id: str) -> float:
+        """Return the minimum period of checks: a mistake of units in `check_every_s` must not cost much."""
+        found = [model for model in self.models.open_embedding_models() if model.space.id == space_id]
+        is_free = all(model.price_on(route, 1_000_000) == 0 for model in found for route in model.route_names)
+        return 0.0 if is_free else PAID_PERIOD_S
 
     async def _check(self, space_id: str) -> None:
         for model in self.models.open_embedding_models():

@@ -142,7 +142,7 @@ class AsyncQualityAdmin:
         """Remove the baselines of a model or of a space's id, and the states of their routes; return the spaces."""
         name = check_name(model, "model")
         async with self._engines.call() as engine:
-            found = await engine.baselines.spaces_of(name)
+            found = await engine.baselines.stored.spaces_of(name)
             return [one for one in found if await engine.baselines.remove(one)]
 
     async def release(self, model: str | None = None, *, route: str | None = None) -> list[str]:

@@ -313,6 +313,8 @@ class BadVectorsError(EmbedwayError):
     billed = True
     #: Whether it is the answer to a probe, so that no text of a caller is at fault.
     of_probe = False
+    #: Tokens that the answer reports as billed, if it was read so far.
+    billed_tokens: int | None = None
 
     def __init__(self, message: str, *, route: str, rows: Sequence[int] = (), check: str = "") -> None:
         self.route = route
@@ -448,7 +450,7 @@ class DeadlineError(EmbedwayError, TimeoutError):
 
 
 class BudgetExceededError(EmbedwayError):
-    """A spending limit would be exceeded, so nothing was sent. Amounts are nano-dollars.
+    """A spending limit would be exceeded, so the request was not sent. Amounts are nano-dollars.
 
     `budget` names the limit. `needed` is the maximum cost of the request, None if no price is known. `left` is the
     amount that the limit still allows.

@@ -77,7 +77,7 @@ def _as_decimal(amount: Any) -> decimal.Decimal | None:
         if number is None:
             return None
         # Larger numbers are refused anyway, and Python cannot convert some long integers to text.
-        text = repr(number) if abs(number) <= 10 * MOST_USD else "inf"
+        text = "inf" if abs(number) > 10 * MOST_USD else repr(number)
         text = "-inf" if text == "inf" and number < 0 else text
     try:
         return decimal.Decimal(text)

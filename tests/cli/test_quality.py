@@ -1,6 +1,8 @@
 """`embedway quality`, as a user runs it."""
 
+import contextlib
 import json
+import sqlite3
 
 import pytest
 
@@ -109,3 +111,14 @@ def test_a_cost_over_the_maximum_sends_nothing(quality, server):
     assert quality("baseline", "--max-cost", "0.0000001").code == 3
     assert server.fault is unchanged
     assert server.requests == []
+
+
+def test_only_a_drift_exits_with_1(quality, place):
+    assert quality("baseline").code == 0
+    with contextlib.closing(sqlite3.connect(place / "ledger.sqlite")) as connection, connection:
+        connection.execute("UPDATE records SET document = x'00'")
+    done = quality("check")
+    assert done.code == 4, done.stderr
+    assert "damaged" in done.stderr
+    (place / "ledger.sqlite").write_bytes(b"no database, but something else" * 99)
+    assert quality("check").code == 4

@@ -309,7 +309,7 @@ def test_a_budget_is_set_spent_shown_and_enforced(command, place, offline):
     assert refused.code == 3
     assert "budget 'all' allows $0.00002 in " in refused.stderr
     assert "twice its estimate, because acme/m has no tokenizer here" in refused.stderr
-    assert "nothing was sent" in refused.stderr
+    assert "the request was not sent" in refused.stderr
     shown = command("budget", "show", "--json").json
     by_name = {one["name"]: one for one in shown["budgets"]}
     assert by_name["all"]["spent_usd"] == by_name["mine"]["spent_usd"] == "0.000003"

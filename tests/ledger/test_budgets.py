@@ -87,7 +87,7 @@ def test_a_hard_budget_refuses_before_anything_is_sent(period):
         error = caught.value
         assert (error.budget, error.needed, error.left, error.exit_code) == ("mine", 120, 80, 3)
         assert "may cost $0.00000012, and budget 'mine' allows $0.0000002 in " in str(error)
-        assert "of which $0.00000008 is left; nothing was sent" in str(error)
+        assert "of which $0.00000008 is left; the request was not sent" in str(error)
         assert (await embed(embedder, ["one two three"])).receipt.cost_nanousd == 60
 
     run(work, **{"budgets.mine": {"usd": "0.0000002", "period": period}})

@@ -19,7 +19,7 @@ from embedway import Config
 from embedway.errors import LedgerError, UsageError
 from embedway.ledger import records as records_module
 from embedway.ledger.opening import open_records
-from embedway.ledger.records import LARGEST_DOCUMENT, Record
+from embedway.ledger.records import LARGEST_DOCUMENT, Record, UnreadableRecordError, read_each
 from embedway.ledger.redis_records import RedisRecords
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.ledger.sqlite_records import SqliteRecords
@@ -160,6 +160,17 @@ def test_a_lease_is_taken_by_one_until_it_ends(records, clock):
     run(records, work)
 
 
+def test_a_lease_that_is_ended_can_be_taken(records):
+    async def work(one, other):
+        assert await one.lease("baseline", "docs", 60)
+        assert await one.lease("quarantine", "docs", 60)
+        await one.end_lease("baseline", "docs")
+        assert await other.lease("baseline", "docs", 60)
+        assert not await other.lease("quarantine", "docs", 60)
+
+    run(records, work)
+
+
 def test_of_many_that_want_a_lease_one_gets_it(records):
     async def work(one, other):
         taken = await asyncio.gather(*(store.lease("baseline", "docs", 60) for store in (one, other) * 10))
@@ -243,6 +254,9 @@ def test_a_damaged_document_is_named(records, kind, url, tmp_path, what, monkeyp
             with pytest.raises(LedgerError, match=r"baseline record 'docs' in .* is damaged: create it again, or rest"):
                 await call
         assert (await other.get("baseline", "others")).document == "[]"
+        (_, first), (_, second) = await read_each(one, "baseline")
+        assert isinstance(first, UnreadableRecordError)
+        assert second.document == "[]"
         await other.put(Record("baseline", "docs", "[1]"))
         assert (await one.get("baseline", "docs")).document == "[1]"
 
@@ -272,11 +286,50 @@ def test_a_damaged_time_is_named(records, kind, url, tmp_path, value):
         else:
             with contextlib.closing(redis.Redis.from_url(url)) as client:
                 client.hset("{embedway:ledger}:changed", FIELD, value)
-        for call in (other.get("baseline", "docs"), other.names("baseline")):
-            with pytest.raises(LedgerError, match=r"baseline record 'docs' in .* is damaged"):
-                await call
+        with pytest.raises(UnreadableRecordError, match=r"baseline record 'docs' in .* is damaged"):
+            await other.get("baseline", "docs")
+        # It hides no other name, and it can be removed.
+        await one.put(Record("baseline", "others", "[]"))
+        assert [name for name, _ in await other.names("baseline")] == ["docs", "others"]
+        assert (await other.names("baseline"))[0][1] == 0
+        assert await other.remove("baseline", "docs")
 
     run(records, work)
+
+
+@STORES
+def test_a_foreign_name_hides_no_other(records, kind, url, tmp_path):
+    async def work(one, other):
+        await one.put(Record("baseline", "docs", "{}"))
+        if kind == "sqlite":
+            with contextlib.closing(sqlite3.connect(tmp_path / "state" / "ledger.sqlite")) as connection, connection:
+                insert = "INSERT INTO records VALUES ('baseline', "
+                connection.execute(insert + "CAST(x'fffe' AS TEXT), x'00', 1)")
+                connection.execute(insert + "x'fffe', x'00', 1)")
+                connection.execute(insert + "'', x'00', 1)")
+        else:
+            with contextlib.closing(redis.Redis.from_url(url)) as client:
+                for name in (b"\xff\xfe", b""):
+                    client.hset("{embedway:ledger}:records", b"baseline|" + name, "x")
+        assert [name for name, _ in await other.names("baseline")] == ["docs"]
+        assert [record.document for _, record in await read_each(other, "baseline")] == ["{}"]
+
+    run(records, work)
+
+
+def test_a_huge_value_on_a_server_is_not_sent(valkey):
+    with contextlib.closing(redis.Redis.from_url(valkey)) as client:
+        client.flushall()
+        client.hset("{embedway:ledger}:records", FIELD, b"A" * 95_000_000)
+        client.config_resetstat()
+
+        async def work(one, _):
+            with pytest.raises(UnreadableRecordError, match="damaged"):
+                await one.get("baseline", "docs")
+            assert await one.remove("baseline", "docs")
+
+        run(lambda: RedisRecords(valkey), work)
+        assert client.info("stats")["total_net_output_bytes"] < 100_000
 
 
 # ------------------------------------------------------------- stores in use

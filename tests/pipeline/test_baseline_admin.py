@@ -1,10 +1,14 @@
 """Baselines of services on loopback that change, and the effect of a quarantine on calls."""
 
 import asyncio
+import contextlib
 import json
 import logging
+import sqlite3
 import subprocess
 import sys
+import zlib
+from dataclasses import replace
 
 import pytest
 
@@ -18,11 +22,14 @@ from embedway import (
     Config,
     Embedder,
     EmbedwayError,
+    LedgerError,
     NoRouteError,
     Pair,
     UnavailableError,
     UsageError,
 )
+from embedway.pipeline.route_answers import RouteAnswers
+from embedway.quality.names import PAID_PERIOD_S
 from inside import engine_of, variables
 
 FIRST = "harbour"
@@ -491,13 +498,108 @@ async def test_a_scheduled_check_without_a_baseline_is_reported_and_logged_once(
         engine = engine_of(embedder)
         with caplog.at_level(logging.WARNING, "embedway.quality"):
             for _ in range(2):
-                assert await engine._names_to_check() == []
+                assert await engine.names_to_check() == []
         (line,) = [one.getMessage() for one in caplog.records if one.name == "embedway.quality"]
-        (model,) = engine.models.all_open()
-        assert f"{model.space.id} has no baseline" in line
+        (model,) = engine.models.open_embedding_models()
+        assert f"'{model.space.id}' has no baseline" in line
         assert f"`embedway quality baseline --model {model.name}`" in line
         assert [(one.route, one.level, one.quarantined) for one in hook.drifts] == [
             ("routes.r0", "no_baseline", False)
         ] * 2
         await embedder.quality.baseline()
-        assert await engine._names_to_check() == [model.space.id]
+        assert await engine.names_to_check() == [model.space.id]
+
+
+def damage_records(tmp_path, kind, name, value):
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as connection, connection:
+        connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, 1)", (kind, name, value))
+
+
+@pytest.mark.parametrize("value", [b"junk", zlib.compress(b"["), zlib.compress(b'{"version": 2}')])
+@in_loop
+async def test_an_unreadable_baseline_is_replaced_removed_and_hides_no_other(server, tmp_path, value, caplog):
+    lines = []
+    async with set_up(server, tmp_path) as embedder:
+        space_id = (await embedder.quality.baseline()).baseline.space_id
+        damage_records(tmp_path, "baseline", "other@1/3", value)
+        assert [one.space_id for one in await embedder.quality.baselines()] == [space_id]
+        assert "baseline of other@1/3 is left out" in caplog.text
+        damage_records(tmp_path, "baseline", space_id, value)
+        with pytest.raises(LedgerError, match="--replace"):
+            await embedder.quality.check()
+        with pytest.raises(LedgerError):
+            await embedder.quality.baseline()
+        await embedder.quality.baseline(replace=True, progress=lines.append)
+        assert "because it cannot be read" in lines[0]
+        assert (await embedder.quality.check()).passed
+        damage_records(tmp_path, "baseline", space_id, value)
+        damage_records(tmp_path, "quarantine", f"{space_id}|routes.r0", value)
+        assert await embedder.quality.remove_baseline("acme/m") == [space_id]
+        assert await embedder.quality.remove_baseline("other@1/3") == ["other@1/3"]
+        assert await engine_of(embedder).records.names("quarantine") == []
+
+
+@in_loop
+async def test_two_processes_do_not_measure_one_baseline_at_once(server, tmp_path):
+    async with set_up(server, tmp_path) as one, set_up(server, tmp_path) as other:
+        done = await asyncio.gather(one.quality.baseline(), other.quality.baseline(), return_exceptions=True)
+        assert sorted(type(each).__name__ for each in done) == ["BaselineReport", "UsageError"]
+        assert server.texts == 334
+        # The end of one, also by an error, allows the next one at once.
+        await other.quality.baseline(replace=True)
+
+
+@in_loop
+async def test_routes_that_another_process_added_meanwhile_are_kept(servers, tmp_path):
+    async with AsyncEmbedder(config=config_of(servers, tmp_path)) as embedder:
+        await embedder.quality.baseline()
+        stored = engine_of(embedder).baselines.stored
+        (whole,) = await stored.all()
+        one, other = (replace(whole, routes={name: route}) for name, route in whole.routes.items())
+        await stored.put(one, replaces=True)
+        merged = await stored.put(other, replaces=False)
+        assert set(merged.routes) == set(whole.routes)
+        with pytest.raises(UsageError, match="another process has replaced"):
+            await stored.put(replace(other, canary_version=9), replaces=False)
+
+
+@in_loop
+async def test_a_cost_near_the_maximum_is_refused_before_anything_is_sent(servers, tmp_path):
+    config = config_of(servers, tmp_path, **{"budgets.total": {"usd": "0.03", "period": "day"}})
+    async with AsyncEmbedder(config=config) as embedder:
+        plan = await embedder.quality.plan(baseline=True)
+        most = plan.cost_nanousd * 15 // 10 / 1e9  # the tokens are an estimate, so twice as many are reserved
+        with pytest.raises(BudgetExceededError, match="the request was not sent"):
+            await embedder.quality.baseline(max_cost=most)
+        with pytest.raises(BudgetExceededError, match="budget 'total'"):
+            await embedder.quality.baseline()
+        assert servers[0].requests == servers[1].requests == []
+
+
+@in_loop
+async def test_measured_routes_are_stored_if_the_money_ends(servers, tmp_path):
+    async with AsyncEmbedder(config=config_of(servers, tmp_path)) as embedder:
+        results = RouteAnswers.results
+
+        async def failing(self, sets):
+            if self.route == "routes.r1":
+                raise LedgerError("the store is full")
+            return await results(self, sets)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RouteAnswers, "results", failing)
+            with pytest.raises(LedgerError) as caught:
+                await embedder.quality.baseline()
+        assert "534 texts were sent" in caught.value.__notes__[0]
+        assert "routes.r0 are stored" in caught.value.__notes__[0]
+        assert [set(one.noise) for one in await embedder.quality.baselines()] == [{"routes.r0"}]
+        assert (await embedder.quality.baseline()).texts == 334
+
+
+@in_loop
+async def test_scheduled_checks_that_cost_money_have_a_minimum_period(server, tmp_path):
+    async with set_up(server, tmp_path) as embedder:
+        report = await embedder.quality.baseline()
+        engine = engine_of(embedder)
+        assert engine.shortest_period_s(report.baseline.space_id) == PAID_PERIOD_S
+        assert engine.shortest_period_s("a space that is not open") == 0

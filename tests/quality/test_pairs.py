@@ -1,12 +1,14 @@
 import json
+import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from embedway import Config, Embedder, SourceError
 from embedway.quality import pairs as pairs_module
-from embedway.quality.pairs import BUILT_IN_DIGEST, Pair, built_in_pairs, digest_of, read_pairs
+from embedway.quality.pairs import BUILT_IN_DIGEST, Pair, built_in_pairs, checked_pairs, digest_of, read_pairs
 
 GROUPS = {"prose", "code", "api", "de", "fr", "es", "zh", "ja"}
 
@@ -150,3 +152,22 @@ def test_a_file_that_cannot_be_read(tmp_path, written, monkeypatch):
     assert "the path is invalid" in str(refusal("a\0b"))
     monkeypatch.setattr(pairs_module, "MAX_FILE_BYTES", 10)
     assert "more than 10 bytes" in str(refusal(written(GOOD, GOOD)))
+
+
+def test_pairs_may_have_an_empty_group_and_keep_their_types_checked(tmp_path):
+    pairs = [Pair("1", "", "a", "b"), Pair("2", "", "c", "d")]
+    assert checked_pairs(pairs) == tuple(pairs)
+    (tmp_path / "pairs.jsonl").write_text('{"query": "a", "passage": "b", "group": ""}\n{"query": "c", "passage": "d"}')
+    assert [pair.group for pair in read_pairs(tmp_path / "pairs.jsonl")] == ["", ""]
+    for wrong in (b"x", 1, None, object(), "\ud800", ["x"]):
+        for field in ("id", "group", "query", "passage"):
+            with pytest.raises(SourceError, match=field):
+                checked_pairs([pairs[0], replace(pairs[1], **{field: wrong})])
+
+
+def test_a_file_of_blank_lines_is_refused_at_once(tmp_path):
+    (tmp_path / "pairs.jsonl").write_bytes(b"\n" * 60_000_000)
+    began = time.process_time()
+    with pytest.raises(SourceError, match="60,000,000 lines"):
+        read_pairs(tmp_path / "pairs.jsonl")
+    assert time.process_time() - began < 2

@@ -1,12 +1,17 @@
 import asyncio
 import itertools
+import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from async_tests import in_loop
 from embedway import LedgerError
-from embedway.ledger.records import Record
+from embedway.ledger.budgets import Budgets
+from embedway.ledger.records import Record, damaged
+from embedway.pipeline.route_states import RouteStates
+from embedway.quality.drift import RouteCheck
 from embedway.quality.quarantine import REFRESH_S, Quarantines, RouteState
 from memory_records import MemoryRecords
 
@@ -152,7 +157,7 @@ async def test_a_slow_store_delays_only_the_first_call(clock, monkeypatch):
 
 
 @in_loop
-async def test_a_state_that_no_version_wrote_is_ignored(clock):
+async def test_a_record_of_no_route_is_ignored(clock):
     records = MemoryRecords()
     await records.put(Record("quarantine", "x", "[]"))
     await records.put(STATE.to_record())
@@ -160,3 +165,106 @@ async def test_a_state_that_no_version_wrote_is_ignored(clock):
     await found.refresh()
     assert set(found.of_space("m@1/4")) == {"r"}
     assert RouteState.from_record(STATE.to_record()) == STATE
+
+
+def changed(**fields):
+    return json.dumps({**json.loads(STATE.to_record().document), **fields})
+
+
+UNREADABLE = {
+    "no JSON": "[",
+    "deep": "[" * 200_000,
+    "a list": "[]",
+    "empty": "{}",
+    "newer": changed(version=2),
+    "no version": changed(version=None),
+    "version true": changed(version=True),
+    "reasons": changed(reasons=None),
+    "reason": changed(reasons=[1]),
+    "space": changed(space_id=[1]),
+    "another space": changed(space_id="other"),
+    "another route": changed(route="other"),
+    "route": changed(route={}),
+    "quarantined": changed(quarantined="no"),
+    "drifted": changed(drifted=None),
+    "time": changed(last_passed="x"),
+    "NaN": changed(checked=float("nan")),
+    "large": changed(drifted_since=10**400),
+    "negative": changed(drifted_since=-1),
+}
+
+
+@pytest.mark.parametrize("document", UNREADABLE.values(), ids=UNREADABLE)
+@in_loop
+async def test_a_route_with_an_unreadable_record_counts_as_in_quarantine(clock, caplog, document):
+    records = MemoryRecords()
+    await records.put(Record("quarantine", STATE.name, document))
+    await records.put(replace(STATE, route="other", quarantined=False).to_record())
+    await records.put(replace(STATE, route="third").to_record())
+    found = Quarantines(records, clock=clock)
+    await found.refresh()
+    await found.read()
+    assert set(found.of_space("m@1/4")) == {"r", "third"}
+    assert "embedway quality release" in found.of_space("m@1/4")["r"]
+    assert caplog.text.count("r counts as in quarantine") == 1
+
+
+@in_loop
+async def test_a_record_that_the_store_cannot_read_counts_as_in_quarantine(clock):
+    class Damaged(MemoryRecords):
+        async def get(self, kind, name):
+            if name == STATE.name:
+                raise damaged(kind, name, "memory")
+            return await super().get(kind, name)
+
+    records = Damaged()
+    await records.put(STATE.to_record())
+    await records.put(replace(STATE, route="with|bar").to_record())
+    found = Quarantines(records, clock=clock)
+    await found.refresh()
+    assert set(found.of_space("m@1/4")) == {"r", "with|bar"}
+
+
+@in_loop
+async def test_unknown_fields_are_ignored():
+    record = Record("quarantine", STATE.name, changed(severity=2))
+    assert RouteState.from_record(record) == STATE
+
+
+def states_of(records):
+    quarantines = Quarantines(records)
+    return RouteStates(records, Budgets(None), quarantines, "quarantine"), quarantines
+
+
+@pytest.mark.parametrize("document", ["[", changed(version=2)])
+@in_loop
+async def test_a_release_and_a_removal_repair_an_unreadable_record(document):
+    for repair in ("release", "release route", "clear", "clear route"):
+        records = MemoryRecords()
+        await records.put(Record("quarantine", STATE.name, document))
+        await records.put(replace(STATE, space_id="m@2/4").to_record())
+        states, quarantines = states_of(records)
+        await quarantines.read()
+        assert quarantines.of_space(STATE.space_id)
+        route = "r" if "route" in repair else None
+        if "release" in repair:
+            assert await states.release(STATE.space_id, route) == ["r"]
+        else:
+            await states.clear(STATE.space_id, route)
+        assert not quarantines.of_space(STATE.space_id)
+        assert [name for name, _ in await records.names("quarantine")] == ["m@2/4|r"]
+
+
+@in_loop
+async def test_a_check_replaces_an_unreadable_record():
+    class Model:
+        name = "m"
+        space = SimpleNamespace(id=STATE.space_id)
+
+    records = MemoryRecords()
+    await records.put(Record("quarantine", STATE.name, "["))
+    states, quarantines = states_of(records)
+    assert (await states.record(Model, RouteCheck("r", "unchecked"), 1.0, 2.0, 3.0)).quarantined
+    assert not (await states.record(Model, RouteCheck("r", "passed"), 1.0, 2.0, 3.0)).quarantined
+    assert not quarantines.of_space(STATE.space_id)
+    assert RouteState.from_record(await records.get("quarantine", STATE.name)).last_passed == 3.0

@@ -115,3 +115,21 @@ async def test_a_store_that_fails_is_tried_again(caplog):
     await run_for_ten_periods(schedule_of(Failing(clock), clock, check), clock)
     assert len(checked) == 6
     assert caplog.text.count("the store is down") == 1
+
+
+@in_loop
+async def test_a_name_that_costs_money_is_checked_less_often():
+    clock, checked = Clock(), []
+
+    async def names():
+        return ["free", "paid"]
+
+    async def check(name):
+        checked.append(name)
+
+    schedule = Schedule(1, MemoryRecords(clock), names, check, shortest_s=lambda name: 60.0 if name == "paid" else 0.0)
+    for _ in range(120):
+        await schedule.run_once()
+        clock.now += 1
+    assert checked.count("free") == 120
+    assert checked.count("paid") == 3

@@ -36,5 +36,8 @@ class MemoryRecords:
         self._leases[kind, name] = now + lease_s
         return True
 
+    async def end_lease(self, kind, name):
+        self._leases.pop((kind, name), None)
+
     async def aclose(self):
         pass

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedway.telemetry.hooks import BaseHook, Hooks
-from embedway.telemetry.json_log import JsonFormatter, json_line, timestamp
+from embedway.telemetry.json_log import FIELDS, JsonFormatter, json_line, timestamp
 from embedway.telemetry.operations import BatchDetails, RequestDetails
 from embedway.telemetry.request_ids import request_id
 
@@ -95,6 +95,49 @@ def test_every_line_is_one_valid_document(hostile, text, key, number, count):
         assert json.loads(line, parse_constant=pytest.fail)["logger"] == "embedway.x"
         line.encode()
         assert not any(0xD800 <= ord(char) < 0xE000 for char in str(json.loads(line)))
+
+
+class Unprintable:
+    """An object without a text."""
+
+    def __str__(self):
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
+def endless():
+    found = {}
+    found["again"] = found
+    return found
+
+
+def deep():
+    found = []
+    for _ in range(5000):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize(
+    "value",
+    [endless(), {"a": deep()}, {"a": 10**5000}, {Unprintable(): Unprintable()}],
+    ids=["endless", "deep", "huge", "text"],
+)
+def test_fields_that_json_cannot_represent_do_not_raise(value):
+    made = record("m")
+    setattr(made, FIELDS, value)
+    assert formatted(made)["logger"] == "embedway.x"
+
+
+@pytest.mark.parametrize("created", [float("nan"), 1e20, -1e20])
+@pytest.mark.parametrize(("message", "arguments"), [(Unprintable(), ()), ("%s", (Unprintable(),))])
+def test_a_record_that_cannot_be_printed_does_not_raise(created, message, arguments):
+    made = record(message, *arguments)
+    made.created, made.exc_info = created, True
+    document = formatted(made)
+    assert document["message"].endswith("(RuntimeError in its arguments)")
+    assert document["time"].endswith("Z")
 
 
 def test_numbers_that_json_does_not_have_are_null():

@@ -10,20 +10,23 @@ import sys
 import threading
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from embedway import AsyncEmbedder, Config
+from embedway.errors import CacheError, EmbedwayError
 from embedway.telemetry import names
 from embedway.telemetry import operations as ops
 from embedway.telemetry.exposition import own_exposition
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.labels import MOST_NAMES, Labels, outcome_label
-from embedway.telemetry.metrics import Metrics
+from embedway.telemetry.metrics import Metrics, observed
 from embedway.telemetry.prometheus import PrometheusHook, exposition
 from embedway.telemetry.route_facts import RouteFacts
+from serving import serving_app
 
 MODEL = "acme/m"
 
@@ -113,6 +116,97 @@ def test_texts_are_counted_by_source():
 )
 def test_outcomes_are_classes_of_the_tree(error, label):
     assert outcome_label(error) == label
+
+
+def test_a_caller_that_left_is_no_failure_of_the_cache():
+    metered = Metered()
+    for action in ("lookup", "store"):
+        metered.fail(ops.CacheDetails(action, MODEL, 3), asyncio.CancelledError())
+        metered.fail(ops.CacheDetails(action, MODEL, 2), CacheError("no"))
+        for status, count in (("cancelled", 3), ("error", 2)):
+            assert metered.value("embedding_cache_operations_total", operation=action, status=status) == count
+
+
+@pytest.mark.parametrize(
+    ("facts", "provider"),
+    [
+        ({"shared": 2}, "shared"),
+        ({"shared": 1, "cache_hits": 1}, "cache"),
+        ({"shared": 1, "routes": ("routes.r",)}, "openai"),
+        ({}, "none"),
+    ],
+)
+def test_the_provider_of_texts_that_another_call_computed(facts, provider):
+    metered = Metered()
+    metered.run(request(2), model=MODEL, unique_texts=2, **facts)
+    assert metered.value("embedding_model_usage_total", model=MODEL, provider=provider) == 2
+
+
+def test_counters_begin_at_0_when_a_model_is_opened_and_a_route_is_used():
+    metered = Metered()
+    metered.run(ops.LoadDetails("m"), model=MODEL)
+    assert metered.value("embedding_cost_dollars_total", model=MODEL) == 0
+    assert metered.value("embedway_saved_dollars_total", model=MODEL) == 0
+    metered.run(ops.AttemptDetails(MODEL, "routes.r", 1, 2, 6))
+    found = {
+        dict(labels)["outcome"]: value
+        for (name, labels), value in metered.samples().items()
+        if name == "embedway_attempts_total"
+    }
+    assert found.pop("ok") == 1
+    assert found["AuthenticationError"] == 0
+    assert set(found.values()) == {0}
+    assert {outcome_label(name) for name in found} == set(found) - {"cancelled"} | {"other"}
+    assert metered.value("embedway_retries_total", route="routes.r") == 0
+    metered.hooks.event(ops.BudgetStandingDetails, "b", 1, 0, 10, "2026-11")
+    assert metered.value("embedway_budget_refusals_total", budget="b") == 0
+
+
+def test_tokens_of_an_answer_with_too_few_rows_are_billed(tmp_path):
+    metered = Metered(Labels(lambda: {"acme/m": MODEL}))
+
+    async def answer(_request):
+        rows = [{"index": 0, "embedding": [1.0, 0.0]}]
+        return web.json_response({"data": rows, "usage": {"prompt_tokens": 14, "total_tokens": 14}})
+
+    async def main():
+        app = web.Application()
+        app.router.add_post("/v1/embeddings", answer)
+        async with serving_app(app) as port:
+            settings = {
+                "telemetry.prometheus": False,
+                "cache.path": str(tmp_path / "cache"),
+                "ledger.path": str(tmp_path / "ledger"),
+                "upstream.max_attempts": 1,
+                "models.m": {"name": MODEL, "dimensions": 2, "max_tokens": 40},
+                "routes.r": {
+                    "model": MODEL,
+                    "provider": "openai-compatible",
+                    "base_url": f"http://127.0.0.1:{port}/v1",
+                    "auth": "none",
+                },
+            }
+            hook = PrometheusHook(Labels(lambda: {"acme/m": MODEL}), lambda: metered.metrics)
+            config = Config.load(environ={}, overrides=settings)
+            async with AsyncEmbedder(config=config, hooks=[hook]) as embedder:
+                with pytest.raises(EmbedwayError, match="1 vectors for 2 texts"):
+                    await embedder.embed(["one", "two"], model=MODEL)
+
+    asyncio.run(main())
+    assert metered.value("embedway_tokens_total", model=MODEL, kind="billed") == 14
+
+
+def test_times_are_in_the_buckets_of_prometheus_client():
+    metered, expected = Metered(), Histogram("x", "x", buckets=names.REQUEST_SECONDS.buckets, registry=None)
+    add = observed(metered.metrics.child(names.REQUEST_SECONDS, "embed", MODEL))
+    for value in (0.0, 0.001, 0.0011, 0.3, 60.0, 61.0):
+        add(value)
+        expected.observe(value)
+    (family,) = expected.collect()
+    for one in family.samples:
+        if not one.name.endswith("_created"):
+            name = f"embedway_request_seconds{one.name.removeprefix('x')}"
+            assert metered.value(name, task="embed", model=MODEL, **one.labels) == one.value
 
 
 def test_attempts_retries_failovers_and_circuits():

@@ -1,7 +1,7 @@
 """Command line. One file per command; heavy modules are imported when a command runs.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 over budget, 4 partial failure, 130 stopped by Ctrl-C,
-143 by SIGTERM, 129 by SIGHUP.
+143 by SIGTERM, 129 by SIGHUP. `quality check` exits with 1 only for a drift, and with 4 for a failure.
 Results go to standard output; progress, notes and errors to standard error.
 """
 
@@ -135,10 +135,10 @@ def _main(arguments: list[str]) -> NoReturn:
     except OutputError as error:
         if not error.reader_left:
             _report(error, str(error), invocation)
-        sys.exit(1)
+        sys.exit(_exit_code(error))
     except OSError as error:
         _report(error, _describe(error), invocation)
-        sys.exit(1)
+        sys.exit(_exit_code(error))
     except Exception as error:  # noqa: BLE001  last resort: a message, not a traceback
         if isinstance(error, UnicodeEncodeError) and any(map(has_surrogate, arguments)):
             advice = "use another one, or a UTF-8 locale, such as LC_ALL=C.UTF-8"
@@ -149,8 +149,14 @@ def _main(arguments: list[str]) -> NoReturn:
         where = f"{Path(place.filename).name}:{place.lineno}"
         message = f"unexpected {type(error).__name__} in {where}; run `embedway --traceback …` for details"
         _report(error, message, invocation)
-        sys.exit(1)
+        sys.exit(_exit_code(error))
     sys.exit(0)
+
+
+def _exit_code(error: Exception) -> int:
+    """Return the exit code that a command has given an error; 1 without one."""
+    code = getattr(error, "exit_code", 1)
+    return code if isinstance(code, int) else 1
 
 
 def _describe(error: OSError) -> str:

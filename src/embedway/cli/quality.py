@@ -1,5 +1,6 @@
 """`embedway quality baseline|check|list|remove|release`: notice models that change under their name."""
 
+import contextlib
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +22,10 @@ from embedway.cli.output import (
 )
 from embedway.errors import UsageError
 from embedway.interrupts import explain
+from embedway.quality.names import PAID_PERIOD_S
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from embedway import AsyncEmbedder, BaselineReport, BaselineSummary, QualityCheck, QualityPlan, RouteCheck
 
@@ -32,6 +34,7 @@ app = typer.Typer(
 )
 
 T = TypeVar("T")
+DAY_S = 86_400
 
 MaxCostOption: TypeAlias = Annotated[
     str | None, typer.Option("--max-cost", metavar="USD", help="Send nothing that may cost more in all.")
@@ -87,12 +90,17 @@ def check(
 ) -> None:
     """Compare each route of a model with the baseline of its space.
 
-    Exit with 0 if all routes passed, 1 if one drifted, 4 if none drifted but one could not be checked.
+    Exit with 0 if all routes passed, 1 if one drifted, 4 if none drifted but one could not be checked, or the check
+    failed. Other codes: 2 for wrong usage and settings, 3 if a limit of money refuses the check.
     """
-    invocation = Invocation.of(context)
+    with _failures_are_unchecked():
+        _check(Invocation.of(context), model, max_cost, as_json=as_json)
+
+
+def _check(invocation: Invocation, model: str | None, max_cost: str | None, *, as_json: bool) -> None:
 
     async def work(embedder: "AsyncEmbedder") -> "QualityCheck":
-        _note_cost(invocation, await embedder.quality.plan(model))
+        _note_cost(invocation, await embedder.quality.plan(model), is_check=True)
         return await embedder.quality.check(model, max_cost=max_cost)
 
     explain("routes that were checked keep their result; run the same command again")
@@ -100,7 +108,8 @@ def check(
     with report_of_work(invocation, as_json=as_json):
         if as_json:
             verdict = "drifted" if found.drifted else "passed" if found.passed else "unchecked"
-            print_json({"verdict": verdict, **asdict(found)})
+            a_day = _a_day(invocation, found.cost_nanousd)
+            print_json({"verdict": verdict, "scheduled_cost_nanousd_a_day": a_day, **asdict(found)})
         else:
             _print_check(found)
     if not found.passed:
@@ -162,13 +171,37 @@ def _run(invocation: Invocation, work: "Callable[[AsyncEmbedder], Awaitable[T]]"
     return wait_for(run())
 
 
-def _note_cost(invocation: Invocation, plan: "QualityPlan") -> None:
+@contextlib.contextmanager
+def _failures_are_unchecked() -> "Iterator[None]":
+    """Let failures exit with 4: 1 is only for a drift, so that a script can rely on it."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if getattr(error, "exit_code", 1) == 1:
+            error.exit_code = 4  # type: ignore[attr-defined]
+        raise
+
+
+def _a_day(invocation: Invocation, cost_nanousd: int | None) -> int | None:
+    """Return the cost of a day's scheduled checks of this cost; None without a schedule or a known price."""
+    every_s = invocation.config().quality.check_every_s
+    if every_s is None or cost_nanousd is None:
+        return None
+    return round(cost_nanousd * DAY_S / max(every_s, PAID_PERIOD_S if cost_nanousd else 0.0))
+
+
+def _note_cost(invocation: Invocation, plan: "QualityPlan", *, is_check: bool = False) -> None:
     cost = "unknown cost" if plan.cost_nanousd is None else f"{plan.cost_nanousd / 1e9:.6f} dollars"
     note(
         invocation,
         f"about {count(plan.texts)} texts, {count(plan.tokens)} tokens, {count(plan.requests)} requests, {cost} "
         f"({', '.join(plan.routes)})",
     )
+    a_day = _a_day(invocation, plan.cost_nanousd) if is_check else None
+    if a_day is not None:
+        note(invocation, f"the scheduled checks of quality.check_every_s cost about {a_day / 1e9:.6f} dollars a day")
 
 
 _COLUMNS = ("space", "created", "route", "pairs", "accuracy", "min cosine", "dollars/M tokens")

@@ -17,7 +17,8 @@ class QualitySettings(Section):
     check_diversity: Flag = True
     #: Whether texts in a script that the model does not know are reported.
     check_scripts: Flag = True
-    #: Time between two comparisons with the baselines in a long-running process, in seconds; unset for none.
+    #: Time between two comparisons with the baselines in a long-running process, in seconds; unset for none. A
+    #: model that costs money is compared at most once a minute.
     check_every_s: Annotated[Seconds, Field(ge=1)] | None = None
     #: A route that differs from its baseline: only a warning, or not used any more until it agrees again.
     on_drift: Literal["warn", "quarantine"] = "warn"

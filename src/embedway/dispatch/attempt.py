@@ -29,7 +29,7 @@ from embedway.errors import (
 from embedway.providers.answers import checked_answer, checked_rates
 from embedway.providers.delivery import of_attempt, record_attempt
 from embedway.quality.checks import DiversityCheck, report_refusal
-from embedway.telemetry.operations import AttemptDetails, ValidationDetails, WaitDetails
+from embedway.telemetry.operations import AttemptDetails, Outcome, ValidationDetails, WaitDetails
 from embedway.types import NO_RATES
 from embedway.vectors import to_size
 
@@ -159,6 +159,7 @@ class Attempt:
         declared = route.provider.declared
         charges: list[Charge] = []
         usage: Usage | None = None
+        outcome = Outcome()
         is_judged = may_be_billed = False
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
@@ -192,6 +193,7 @@ class Attempt:
             is_judged = True
             if isinstance(error, BadVectorsError) and not error.of_probe:
                 report_refusal(context.hooks, request.model, error, len(self.rows))
+                outcome.billed_tokens = outcome.billed_tokens or error.billed_tokens
             may_be_billed = self._record_failure(error)
             raise
         finally:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeGuard, get_args
 
 from embedway.errors import LedgerError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 RecordKind: TypeAlias = Literal["baseline", "equivalence", "quarantine"]
 RECORD_KINDS: tuple[RecordKind, ...] = get_args(RecordKind)
@@ -23,6 +26,10 @@ LARGEST_PACKED = LARGEST_DOCUMENT + LARGEST_DOCUMENT // 1024 + 64
 CLOCK_SLACK_S = 5.0
 #: Fast: a document of 64 MiB takes about a second.
 _LEVEL = 1
+
+
+class UnreadableRecordError(LedgerError):
+    """One record is damaged, or a newer version wrote it. The store works, and other records can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +48,22 @@ class Records(Protocol):
     """Store of records. Every method raises LedgerError if the store fails."""
 
     async def get(self, kind: RecordKind, name: str) -> Record | None:
-        """Return a record; None if there is none."""
+        """Return a record; None if there is none. Raises UnreadableRecordError for a damaged one."""
 
     async def put(self, record: Record) -> Record:
         """Store a record; it replaces one of the same kind and name. Return it as stored."""
 
     async def remove(self, kind: RecordKind, name: str) -> bool:
-        """Remove a record. Return False if there is none."""
+        """Remove a record, also a damaged one. Return False if there is none."""
 
     async def all(self, kind: RecordKind) -> list[Record]:
-        """Return the records of a kind, by name."""
+        """Return the records of a kind, by name. Raises UnreadableRecordError if one is damaged: see `read_each`."""
 
     async def names(self, kind: RecordKind) -> list[tuple[str, float]]:
-        """Return the names of a kind with the times of their changes, by name, without the documents."""
+        """Return the names of a kind with the times of their changes, by name, without the documents.
+
+        A damaged time is 0. A name that no version writes is left out.
+        """
 
     async def lease(self, kind: RecordKind, name: str, lease_s: float) -> bool:
         """Take the lease of a name for a time in seconds. Return False if it is taken, also by the caller itself.
@@ -62,8 +72,25 @@ class Records(Protocol):
         of the record, and ends by the clock of the store.
         """
 
+    async def end_lease(self, kind: RecordKind, name: str) -> None:
+        """End the lease of a name that the caller has taken, before its time."""
+
     async def aclose(self) -> None:
         """Close files and connections."""
+
+
+async def read_each(records: Records, kind: RecordKind) -> list[tuple[str, Record | UnreadableRecordError]]:
+    """Return the names of a kind, each with its record, or with the error of a damaged one. Raises LedgerError."""
+    found: list[tuple[str, Record | UnreadableRecordError]] = []
+    for name, _ in await records.names(kind):
+        try:
+            record = await records.get(kind, name)
+        except UnreadableRecordError as error:
+            found.append((name, error))
+        else:
+            if record is not None:
+                found.append((name, record))
+    return found
 
 
 def pack(record: Record) -> bytes:
@@ -106,16 +133,33 @@ def unpack(kind: RecordKind, name: str, packed: object, changed: object, where: 
         raise damaged(kind, name, where) from None
 
 
+def read_names(found: Iterable[tuple[bytes, object]]) -> list[tuple[str, float]]:
+    """Return stored names and times, which may be anything, as `Records.names` returns them."""
+    names = []
+    for written, changed in found:
+        try:
+            name = written.decode()
+        except UnicodeDecodeError:
+            continue
+        if name:
+            names.append((name, float(changed) if _is_time(changed) else 0.0))
+    return sorted(names)
+
+
+def _is_time(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+
+
 def read_time(kind: RecordKind, name: str, changed: object, where: str) -> float:
     """Return the stored time of a change. Raises LedgerError for any other value."""
-    if isinstance(changed, int | float) and math.isfinite(changed) and changed >= 0:
+    if _is_time(changed):
         return float(changed)
     raise damaged(kind, name, where)
 
 
-def damaged(kind: RecordKind, name: str, where: str) -> LedgerError:
+def damaged(kind: RecordKind, name: str, where: str) -> UnreadableRecordError:
     """Return the error of a record that no version writes."""
-    return LedgerError(
+    return UnreadableRecordError(
         f"{_described(kind, name)} in {where} is damaged: create it again, or restore a backup (`embedway state "
         "restore`)"
     )

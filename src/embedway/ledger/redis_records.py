@@ -11,7 +11,7 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from embedway.ledger.records import CLOCK_SLACK_S, LARGEST_PACKED, check_name, damaged, pack, read_time, unpack
+from embedway.ledger.records import CLOCK_SLACK_S, LARGEST_PACKED, check_name, damaged, pack, read_names, unpack
 from embedway.ledger.redis import ANSWER_S, LEDGER_CHECK, RECORDS_KEYS, failure, note_server, read_script, redis_client
 from embedway.ledger.sqlite_formats import LEDGER_VERSION
 from embedway.store_failures import explain_server, server_address
@@ -66,16 +66,17 @@ class RedisRecords:
         return [record for record in found if record is not None]
 
     async def names(self, kind: RecordKind) -> list[tuple[str, float]]:
-        try:
-            found = await self._call("names", kind)
-        except UnicodeDecodeError:
-            raise damaged(kind, "?", _WHERE) from None
-        pairs = sorted(zip(found[::2], found[1::2], strict=True))
-        return [(name, read_time(kind, name, _number(changed), _WHERE)) for name, changed in pairs]
+        # In hexadecimal digits, because the client reads text: a name that is not Unicode would hide all others.
+        found = list(map(bytes.fromhex, await self._call("names", kind)))
+        return read_names((name, _number(changed)) for name, changed in zip(found[::2], found[1::2], strict=True))
 
     async def lease(self, kind: RecordKind, name: str, lease_s: float) -> bool:
         check_name(name)
         return bool(await self._call("lease", kind, name, lease_s=lease_s))
+
+    async def end_lease(self, kind: RecordKind, name: str) -> None:
+        check_name(name)
+        await self._call("end_lease", kind, name)
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -86,7 +87,7 @@ class RedisRecords:
         import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
         now = "" if self._clock is None else repr(self._clock())
-        arguments = (operation, kind, name, written, lease_s, now, CLOCK_SLACK_S, uuid.uuid4().hex)
+        arguments = (operation, kind, name, written, lease_s, now, CLOCK_SLACK_S, uuid.uuid4().hex, _LARGEST_TEXT)
         try:
             answer = await self._client.eval(_SCRIPT, len(RECORDS_KEYS), *RECORDS_KEYS, *arguments)
         except UnicodeDecodeError:
@@ -117,7 +118,7 @@ def _read(kind: RecordKind, name: str, written: str, changed: str) -> Record:
     return unpack(kind, name, packed_of(written), _number(changed), _WHERE)
 
 
-def _number(written: str) -> float | None:
+def _number(written: str | bytes) -> float | None:
     try:
         return float(written)
     except ValueError:

@@ -21,7 +21,7 @@ def budget_exceeded(refused: Refused, needed: int | None, *, model: str = "", no
     if refused.restored is not None:
         message = (
             f"the ledger was restored from a backup of {moment(refused.restored.books_of)}, and later spending is "
-            f"missing: budget {limit.name!r} refuses every call, and nothing was sent. Check "
+            f"missing: budget {limit.name!r} refuses every call, and the request was not sent. Check "
             "`embedway budget show`, lower the budgets by the missing spending (`embedway budget set NAME USD`, or "
             "the settings), then allow spending again with `embedway budget confirm`"
         )
@@ -32,7 +32,7 @@ def budget_exceeded(refused: Refused, needed: int | None, *, model: str = "", no
         advice = f"; {_price_advice(model)}" if needed is None else ""
         message = (
             f"the call {cost}, and budget {limit.name!r} allows ${usd(limit.nanousd)} {when}{scope}, of which "
-            f"${usd(refused.left)} is left; nothing was sent{advice}"
+            f"${usd(refused.left)} is left; the request was not sent{advice}"
         )
     return BudgetExceededError(message, budget=limit.name, needed=needed, left=refused.left)
 

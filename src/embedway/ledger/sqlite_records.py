@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from embedway.errors import LedgerError
 from embedway.ledger.base import RESTORE
 from embedway.ledger.continuity import FileWatch, ReplacedFileError
-from embedway.ledger.records import CLOCK_SLACK_S, LARGEST_PACKED, check_name, pack, read_time, unpack
+from embedway.ledger.records import CLOCK_SLACK_S, LARGEST_PACKED, check_name, pack, read_names, unpack
 from embedway.ledger.sqlite_formats import LEDGER, RECORDS_SINCE
 from embedway.sqlite import version_in
 from embedway.sqlite_thread import SqliteThread
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 _DOCUMENT = f"CASE WHEN length(document) <= {LARGEST_PACKED} THEN document END"
 _GET = f"SELECT {_DOCUMENT}, changed FROM records WHERE kind = ? AND name = ?"  # noqa: S608  a constant
 _ALL = f"SELECT name, {_DOCUMENT}, changed FROM records WHERE kind = ? ORDER BY name"  # noqa: S608  a constant
-_NAMES = "SELECT name, changed FROM records WHERE kind = ? ORDER BY name"
+#: As bytes, because a name that is not Unicode would hide all others.
+_NAMES = "SELECT CAST(name AS BLOB), changed FROM records WHERE kind = ?"
 _PUT = """
 INSERT INTO records (kind, name, document, changed) VALUES (?, ?, ?, ?)
 ON CONFLICT (kind, name) DO UPDATE SET document = excluded.document, changed = excluded.changed
 """
+_END_LEASE = "DELETE FROM leases WHERE kind = ? AND name = ?"
 _REMOVE = "DELETE FROM records WHERE kind = ? AND name = ?"
 #: Takes a lease unless it is taken. One that begins in the future was taken while the clock was ahead.
 _LEASE = """
@@ -87,6 +89,10 @@ class SqliteRecords:
         check_name(name)
         return await self._file.submit(self._file.use, self._lease, kind, name, lease_s)
 
+    async def end_lease(self, kind: RecordKind, name: str) -> None:
+        check_name(name)
+        await self._file.submit(self._file.use, self._end_lease, kind, name)
+
     async def aclose(self) -> None:
         await self._file.aclose()
         self._watch.forget()
@@ -126,9 +132,11 @@ class SqliteRecords:
         return [unpack(kind, name, document, changed, self._where) for name, document, changed in rows]
 
     def _names(self, connection: Connection, kind: RecordKind) -> list[tuple[str, float]]:
-        rows = connection.execute(_NAMES, (kind,)).fetchall()
-        return [(name, read_time(kind, name, changed, self._where)) for name, changed in rows]
+        return read_names(connection.execute(_NAMES, (kind,)).fetchall())
 
     def _lease(self, connection: Connection, kind: RecordKind, name: str, lease_s: float) -> bool:
         values = {"kind": kind, "name": name, "now": self._clock(), "lease_s": lease_s, "slack": CLOCK_SLACK_S}
         return connection.execute(_LEASE, values).rowcount > 0
+
+    def _end_lease(self, connection: Connection, kind: RecordKind, name: str) -> None:
+        connection.execute(_END_LEASE, (kind, name))

@@ -21,7 +21,10 @@ REPORT_S = 1.0
 
 
 class StandingReports:
-    """Reports the budgets that calls changed: within a second after a change, and when the embedder is closed."""
+    """Reports the budgets that calls changed: within a second after a change, and when the embedder is closed.
+
+    A budget whose period changed is reported too, so that none keeps the amount of a period that is over.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,8 @@ class StandingReports:
         self._run_in_background = run_in_background
         #: Scopes whose amounts changed since the last report.
         self._changed: set[str] = set()
+        #: Last reported period of each budget.
+        self._periods: dict[str, str] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def note_change(self, purpose: Purpose) -> None:
@@ -66,7 +71,9 @@ class StandingReports:
         except EmbedwayError:
             return
         for one in standings:
-            if one.limit.scope in changed:
+            is_over = self._periods.get(one.limit.name, one.period) != one.period
+            if is_over or one.limit.scope in changed:
+                self._periods[one.limit.name] = one.period
                 self._hooks.event(
                     BudgetStandingDetails, one.limit.name, one.spent, one.held, one.limit.nanousd, one.period
                 )

@@ -12,7 +12,9 @@ from embedway._version import __version__
 from embedway.errors import BadVectorsError, BudgetExceededError, EmbedwayError, LedgerError, UsageError
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
-from embedway.ledger.records import Record
+from embedway.ledger.records import UnreadableRecordError
+from embedway.money import usd
+from embedway.pipeline.baseline_store import BaselineStore
 from embedway.pipeline.route_answers import RouteAnswers, Usage, planned_texts, request_of
 from embedway.pipeline.route_states import RouteStates
 from embedway.quality.baseline import Baseline, PairSet, RouteBaseline
@@ -34,7 +36,7 @@ from embedway.telemetry.operations import DriftDetails
 from embedway.text import printable, shown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from embedway.config import Config
     from embedway.ledger.budgets import Budgets
@@ -75,6 +77,11 @@ class Baselines:
         return self.records
 
     @property
+    def stored(self) -> BaselineStore:
+        """The stored baselines. Raises UsageError if there is no store."""
+        return BaselineStore(self.store)
+
+    @property
     def states(self) -> RouteStates:
         """The state of each route."""
         if self._states is None:
@@ -83,16 +90,11 @@ class Baselines:
 
     async def plan(self, model: Model, pairs: Sequence[Pair] | None, *, is_baseline: bool) -> QualityPlan:
         """Return the estimated work of a baseline or check."""
-        stored = await self._get(model)
-        sets = _sets(pairs) if stored is None or is_baseline else _usable_sets(stored)[0]
-        texts = requests = tokens = 0
-        for kind, rows, times, sent in planned_texts(sets, is_baseline=is_baseline):
-            work = await model.work(request_of(model, kind, rows, CallBudget(Purpose(model.name)), ""))
-            texts, requests, tokens = texts + len(rows) * times, requests + sent, tokens + work.tokenized.tokens * times
+        stored = None if is_baseline else await self._get(model)
+        sets = _sets(pairs) if stored is None else _usable_sets(stored)[0]
+        texts, requests, tokens = await _work_of_route(model, sets, is_baseline=is_baseline)
         routes = model.route_names
-        costs = [model.price_on(route, tokens) for route in routes]
-        cost = sum(one for one in costs if one is not None) if None not in costs else None
-        count = len(routes)
+        cost, count = _price(model, routes, tokens), len(routes)
         return QualityPlan(model.name, routes, texts * count, requests * count, tokens * count, cost)
 
     async def create(
@@ -104,40 +106,37 @@ class Baselines:
         max_nanousd: int | None,
         report: Callable[[str], None],
     ) -> BaselineReport:
-        """Create the baseline of a model's space, or add the routes that it lacks."""
-        old = await self._get(model)
-        if old is not None and not replaces and (pairs is not None or set(model.route_names) <= set(old.routes)):
-            raise UsageError(
-                f"{old.space.id} has a baseline of {_day(old.created)}: `embedway quality check` compares with it, and "
-                f"{_REPLACE} replaces it"
-            )
-        kept = {} if old is None or replaces else dict(old.routes)
-        sets = _sets(pairs) if old is None or replaces else _usable_sets(old)[0]
-        usage, spending = Usage(), CallBudget(Purpose(model.name), max_nanousd)
-        made, failed, first = dict(kept), [], None
-        for route in model.route_names:
-            if route in kept:
-                continue
-            report(f"measuring {route}")
-            try:
-                made[route] = await self._measure(RouteAnswers(model, route, spending, usage), sets)
-            except _FATAL:
-                raise
-            except EmbedwayError as error:
-                failed.append((route, str(error)))
-                first = first or error
-        if first is not None and len(made) == len(kept):
-            raise first
-        new = Baseline(model.name, model.space, self.clock(), __version__, CANARY_VERSION, sets, made)
-        differences = () if old is None or not replaces else tuple(self._differences(old, new))
-        for one in differences:
-            report(f"difference of {one.route} to the replaced baseline: {'; '.join(one.reasons) or 'none'}")
-        await self.store.put(Record("baseline", model.space.id, new.to_json()))
-        for route in made.keys() - kept.keys():
-            await self.states.clear(model.space.id, route)
-        return BaselineReport(
-            summary_of(new), usage.texts, usage.tokens, usage.cost_nanousd, tuple(failed), differences
-        )
+        """Create the baseline of a model's space, or add the routes that it lacks.
+
+        Nothing is sent if the estimated cost exceeds a limit. If a limit refuses a later request, the routes that were
+        measured are stored, and the error says so.
+        """
+        async with self.stored.creation(model.space.id):
+            old = await self._old(model, pairs, replaces=replaces, report=report)
+            kept = {} if old is None or replaces else dict(old.routes)
+            sets = _sets(pairs) if old is None or replaces else _usable_sets(old)[0]
+            missing = [route for route in model.route_names if route not in kept]
+            usage, spending = Usage(), CallBudget(Purpose(model.name), max_nanousd)
+            await self._reserve_all(model, missing, sets, spending, is_baseline=True)
+            answers = [RouteAnswers(model, route, spending, usage) for route in missing]
+            made, failed, stop = await self._measure_all(answers, sets, report)
+            new = Baseline(model.name, model.space, self.clock(), __version__, CANARY_VERSION, sets, {**kept, **made})
+            if stop is not None and old is not None and replaces:
+                # Its other routes are kept, if they can be compared with the new ones.
+                made = made if old.has_texts_of(new) else {}
+                new = replace(new, routes={**old.routes, **made})
+            if not made:
+                raise _with_note(stop, usage, ()) if stop is not None else failed[0][1]
+            differences = () if old is None or not replaces else tuple(self._differences(old, new, made))
+            for one in differences:
+                report(f"difference of {one.route} to the replaced baseline: {'; '.join(one.reasons) or 'none'}")
+            new = await self.stored.put(new, replaces=replaces)
+            for route in made:
+                await self.states.clear(model.space.id, route)
+        if stop is not None:
+            raise _with_note(stop, usage, made)
+        reasons = tuple((route, str(error)) for route, error in failed)
+        return BaselineReport(summary_of(new), usage.texts, usage.tokens, usage.cost_nanousd, reasons, differences)
 
     async def check(self, model: Model, *, max_nanousd: int | None = None) -> QualityCheck:
         """Compare all routes of a model with the baseline of its space, and keep their states."""
@@ -146,10 +145,15 @@ class Baselines:
             raise UsageError(await self._missing(model))
         sets, notes = _usable_sets(baseline)
         usage, spending, began = Usage(), CallBudget(Purpose(model.name), max_nanousd), self.clock()
-        routes = []
+        routes: list[RouteCheck] = []
+        compared = [route for route in model.route_names if route in baseline.routes]
+        await self._reserve_all(model, compared, sets, spending, is_baseline=False)
         for route in model.route_names:
             answers = RouteAnswers(model, route, spending, usage)
-            found = await self._check_route(answers, baseline, sets)
+            try:
+                found = await self._check_route(answers, baseline, sets)
+            except _FATAL as error:
+                raise _with_note(error, usage, [one.route for one in routes]) from None
             routes.append(await self.states.record(model, found, baseline.created, began, self.clock()))
         lost = [route for route in baseline.routes if route not in model.route_names]
         if lost:
@@ -204,25 +208,78 @@ class Baselines:
             self.budgets.hooks.event(DriftDetails, model.name, model.space.id, route, "no_baseline", False, None, None)
 
     async def all(self) -> list[BaselineSummary]:
-        """Return all baselines."""
-        return [summary_of(Baseline.from_json(one.document)) for one in await self.store.all("baseline")]
-
-    async def spaces_of(self, name: str) -> list[str]:
-        """Return the ids of the spaces with a baseline that have this id, or this name of the model."""
-        found = await self.all()
-        return [one.space_id for one in found if name in (one.space_id, one.model, one.model.rpartition("/")[2])]
+        """Return all baselines that can be read; others are logged."""
+        return [summary_of(one) for one in await self.stored.all()]
 
     async def remove(self, space_id: str) -> bool:
-        """Remove a baseline and the states of its routes. Return False if there is none."""
+        """Remove a baseline and the states of its routes, also if they cannot be read. Return False without one."""
         await self.states.clear(space_id, None)
-        return await self.store.remove("baseline", space_id)
+        return await self.stored.remove(space_id)
 
     async def _get(self, model: Model) -> Baseline | None:
-        record = await self.store.get("baseline", model.space.id)
-        return None if record is None else Baseline.from_json(record.document)
+        return await self.stored.get(model.space.id)
+
+    async def _old(
+        self, model: Model, pairs: Sequence[Pair] | None, *, replaces: bool, report: Callable[[str], None]
+    ) -> Baseline | None:
+        """Return the stored baseline. With `replaces`, one that cannot be read counts as absent."""
+        try:
+            old = await self._get(model)
+        except UnreadableRecordError as error:
+            if not replaces:
+                raise
+            report(f"the old baseline is replaced without a comparison, because it cannot be read: {error}")
+            return None
+        if old is not None and not replaces and (pairs is not None or set(model.route_names) <= set(old.routes)):
+            raise UsageError(
+                f"{old.space.id} has a baseline of {_day(old.created)}: `embedway quality check` compares with it, and "
+                f"{_REPLACE} replaces it"
+            )
+        return old
+
+    async def _reserve_all(
+        self,
+        model: Model,
+        routes: Sequence[str],
+        sets: tuple[PairSet, ...],
+        spending: CallBudget,
+        *,
+        is_baseline: bool,
+    ) -> None:
+        """Raise BudgetExceededError if a limit does not allow the estimated cost of all requests to the routes.
+
+        The reservation ends at once; each request then has its own.
+        """
+        if _price(model, routes, 1_000_000) == 0:
+            return
+        _, _, tokens = await _work_of_route(model, sets, is_baseline=is_baseline)
+        account = await self.budgets.open(
+            spending,
+            lambda tokens, _searches: _price(model, routes, tokens),
+            tokens=tokens,
+            texts=0,
+            exact=model.profile.exact,
+        )
+        await account.close()
+
+    async def _measure_all(
+        self, routes: Sequence[RouteAnswers], sets: tuple[PairSet, ...], report: Callable[[str], None]
+    ) -> tuple[dict[str, RouteBaseline], list[tuple[str, EmbedwayError]], EmbedwayError | None]:
+        """Return the measured routes, those that failed with the error, and the error that ended the measurement."""
+        made: dict[str, RouteBaseline] = {}
+        failed: list[tuple[str, EmbedwayError]] = []
+        for answers in routes:
+            report(f"measuring {answers.route}")
+            try:
+                made[answers.route] = await self._measure(answers, sets)
+            except _FATAL as error:
+                return made, failed, error
+            except EmbedwayError as error:
+                failed.append((answers.route, error))
+        return made, failed, None
 
     async def _missing(self, model: Model) -> str:
-        others = [one for one in await self.spaces_of(model.name) if one != model.space.id]
+        others = [one for one in await self.stored.spaces_of(model.name) if one != model.space.id]
         other = f" (there is one of its other space {', '.join(map(printable, others))})" if others else ""
         return f"{shown_name(model.space.id)} has no baseline{other}: create one with `embedway quality baseline`"
 
@@ -264,17 +321,43 @@ class Baselines:
             return RouteCheck(route, "unchecked", (str(error),), advice_for("unchecked"))
         return compare(stored, found, min_accuracy_ratio=self.config.quality.min_accuracy_ratio)
 
-    def _differences(self, old: Baseline, new: Baseline) -> list[RouteCheck]:
-        """Return the differences of a new baseline to the old one, for common routes."""
+    def _differences(self, old: Baseline, new: Baseline, measured: Iterable[str]) -> list[RouteCheck]:
+        """Return the differences of a new baseline to the old one, for common routes that were measured."""
         ratio = self.config.quality.min_accuracy_ratio
         same = {one.name for one in new.sets if (one.name, one.digest) in {(o.name, o.digest) for o in old.sets}}
         found = []
-        for route, one in new.routes.items():
+        for route in measured:
+            one = new.routes[route]
             if route in old.routes and old.canary_version == new.canary_version:
                 results = {name: results for name, results in one.results.items() if name in same}
                 vectors: dict[str, list[Vectors]] = {kind: [one.vectors[kind]] for kind in INPUT_TYPES}
                 found.append(compare(old.routes[route], Observation(vectors, results), min_accuracy_ratio=ratio))
         return [replace(one, advice="") for one in found]
+
+
+async def _work_of_route(model: Model, sets: Sequence[PairSet], *, is_baseline: bool) -> tuple[int, int, int]:
+    """Return the texts, requests and tokens of a baseline or check for one route."""
+    texts = requests = tokens = 0
+    for kind, rows, times, sent in planned_texts(sets, is_baseline=is_baseline):
+        work = await model.work(request_of(model, kind, rows, CallBudget(Purpose(model.name)), ""))
+        texts, requests, tokens = texts + len(rows) * times, requests + sent, tokens + work.tokenized.tokens * times
+    return texts, requests, tokens
+
+
+def _price(model: Model, routes: Sequence[str], tokens: int) -> int | None:
+    """Return the price of `tokens` on each of the routes, in nano-dollars; None if one is unknown."""
+    costs = [model.price_on(route, tokens) for route in routes]
+    return sum(one for one in costs if one is not None) if None not in costs else None
+
+
+def _with_note(error: EmbedwayError, usage: Usage, routes: Iterable[str]) -> EmbedwayError:
+    """Return an error with a note on earlier requests, if there were any."""
+    if usage.texts:
+        cost = "an unknown cost" if usage.cost_nanousd is None else f"${usd(usage.cost_nanousd)}"
+        done = ", ".join(routes)
+        kept = f"the results of {done} are stored" if done else "no result is stored"
+        error.add_note(f"before that, {usage.texts:,} texts were sent for {cost}; {kept}")
+    return error
 
 
 def summary_of(baseline: Baseline) -> BaselineSummary:

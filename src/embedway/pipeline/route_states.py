@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from embedway.errors import LedgerError
-from embedway.quality.quarantine import RouteState, name_of
+from embedway.ledger.records import UnreadableRecordError
+from embedway.quality.quarantine import RouteState, name_of, routes_in
 from embedway.telemetry.operations import DriftDetails
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class RouteStates:
     ) -> RouteCheck:
         """Store the result of a check, report it, and return it with the facts of the quarantine."""
         space_id, route = model.space.id, check.route
-        before = await self._get(space_id, route)
-        was_quarantined = before is not None and before.quarantined
+        before, is_unreadable = await self._get(space_id, route)
+        was_quarantined = is_unreadable or (before is not None and before.quarantined)
         if check.verdict == "unchecked":
             return replace(check, quarantined=was_quarantined)
         had_drifted = before is not None and before.drifted
@@ -72,34 +73,46 @@ class RouteStates:
         return replace(check, quarantined=state.quarantined)
 
     async def release(self, space_id: str, route: str | None) -> list[str]:
-        """End the quarantine of one route of a space, or of all; return the routes."""
+        """End the quarantine of one route of a space, or of all; return the routes. Remove unreadable records."""
         ended = []
-        for state in await self._of_space(space_id):
-            if state.quarantined and route in (None, state.route):
+        for own in await self._routes_of(space_id) if route is None else [route]:
+            state, is_unreadable = await self._get(space_id, own)
+            if is_unreadable:
+                await self._records.remove("quarantine", name_of(space_id, own))
+            elif state is not None and state.quarantined:
                 await self._records.put(replace(state, quarantined=False).to_record())
-                ended.append(state.route)
+            else:
+                continue
+            ended.append(own)
         await self._read_again()
         return ended
 
     async def clear(self, space_id: str, route: str | None) -> None:
-        """Remove the states of one route of a space, or of all."""
-        for state in await self._of_space(space_id):
-            if route in (None, state.route):
-                await self._records.remove("quarantine", state.name)
-                self._reported.discard(state.name)
+        """Remove the states of one route of a space, or of all, without reading them."""
+        for own in await self._routes_of(space_id) if route is None else [route]:
+            await self._records.remove("quarantine", name_of(space_id, own))
+            self._reported.discard(name_of(space_id, own))
         await self._read_again()
 
     async def _read_again(self) -> None:
         if self._quarantines is not None:
             await self._quarantines.read()
 
-    async def _get(self, space_id: str, route: str) -> RouteState | None:
-        record = await self._records.get("quarantine", name_of(space_id, route))
-        return None if record is None else RouteState.from_record(record)
+    async def _get(self, space_id: str, route: str) -> tuple[RouteState | None, bool]:
+        """Return the state of a route, None if there is none, and whether its record is unreadable."""
+        try:
+            record = await self._records.get("quarantine", name_of(space_id, route))
+        except UnreadableRecordError:
+            return None, True
+        if record is None:
+            return None, False
+        state = RouteState.from_record(record)
+        return state, state is None
 
-    async def _of_space(self, space_id: str) -> list[RouteState]:
-        states = map(RouteState.from_record, await self._records.all("quarantine"))
-        return [state for state in states if state is not None and state.space_id == space_id]
+    async def _routes_of(self, space_id: str) -> list[str]:
+        """Return the routes of a space with a record, by the names of the records."""
+        pairs = [pair for name, _ in await self._records.names("quarantine") for pair in routes_in(name)]
+        return [route for space, route in pairs if space == space_id]
 
     async def _billed_texts(self, model: str, route: str, since: float, until: float) -> int | None:
         """Return the texts that a route answered between two times, by the ledger; None if it has booked none."""

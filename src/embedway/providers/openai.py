@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway.config.base_urls import AZURE_V1_VERSIONS
-from embedway.errors import ConfigError
+from embedway.errors import BadVectorsError, ConfigError
 from embedway.providers.base import Answer, Declared
 from embedway.providers.http import HttpModel, make_http, make_http_with_key
 from embedway.providers.options import known, most_inputs, one_of, whole_or_none, yes
@@ -75,7 +75,11 @@ class EmbeddingsApi(HttpModel):
             body[dialect.dimensions] = dimensions
         reply = await self._http.post(self._path, body, texts=len(texts))
         route = self._endpoint.route
-        vectors, by_position = await reply.read(read_rows, reply.body, count=len(texts), route=route)
+        try:
+            vectors, by_position = await reply.read(read_rows, reply.body, count=len(texts), route=route)
+        except BadVectorsError as error:
+            error.billed_tokens = read_tokens(reply.body)
+            raise
         if dialect.normalize:
             vectors = normalize(vectors)
         return Answer(vectors, tokens=read_tokens(reply.body), rates=reply.rates, by_position=by_position)

@@ -6,12 +6,17 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedway.errors import LedgerError, newer_version
+import numpy as np
+
+from embedway.errors import SourceError, newer_version
+from embedway.ledger.records import UnreadableRecordError
+from embedway.quality.canaries import CANARIES, CANARY_VERSION
 from embedway.quality.noise import Noise
-from embedway.quality.pairs import Pair
+from embedway.quality.pairs import Pair, checked_pairs, digest_of
 from embedway.quality.retrieval import QueryResult
 from embedway.quality.vector_json import vectors_from_json, vectors_to_json
-from embedway.space import Space
+from embedway.space import INPUT_TYPES, Space, SpaceVersionError
+from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +25,10 @@ if TYPE_CHECKING:
 
 #: Version of the document.
 VERSION = 1
+#: Maximum of 1 - cosine, with rounding.
+_MOST_DISTANCE = 2.1
+#: The year 5138, for times that can be shown as dates.
+_LATEST = 1e11
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +83,58 @@ class Baseline:
             ensure_ascii=False,
         )
 
+    def has_texts_of(self, other: Baseline) -> bool:
+        """Return whether its routes were measured with the same texts, so that both can be one baseline."""
+        mine, theirs = ([(one.name, one.digest) for one in each.sets] for each in (self, other))
+        return mine == theirs and self.canary_version == other.canary_version
+
     @classmethod
     def from_json(cls, text: str) -> Baseline:
-        """Read a document. Raises LedgerError for a newer version, and for anything that no version writes."""
+        """Read a document. Raises UnreadableRecordError for a newer version, and for anything that no version writes.
+
+        All values are checked, because later code calculates with them.
+        """
         try:
             found = json.loads(text)
-            if found["version"] > VERSION:
-                raise LedgerError(f"a baseline {newer_version(found['version'], VERSION)}")
-            routes = [_route_of(one) for one in found["routes"]]
-            return cls(
-                found["model"],
-                Space.from_json(found["space"]),
-                float(found["created"]),
-                found["embedway"],
-                found["canaries"],
-                tuple(_set_of(one) for one in found["sets"]),
+            version = _whole(found["version"], least=1)
+            if version > VERSION:
+                otherwise = "replace the baseline with `embedway quality baseline --replace`"
+                raise UnreadableRecordError(f"a stored baseline {newer_version(version, VERSION, otherwise=otherwise)}")
+            space, sets = Space.from_json(found["space"]), tuple(map(_set_of, _list(found["sets"])))
+            routes = [_route_of(one, space.dimensions) for one in _list(found["routes"])]
+            baseline = cls(
+                _text(found["model"]),
+                space,
+                _time(found["created"]),
+                _text(found["embedway"]),
+                _whole(found["canaries"], least=1),
+                sets,
                 {one.route: one for one in routes},
             )
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            raise LedgerError(
+            _check_whole(baseline, len(routes))
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+            if isinstance(error, SpaceVersionError):
+                raise UnreadableRecordError(f"the space of a stored baseline {error}") from None
+            raise UnreadableRecordError(
                 "a stored baseline is damaged: create it again with `embedway quality baseline --replace`"
             ) from None
+        else:
+            return baseline
+
+
+def _check_whole(baseline: Baseline, count: int) -> None:
+    """Raise ValueError if parts of a baseline do not fit together."""
+    names = [one.name for one in baseline.sets]
+    rows = {len(vectors) for one in baseline.routes.values() for vectors in one.vectors.values()}
+    expected = {len(CANARIES)} if baseline.canary_version == CANARY_VERSION else rows
+    if (
+        not count
+        or len(baseline.routes) != count
+        or len(set(names)) != len(names)
+        or rows != expected
+        or len(rows) != 1
+    ):
+        raise ValueError
 
 
 def _set_json(one: PairSet) -> dict[str, Any]:
@@ -103,8 +143,16 @@ def _set_json(one: PairSet) -> dict[str, Any]:
 
 
 def _set_of(found: dict[str, Any]) -> PairSet:
-    pairs = tuple(Pair(*row) for row in found["pairs"] or ())
-    return PairSet(found["name"], found["version"], found["digest"], pairs)
+    name, digest = _text(found["name"]), _text(found["digest"])
+    pairs: tuple[Pair, ...] = ()
+    if name == "own":
+        try:
+            pairs = checked_pairs([Pair(*row) for row in _list(found["pairs"])])
+        except SourceError:
+            raise ValueError from None
+        if digest_of(pairs) != digest:
+            raise ValueError
+    return PairSet(name, _whole(found["version"], least=1), digest, pairs)
 
 
 def _route_json(one: RouteBaseline) -> dict[str, Any]:
@@ -124,15 +172,66 @@ def _route_json(one: RouteBaseline) -> dict[str, Any]:
     }
 
 
-def _route_of(found: dict[str, Any]) -> RouteBaseline:
+def _route_of(found: dict[str, Any], dimensions: int) -> RouteBaseline:
+    price = found["price_nanousd"]
     return RouteBaseline(
-        found["route"],
-        float(found["created"]),
-        found["price_nanousd"],
-        {kind: vectors_from_json(packed) for kind, packed in found["vectors"].items()},
-        {kind: Noise(**noise) for kind, noise in found["noise"].items()},
+        _text(found["route"]),
+        _time(found["created"]),
+        None if price is None else _whole(price, least=0),
+        {kind: _vectors_of(found["vectors"][kind], dimensions) for kind in INPUT_TYPES},
+        {kind: _noise_of(found["noise"][kind]) for kind in INPUT_TYPES},
         {
-            name: {pair: QueryResult(group, rank, tuple(top)) for pair, (group, rank, *top) in results.items()}
+            _text(name): {_text(pair): _result_of(row) for pair, row in results.items()}
             for name, results in found["results"].items()
         },
     )
+
+
+def _vectors_of(found: dict[str, Any], dimensions: int) -> Vectors:
+    rows, width = (_whole(size, least=1) for size in _list(found["shape"]))
+    vectors = vectors_from_json(found)
+    if vectors.shape != (rows, width) or width != dimensions or not np.isfinite(vectors).all():
+        raise ValueError
+    return vectors
+
+
+def _noise_of(found: dict[str, Any]) -> Noise:
+    sources = {_text(name): _distance(value) for name, value in found["sources"].items()}
+    return Noise(sources, *(_distance(found[name]) for name in ("largest", "q90", "mean")))
+
+
+def _result_of(row: Any) -> QueryResult:
+    group, rank, *top = _list(row)
+    return QueryResult(_text(group, empty=True), _whole(rank, least=1), tuple(map(_text, top)))
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
+
+
+def _text(value: Any, *, empty: bool = False) -> str:
+    if not isinstance(value, str) or not (value or empty) or has_surrogate(value):
+        raise TypeError
+    return value
+
+
+def _whole(value: Any, *, least: int) -> int:
+    if type(value) is not int or not least <= value < 2**63:
+        raise ValueError
+    return value
+
+
+def _number(value: Any, most: float) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= most:
+        raise ValueError
+    return float(value)
+
+
+def _distance(value: Any) -> float:
+    return _number(value, _MOST_DISTANCE)
+
+
+def _time(value: Any) -> float:
+    return _number(value, _LATEST)

@@ -19,3 +19,6 @@ ROW_CHECKS: tuple[RowCheckName, ...] = get_args(RowCheckName)
 DIVERSITY_CHECKS: tuple[DiversityCheckName, ...] = get_args(DiversityCheckName)
 REFUSING_CHECKS: tuple[RefusingCheck, ...] = (*SHAPE_CHECKS, *ROW_CHECKS, *DIVERSITY_CHECKS)
 WARNING_CHECKS: tuple[WarningCheck, ...] = get_args(WarningCheck)
+
+#: Minimum period of scheduled checks that cost money, in seconds.
+PAID_PERIOD_S = 60.0

@@ -7,7 +7,6 @@ this project, so they are in no benchmark and no training data of a model that e
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -21,7 +20,7 @@ from embedway.files import read_bounded, read_package_text
 from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 #: Version of the built-in pairs, and their `digest_of`. A baseline is of one version: after any change of the file,
 #: the version increases, and older baselines cannot be compared.
@@ -30,8 +29,10 @@ BUILT_IN_DIGEST = "e416a35c2aacaafa"
 
 MIN_PAIRS, MAX_PAIRS = 2, 5000
 MAX_FILE_BYTES = 1 << 26
+MAX_LINES = 100_000
 MAX_TEXT_CHARACTERS = 100_000
 MAX_NAME_CHARACTERS = 200
+_FIELDS = ("id", "group", "query", "passage")
 
 
 @public
@@ -49,7 +50,7 @@ class Pair:
 def built_in_pairs() -> tuple[Pair, ...]:
     """Return the pairs that are part of the package."""
     text = read_package_text("embedway.quality", "pairs.jsonl")
-    return _checked(text.encode(), "pairs.jsonl")
+    return _checked(_rows(text.encode(), "pairs.jsonl"), "pairs.jsonl")
 
 
 def read_pairs(path: Path | str) -> tuple[Pair, ...]:
@@ -64,13 +65,13 @@ def read_pairs(path: Path | str) -> tuple[Pair, ...]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "the path is invalid"
         raise SourceError(f"cannot be read: {reason}", path=path) from None
-    return _checked(data, str(path))
+    return _checked(_rows(data, str(path)), str(path))
 
 
 def checked_pairs(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
     """Return pairs that are not from a file, checked as those of a file. Raises SourceError."""
-    rows = (json.dumps(dataclasses.asdict(pair)) for pair in pairs)
-    return _checked("\n".join(rows).encode(), "pairs")
+    rows = ({name: getattr(pair, name) for name in _FIELDS} for pair in pairs)
+    return _checked(enumerate(rows, 1), "pairs", defaults=False)
 
 
 def digest_of(pairs: Sequence[Pair]) -> str:
@@ -79,12 +80,14 @@ def digest_of(pairs: Sequence[Pair]) -> str:
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 
 
-def _checked(data: bytes, source: str) -> tuple[Pair, ...]:
-    """Return the pairs of a file. Raises SourceError."""
+def _checked(
+    rows: Iterable[tuple[int, Mapping[str, object]]], source: str, *, defaults: bool = True
+) -> tuple[Pair, ...]:
+    """Return the pairs of numbered rows; with `defaults`, they may lack an id and a group. Raises SourceError."""
     lines: dict[tuple[str, str], int] = {}
     pairs: list[Pair] = []
-    for line, row in _rows(data, source):
-        pair = _pair(row, source, line)
+    for line, row in rows:
+        pair = _pair(row, source, line, defaults=defaults)
         for field in ("id", "query", "passage"):
             first = lines.setdefault((field, getattr(pair, field)), line)
             if first != line:
@@ -99,6 +102,9 @@ def _checked(data: bytes, source: str) -> tuple[Pair, ...]:
 
 
 def _rows(data: bytes, source: str) -> Iterator[tuple[int, dict[str, object]]]:
+    lines = data.count(b"\n")
+    if lines > MAX_LINES:
+        raise SourceError(f"has {lines:,} lines; it may have {MAX_LINES:,}, with blank ones", path=source)
     for line, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not raw.strip():
             continue
@@ -114,15 +120,17 @@ def _rows(data: bytes, source: str) -> Iterator[tuple[int, dict[str, object]]]:
         yield line, row
 
 
-def _pair(row: dict[str, object], source: str, line: int) -> Pair:
+def _pair(row: Mapping[str, object], source: str, line: int, *, defaults: bool) -> Pair:
     def text(field: str, most: int, default: str | None = None) -> str:
         value = row.get(field)
-        if value is None and default is not None:
+        if value is None and default is not None and defaults:
             return default
+        if isinstance(value, str) and not value and default == "":
+            return ""
         reason = _fault(value, most)
         if reason:
             raise SourceError(reason, path=source, line=line, field=field)
-        return str(value)
+        return str.__str__(value)
 
     return Pair(
         text("id", MAX_NAME_CHARACTERS, str(line)),

@@ -12,11 +12,11 @@ import contextvars
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from embedway.errors import EmbedwayError
-from embedway.ledger.records import Record
+from embedway.ledger.records import Record, UnreadableRecordError
 from embedway.third_party import must_pass, place_of
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("embedway.quality")
 #: Age of the states from which they are read again, and maximum wait of the first call, in seconds.
 REFRESH_S, FIRST_WAIT_S = 10.0, 1.0
+
+_VERSION = 1
+#: The year 5138, for times that can be shown as dates.
+_LATEST = 1e11
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +66,69 @@ class RouteState:
 
     def to_record(self) -> Record:
         """Return the record."""
-        return Record("quarantine", self.name, json.dumps(asdict(self)))
+        return Record("quarantine", self.name, json.dumps({"version": _VERSION, **asdict(self)}))
 
     @classmethod
     def from_record(cls, record: Record) -> RouteState | None:
-        """Read a record; None if no version of this package wrote it."""
+        """Read a record; unknown fields are ignored. None if it is damaged, of a newer version, or under another name.
+
+        The route of such a record counts as in quarantine: a state that cannot be read must not allow a route.
+        """
         try:
-            found: dict[str, Any] = json.loads(record.document)
-            return cls(**{**found, "reasons": tuple(found["reasons"])})
-        except (ValueError, TypeError, KeyError):
+            found = json.loads(record.document)
+        except (ValueError, RecursionError):
             return None
+        if not isinstance(found, dict) or found.get("version") != _VERSION or type(found["version"]) is not int:
+            return None
+        known: dict[str, Any] = {field.name: found.get(field.name) for field in fields(cls)}
+        reasons = known["reasons"]
+        is_valid = (
+            all(isinstance(known[name], str) for name in ("model", "space_id", "route"))
+            and all(isinstance(known[name], bool) for name in ("drifted", "quarantined"))
+            and all(_is_time(known[name]) for name in ("checked", "last_passed"))
+            and (known["drifted_since"] is None or _is_time(known["drifted_since"]))
+            and isinstance(reasons, list)
+            and all(isinstance(one, str) for one in reasons)
+        )
+        if not is_valid:
+            return None
+        state = cls(**{**known, "reasons": tuple(reasons)})
+        return state if state.name == record.name else None
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < _LATEST
 
 
 def name_of(space_id: str, route: str) -> str:
     """Return the name of a route's record."""
     return f"{space_id}|{route}"
+
+
+def routes_in(name: str) -> list[tuple[str, str]]:
+    """Return the space and route of a record's name; several if they contain the separator, and none for no route."""
+    parts = name.split("|")
+    return [("|".join(parts[:place]), "|".join(parts[place:])) for place in range(1, len(parts))]
+
+
+def unreadable(space_id: str) -> str:
+    """Return why a route with an unreadable record is not used, and what to do."""
+    return (
+        f"counts as in quarantine, because the record of its last check in {space_id} is damaged or of a newer "
+        "version. `embedway quality check` replaces the record; `embedway quality release` removes it"
+    )
+
+
+def _reasons_of(states: Mapping[str, tuple[float, RouteState | None]]) -> dict[str, dict[str, str]]:
+    """Return the reasons of all routes in quarantine, by space and route."""
+    found: dict[str, dict[str, str]] = {}
+    for name, (_, state) in states.items():
+        if state is None:
+            for space_id, route in routes_in(name):
+                found.setdefault(space_id, {})[route] = unreadable(space_id)
+        elif state.quarantined:
+            found.setdefault(state.space_id, {})[state.route] = state.why
+    return found
 
 
 class Quarantines:
@@ -85,8 +137,10 @@ class Quarantines:
     def __init__(self, records: Records, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._records = records
         self._clock = clock
-        #: States by the record's name, with the time of the record's change.
+        #: States by the record's name, with the time of the record's change; None for an unreadable one.
         self._states: dict[str, tuple[float, RouteState | None]] = {}
+        #: Names of unreadable records. They are logged once.
+        self._damaged: set[str] = set()
         #: Reasons by space and route.
         self._found: dict[str, dict[str, str]] = {}
         self._read_at: float | None = None
@@ -132,14 +186,22 @@ class Quarantines:
             if known is not None and known[0] == changed:
                 states[name] = known
                 continue
-            record = await self._records.get("quarantine", name)
-            if record is not None:
-                states[name] = record.changed, RouteState.from_record(record)
-        found: dict[str, dict[str, str]] = {}
-        for _, state in states.values():
-            if state is not None and state.quarantined:
-                found.setdefault(state.space_id, {})[state.route] = state.why
-        self._states, self._found = states, found
+            try:
+                record = await self._records.get("quarantine", name)
+            except UnreadableRecordError:
+                states[name] = changed, None
+            else:
+                if record is not None:
+                    states[name] = record.changed, RouteState.from_record(record)
+        self._log_damaged({name for name, (_, state) in states.items() if state is None})
+        self._states, self._found = states, _reasons_of(states)
+
+    def _log_damaged(self, names: set[str]) -> None:
+        """Log each unreadable record once."""
+        for name in sorted(names - self._damaged):
+            for space_id, route in routes_in(name)[-1:]:
+                _log.warning("%s %s", route, unreadable(space_id))
+        self._damaged = names
 
     def of_space(self, space_id: str) -> Mapping[str, str]:
         """Return the reasons of a space's routes in quarantine, by route."""

@@ -33,7 +33,8 @@ _LEASE = 0.95
 class Schedule:
     """Runs `check(name)` for each name of `names()` about every `every_s` seconds, until it is cancelled.
 
-    It never raises. `sleep` and `chance` (from 0 to 1) are for tests.
+    A name is checked at most once in `shortest_s(name)` seconds. It never raises. `sleep` and `chance` (from 0 to 1)
+    are for tests.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Schedule:
         names: Callable[[], Awaitable[list[str]]],
         check: Callable[[str], Awaitable[object]],
         *,
+        shortest_s: Callable[[str], float] = lambda _: 0.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -50,6 +52,7 @@ class Schedule:
         self._records = records
         self._names = names
         self._check = check
+        self._shortest_s = shortest_s
         self._sleep = sleep
         self._chance = chance
         self._failed: set[str] = set()
@@ -65,9 +68,8 @@ class Schedule:
     async def run_once(self) -> None:
         """Check each name whose lease this process takes. A failure is logged once for each name."""
         for name in await self._guarded("baselines", self._names()) or ():
-            if await self._guarded(
-                f"the lease of {name}", self._records.lease("baseline", name, self._every_s * _LEASE)
-            ):
+            lease_s = max(self._every_s, self._shortest_s(name)) * _LEASE
+            if await self._guarded(f"the lease of {name}", self._records.lease("baseline", name, lease_s)):
                 await self._guarded(name, self._check(name))
 
     async def _guarded(self, what: str, work: Awaitable[T]) -> T | None:

@@ -28,6 +28,7 @@ def on_standing(_hook: object, metrics: Metrics, details: BudgetStandingDetails)
     """Report what is spent and left of a budget."""
     budget, spent = budget_label(details.budget, metrics.limit), details.spent_nanousd
     left = max(0, details.limit_nanousd - spent - details.held_nanousd)
+    metrics.child(names.BUDGET_REFUSALS, budget)  # it begins at 0: Prometheus must see the first one
     metrics.child(names.BUDGET_SPENT, budget).set(spent / 1e9)
     metrics.child(names.BUDGET_LEFT, budget).set(left / 1e9)
     _set_ratio(metrics, budget, spent, details.limit_nanousd)

@@ -84,11 +84,12 @@ class Hooks:
     def __init__(self, hooks: Sequence[Hook] = (), *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._hooks = tuple(hooks)
         self.operating = tuple(hook for hook in hooks if _overrides(hook, "begin", "end", "context"))
-        # A method that a hook does not override is not called: each call takes a part of a microsecond.
-        self.beginning = tuple(hook for hook in hooks if _overrides(hook, "begin"))
+        # A method that a hook does not override is not called: each call takes a part of a microsecond. So does finding
+        # a method, and a cache hit takes only 50 µs.
+        self.beginning = tuple((hook, hook.begin) for hook in hooks if _overrides(hook, "begin"))
         self.entering = tuple(hook for hook in hooks if _overrides(hook, "context"))
-        self.ending = tuple(hook for hook in reversed(hooks) if _overrides(hook, "end"))
-        self._listening = tuple(hook for hook in hooks if _overrides(hook, "event"))
+        self.ending = tuple((hook, hook.end) for hook in reversed(hooks) if _overrides(hook, "end"))
+        self._listening = tuple((hook, hook.event) for hook in hooks if _overrides(hook, "event"))
         self.clock = clock
         self._failed: set[tuple[int, str]] = set()
 
@@ -117,8 +118,13 @@ class Hooks:
         if not self._listening:
             return
         operation = Operation(next(_ids), current_operation.get(), details(*args, **kwargs))
-        for hook in self._listening:
-            self.call(hook, "event", operation)
+        for hook, event in self._listening:
+            try:
+                event(operation)
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
+                self.log_failure(hook, "event", error)
 
     @property
     def is_listening(self) -> bool:
@@ -137,15 +143,6 @@ class Hooks:
                 if must_pass(error):
                     raise
                 self.log_failure(hook, "flush", error)
-
-    def call(self, hook: Hook, method: str, *arguments: object) -> None:
-        """Call a method of a hook, and log a failure."""
-        try:
-            getattr(hook, method)(*arguments)
-        except BaseException as error:
-            if is_interrupt(error):
-                raise
-            self.log_failure(hook, method, error)
 
     def log_failure(self, hook: Hook, method: str, error: BaseException) -> None:
         """Log the first failure of a hook's method, without its message, which may repeat texts."""
@@ -190,8 +187,13 @@ class _RunningOperation:
             self._previous_requests = current_requests.get()
             current_requests.set(self._requests)
         self._started = hooks.clock()
-        for hook in hooks.beginning:
-            hooks.call(hook, "begin", operation)
+        for hook, begin in hooks.beginning:
+            try:
+                begin(operation)
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
+                hooks.log_failure(hook, "begin", error)
         for hook in hooks.entering:
             try:
                 context = hook.context(operation)
@@ -209,15 +211,20 @@ class _RunningOperation:
         outcome.duration_s = hooks.clock() - self._started
         outcome.error = None if kind is None else kind.__name__
         try:
-            for hook, context in reversed(self._contexts):
+            for hook, context in reversed(self._contexts) if self._contexts else ():
                 try:
                     context.__exit__(None, None, None)
                 except BaseException as error:
                     if is_interrupt(error):
                         raise
                     hooks.log_failure(hook, "context", error)
-            for hook in hooks.ending:
-                hooks.call(hook, "end", self._operation, outcome)
+            for hook, end in hooks.ending:
+                try:
+                    end(self._operation, outcome)
+                except BaseException as error:
+                    if is_interrupt(error):
+                        raise
+                    hooks.log_failure(hook, "end", error)
         finally:
             # Not with a context token: the block of an asynchronous generator may end in another context.
             current_operation.set(self._previous)

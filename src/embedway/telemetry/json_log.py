@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +19,9 @@ from embedway.telemetry.request_ids import current_requests, request_id
 
 #: Attribute of a log record with fields for its document.
 FIELDS = "embedway_fields"
+#: Maximum levels of a document that json cannot represent as it is, and maximum bits of its integers.
+_MOST_LEVELS = 20
+_MOST_BITS = 10_000
 
 
 def timestamp(seconds: float) -> str:
@@ -28,7 +33,8 @@ def json_line(document: dict[str, Any]) -> str:
     """Return a JSON document on one line. NaN and infinities become null, and surrogates become `?`."""
     try:
         text = json.dumps(document, allow_nan=False)
-    except (ValueError, TypeError):
+    # Among others, a nested document has too many levels, or an integer too many digits.
+    except Exception:  # noqa: BLE001  a log line must not fail its program
         text = json.dumps(_plain(document), allow_nan=False)
     else:
         if "\\ud" in text:  # perhaps half of a surrogate pair, which is no valid text
@@ -37,19 +43,30 @@ def json_line(document: dict[str, Any]) -> str:
     return text.replace("\x7f", "\\u007f")
 
 
-def _plain(value: Any) -> Any:
-    """Return a value that JSON can represent."""
+def _plain(value: Any, depth: int = 0) -> Any:  # noqa: PLR0911  one return for each kind of value
+    """Return a value that JSON can represent. Levels below `_MOST_LEVELS` are left out: they may have no end."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return str.encode(value, "utf-8", "replace").decode()
     if isinstance(value, float):
-        return value if value - value == 0 else None
-    if value is None or isinstance(value, (bool, int)):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, dict):
-        return {_plain(str(key)): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(one) for one in value]
+    if isinstance(value, int):
+        # Python does not print integers with thousands of digits.
+        return int(value) if int.bit_length(value) <= _MOST_BITS else type(value).__name__
+    if depth < _MOST_LEVELS and isinstance(value, dict):
+        return {_plain(_shown(key)): _plain(one, depth + 1) for key, one in dict.items(value)}
+    if depth < _MOST_LEVELS and isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(one, depth + 1) for one in value]
     return type(value).__name__
+
+
+def _shown(value: object) -> str:
+    """Return the text of an object; its class if it has none."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  any object may be logged
+        return type(value).__name__
 
 
 class JsonFormatter(logging.Formatter):
@@ -63,7 +80,7 @@ class JsonFormatter(logging.Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
         document: dict[str, Any] = {
-            "time": timestamp(record.created),
+            "time": _time_of(record),
             "level": record.levelname,
             "logger": record.name,
         }
@@ -76,13 +93,21 @@ class JsonFormatter(logging.Formatter):
             document["request_id"] = request_id(requests[0])
         elif requests:
             document["request_ids"] = [request_id(one) for one in requests]
-        if record.exc_info and record.exc_info[0] is not None:
-            document["error"] = record.exc_info[0].__name__
+        error = record.exc_info[0] if isinstance(record.exc_info, tuple) else None
+        if error is not None:
+            document["error"] = error.__name__
         return json_line(document)
+
+
+def _time_of(record: logging.LogRecord) -> str:
+    try:
+        return timestamp(record.created)
+    except (ValueError, OverflowError, OSError):  # a time that a program made up
+        return timestamp(time.time())
 
 
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception as error:  # noqa: BLE001  wrong arguments of a line must not lose the line
-        return f"{record.msg} ({type(error).__name__} in its arguments)"
+        return f"{_shown(record.msg)} ({type(error).__name__} in its arguments)"

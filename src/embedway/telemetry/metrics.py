@@ -8,16 +8,17 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from embedway.forks import at_fork
 from embedway.telemetry.labels import NameLimit
 from embedway.telemetry.memory import resident_bytes
 from embedway.telemetry.multiprocess import is_multiprocess, leave
-from embedway.telemetry.names import MEMORY, METRICS, ROUTE_ALERTS
+from embedway.telemetry.names import CACHE_OPERATIONS, MEMORY, METRICS, ROUTE_ALERTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import prometheus_client.metrics_core as core
 
@@ -41,6 +42,8 @@ class Metrics:
         self.memory_read_at = float("-inf")
         self._made = {metric.name: _make(metric) for metric in METRICS}
         self._children: dict[tuple[str, ...], Any] = {}
+        self._routes: set[tuple[str, str]] = set()
+        self.count_lookup_hits = counted(self.child(CACHE_OPERATIONS, "lookup", "hit"))
 
     def child(self, metric: Metric, *labels: str) -> Any:
         """Return the metric with these values of its labels. prometheus-client's own lookup is slower."""
@@ -55,6 +58,13 @@ class Metrics:
         """Report the resident memory."""
         if (memory := resident_bytes()) is not None:
             self.child(MEMORY).set(memory)
+
+    def is_new_route(self, model: str, route: str) -> bool:
+        """Return whether this is the first request of a model over a route, and remember it."""
+        if (model, route) in self._routes:
+            return False
+        self._routes.add((model, route))
+        return True
 
     def collect(self) -> Iterator[core.Metric]:
         """Return the metrics with at least one value."""
@@ -72,6 +82,31 @@ def _make(metric: Metric) -> Any:
     if metric.kind == "gauge":
         return Gauge(metric.name, metric.help, metric.labels, registry=None, multiprocess_mode=metric.multiprocess)
     return Histogram(metric.name, metric.help, metric.labels, registry=None, buckets=metric.buckets)
+
+
+def counted(child: Any) -> Callable[[float], None]:
+    """Return the function that adds to a counter or a gauge.
+
+    It is that of its value: prometheus-client's own one first checks that the metric has its labels.
+    """
+    add: Callable[[float], None] = getattr(getattr(child, "_value", None), "inc", child.inc)
+    return add
+
+
+def observed(child: Any) -> Callable[[float], None]:
+    """Return the function that adds a value to a histogram, as above."""
+    try:
+        add_sum, bounds = child._sum.inc, tuple(child._upper_bounds)  # noqa: SLF001  as above
+        count = [one.inc for one in child._buckets]  # noqa: SLF001
+    except AttributeError:
+        observe: Callable[[float], None] = child.observe
+        return observe
+
+    def add(value: float) -> None:
+        add_sum(value)
+        count[bisect_left(bounds, value)](1)
+
+    return add
 
 
 class _Collector:

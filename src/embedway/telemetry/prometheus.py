@@ -9,7 +9,7 @@ from embedway.telemetry import budget_metrics, names
 from embedway.telemetry.exposition import exposition
 from embedway.telemetry.hooks import BaseHook
 from embedway.telemetry.labels import Labels, outcome_label, word_label
-from embedway.telemetry.metrics import lock, process_metrics, want_metrics
+from embedway.telemetry.metrics import counted, lock, observed, process_metrics, want_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,21 @@ __all__ = ["PrometheusHook", "exposition"]
 _MEMORY_S = 1.0
 #: Maximum number of kinds of calls whose metrics are remembered: models are named by callers.
 _MOST_CALLS = 512
+#: Kinds of operations that are counted while they run.
+_BEGINS = frozenset({"request", "wait"})
+#: Outcomes of requests to services whose series begin with the first request of a route.
+_ATTEMPT_OUTCOMES = (
+    "ok",
+    "cancelled",
+    "AuthenticationError",
+    "BadVectorsError",
+    "DeadlineError",
+    "ProtocolError",
+    "QuotaExceededError",
+    "RateLimitedError",
+    "RefusedInputError",
+    "UnavailableError",
+)
 _CIRCUITS = {"closed": 0, "half-open": 1, "open": 2}
 
 
@@ -52,7 +67,7 @@ class PrometheusHook(BaseHook):
         """Count an operation that runs or waits."""
         details: Any = operation.details
         kind = details.kind
-        if kind not in ("request", "wait"):
+        if kind not in _BEGINS:
             return
         metrics = self._find_metrics()
         with lock:
@@ -60,19 +75,20 @@ class PrometheusHook(BaseHook):
                 gauge = metrics.child(names.REQUESTS_RUNNING, details.task)
             else:
                 gauge = metrics.child(names.WAITING, details.reason, self.labels.route(details.route, metrics.limit))
-            gauge.inc()
-            metrics.running[operation.id] = gauge
+            add = counted(gauge)
+            add(1)
+            metrics.running[operation.id] = add
 
     def end(self, operation: Operation, outcome: Outcome) -> None:
         """Report an operation."""
-        report = _ENDS.get(operation.details.kind)
+        kind = operation.details.kind
+        report = _ENDS.get(kind)
         if report is None:
             return
         metrics = self._find_metrics()
         with lock:
-            gauge = metrics.running.pop(operation.id, None)
-            if gauge is not None:
-                gauge.dec()
+            if kind in _BEGINS and (add := metrics.running.pop(operation.id, None)) is not None:
+                add(-1)
             report(self, metrics, operation.details, outcome)
 
     def event(self, operation: Operation) -> None:
@@ -91,7 +107,7 @@ class CallMetrics:
     They are found once, because looking them up for each call would cost a large part of a cache hit.
     """
 
-    __slots__ = ("computed", "hits", "latency", "model", "requests", "seconds", "tokens", "usage")
+    __slots__ = ("computed", "hits", "latency", "model", "requests", "saved", "seconds", "tokens", "usage")
 
     def __init__(
         self,
@@ -102,20 +118,23 @@ class CallMetrics:
         model: str,
         error: str | None,
         partial: bool,
-        is_hit: bool,
+        source: str,
         route: str,
     ) -> None:
         child, limit = metrics.child, metrics.limit
         self.model = name = labels.model(model, limit)
-        provider = labels.provider(route) if route else "cache" if is_hit else "none"
-        self.requests = child(names.REQUESTS, task, name, outcome_label(error, partial=partial))
-        self.seconds = child(names.REQUEST_SECONDS, task, name)
-        self.hits, self.computed = child(names.TEXTS, name, "cache"), child(names.TEXTS, name, "computed")
-        self.tokens = child(names.TOKENS, name, "text")
+        provider = labels.provider(route) if route else source
+        self.requests = counted(child(names.REQUESTS, task, name, outcome_label(error, partial=partial)))
+        self.seconds = observed(child(names.REQUEST_SECONDS, task, name))
+        self.hits = counted(child(names.TEXTS, name, "cache"))
+        self.computed = counted(child(names.TEXTS, name, "computed"))
+        self.tokens = counted(child(names.TOKENS, name, "text"))
+        self.saved = counted(child(names.SAVED, name))
         self.latency: Any = None
         self.usage: Any = None
         if task == "embed" and error is None:
-            self.latency, self.usage = child(names.LATENCY, name, provider), child(names.MODEL_USAGE, name, provider)
+            self.latency = observed(child(names.LATENCY, name, provider))
+            self.usage = counted(child(names.MODEL_USAGE, name, provider))
 
 
 def _end_request(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:
@@ -124,7 +143,9 @@ def _end_request(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: 
     hits, failures = outcome.cache_hits or 0, outcome.failures or 0
     model, routes = outcome.model or details.model, outcome.routes
     task, error, route = details.task, outcome.error, routes[0] if routes else ""
-    key = task, model, error, failures > 0, hits > 0, route
+    # Without a route of its own: texts of the cache, or of a call that it joined.
+    source = "cache" if hits else "shared" if outcome.shared else "none"
+    key = task, model, error, failures > 0, source, route
     call = hook.calls.get(key)
     if call is None:
         call = CallMetrics(
@@ -134,17 +155,17 @@ def _end_request(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: 
             model=model,
             error=error,
             partial=failures > 0,
-            is_hit=hits > 0,
+            source=source,
             route=route,
         )
         if len(hook.calls) < _MOST_CALLS:
             hook.calls[key] = call
-    call.requests.inc()
-    call.seconds.observe(outcome.duration_s)
-    if outcome.error is None and details.task == "embed":
-        call.latency.observe(outcome.duration_s)
+    call.requests(1)
+    call.seconds(outcome.duration_s)
+    if error is None and task == "embed":
+        call.latency(outcome.duration_s)
         if returned := details.texts - failures:
-            call.usage.inc(returned)
+            call.usage(returned)
     _count_texts(metrics, call, outcome, hits, failures)
     now = hook.clock()
     if now - metrics.memory_read_at >= _MEMORY_S:
@@ -155,7 +176,7 @@ def _end_request(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: 
 def _count_texts(metrics: Metrics, call: CallMetrics, outcome: Outcome, hits: int, failures: int) -> None:
     shared = outcome.shared or 0
     if hits:
-        call.hits.inc(hits)
+        call.hits(hits)
     if shared:
         metrics.child(names.TEXTS, call.model, "shared").inc(shared)
     if failures:
@@ -164,13 +185,13 @@ def _count_texts(metrics: Metrics, call: CallMetrics, outcome: Outcome, hits: in
         # `failures` are rows, which may repeat a text.
         computed = (outcome.unique_texts or 0) - hits - shared - failures
         if computed > 0:
-            call.computed.inc(computed)
+            call.computed(computed)
         if outcome.tokens:
-            call.tokens.inc(outcome.tokens)
+            call.tokens(outcome.tokens)
     if outcome.truncations:
         metrics.child(names.TRUNCATIONS, call.model).inc(outcome.truncations)
     if outcome.saved_nanousd:
-        metrics.child(names.SAVED, call.model).inc(outcome.saved_nanousd / 1e9)
+        call.saved(outcome.saved_nanousd / 1e9)
 
 
 def _end_batch(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:
@@ -188,6 +209,10 @@ def _end_batch(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Ou
 def _end_attempt(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:
     model = hook.labels.model(details.model, metrics.limit)
     route = hook.labels.route(details.route, metrics.limit)
+    if metrics.is_new_route(model, route):
+        metrics.child(names.RETRIES, route)
+        for known in _ATTEMPT_OUTCOMES:
+            metrics.child(names.ATTEMPTS, model, route, known)
     metrics.child(names.ATTEMPTS, model, route, outcome_label(outcome.error)).inc()
     metrics.child(names.ATTEMPT_SECONDS, route).observe(outcome.duration_s)
     if details.number > 1:
@@ -202,8 +227,12 @@ def _end_wait(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Out
 
 
 def _end_cache(_hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:
+    if outcome.error is None and details.action == "lookup" and outcome.cache_hits == details.texts:
+        metrics.count_lookup_hits(details.texts)
+        return
     if outcome.error is not None:
-        counts = {"error": details.texts}
+        # A caller that left is no failure of the cache.
+        counts = {"cancelled" if outcome.error == "CancelledError" else "error": details.texts}
     elif details.action == "store":
         counts = {"ok": details.texts}
     else:
@@ -219,6 +248,10 @@ def _end_load(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Out
         hook.calls = {}  # its label was `other`
     model = hook.labels.model(outcome.model or details.model, metrics.limit)
     metrics.child(names.LOAD_SECONDS, model).observe(outcome.duration_s)
+    if outcome.error is None:
+        # Series begin at 0: Prometheus does not see the increase of one that begins with an event.
+        for counter in (names.COST, names.SAVED):
+            metrics.child(counter, model)
 
 
 def _end_reservation(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:

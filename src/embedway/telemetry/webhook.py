@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 REQUEST_S = 10.0
 #: Maximum number of documents that wait for an event loop.
 _MAX_WAITING = 100
+#: Maximum number of documents that are being posted.
+_MAX_POSTING = 1000
 #: Maximum wait for pending requests on close, in seconds.
 _FLUSH_S = 1.0
 
@@ -34,6 +36,8 @@ class Webhook:
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Documents of other threads before that.
         self._waiting: list[dict[str, Any]] = []
+        #: Documents that were not posted, because too many others were.
+        self._lost = 0
 
     def post(self, document: dict[str, Any]) -> None:
         """Start to post a document; from a thread without an event loop, in the loop of earlier documents.
@@ -55,6 +59,9 @@ class Webhook:
     def _start(self, document: dict[str, Any]) -> None:
         waiting, self._waiting = self._waiting, []
         for one in (*waiting, document):
+            if len(self._posting) >= _MAX_POSTING:
+                self._lost += 1
+                continue
             task = asyncio.create_task(self._post_in_order(one))
             self._posting.add(task)
             task.add_done_callback(self._posting.discard)
@@ -63,16 +70,18 @@ class Webhook:
         """Wait briefly for pending requests, then cancel them: a webhook must not block."""
         if self._waiting:
             self.post(self._waiting.pop())
-        if not self._posting:
-            return
-        _, late = await asyncio.wait(self._posting, timeout=_FLUSH_S)
+        late: set[asyncio.Task[None]] = set()
+        if self._posting:
+            _, late = await asyncio.wait(self._posting, timeout=_FLUSH_S)
         for task in late:
             task.cancel()
-        if late:
+        lost, self._lost = len(late) + self._lost, 0
+        if lost:
             self._log.warning(
-                "%s: it is too slow: %s was not sent before the end (%d times)", self._setting, self._what, len(late)
+                "%s: it is too slow: %s was not sent before the end (%d times)", self._setting, self._what, lost
             )
-            await asyncio.wait(late)
+        if late:
+            await asyncio.wait(late, timeout=_FLUSH_S)
 
     async def _post_in_order(self, document: dict[str, Any]) -> None:
         async with self._order:

@@ -1,5 +1,5 @@
 -- One operation of the records. ARGV: operation, kind, name, packed document, lease in seconds, time, clock slack in
--- seconds, and an unused ID. `check.lua` precedes it.
+-- seconds, an unused ID, and the maximum size of a document. `check.lua` precedes it.
 local meta, records, changed, leases = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local op, kind, field = ARGV[1], ARGV[2], ARGV[2] .. '|' .. ARGV[3]
 local lease_s, now, slack = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -8,13 +8,20 @@ if not now then
     now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 local function stamp(number) return string.format('%.6f', number) end
+-- A larger value is not sent: empty, it counts as damaged.
+local function read(hash, one, most)
+    return redis.call('HSTRLEN', hash, one) <= most and redis.call('HGET', hash, one) or ''
+end
+local function hex(text)
+    return (string.gsub(text, '.', function(one) return string.format('%02x', string.byte(one)) end))
+end
 
 -- A ledger of version 1 has no ID. It is stamped now, and a stamped ledger without an ID would count as lost.
 if (tonumber(stamped or '1') or 1) < 2 then redis.call('HSETNX', meta, 'id', ARGV[8]) end
 
 if op == 'get' then
-    local document = redis.call('HGET', records, field)
-    return document and {document, redis.call('HGET', changed, field) or ''} or {}
+    if redis.call('HEXISTS', records, field) == 0 then return {} end
+    return {read(records, field, tonumber(ARGV[9])), read(changed, field, 64)}
 end
 if op == 'put' then
     redis.call('HSET', records, field, ARGV[4])
@@ -29,12 +36,13 @@ if op == 'names' then
     local found = {}
     for _, one in ipairs(redis.call('HKEYS', records)) do
         if string.sub(one, 1, #kind + 1) == kind .. '|' then
-            table.insert(found, string.sub(one, #kind + 2))
-            table.insert(found, redis.call('HGET', changed, one) or '')
+            table.insert(found, hex(string.sub(one, #kind + 2)))
+            table.insert(found, hex(read(changed, one, 64)))
         end
     end
     return found
 end
+if op == 'end_lease' then return redis.call('HDEL', leases, field) end
 if op == 'lease' then
     local taken, length = string.match(redis.call('HGET', leases, field) or '', '^([%d.]+) ([%d.]+)$')
     taken, length = tonumber(taken or ''), tonumber(length or '')
