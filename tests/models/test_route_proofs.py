@@ -1,7 +1,11 @@
 """Routes of one model are compared with one another before their answers are used, and the probes are paid for."""
 
 import asyncio
+import base64
 import contextlib
+import json
+import sqlite3
+import zlib
 
 import numpy as np
 import pytest
@@ -9,14 +13,15 @@ import pytest
 from api_servers import KEY, CompatibleRerankServer, CompatibleServer, score_of
 from embedway import AsyncEmbedder, Config
 from embedway.catalog.services import default_services
-from embedway.errors import ConfigError, NoRouteError
+from embedway.errors import ConfigError, EmbedwayError, NoRouteError
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.models import opening
-from embedway.models.route_proofs import is_listed
+from embedway.models.route_proofs import KnownRoutes, SharedReference, is_listed
 from embedway.providers.base import Endpoint
 from embedway.providers.fake import vector_of
+from embedway.quality.space_proofs import Reference, SpaceProofs
 from failing_services import Time
-from inside import routes_of, set_time
+from inside import difference_from_reference, routes_of, set_time
 
 MODEL = "acme/m"
 TEXTS = ["one text", "another text", "a third"]
@@ -502,3 +507,80 @@ def test_rerankers_are_compared_by_their_scores():
     np.testing.assert_allclose(before.scores, [score_of("q", text) for text in TEXTS], atol=1e-6)
     assert before.receipt.attempts == 2
     assert len(second.bodies) == 1
+
+
+def edit_references(path, change):
+    """Change the stored vectors of all routes."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        for name, packed in connection.execute("SELECT name, document FROM records WHERE name LIKE 'reference-%'"):
+            document = json.loads(zlib.decompress(packed))
+            document["results"] = change(document["results"])
+            changed = zlib.compress(json.dumps(document).encode())
+            connection.execute("UPDATE records SET document = ? WHERE name = ?", (changed, name))
+
+
+def rows_of(width):
+    return lambda one: {
+        "shape": [one["shape"][0], width],
+        "float32": base64.b64encode(ones(one["shape"][0], width)).decode(),
+    }
+
+
+def ones(rows, width):
+    return np.ones((rows, width), "<f4").tobytes()
+
+
+def numbers_of(number):
+    def change(one):
+        return {**one, "float32": base64.b64encode(np.full(one["shape"], number, "<f4").tobytes()).decode()}
+
+    return change
+
+
+ONE_ROW = {"shape": [1, 16], "float32": base64.b64encode(ones(1, 16)).decode()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda results: {"zzz": {"shape": [1, 1], "float32": "AACAPw=="}},
+        lambda results: {},
+        lambda results: {"query": results["query"]},
+        lambda results: dict.fromkeys(results, ONE_ROW),
+        lambda results: {kind: rows_of(1)(one) for kind, one in results.items()},
+        lambda results: {kind: numbers_of(np.nan)(one) for kind, one in results.items()},
+        lambda results: {kind: numbers_of(np.inf)(one) for kind, one in results.items()},
+        lambda results: {kind: numbers_of(0)(one) for kind, one in results.items()},
+    ],
+    ids=["other kind", "no kind", "one kind", "one row", "one number", "nan", "infinite", "zero"],
+)
+def test_a_damaged_reference_proves_no_route(tmp_path, change, caplog):
+    async def main():
+        first, other = Own(), Own("other model ")
+        async with embedder_for(first, other, tmp_path=tmp_path) as embedder:
+            await embedder.embed(["another"], model=MODEL)
+            edit_references(tmp_path / "ledger.sqlite", change)
+            async with AsyncEmbedder(config=embedder.config) as later:
+                first.misdeeds = ["503"] * 30
+                with pytest.raises(EmbedwayError):
+                    await later.embed(TEXTS, model=MODEL)
+        return other
+
+    assert asyncio.run(main()).own == []
+    assert "is damaged or of another version" in caplog.text
+
+
+def test_vectors_without_common_kinds_are_a_difference():
+    rows = np.ones((2, 4), np.float32)
+    shared = SharedReference(Agrees(), KnownRoutes({}), SpaceProofs(None), ("a",), shown_source="routes.a")
+    shared.reference = Reference({"query": rows, "document": rows})
+    assert difference_from_reference(shared, Reference({"query": rows[:1], "document": rows[:1]})) == ""
+    for other in ({}, {"query": rows}, {"zzz": rows}, {"query": rows, "document": np.ones((3, 4), np.float32)}):
+        assert "cannot be compared with routes.a" in difference_from_reference(shared, Reference(other))
+
+
+class Agrees:
+    """A canary that finds no difference."""
+
+    def difference(self, *_):
+        return ""

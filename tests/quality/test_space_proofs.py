@@ -36,7 +36,7 @@ def test_stored_vectors_are_no_comparison():
     async def main():
         await proofs.keep_reference(A, Reference({"query": vectors}, is_unordered=True), "probes")
         await proofs.keep(SpaceProof(proof_name(A, B), A, B, "different", ("why",), 2, "probes", NOW))
-        return await proofs.all(), await proofs.reference(A, "probes"), await proofs.between(B, A)
+        return await proofs.all(), await proofs.reference(A, "probes", {"query": 2}), await proofs.between(B, A)
 
     stored, (reference, date), proof = asyncio.run(main())
     (kept,) = (one for one in stored if isinstance(one, StoredVectors))
@@ -71,6 +71,6 @@ def test_vectors_that_are_old_or_cannot_be_read_are_not_used(change):
         name = reference_name(A)
         record = await records.get("equivalence", name)
         await records.put(Record("equivalence", name, json.dumps({**json.loads(record.document), **change})))
-        return await proofs.reference(A, "probes")
+        return await proofs.reference(A, "probes", {"query": 1})
 
     assert asyncio.run(main()) is None

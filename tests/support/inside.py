@@ -364,3 +364,8 @@ async def measure_with(cache, meanwhile):
 
     cache._bound._entries = entries_and_others
     await cache._bound.make_room()
+
+
+def difference_from_reference(shared, answered):
+    """Return the difference of a route's results to the shared reference."""
+    return shared._difference(answered)

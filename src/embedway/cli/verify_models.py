@@ -6,12 +6,15 @@ import typer
 
 from embedway.cli.options import Invocation, JsonFlag, decode_text
 from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, report_of_work, wait_for
-from embedway.errors import UsageError
+from embedway.errors import EmbedwayError, UsageError
 from embedway.interrupts import explain
 
 if TYPE_CHECKING:
     from embedway.models.verification import SpaceComparison
     from embedway.quality.space_proofs import SpaceProof, StoredVectors
+
+#: Exit code without a result, because 1 means another space.
+UNCHECKED = 4
 
 
 def verify(
@@ -37,7 +40,7 @@ def verify(
 ) -> None:
     """Compare the vectors of two models or routes, and store the result as a proof for failover.
 
-    Exit code 0 means the same space, 1 another one.
+    Exit with 0 for the same space, 1 for another one, 4 if they could not be compared, such as without an answer.
     """
     invocation = Invocation.of(context)
     if sum((bool(names), show, remove is not None)) != 1 or (names and len(names) != 2):
@@ -59,7 +62,12 @@ def _verify(invocation: Invocation, a: str, b: str, max_cost: str | None, *, as_
             return await embedder.models.verify(a, b, max_cost=max_cost, progress=lambda text: note(invocation, text))
 
     explain("no proof was stored; run the same command again")
-    found = wait_for(work())
+    try:
+        found = wait_for(work())
+    except EmbedwayError as error:
+        if error.exit_code == 1:
+            error.exit_code = UNCHECKED
+        raise
     explain("the proof is stored; `embedway models verify --list` shows it")
     with report_of_work(invocation, as_json=as_json):
         if as_json:

@@ -32,6 +32,8 @@ class CircuitBreaker:
         self._clock = clock
         self._on_change = on_change
         self._failed = 0.0
+        #: Successful requests so far.
+        self.answers = 0
         #: Time of opening; None while closed.
         self.opened_at: float | None = None
         self._probing = False
@@ -78,6 +80,7 @@ class CircuitBreaker:
     def record_success(self) -> None:
         """Record a successful request and close the circuit."""
         self._failed = 0
+        self.answers += 1
         self._texts.clear()
         self._probing = False
         if self.opened_at is not None:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from embedway.dispatch.halving import UNLIKELY, UNSURE, Findings, is_about_its_texts, may_be_the_texts
+from embedway.dispatch.halving import GOOD_ANSWERS, UNLIKELY, UNSURE, Findings, is_about_its_texts, may_be_the_texts
 from embedway.dispatch.limits import add_note, too_long
 from embedway.dispatch.steps import Decision, LimitLearnedError
 from embedway.dispatch.waits import back_off_s, exhausted, is_closed_by, is_loading, too_late
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from embedway.dispatch.request import RetryPolicy, Rows, ServiceRoute
     from embedway.dispatch.steps import History, RoutePlan
 
+#: Checks of a vector against those of other texts.
+_SAMENESS = ("same_vector", "near_constant")
+
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
@@ -51,11 +54,15 @@ class Decisions:
         parts = route.split(rows, self.context.request.lengths)
         return parts if self.needs_one_answer(route) else route.learned.alone(parts, self.context.request.lengths)
 
-    def weigh(self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError) -> float:
+    def weigh(  # noqa: PLR0911  one return for each reason
+        self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError
+    ) -> float:
         """Return the weight of a failure in the route's circuit, less if a text may be the reason."""
         if isinstance(error, BadVectorsError) and history.is_asked_again:
             return UNLIKELY
         is_repeated = history.failures + history.bad_answers > 0
+        if isinstance(error, BadVectorsError) and error.check in _SAMENESS and not is_repeated and len(rows) == 1:
+            return self._weigh_sameness(rows, plan.routes[0])
         if len(rows) == 1 and is_repeated and not history.is_searched and is_about_its_texts(error):
             return 0.0  # one text opens no circuit
         if len(plan.routes) > 1 or not may_be_the_texts(error):
@@ -66,6 +73,16 @@ class Decisions:
             return 0.0 if is_repeated else UNSURE
         # One text opens no circuit, however often its callers send it.
         return 1.0 if plan.routes[0].circuit.is_new(self.context.request.texts[rows[0]]) else 0.0
+
+    def _weigh_sameness(self, rows: Rows, route: ServiceRoute) -> float:
+        """Return the weight of a text whose vector belonged to another text, each text once.
+
+        A service that returns one vector for all texts gives no other answers. After several good ones, the reason is
+        more likely the texts, such as long ones with the same beginning, and other callers' texts are to be sent.
+        """
+        if not route.circuit.is_new(self.context.request.texts[rows[0]]):
+            return 0.0
+        return UNLIKELY if route.circuit.answers >= GOOD_ANSWERS else UNSURE
 
     def decide(  # noqa: PLR0911  one return for each kind of failure
         self, error: EmbedwayError, attempt: Attempt, history: History

@@ -19,6 +19,8 @@ MOST_ALONE = 16
 _MOST_FAILED, _FAILED_PER_ANSWER = 64, 4
 #: Weight in the circuit of a failure whose reason may be a text, before and after an answer during the search.
 UNSURE, UNLIKELY = 1 / 2, 1 / 8
+#: Good answers of a route after which refused vectors of single texts are unlikely to be its fault.
+GOOD_ANSWERS = 8
 #: Whether the current task or the one that created it holds the lock of a search.
 _is_searching: ContextVar[bool] = ContextVar("embedway_searching", default=False)
 

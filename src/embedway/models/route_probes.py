@@ -105,6 +105,10 @@ class RouteProbes(Protocol):
     def digest(self) -> str:
         """Digest of all texts."""
 
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Number of texts by kind."""
+
     def batches(self, provider: Provider, *, is_short: bool = False) -> dict[str, ProbeBatch]:
         """Return the texts for a provider by kind; the first one alone if `is_short`.
 
@@ -149,6 +153,11 @@ class EmbeddingProbes:
     def digest(self) -> str:
         """Digest of all texts; the long one depends on the limit and on the counter."""
         return digest_of_facts([digest(), self.texts[-1]])
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Number of texts as queries and as documents."""
+        return dict.fromkeys(INPUT_TYPES, len(self.texts))
 
     def batches(self, provider: Provider, *, is_short: bool = False) -> dict[str, ProbeBatch]:
         """Return the texts as queries and as documents."""
@@ -241,6 +250,11 @@ class RerankingProbes:
     def digest(self) -> str:
         """Digest of all texts."""
         return digest_of_facts(_PAIRS)
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Number of documents."""
+        return {"scores": len(_PAIRS[1])}
 
     def batches(self, provider: Provider, *, is_short: bool = False) -> dict[str, ProbeBatch]:
         """Return the documents."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from embedway.config.addresses import belongs_to_hosts
 from embedway.config.known_services import SERVICES
 from embedway.dispatch.proofs import ProofResult, RouteProof
-from embedway.errors import BudgetExceededError, ConfigError
+from embedway.errors import BadVectorsError, BudgetExceededError, ConfigError
 from embedway.providers.options import yes
 from embedway.quality.space_proofs import Reference, SpaceProof, SpaceProofs, proof_name, reference_name
 
@@ -171,10 +171,20 @@ class SharedReference:
                 proof = await self.proofs.between(first, own)
                 if proof is None or proof.verdict != "same space":
                     continue
-            found = await self.proofs.reference(own, self.probes.digest)
+            found = await self.proofs.reference(own, self.probes.digest, self.probes.rows)
+            if found is not None and not self._is_sound(found[0], own):
+                self.proofs.note_unreadable(reference_name(own))
+                found = None
             if found is not None and self.reference is None:
                 self.reference, self.source = found[0], first
                 self.shown_source = f"{own.name}, stored on {found[1]}"
+
+    def _is_sound(self, reference: Reference, own: RouteIdentity) -> bool:
+        """Return whether stored vectors have the model's size and valid numbers."""
+        try:
+            return not any(self.probes.check(vectors, own.name) for vectors in reference.results.values())
+        except BadVectorsError:
+            return False
 
     async def _become_reference(self, route: ServiceRoute, own: RouteIdentity, send: SendProbe) -> ProofResult:
         try:
@@ -246,8 +256,14 @@ class SharedReference:
 
     def _difference(self, answered: Reference) -> str:
         assert self.reference is not None  # noqa: S101  it is compared with
-        kinds = (kind for kind in answered.results if kind in self.reference.results)
-        differences = (self.probes.difference(kind, answered, self.reference, self.shown_source) for kind in kinds)
+        ours = self.reference.results
+        if answered.results.keys() != ours.keys() or any(
+            len(vectors) > len(ours[kind]) for kind, vectors in answered.results.items()
+        ):
+            return f"cannot be compared with {self.shown_source}, which has vectors of other texts"
+        differences = (
+            self.probes.difference(kind, answered, self.reference, self.shown_source) for kind in answered.results
+        )
         return next(filter(None, differences), "")
 
 

@@ -153,7 +153,8 @@ class ServiceModel(Model):
             counter = self.service.counter
             plain = counter.plain if counter.exact else None
             ignored = frozenset[int]() if plain is None else ignored_ids(plain)
-            self._reader = TextComparer(self.max_tokens, plain, counter.special_tokens, ignored)
+            prompt = max(len(prompt.encode()) for prompt in self._prompts.values())  # at most one token for each byte
+            self._reader = TextComparer(max(1, self.max_tokens - prompt), plain, counter.special_tokens, ignored)
         return self._reader
 
     async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -24,6 +25,11 @@ _LONGEST_WORD = 64
 _MARGIN = 16
 #: Names of the token for unknown words in the usual kinds of tokenizers.
 _UNKNOWN = ("[UNK]", "<unk>")
+#: Blanks that all tokenizers separate words at; some remove other ones, such as form feeds.
+_BLANKS = re.compile("[ \t\n\r]+")
+_PLAIN = re.compile("[!-~]+")
+_ALPHANUMERIC = re.compile("[0-9A-Za-z]+")
+_UNITS = re.compile("[a-z]+|[0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +102,9 @@ class TextComparer(TextComparison[str]):
     """Compares texts that a service tokenizes.
 
     Case, accents, punctuation and symbols show no difference, because a service may remove them. With the model's
-    `tokenizer`, the tokens must differ too. Without it, only words of ASCII letters and digits are certain: the model
-    may know no other script. Only the part is compared that a service with `max_tokens` reads in any case.
+    `tokenizer`, the tokens must differ too. Without it, only words are certain whose original characters are ASCII
+    letters and digits: the model may know no other characters, and a service may replace them. Only the part is
+    compared that a service with `max_tokens` reads in any case.
     """
 
     max_tokens: int
@@ -123,7 +130,12 @@ class TextComparer(TextComparison[str]):
             return difference
         most = max(1, self.max_tokens - self.special_tokens - _MARGIN)
         ids = [_ids(self.tokenizer, text)[:most] for text in (one, other)]
-        return _difference(ids[0], ids[1], self.ignored)
+        found = _difference(ids[0], ids[1], self.ignored)
+        if found is None or _KEPT_CHARACTERS not in (len(one), len(other)):
+            return found
+        # The kept parts may end at different words. So tokens of the first half must be missing in the other text.
+        halves = [set(part[: len(part) // 2]) - self.ignored for part in ids]
+        return found if halves[0] - set(ids[1]) or halves[1] - set(ids[0]) else None
 
     def explain(self, difference: Difference) -> str:
         """Return the likely reason: the service reads fewer tokens than we believe, or does not read texts at all."""
@@ -145,24 +157,33 @@ class TextComparer(TextComparison[str]):
         difference = _difference(left, right, frozenset())
         if difference is None or self.tokenizer is not None:
             return difference
-        known = _difference([word for word in left if word.isascii()], [word for word in right if word.isascii()])
-        return difference if known is not None else Difference(difference.shared, difference.common, certain=False)
+        certain = self._has_own_word(one, other) or self._has_own_word(other, one)
+        return difference if certain else Difference(difference.shared, difference.common, certain=False)
+
+    def _has_own_word(self, text: str, other: str) -> bool:
+        """Return whether a service reads a word of a text that it cannot have read in the other text."""
+        known, unclear = _plain_words(other)
+        most = max(1, self.max_tokens - _MARGIN)
+        if len(other) == _KEPT_CHARACTERS:
+            # The rest of the other text is unknown, so only words are compared that would come before it.
+            most = min(most, sum(map(len, known)))
+        own, _ = _plain_words(_first_bytes(text, most))
+        return any(word not in unclear for word in set(own).difference(known))
 
     def _certain_part(self, text: str) -> str:
         """Return the part of a text that has at most as many tokens as the model reads: one for each byte."""
-        if self.tokenizer is not None:
-            return text
-        return text.encode("utf-8", "replace")[: max(1, self.max_tokens - _MARGIN)].decode("utf-8", "ignore")
+        return text if self.tokenizer is not None else _first_bytes(text, max(1, self.max_tokens - _MARGIN))
 
 
 def words(text: str) -> list[str]:
     """Return the words of a text without case, accents, punctuation, symbols and invisible characters."""
+    return [word for word in "".join([_kept(one) for one in _folded(text)]).split() if len(word) <= _LONGEST_WORD]
+
+
+def _folded(text: str) -> str:
     if text.isascii():
-        kept = "".join([one if one.isalnum() else " " for one in text.lower()])
-    else:
-        folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
-        kept = "".join([_kept(one) for one in folded])
-    return [word for word in kept.split() if len(word) <= _LONGEST_WORD]
+        return text.lower()
+    return unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
 
 
 def _kept(character: str) -> str:
@@ -171,6 +192,35 @@ def _kept(character: str) -> str:
         return character
     kind = unicodedata.category(character)
     return "" if (kind == "Mn" or kind[0] == "C") and not character.isspace() else " "
+
+
+def _plain_words(text: str) -> tuple[list[str], str]:
+    """Return the words of a text that every model reads, and the letters and digits of all others.
+
+    Words are lowercase runs of ASCII letters, and single digits: some models read them alone and ignore their order.
+    Parts between blanks with any other characters but punctuation are unclear: services remove or replace these, or
+    read the whole part as unknown. So are long words.
+    """
+    known: list[str] = []
+    unclear: list[str] = []
+    for part in filter(None, _BLANKS.split(text)):
+        words_of_part = _ALPHANUMERIC.findall(part) if _PLAIN.fullmatch(part) else []
+        if words_of_part and max(map(len, words_of_part)) <= _LONGEST_WORD:
+            known += _UNITS.findall(part.lower())
+        else:
+            unclear.append("".join(_ALPHANUMERIC.findall(_folded(part))).lower())
+    return known, " ".join(unclear)
+
+
+def _first_bytes(text: str, most: int) -> str:
+    """Return the first part of a text with at most this many bytes, also after compatibility normalization."""
+    part = text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
+    while part and not part.isascii():
+        size = len(unicodedata.normalize("NFKC", part).encode("utf-8", "replace"))
+        if size <= most:
+            break
+        part = part[: len(part) * most // size]
+    return part
 
 
 def ignored_ids(tokenizer: PlainTokenizer) -> frozenset[int]:

@@ -36,6 +36,9 @@ VALID_DAYS = 90
 _VERSION = 1
 #: The year 5138, for times that can be shown as dates.
 _LATEST = 1e11
+_MOST_TEXTS = 2**31
+#: Errors of documents of another shape: wrong types, numbers out of range, deep nesting.
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 @public
@@ -156,28 +159,38 @@ class SpaceProofs:
         self._records = records
         self.clock = clock
         self._is_failing = False
+        #: Names of records that were reported as unreadable.
+        self._reported: set[str] = set()
 
     async def between(self, a: RouteIdentity, b: RouteIdentity) -> SpaceProof | None:
         """Return the valid proof of two routes; None if there is none, or it cannot be read."""
-        found = _parsed(proof_name(a, b), await self._read(proof_name(a, b)))
+        found = self._parsed(proof_name(a, b), await self._read(proof_name(a, b)))
         if not isinstance(found, SpaceProof) or not found.is_valid(self.clock()):
             return None
         return found if sorted((found.a.digest, found.b.digest)) == sorted((a.digest, b.digest)) else None
 
-    async def reference(self, route: RouteIdentity, probes: str) -> tuple[Reference, str] | None:
-        """Return a route's valid vectors for a set of probe texts, with their date; None if there are none."""
-        document = await self._read(reference_name(route))
-        found = _parsed(reference_name(route), document)
+    async def reference(
+        self, route: RouteIdentity, probes: str, rows: Mapping[str, int]
+    ) -> tuple[Reference, str] | None:
+        """Return a route's valid vectors for a set of probe texts, with their date; None if there are none.
+
+        `rows` is the number of texts of each kind, such as `query` and `document`; others are unreadable.
+        """
+        name = reference_name(route)
+        document = await self._read(name)
+        found = self._parsed(name, document)
         if document is None or not isinstance(found, StoredVectors) or found.probes != probes:
             return None
         if not found.is_valid(self.clock()):
             return None
         try:
-            results = {str(kind): vectors_from_json(one) for kind, one in document["results"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError):
+            results = {kind: vectors_from_json(document["results"][kind]) for kind in rows}
+        except _UNREADABLE:
+            results = {}
+        if {kind: len(vectors) for kind, vectors in results.items()} != dict(rows):
+            self.note_unreadable(name)
             return None
-        is_whole = all(vectors.ndim == 2 and len(vectors) for vectors in results.values()) and bool(results)
-        return (Reference(results, document.get("unordered") is True), found.date) if is_whole else None
+        return Reference(results, document.get("unordered") is True), found.date
 
     async def keep(self, proof: SpaceProof) -> None:
         """Store a proof. Raises LedgerError."""
@@ -207,13 +220,18 @@ class SpaceProofs:
         if self._records is None:
             return []
         found: list[SpaceProof | StoredVectors] = []
-        for record in await self._records.all("equivalence"):
-            one = _parsed(record.name, _loaded(record.document))
+        for name, _ in await self._records.names("equivalence"):
+            try:
+                record = await self._records.get("equivalence", name)
+            except LedgerError:
+                self.note_unreadable(name)  # the store has just answered, so only this record is damaged
+                continue
+            one = None if record is None else self._parsed(name, self._loaded(record))
             found += [] if one is None else [one]
         return found
 
     async def remove(self, name: str) -> bool:
-        """Remove a proof or a reference. Return False if there is none. Raises LedgerError."""
+        """Remove a proof or a reference, readable or not. Return False if there is none. Raises LedgerError."""
         return self._records is not None and await self._records.remove("equivalence", name)
 
     async def _read(self, name: str) -> dict[str, Any] | None:
@@ -225,39 +243,95 @@ class SpaceProofs:
             self._note_failure(error)
             return None
         self._is_failing = False
-        return None if record is None else _loaded(record.document)
+        return None if record is None else self._loaded(record)
 
     def _note_failure(self, error: LedgerError) -> None:
         if not self._is_failing:
             self._is_failing = True
             _log.warning("proofs of vector spaces cannot be read or stored: %s", error)
 
+    def note_unreadable(self, name: str) -> None:
+        """Log once that a record is not used."""
+        if name not in self._reported:
+            self._reported.add(name)
+            _log.warning(
+                "the record %s of vector spaces is damaged or of another version of embedway, and is not used; "
+                "`embedway models verify --remove %s` removes it",
+                *(name, name),
+            )
 
-def _parsed(name: str, document: dict[str, Any] | None) -> SpaceProof | StoredVectors | None:
-    """Return the facts of a document; None for one of a newer version or another shape."""
-    if document is None or document.get("version") != _VERSION:
+    def _loaded(self, record: Record) -> dict[str, Any] | None:
+        try:
+            loaded = json.loads(record.document)
+        except _UNREADABLE:
+            loaded = None
+        if isinstance(loaded, dict):
+            return loaded
+        self.note_unreadable(record.name)
         return None
-    try:
-        made = float(document["made"])
-        if not 0 <= made < _LATEST:
+
+    def _parsed(self, name: str, document: dict[str, Any] | None) -> SpaceProof | StoredVectors | None:
+        """Return the facts of a document; None for one of a newer version or another shape, which is logged."""
+        if document is None:
             return None
-        of_all = (int(document["texts"]), str(document["probes"]), made, str(document["embedway"]))
-        if document["type"] == "vectors":
-            return StoredVectors(name, RouteIdentity(**document["route"]), *of_all)
-        if document["type"] != "proof" or document["verdict"] not in VERDICTS:
+        try:
+            return _parsed(name, document)
+        except _UNREADABLE:
+            self.note_unreadable(name)
             return None
-        return SpaceProof(
-            name,
-            RouteIdentity(**document["a"]),
-            RouteIdentity(**document["b"]),
-            document["verdict"],
-            tuple(map(str, document["reasons"])),
-            *of_all,
-            document.get("is_measured") is True,
-            document.get("figures") or {},
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
+
+
+def _parsed(name: str, document: dict[str, Any]) -> SpaceProof | StoredVectors:
+    """Return the facts of a document. Raises one of `_UNREADABLE`."""
+    made, texts = float(document["made"]), document["texts"]
+    if (
+        document["version"] != _VERSION
+        or not 0 <= made < _LATEST
+        or type(texts) is not int
+        or not 0 <= texts < _MOST_TEXTS
+    ):
+        raise ValueError(name)
+    of_all = (texts, _text(document["probes"]), made, _text(document["embedway"]))
+    if document["type"] == "vectors":
+        return StoredVectors(name, _identity(document["route"]), *of_all)
+    verdict, reasons, figures = document["verdict"], document["reasons"], document.get("figures", {})
+    is_right = document["type"] == "proof" and verdict in VERDICTS and isinstance(reasons, list) and _is_flat(figures)
+    if not is_right:
+        raise ValueError(name)
+    return SpaceProof(
+        name,
+        _identity(document["a"]),
+        _identity(document["b"]),
+        verdict,
+        tuple(_text(reason) for reason in reasons),
+        *of_all,
+        document.get("is_measured") is True,
+        figures,
+    )
+
+
+def _identity(facts: Any) -> RouteIdentity:
+    return RouteIdentity(**{name: _text(fact) for name, fact in facts.items()})
+
+
+def _text(fact: Any) -> str:
+    if not isinstance(fact, str):
+        raise TypeError
+    fact.encode()  # a lone surrogate cannot be printed
+    return fact
+
+
+def _is_flat(figures: Any, depth: int = 4) -> bool:
+    """Return whether figures are an object of finite JSON values, nested at most this deep."""
+    if isinstance(figures, dict):
+        return depth > 0 and all(_text(key) == key and _is_flat(one, depth - 1) for key, one in figures.items())
+    if depth == 4:  # the outermost value
+        return False
+    if isinstance(figures, list):
+        return depth > 0 and all(_is_flat(one, depth - 1) for one in figures)
+    if isinstance(figures, str):
+        return _text(figures) == figures
+    return not isinstance(figures, (int, float)) or bool(abs(figures) < _LATEST)
 
 
 def _document(found: SpaceProof | StoredVectors) -> dict[str, Any]:
@@ -265,11 +339,3 @@ def _document(found: SpaceProof | StoredVectors) -> dict[str, Any]:
     facts["embedway"] = facts.pop("version")
     del facts["name"]
     return {"version": _VERSION, **facts}
-
-
-def _loaded(document: str) -> dict[str, Any] | None:
-    try:
-        loaded = json.loads(document)
-    except ValueError:
-        return None
-    return loaded if isinstance(loaded, dict) else None

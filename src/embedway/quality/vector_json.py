@@ -22,4 +22,7 @@ def vectors_to_json(vectors: Vectors) -> dict[str, Any]:
 def vectors_from_json(found: Mapping[str, Any]) -> Vectors:
     """Return vectors. Raises KeyError, TypeError or ValueError for anything that `vectors_to_json` does not return."""
     flat = np.frombuffer(base64.b64decode(found["float32"], validate=True), "<f4")
-    return flat.reshape([int(size) for size in found["shape"]]).astype(np.float32)
+    rows, width = found["shape"]
+    if type(rows) is not int or type(width) is not int or min(rows, width) < 1 or rows * width != len(flat):
+        raise ValueError(found["shape"])
+    return flat.reshape(rows, width).astype(np.float32)
