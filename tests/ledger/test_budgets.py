@@ -674,7 +674,7 @@ def test_warnings_go_to_the_log_a_metric_and_the_webhook_once_each(caplog):
     for level in LEVELS:
         after = metric("embedway_budget_warnings_total", budget="watched", level=level)
         assert after - before[level] == (level in {"50", "100"})
-    assert metric("embedway_budget_spent_ratio", budget="watched") == 1.0
+    assert metric("embedway_budget_spent_ratio", budget="watched") == 2.0
 
 
 def test_a_webhook_that_is_down_fails_no_call(caplog):
