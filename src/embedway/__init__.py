@@ -63,7 +63,14 @@ if TYPE_CHECKING:
     from embedway.quality.equivalence import EquivalenceFigures
     from embedway.quality.pairs import Pair
     from embedway.quality.report import VectorCheck, VectorReport
-    from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan, RouteNoise
+    from embedway.quality.reports import (
+        BaselineReport,
+        BaselineSummary,
+        LastCheck,
+        QualityCheck,
+        QualityPlan,
+        RouteNoise,
+    )
     from embedway.quality.space_proofs import RouteIdentity, SpaceProof
     from embedway.selection.analysis import TextAnalysis
     from embedway.selection.candidate import Candidate, TokenEstimate
@@ -163,6 +170,7 @@ __all__ = [
     "Hook",
     "InputError",
     "InputType",
+    "LastCheck",
     "LedgerError",
     "LoadDetails",
     "MissingExtraError",
@@ -248,6 +256,7 @@ _HOMES = {
     "QualityCheck": "quality.reports",
     "QualityPlan": "quality.reports",
     "RouteCheck": "quality.drift",
+    "LastCheck": "quality.reports",
     "RouteNoise": "quality.reports",
     "Amount": "money",
     "AsyncCacheAdmin": "_admin",

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway._public import public
-from embedway.arguments import as_list, as_texts, as_vectors, check_choice, check_flag, check_name, is_a
+from embedway.arguments import as_list, as_texts, as_vectors, check_choice, check_count, check_flag, check_name, is_a
 from embedway.errors import UsageError
 from embedway.money import to_nanousd
 from embedway.quality.pairs import Pair, checked_pairs, read_pairs
 from embedway.quality.reading import TextReader, ignored_ids
 from embedway.quality.report import report_on
-from embedway.sizes import VectorSizes
 from embedway.text import shown_name
 from embedway.third_party import guarded
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from embedway.money import Amount
     from embedway.quality.report import VectorReport
     from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
-    from embedway.types import InputType, Space, Texts, Vectors
+    from embedway.types import InputType, Texts, Vectors
 
 
 @public
@@ -48,23 +47,24 @@ class AsyncQualityAdmin:
         *,
         model: str | None = None,
         input_type: InputType = "document",
+        dimensions: int | None = None,
     ) -> VectorReport:
         """Check the vectors of texts, float32 (n, d), which came from a model or were stored, as an answer is checked.
 
-        A fault is in the report, not an error. Nothing is computed, and no weights are fetched. Raises UsageError for
-        arguments that are no vectors and no texts, and ModelError as `embed` does.
+        `dimensions` is the size that the vectors should have; the model's default size if it is None. A fault is in the
+        report, not an error. Nothing is computed, and no weights are fetched. Raises UsageError for arguments that are
+        no vectors and no texts, DimensionsError for a size that the model does not have, and ModelError as `embed` does.
         """
         check_choice(input_type, ("query", "document"), "input_type")
         read = as_texts(texts, "texts")
         for row, text in enumerate(read):
             if not isinstance(text, str):
                 raise UsageError(f"texts[{row}] is of type {type(text).__name__}; it must be a text")
-        array = _as_array(vectors)
+        array, size = _as_array(vectors), check_count(dimensions, "dimensions")
         async with self._engines.call() as engine:
             opened = await engine.models.outline(self._default_model if model is None else check_name(model, "model"))
-            return await asyncio.to_thread(
-                report_on, array, read, _space_of_width(opened, array), _reader_of(opened, input_type)
-            )
+            space, reads = opened.space_of_size(size), _reader_of(opened, input_type)
+            return await asyncio.to_thread(report_on, array, read, space, reads)
 
     async def baseline(
         self,
@@ -79,26 +79,32 @@ class AsyncQualityAdmin:
 
         `pairs` are pairs of your own besides the built-in ones, or a JSON Lines file with them; their texts are stored.
         A space has one baseline. Without `replace`, only routes that it lacks are added. `max_cost` is in dollars.
-        `progress` receives lines of text, also the differences to a replaced baseline before it is replaced. All
-        requests bypass the cache and are booked. Raises UsageError if there is a baseline or no ledger, LedgerError,
+        A replaced baseline's own pairs are kept, unless there are new ones. `progress` receives lines of text: the
+        estimated cost first, and the differences to a replaced baseline before it is replaced. All requests bypass the cache and are booked. Raises UsageError if there is a baseline or no ledger, LedgerError,
         BudgetExceededError, and as `embed` does if no route could be measured.
         """
         replace = check_flag(replace, "replace")
-        own, most = await _pairs_of(pairs), _nanousd(max_cost)
-        report = _reporter(progress)
+        most, report = _nanousd(max_cost), _reporter(progress)
+        own = await _pairs_of(pairs)
         async with self._engines.call() as engine:
             opened = await self._open(engine, model)
             return await engine.baselines.create(opened, own, replaces=replace, max_nanousd=most, report=report)
 
-    async def check(self, model: str | None = None, *, max_cost: Amount | None = None) -> QualityCheck:
+    async def check(
+        self,
+        model: str | None = None,
+        *,
+        max_cost: Amount | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> QualityCheck:
         """Compare each route of a model with the baseline of its space.
 
-        A route that cannot be compared, such as without a network, is `unchecked` and not drifted. Raises UsageError
-        without a baseline, LedgerError and BudgetExceededError.
+        A route that cannot be compared, such as without a network, is `unchecked` and not drifted. `progress` receives
+        the estimated cost as a line of text. Raises UsageError without a baseline, LedgerError and BudgetExceededError.
         """
-        most = _nanousd(max_cost)
+        most, report = _nanousd(max_cost), None if progress is None else _reporter(progress)
         async with self._engines.call() as engine:
-            return await engine.baselines.check(await self._open(engine, model), max_nanousd=most)
+            return await engine.baselines.check(await self._open(engine, model), max_nanousd=most, report=report)
 
     async def plan(
         self,
@@ -151,13 +157,6 @@ def _as_array(vectors: Any) -> Vectors:
     if np.iscomplexobj(vectors):
         raise UsageError("vectors must be an array of real numbers, one row per text")
     return array
-
-
-def _space_of_width(model: Model, vectors: Vectors) -> Space:
-    """Return the model's space at the width of the vectors, or at its default size if it has no such size."""
-    known = model.profile.description
-    width = vectors.shape[1] if vectors.ndim == 2 else 0
-    return model.space_of_size(width if width in VectorSizes(known.sizes, known.min_dimensions) else None)
 
 
 def _reader_of(model: Model, input_type: InputType) -> TextReader:

@@ -162,9 +162,13 @@ class QualityAdmin:
         *,
         model: str | None = None,
         input_type: InputType = "document",
+        dimensions: int | None = None,
     ) -> VectorReport:
         """Check the vectors of texts, which came from a model or were stored, as an answer is checked."""
-        return self._wait(self._group.validate(vectors, as_texts(texts, "texts"), model=model, input_type=input_type))
+        read = as_texts(texts, "texts")
+        return self._wait(
+            self._group.validate(vectors, read, model=model, input_type=input_type, dimensions=dimensions)
+        )
 
     def baseline(
         self,
@@ -180,9 +184,15 @@ class QualityAdmin:
             self._group.baseline(model, pairs=pairs, replace=replace, max_cost=max_cost, progress=progress)
         )
 
-    def check(self, model: str | None = None, *, max_cost: Amount | None = None) -> QualityCheck:
+    def check(
+        self,
+        model: str | None = None,
+        *,
+        max_cost: Amount | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> QualityCheck:
         """Compare each route of a model with the baseline of its space."""
-        return self._wait(self._group.check(model, max_cost=max_cost))
+        return self._wait(self._group.check(model, max_cost=max_cost, progress=progress))
 
     def plan(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from embedway.errors import LedgerError
 from embedway.quality.quarantine import RouteState, name_of
+from embedway.quality.reports import LastCheck
 from embedway.telemetry.operations import DriftDetails
 
 if TYPE_CHECKING:
@@ -80,6 +81,15 @@ class RouteStates:
                 ended.append(state.route)
         await self._read_again()
         return ended
+
+    async def last_checks(self, space_id: str) -> dict[str, LastCheck]:
+        """Return the last check of each route of a space."""
+        return {
+            one.route: LastCheck(
+                "drifted" if one.drifted else "passed", one.quarantined, one.checked, one.last_passed, one.reasons
+            )
+            for one in await self._of_space(space_id)
+        }
 
     async def clear(self, space_id: str, route: str | None) -> None:
         """Remove the states of one route of a space, or of all."""
