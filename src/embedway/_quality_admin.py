@@ -53,7 +53,7 @@ class AsyncQualityAdmin:
 
         `dimensions` is the size that the vectors should have; the model's default size if it is None. A fault is in the
         report, not an error. Nothing is computed, and no weights are fetched. Raises UsageError for arguments that are
-        no vectors and no texts, DimensionsError for a size that the model does not have, and ModelError as `embed` does.
+        no vectors and no texts, DimensionsError for a size that the model lacks, and ModelError as `embed` does.
         """
         check_choice(input_type, ("query", "document"), "input_type")
         read = as_texts(texts, "texts")
@@ -80,8 +80,9 @@ class AsyncQualityAdmin:
         `pairs` are pairs of your own besides the built-in ones, or a JSON Lines file with them; their texts are stored.
         A space has one baseline. Without `replace`, only routes that it lacks are added. `max_cost` is in dollars.
         A replaced baseline's own pairs are kept, unless there are new ones. `progress` receives lines of text: the
-        estimated cost first, and the differences to a replaced baseline before it is replaced. All requests bypass the cache and are booked. Raises UsageError if there is a baseline or no ledger, LedgerError,
-        BudgetExceededError, and as `embed` does if no route could be measured.
+        estimated cost first, and the differences to a replaced baseline before it is replaced. All requests bypass the
+        cache and are booked. Raises UsageError if there is a baseline or no ledger, LedgerError, BudgetExceededError,
+        and as `embed` does if no route could be measured.
         """
         replace = check_flag(replace, "replace")
         most, report = _nanousd(max_cost), _reporter(progress)
