@@ -1,14 +1,16 @@
 """False alarms of the checks of vectors, and the texts after which each fault of a service is found.
 
-    python benchmarks/detection.py [--batches 10000] [--pool 4000] [--good-only | --faults-only]
+    python benchmarks/detection.py [--batches 10000] [--pool 4000] [--data FOLDER] [--good-only | --faults-only]
 
-The folder `EMBEDWAY_BENCHMARK_DATA` may have python-docs-chunks.jsonl.gz and cran.all.1400.
+The folder may have python-docs-chunks.jsonl.gz and cran.all.1400.
 
 Good batches: real texts, code, other scripts, variants in case, tiny texts, digits, symbols and texts from one template
 get real vectors of the default model once. They are then put into batches of random sizes, and checked as answers of
 this machine (with token ids) and of a service without a tokenizer. Every 100th batch is also embedded end to end.
 
-Faults: the server of `tests/support/faulty_model.py`, through the complete path of a service.
+Faults: the server of `tests/support/faulty_model.py`, through the complete path of a service. The checks of answers get
+texts until one refuses them. For `quality check`, the server answers with real vectors of the default model while the
+baseline is made, and then with the fault. Slow drift moves the vectors further before each check.
 """
 
 import argparse
@@ -16,38 +18,39 @@ import asyncio
 import gzip
 import json
 import logging
-import os
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-DATA = Path(os.environ.get("EMBEDWAY_BENCHMARK_DATA", "data"))
 #: Thai, Chinese, Korean, Cyrillic, Arabic, Japanese and Devanagari: first character, and number of characters.
 SCRIPTS = ((0xE01, 40), (0x4E00, 200), (0xAC00, 100), (0x410, 60), (0x627, 30), (0x3041, 80), (0x905, 40))
+#: Texts for the checks of answers, dimensions of the default model, and growth of slow drift at each check.
+MOST, WIDTH, STEP = 1500, 384, 0.0001
 
 
 def seeded(seed):
     return random.Random(seed)  # noqa: S311  reproducible
 
 
-def real_texts():
+def real_texts(data):
     """Return chunks of Python's documentation and abstracts, if the data is here; otherwise this repository's files."""
     found = []
-    if (DATA / "python-docs-chunks.jsonl.gz").exists():
-        with gzip.open(DATA / "python-docs-chunks.jsonl.gz", "rt") as lines:
+    if (data / "python-docs-chunks.jsonl.gz").exists():
+        with gzip.open(data / "python-docs-chunks.jsonl.gz", "rt") as lines:
             found += [json.loads(line)["text"] for line in lines]
-        found += [part.split("\n.W\n", 1)[-1] for part in (DATA / "cran.all.1400").read_text().split("\n.I ")]
+        found += [part.split("\n.W\n", 1)[-1] for part in (data / "cran.all.1400").read_text().split("\n.I ")]
     for file in sorted(Path(__file__).parents[1].glob("src/**/*.py")):
         found += file.read_text().split("\n\n")
     return [text for text in found if text.strip()]
 
 
-def pool(count):
+def pool(count, data):
     chance = seeded(1)
-    real = real_texts()
+    real = real_texts(data)
     texts = chance.sample(real, min(count // 2, len(real)))
     some = chance.sample(texts, count // 20)
     texts += [text.upper() for text in some] + [text.lower() for text in some] + [f"  {text}\n" for text in some]
@@ -63,7 +66,7 @@ def pool(count):
     texts += [chr(0x1F600 + number) for number in range(60)] + [
         f"great {chr(0x1F600 + number)}" for number in range(60)
     ]
-    for start, size in ((0xE01, 40), (0x4E00, 200), (0xAC00, 100), (0x410, 60), (0x627, 30), (0x3041, 80), (0x905, 40)):
+    for start, size in SCRIPTS:
         texts += ["".join(chr(start + chance.randrange(size)) for _ in range(chance.randint(1, 30))) for _ in range(40)]
     texts += [
         "Polish",
@@ -108,16 +111,16 @@ def check_batches(texts, vectors, ids, ignored, batches):
             checked += size
             if fault is not None:
                 alarms.setdefault((name, fault.check), []).append([texts[rows[row]][:60] for row in fault.rows[:4]])
-            some = [texts[row] for row in rows]
-            if check_similarity(some, vectors[rows]).warnings:
-                warned.append([text[:12] for text in some[:3]])
+            if check_similarity([texts[row] for row in rows], vectors[rows]).warnings:
+                unread = sum(not set(ids[row].tolist()) - ignored for row in rows)
+                warned.append((unread / size, [texts[row][:12] for row in rows[:3]]))
     return alarms, warned, checked
 
 
 async def good(options):
     from embedway import AsyncEmbedder, BadVectorsError, Config
 
-    given = pool(options.pool)
+    given = pool(options.pool, options.data)
     overrides = {"cache.backend": "none"}
     async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
         result = await embedder.embed(given, partial=True)
@@ -146,48 +149,112 @@ async def good(options):
         )
     alarms, warned, checked = check_batches(texts, vectors, ids, ignored_ids(tokenizer), options.batches // 2)
     print(f"{options.batches:,} good batches of {checked:,} texts, and {options.batches // 100} end to end:")
-    print(f"  {sum(map(len, alarms.values())) + refused} refused, {len(warned)} with a warning, such as {warned[:3]}")
+    print(f"  {sum(map(len, alarms.values())) + refused} refused, {len(warned)} with the warning high_similarity")
+    unread = [texts for share, texts in warned if share > 0.9]
+    print(f"  of these, the model reads only unknown tokens in nine of ten texts: {len(unread)}, such as {unread[:3]}")
+    print("  others:", [texts for share, texts in warned if share <= 0.9][:5])
     for kind, found in alarms.items():
         print("  ", *kind, len(found), found[:3])
 
 
-async def find(fault, size, most):
+async def refused_after(fault, texts, size):
     """Return the check that finds a fault, and the texts until then, in answers of `size` texts."""
     from embedway import AsyncEmbedder, BadVectorsError, Config
     from faulty_model import FaultyModel, settings_of
 
-    chance = seeded(4)
-    texts = chance.sample(real_texts(), most)
     server = FaultyModel()
     async with server.running() as url:
         config = Config.load(environ={}, overrides=settings_of(url, **{"cache.backend": "none"}))
         async with AsyncEmbedder(config=config) as embedder:
             await embedder.embed("the first text is right")
             server.fault, server.served = fault, 0
-            for start in range(0, most, size):
-                before = len(server.requests)
+            for start in range(0, len(texts), size):
                 try:
                     await embedder.embed(texts[start : start + size])
                 except BadVectorsError as error:
-                    return error.check, start + size, len(server.requests) - before
-    return None, most, 0
+                    return f"{error.check}, {start + size}"
+    return "no"
 
 
-async def faults():
-    from faulty_model import FAULTS
+class Checked:
+    """The server with a baseline of its right vectors, and its checks."""
 
-    print("fault                           answers of   check          after texts   requests of the refused call")
-    for name, fault in FAULTS.items():
-        for size in (1, 32):
-            check, texts, requests = await find(fault, size, 1500)
-            shown = f"{check:14} {texts:11,}   {requests}" if check else f"none of these checks ({texts:,} texts)"
-            print(f"{name:31} {size:10}   {shown}")
+    def __init__(self, server, embedder):
+        self.server, self.embedder = server, embedder
+
+    async def verdict(self, fault, served=0):
+        """Return the verdict of a check while the server has a fault, the parts that found it, and its texts."""
+        self.server.fault, self.server.served = fault, served
+        check = await self.embedder.quality.check()
+        (route,) = check.routes
+        parts = dict.fromkeys(_part(reason) for reason in route.reasons)
+        return route.verdict, ", ".join(parts), check.texts
+
+
+def _part(reason):
+    if reason.startswith("routes."):
+        return "a check of answers"
+    parts = {
+        "permuted": "rows",
+        "a little": "mean",
+        "differ": "canaries",
+        "accuracy": "accuracy",
+        "top results": "top results",
+    }
+    return next((part for word, part in parts.items() if word in reason), reason)
+
+
+async def checked(work):
+    """Make a baseline with right vectors, and run `work(checked)`."""
+    from embedway import AsyncEmbedder, Config, Embedder
+    from faulty_model import FaultyModel, settings_of
+
+    overrides = {"cache.backend": "memory", "ledger.backend": "none"}
+    with tempfile.TemporaryDirectory() as folder, Embedder(config=Config.load(environ={}, overrides=overrides)) as real:
+        server = FaultyModel(right=lambda texts: real.embed(texts).vectors)
+        async with server.running() as url:
+            own = {"cache.backend": "none", "ledger.path": f"{folder}/ledger.sqlite"}
+            config = Config.load(environ={}, overrides=settings_of(url, width=WIDTH, **own))
+            async with AsyncEmbedder(config=config) as embedder:
+                await embedder.quality.baseline()
+                return await work(Checked(server, embedder))
+
+
+async def faults(options):
+    from faulty_model import FAULTS, drifted
+
+    texts = seeded(4).sample(list(dict.fromkeys(real_texts(options.data))), MOST)
+
+    async def rows(service):
+        print(f"checks of answers: the check, and the texts until it refuses them; at most {MOST:,}")
+        print("quality check: the verdict, the part that found the fault, and the texts of the check")
+        print("| fault | answers of one text | answers of 32 texts | quality check |")
+        print("| --- | --- | --- | --- |")
+        print(f"| none | {await refused_after(None, texts, 1)} | {await refused_after(None, texts, 32)} | ", end="")
+        print(f"{await shown(service, None)} |")
+        for name, fault in FAULTS.items():
+            one, many = [await refused_after(fault, texts, size) for size in (1, 32)]
+            by_check = "below" if name == "slow drift" else await shown(service, fault)
+            print(f"| {name} | {one} | {many} | {by_check} |", flush=True)
+        for number in range(1, 1000):
+            verdict, part, _ = await service.verdict(drifted(number * STEP))
+            if verdict == "drifted":
+                print(f"slow drift, {STEP:.2%} more at each check: found by check {number}, at {number * STEP:.2%}")
+                print(f"  of the way to the vectors of another model, by: {part}")
+                break
+
+    async def shown(service, fault):
+        verdict, part, count = await service.verdict(fault, served=500)
+        return f"{verdict}: {part}, {count}" if part else f"{verdict}, {count}"
+
+    await checked(rows)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--batches", type=int, default=10_000)
     parser.add_argument("--pool", type=int, default=4000)
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with texts")
     parser.add_argument("--faults-only", action="store_true")
     parser.add_argument("--good-only", action="store_true")
     options = parser.parse_args()
@@ -195,7 +262,7 @@ def main():
     if not options.faults_only:
         asyncio.run(good(options))
     if not options.good_only:
-        asyncio.run(faults())
+        asyncio.run(faults(options))
 
 
 if __name__ == "__main__":

@@ -28,13 +28,15 @@ def serve(ready):
     import numpy as np
     from aiohttp import web
 
-    vector = np.zeros(WIDTH, "<f4")
-    vector[0] = 1
-    text = base64.b64encode(vector.tobytes()).decode()
+    random = np.random.default_rng(1)
 
     async def embeddings(request):
         count = len((await request.json())["input"])
-        rows = [{"object": "embedding", "index": n, "embedding": text} for n in range(count)]
+        # Checks refuse one vector for several texts.
+        vectors = random.standard_normal((count, WIDTH)).astype("<f4")
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        texts = [base64.b64encode(vector.tobytes()).decode() for vector in vectors]
+        rows = [{"object": "embedding", "index": n, "embedding": text} for n, text in enumerate(texts)]
         usage = {"prompt_tokens": 10 * count, "total_tokens": 10 * count}
         return web.json_response({"object": "list", "data": rows, "model": MODEL, "usage": usage})
 

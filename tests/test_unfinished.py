@@ -113,3 +113,16 @@ def test_each_change_is_reported(monkeypatch, tmp_path):
     with unfinished.commit():
         unfinished.remove(path)
     assert told == [("+", str(path)), ("c", ""), ("-", str(path)), ("d", "")]
+
+
+def test_functions_are_called_at_an_end_within_their_block_and_never_keep_the_program(tmp_path, monkeypatch):
+    monkeypatch.setattr(unfinished, "LAST_S", 0.05)
+    file, calls, never = unfinished.track(tmp_path / "file"), [], threading.Event()
+    file.write_text("half")
+    with unfinished.at_the_end(lambda: calls.append(file.exists())), unfinished.at_the_end(lambda: never.wait(30)):
+        unfinished.clean_up()
+    never.set()
+    assert calls == [True]
+    assert not file.exists()
+    unfinished.clean_up()
+    assert calls == [True]

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         QualityCheck,
         QualityPlan,
         RouteNoise,
+        SemanticCheck,
     )
     from embedway.quality.space_proofs import RouteIdentity, SpaceProof
     from embedway.selection.analysis import TextAnalysis
@@ -211,6 +212,7 @@ __all__ = [
     "ScoredModel",
     "Selected",
     "Selection",
+    "SemanticCheck",
     "SessionOptions",
     "SinkError",
     "SourceError",
@@ -255,6 +257,7 @@ _HOMES = {
     "Pair": "quality.pairs",
     "QualityCheck": "quality.reports",
     "QualityPlan": "quality.reports",
+    "SemanticCheck": "quality.reports",
     "RouteCheck": "quality.drift",
     "LastCheck": "quality.reports",
     "RouteNoise": "quality.reports",

@@ -83,14 +83,14 @@ class Engine:
         )
         #: Records that processes share; None without a ledger.
         self.records = open_records(config)
-        quarantines = None
-        if self.records is not None and config.quality.on_drift == "quarantine":
-            quarantines = Quarantines(self.records)
+        # Whatever `on_drift` is here: another process may have put a route in quarantine.
+        quarantines = None if self.records is None else Quarantines(self.records)
         self._quarantines = quarantines
         self.environment = ModelEnvironment(config, self.budgets, self.hooks, SpaceProofs(self.records), quarantines)
         self.models = ModelRegistry(self.environment, progress)
         self.baselines = Baselines(config, self.records, self.budgets, quarantines)
-        #: Checks in the background; None without `quality.check_every_s`, and before the first call.
+        #: Schedule, and its task in the background; None without `quality.check_every_s`, and before the first call.
+        self.schedule: Schedule | None = None
         self.scheduled_checks: asyncio.Task[None] | None = None
         self.selector = ModelSelector(config)
         self.pins = CollectionPins(config, self.selector, hooks=self.hooks)
@@ -114,9 +114,9 @@ class Engine:
         await anext(self._end_of_loop)
         every_s = self.baselines.config.quality.check_every_s
         if self.records is not None and every_s is not None:
-            schedule = Schedule(every_s, self.records, self._names_to_check, self._check)
+            self.schedule = Schedule(every_s, self.records, self._names_to_check, self._check)
             # In an own context: the task belongs to no call, and has no deadline.
-            self.scheduled_checks = asyncio.create_task(schedule.run(), context=contextvars.Context())
+            self.scheduled_checks = asyncio.create_task(self.schedule.run(), context=contextvars.Context())
 
     async def _names_to_check(self) -> list[str]:
         """Return the spaces of open models that have a baseline: a check loads no model."""

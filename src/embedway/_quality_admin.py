@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,13 +49,20 @@ class AsyncQualityAdmin:
         model: str | None = None,
         input_type: InputType = "document",
         dimensions: int | None = None,
+        semantic: bool = False,
+        max_cost: Amount | None = None,
     ) -> VectorReport:
         """Check the vectors of texts, float32 (n, d), which came from a model or were stored, as an answer is checked.
 
         `dimensions` is the size that the vectors should have; the model's default size if it is None. A fault is in the
         report, not an error. Nothing is computed, and no weights are fetched. Raises UsageError for arguments that are
         no vectors and no texts, DimensionsError for a size that the model lacks, and ModelError as `embed` does.
+
+        With `semantic`, the model also embeds the pairs of its baseline, and the report compares the accuracy with the
+        baseline's. These requests bypass the cache and are booked; `max_cost` limits them, in dollars. Then it also
+        raises LedgerError, and as `embed` does.
         """
+        semantic, most = check_flag(semantic, "semantic"), _nanousd(max_cost)
         check_choice(input_type, ("query", "document"), "input_type")
         read = as_texts(texts, "texts")
         for row, text in enumerate(read):
@@ -64,7 +72,11 @@ class AsyncQualityAdmin:
         async with self._engines.call() as engine:
             opened = await engine.models.outline(self._default_model if model is None else check_name(model, "model"))
             space, reads = opened.space_of_size(size), _reader_of(opened, input_type)
-            return await asyncio.to_thread(report_on, array, read, space, reads)
+            report = await asyncio.to_thread(report_on, array, read, space, reads)
+            if not semantic:
+                return report
+            found = await engine.baselines.semantic(await self._open(engine, model), max_nanousd=most)
+            return dataclasses.replace(report, valid=report.valid and found.valid, semantic=found)
 
     async def baseline(
         self,

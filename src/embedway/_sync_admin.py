@@ -163,11 +163,21 @@ class QualityAdmin:
         model: str | None = None,
         input_type: InputType = "document",
         dimensions: int | None = None,
+        semantic: bool = False,
+        max_cost: Amount | None = None,
     ) -> VectorReport:
         """Check the vectors of texts, which came from a model or were stored, as an answer is checked."""
         read = as_texts(texts, "texts")
         return self._wait(
-            self._group.validate(vectors, read, model=model, input_type=input_type, dimensions=dimensions)
+            self._group.validate(
+                vectors,
+                read,
+                model=model,
+                input_type=input_type,
+                dimensions=dimensions,
+                semantic=semantic,
+                max_cost=max_cost,
+            )
         )
 
     def baseline(

@@ -171,6 +171,17 @@ def private_temporary(path: Path) -> Path:
     return temporary
 
 
+def is_special(path: Path) -> bool:
+    """Return whether a path leads to a device, a pipe or a socket, or is in `/dev`: no program may replace it."""
+    if os.name == "posix" and path.absolute().parts[1:2] == ("dev",):
+        return True
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
     """Sync a finished file to disk and rename it atomically.
 

@@ -133,6 +133,20 @@ def version_of(connection: sqlite3.Connection, path: Path, form: Format) -> int:
     )
 
 
+def version_in(path: Path, form: Format) -> int:
+    """Return the version of a file, without changing it; 0 if it is missing or empty.
+
+    A file that cannot be read counts as one of the current version: opening it says what is wrong.
+    """
+    try:
+        if not path.exists():
+            return 0
+        with contextlib.closing(formats.open_checked(path, form.kind, create=False, timeout_s=BUSY_S)) as connection:
+            return version_of(connection, path, form)
+    except (EmbedwayError, OSError, sqlite3.Error):
+        return form.version
+
+
 def _migrate(connection: sqlite3.Connection, path: Path, form: Format) -> list[Callable[[], None]] | None:
     """Create, stamp or migrate a file, and return the work for after the commit; None if there is nothing to do."""
     # In one snapshot, because another process might migrate the file between the two reads.

@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 
 #: Pause between two checks for the end of commits, in seconds.
 _CHECK_S = 0.01
+#: Maximum time of the functions that are called at the end, in seconds. The watchdog ends the process soon after.
+LAST_S = 0.25
 
 # Signal handlers read these, so there is no lock: each access is one operation of a set.
 _temporary: set[Path] = set()
 _folders: set[Path] = set()
 _children: set[Child] = set()
 _commits: set[object] = set()
+_last: list[Callable[[], object]] = []
 _after_commit: list[Callable[[], None]] = []
 _listeners: list[Callable[[str, str], None]] = []
 
@@ -134,13 +137,44 @@ def wait_for_commits(timeout_s: float) -> None:
         time.sleep(_CHECK_S)
 
 
+@contextlib.contextmanager
+def at_the_end(function: Callable[[], object]) -> Iterator[None]:
+    """Call a function if the program must end at once within the block. It has `LAST_S`."""
+    _last.append(function)
+    try:
+        yield
+    finally:
+        _last.remove(function)
+
+
+def _run_last() -> None:
+    """Call the registered functions in a thread: another one may hold a lock that they need."""
+    functions = list(_last)
+    if not functions:
+        return
+
+    def run() -> None:
+        for function in functions:
+            with contextlib.suppress(Exception):
+                function()
+
+    thread = threading.Thread(target=run, name="embedway-last", daemon=True)
+    thread.start()
+    thread.join(LAST_S)
+
+
 def clean_up() -> None:
-    """Kill registered children and remove registered files. During a commit, do nothing: a later run cleans up."""
+    """Kill registered children, call registered functions and remove registered files.
+
+    During a commit, no file is removed: a later run cleans up.
+    """
+    if not _commits:
+        for process in list(_children):
+            with contextlib.suppress(OSError):
+                process.kill()
+    _run_last()
     if _commits:
         return
-    for process in list(_children):
-        with contextlib.suppress(OSError):
-            process.kill()
     for path in list(_temporary):
         with contextlib.suppress(OSError):
             remove(path)

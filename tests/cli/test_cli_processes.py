@@ -173,6 +173,36 @@ def test_a_commit_is_completed(begin, place):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("work", ["while True: pass", "import time; time.sleep(600)"])
+def test_a_stopped_job_writes_its_metrics(begin, place, number, work):
+    """The main thread is in a parser: another thread ends the process."""
+    (place / "page.html").write_text("<p>a text")
+    with begin(PARSER.format(work=work), *RUN, "--metrics-file", "out.prom") as process:
+        assert ended(process, number)[0] == 128 + number
+    assert "embedway_resident_memory_bytes" in (place / "out.prom").read_text()
+    assert sorted(files(place)) == ["embedway.toml", "out.prom", "page.html"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_that_is_stopped_during_a_request_writes_its_metrics(begin, place, number):
+    (place / "page.html").write_text("<p>a text")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (place / "service.toml").write_text(
+            '[models.s]\nname = "acme/s"\ndimensions = 16\nmax_tokens = 50\n'
+            '[routes.slow]\nmodel = "acme/s"\nprovider = "openai-compatible"\nauth = "none"\n'
+            f'base_url = "http://127.0.0.1:{server.getsockname()[1]}/v1"\n'
+        )
+        job = ("--config", "service.toml", "run", "page.html", "--to", "out.jsonl", "--model", "acme/s")
+        with begin("", *job, "--metrics-file", "out.prom") as process:
+            server.settimeout(60)
+            connection, _ = server.accept()
+            with connection:
+                assert connection.recv(1000).startswith(b"POST")
+                assert ended(process, number)[0] == 128 + number
+    assert 'outcome="cancelled",route="routes.slow"} 1.0' in (place / "out.prom").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_import_is_ended(begin, number):
     with begin(IMPORT, "doctor") as process:
         code, lines = ended(process, number)

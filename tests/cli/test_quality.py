@@ -100,7 +100,12 @@ def test_own_pairs_are_read_from_a_file(quality, place, server):
     (place / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
     server.known = {
         **server.known,
-        **{row[key]: server.known[text] for row, text in zip(rows, server.known, strict=False) for key in row},
+        # Other vectors than those of the built-in texts.
+        **{
+            row[key]: server.known[text][::-1] * sign
+            for row, text in zip(rows, server.known, strict=False)
+            for key, sign in (("query", 1), ("passage", -1))
+        },
     }
     assert quality("baseline", "--pairs", "own.jsonl", "--json").json["baseline"]["pairs"] == {"built-in": 67, "own": 3}
     (place / "own.jsonl").write_text("{}")

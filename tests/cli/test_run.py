@@ -1,5 +1,6 @@
 """Costs and progress of `run` and `embed` with a service that fails, as a user sees them."""
 
+import errno
 import http.server
 import json
 import threading
@@ -7,6 +8,7 @@ import threading
 import pytest
 
 from embedway.providers.fake import vector_of
+from embedway.telemetry import exposition
 
 TEXTS = ["one two", "three four", "five six", "seven eight"]
 
@@ -121,6 +123,18 @@ def test_the_metrics_are_in_a_file_also_after_an_error(run, service, place, faul
     service.faults = faults
     assert run(TEXTS, "--metrics-file", "out.prom").code == code
     assert "embedway_attempts_total{" in (place / "out.prom").read_text()
+
+
+def test_a_complete_job_shows_its_summary_also_if_its_metrics_cannot_be_written(run, service, place, monkeypatch):
+    def full(_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(exposition, "write_metrics_file", full)
+    done = run(TEXTS, "--metrics-file", "out.prom")
+    assert done.code == 1
+    assert "written to" in done.stdout
+    assert "--metrics-file: the metrics could not be written: No space left on device" in done.stderr
+    assert len((place / "out.jsonl").read_text().splitlines()) == 4
 
 
 def test_a_file_for_metrics_in_a_missing_folder_is_refused_before_the_work(run, service, place):

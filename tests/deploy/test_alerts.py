@@ -23,7 +23,7 @@ VALUES = {
     "outcome": OUTCOMES,
     "task": words(RequestDetails, "task"),
     "store": words(StoreErrorDetails, "store"),
-    "result": words(DriftDetails, "level"),
+    "result": words(DriftDetails, "level") - {"raised", "cleared"},
 }
 
 

@@ -6,6 +6,7 @@ from embedway.errors import LedgerError
 from embedway.ledger.account import CallBudget, Share
 from embedway.ledger.base import Limit, Purpose
 from embedway.ledger.budgets import Budgets
+from embedway.telemetry.hooks import BaseHook, Hooks
 
 ALL, MODEL = Limit("all", 1000), Limit("of the model", 800, scope="model:m")
 
@@ -133,3 +134,24 @@ def test_an_account_that_is_held_open_is_closed_after_the_last_attempt(run):
         assert await held_and_spent(ledger, (ALL,)) == [(0, 70)]
 
     run(work)
+
+
+def test_an_attempt_for_a_call_that_has_ended_is_no_failure_of_the_ledger(run):
+    """A batch of several callers goes on without one that was cancelled."""
+
+    class Listening(BaseHook):
+        def event(self, operation):
+            events.append(operation.details)
+
+    events = []
+
+    async def work(ledger):
+        budgets = Budgets(ledger, (ALL,), hooks=Hooks([Listening()]))
+        account = await budgets.open(CallBudget(Purpose("m")), by_token, tokens=100, texts=1)
+        await account.close()
+        with pytest.raises(LedgerError, match="the call of these texts has ended"):
+            await account.mark_sent(10, 0)
+        assert await held_and_spent(ledger, (ALL,)) == [(0, 0)]
+
+    run(work)
+    assert events == []

@@ -5,10 +5,12 @@ import base64
 import contextlib
 import json
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import pytest
 import redis
@@ -63,6 +65,25 @@ def run(records, work):
             await other.aclose()
 
     return asyncio.run(whole())
+
+
+@pytest.mark.parametrize("old", [None, "ledger-v1.sqlite", "ledger-v2.sqlite"])
+def test_reading_creates_and_migrates_no_file(tmp_path, old):
+    path = tmp_path / "state" / "ledger.sqlite"
+    if old is not None:
+        path.parent.mkdir()
+        shutil.copy(Path(__file__).parents[1] / "project" / "formats" / old, path)
+    before = path.read_bytes() if old else None
+
+    async def work(one, other):
+        assert await one.get("quarantine", "x") is None
+        assert await one.names("quarantine") == await one.all("quarantine") == []
+        assert not await one.remove("quarantine", "x")
+        assert (path.read_bytes() if path.exists() else None) == before
+        await other.put(Record("quarantine", "x", "{}"))
+        assert [name for name, _ in await one.names("quarantine")] == ["x"]
+
+    run(lambda: SqliteRecords(path), work)
 
 
 NAMES = ["a|b", "größe 東京 🜁", "with\nlines and 'quotes' %", "nul \0 inside", "baseline|docs"]

@@ -10,11 +10,12 @@ import pytest
 
 from async_tests import in_loop
 from drift_faults import PROMPT, bf16, drifted, int8, permuted, real_vectors, rotated, unchanged
-from drifting_server import DriftingServer, config_of
+from drifting_server import DriftingServer, config_of, settings_of
 from embedway import (
     AsyncEmbedder,
     BaseHook,
     BudgetExceededError,
+    Config,
     Embedder,
     EmbedwayError,
     NoRouteError,
@@ -247,7 +248,7 @@ async def test_events_and_log_of_a_drift(server, tmp_path, caplog):
             await embedder.quality.check()
         server.fault = unchanged
         await embedder.quality.check()
-    assert [one.level for one in hook.drifts] == ["passed", "raised", "cleared"]
+    assert [one.level for one in hook.drifts] == ["passed", "raised", "failed", "cleared"]
     assert not any(one.quarantined for one in hook.drifts)
     assert "still used" in caplog.text
 
@@ -353,11 +354,10 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.parametrize("on_drift", ["quarantine", "warn"])
 @in_loop
-async def test_another_process_does_not_use_a_route_in_quarantine(servers, tmp_path, quarantining):
-    from drifting_server import settings_of
-
-    settings = json.dumps({**settings_of(servers, tmp_path), "quality": {"on_drift": "quarantine"}})
+async def test_another_process_does_not_use_a_route_in_quarantine(servers, tmp_path, quarantining, on_drift):
+    settings = json.dumps({**settings_of(servers, tmp_path), "quality": {"on_drift": on_drift}})
 
     def another():
         done = subprocess.run(
@@ -376,8 +376,6 @@ async def test_another_process_does_not_use_a_route_in_quarantine(servers, tmp_p
 
 @in_loop
 async def test_a_local_model_has_a_baseline_and_a_quarantine(default_model_directory, tmp_path, monkeypatch):
-    from embedway import Config
-
     overrides = {
         "weights.directory": str(default_model_directory),
         "cache.backend": "none",
@@ -393,6 +391,36 @@ async def test_a_local_model_has_a_baseline_and_a_quarantine(default_model_direc
         assert (await embedder.quality.check()).drifted
         with pytest.raises(NoRouteError, match="quality check"):
             await embedder.embed("a text")
+
+
+@in_loop
+async def test_vectors_without_normalization_obey_the_quarantine_too(default_model_directory, tmp_path, monkeypatch):
+    overrides = {
+        "weights.directory": str(default_model_directory),
+        "cache.backend": "none",
+        "ledger.path": str(tmp_path / "ledger.sqlite"),
+        "quality.on_drift": "quarantine",
+    }
+    async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
+        await embedder.quality.baseline()
+        assert not (await embedder.embed("a text", normalize=False)).space.normalized
+        monkeypatch.setattr("embedway.quality.drift.distances", lambda left, _right: left[:, 0] * 0 + 1.0)
+        assert (await embedder.quality.check()).drifted
+        with pytest.raises(NoRouteError, match="quality check"):
+            await embedder.embed("a text", normalize=False)
+
+
+@in_loop
+async def test_no_ledger_is_created_to_read_quarantines(default_model_directory, tmp_path):
+    ledger = tmp_path / "new" / "ledger.sqlite"
+    overrides = {
+        "weights.directory": str(default_model_directory),
+        "cache.backend": "none",
+        "ledger.path": str(ledger),
+    }
+    async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
+        await embedder.embed("a text")
+    assert not ledger.parent.exists()
 
 
 @in_loop

@@ -152,6 +152,19 @@ def test_a_backup_is_private_and_replaces_a_file_only_where_that_is_asked_for(fi
     assert [one.name for one in file.parent.iterdir()] == ["state.zip"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_backup_never_replaces_a_pipe_or_a_link_to_one(files, tmp_path):
+    files.fill()
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(UsageError, match="is a device, a pipe or a socket"):
+            made(files, tmp_path, path.name, overwrite=True)
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert link.is_symlink()
+
+
 def test_a_backup_is_never_written_over_what_it_is_of(files, tmp_path):
     files.fill()
     before = files.look()

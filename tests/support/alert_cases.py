@@ -11,6 +11,7 @@ REFUSALS = 'embedway_budget_refusals_total{job="j",instance="a",budget="b"}'
 STORE = 'embedway_store_errors_total{{job="j",instance="{0}",store="{1}",action="read"}}'
 FAILURES = 'embedway_validation_failures_total{job="j",instance="a",route="r",check="zero"}'
 ROUTE = '{job="j",instance="a",model="m",route="r"}'
+CHECKED = 'embedway_drift_check_timestamp_seconds{{job="j",instance="{0}",model="m",route="r",result="{1}"}}'
 WAITING = 'embedway_waiting{{job="j",instance="{0}",reason="scheduler",route="r"}}'
 
 
@@ -198,19 +199,51 @@ CASES = [
     Case("EmbedwayVectorsRefused", "one answer", {FAILURES: "_x60 2x30"}, {59: False, 62: True, 75: False}),
     Case(
         "EmbedwayVectorsDiffer",
-        "a route begins to differ",
-        {'embedway_drift_checks_total{job="j",instance="a",model="m",route="r",result="raised"}': "_x90 1x200"},
-        {89: False, 92: True, 160: False},
+        "a check fails until a check of another process passes",
+        {
+            CHECKED.format("a", "passed"): "60x200",
+            CHECKED.format("a", "failed"): "_x90 5400x110",
+            CHECKED.format("b", "passed"): "_x180 10800x20",
+        },
+        {89: False, 92: True, 175: True, 182: False},
     ),
     Case(
-        "EmbedwayCanaryLow", "another model", {f"embedway_canary_cosine{ROUTE}": "1x10 0.4x20"}, {11: False, 14: True}
+        "EmbedwayVectorsDiffer",
+        "the first check fails, and again after one that passed",
+        {
+            CHECKED.format("a", "failed"): "_x10 600x30 2400x60",
+            CHECKED.format("a", "passed"): "_x20 1200x80",
+        },
+        {9: False, 12: True, 25: False, 45: True},
     ),
-    Case("EmbedwayCanaryLow", "another precision", {f"embedway_canary_cosine{ROUTE}": "0.9995x30"}, {20: False}),
-    Case("EmbedwayAccuracyLow", "a drop", {f"embedway_accuracy_ratio{ROUTE}": "1x10 0.7x20"}, {11: False, 14: True}),
+    Case(
+        "EmbedwayAccuracyLow",
+        "a drop",
+        {
+            f"embedway_accuracy_ratio{ROUTE}": "1x10 0.7x20",
+            CHECKED.format("a", "passed"): "60x30",
+            CHECKED.format("a", "failed"): "_x10 600x20",
+        },
+        {9: False, 14: True},
+    ),
+    Case(
+        "EmbedwayAccuracyLow",
+        "a lower limit in the settings; canaries that differ",
+        {
+            f"embedway_accuracy_ratio{ROUTE}": "0.7x20 1x20",
+            CHECKED.format("a", "passed"): "60x40",
+            CHECKED.format("a", "failed"): "_x20 1200x20",
+        },
+        {14: False, 30: False},
+    ),
     Case(
         "EmbedwayRouteInQuarantine",
-        "set",
-        {f"embedway_quarantined{ROUTE}": "0x10 1x20 0x20"},
+        "set; and ended by another process",
+        {
+            f"embedway_quarantined{ROUTE}": "0x10 1x40",
+            CHECKED.format("a", "failed"): "_x10 600x40",
+            CHECKED.format("b", "passed"): "60x30 1800x20",
+        },
         {9: False, 14: True, 40: False},
     ),
     Case(

@@ -9,6 +9,7 @@ import numpy as np
 
 from drift_faults import WIDTH, unchanged
 from embedway import Config
+from embedway.providers.fake import vector_of
 
 
 class DriftingServer:
@@ -47,11 +48,15 @@ class DriftingServer:
             self.requests.append(tuple(texts))
         if self.status != 200:
             return {"error": {"message": "down"}}
-        rows = np.stack([self.known.get(self.prompt + text, self.known["harbour"]) for text in texts])
+        rows = np.stack([self._vector_of(text) for text in texts])
         rows = [
             {"index": row, "embedding": vector.tolist()} for row, vector in enumerate(self.fault(rows, tuple(texts)))
         ]
         return {"data": rows, "usage": {"total_tokens": sum(len(text) // 3 + 1 for text in texts)}}
+
+    def _vector_of(self, text):
+        known = self.known.get(self.prompt + text)
+        return vector_of(text, WIDTH) if known is None else known
 
     @property
     def texts(self):

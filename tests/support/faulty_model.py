@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import functools
 
 import numpy as np
 import orjson
@@ -45,18 +46,27 @@ def float16(_number, _texts, _right, vectors):
 
 
 def other_model_after(served):
-    """Vectors of another model after so many texts."""
+    """Vectors of another model after so many texts: the same distances in another space."""
 
-    def fault(number, texts, right, vectors):
-        return right([f"another model: {text}" for text in texts]) if number >= served else vectors
+    def fault(number, _texts, _right, vectors):
+        return _rotated(vectors) if number >= served else vectors
 
     return fault
 
 
 def drifting(number, texts, right, vectors):
     """Vectors that move slowly to those of another model."""
-    share = min(1.0, number / 10_000)
-    return _unit((1 - share) * vectors + share * right([f"another model: {text}" for text in texts]))
+    return drifted(min(1.0, number / 10_000))(number, texts, right, vectors)
+
+
+def drifted(share):
+    """Vectors that moved by a share of the way to those of another model."""
+    return lambda _number, _texts, _right, vectors: _unit((1 - share) * vectors + share * _rotated(vectors))
+
+
+def prompted(_number, texts, right, _vectors):
+    """Vectors with another prompt."""
+    return right([f"query: {text}" for text in texts])
 
 
 def permuted(_number, _texts, _right, vectors):
@@ -81,6 +91,16 @@ def truncating(words):
         return right([" ".join(text.split()[:words]) for text in texts])
 
     return fault
+
+
+def _rotated(vectors):
+    return np.asarray(vectors, np.float32) @ _rotation(np.shape(vectors)[1])
+
+
+@functools.cache
+def _rotation(width):
+    turn, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((width, width)))
+    return turn.astype(np.float32)
 
 
 def _unit(vectors):
@@ -140,6 +160,7 @@ FAULTS = {
     "8-bit integers": int8,
     "half precision": float16,
     "another model after 500 texts": other_model_after(500),
+    "another prompt": prompted,
     "slow drift": drifting,
     "rows in another order": permuted,
     "a row of zeros": zero_row,
@@ -148,10 +169,10 @@ FAULTS = {
 }
 
 
-def settings_of(url, **more):
-    """Return overrides of the settings for a model `faulty` at a URL."""
+def settings_of(url, *, width=WIDTH, **more):
+    """Return overrides of the settings for a model `faulty` at a URL, with vectors of `width` numbers."""
     return {
-        "models.faulty": {"name": "faulty", "dimensions": WIDTH, "max_tokens": 512, "tokenizer": "estimate"},
+        "models.faulty": {"name": "faulty", "dimensions": width, "max_tokens": 512, "tokenizer": "estimate"},
         "routes.faulty": {"model": "faulty", "provider": "openai", "base_url": url, "api_key": "sk-none"},
         "embedding.default_model": "faulty",
         "upstream.first_wait_s": 0.01,

@@ -3,8 +3,7 @@
 Run as a script with a folder and the folder of the default model's weights. It prints the port of its metrics, and
 works until its standard input ends.
 
-Faults are real where that is cheap. Durations of minutes, and results of comparisons with a baseline, are reported to
-the hooks directly.
+Faults are real where that is cheap. Durations of minutes are reported to the hooks directly.
 """
 
 import asyncio
@@ -14,15 +13,17 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 from aiohttp import web
 from prometheus_client import start_http_server
 
 from embedway import AsyncEmbedder, Config
 from embedway.errors import EmbedwayError
 from embedway.providers.fake import vector_of
+from embedway.quality.pairs import built_in_pairs
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.labels import Labels
-from embedway.telemetry.operations import DriftDetails, RequestDetails, VectorCheckDetails, WaitDetails
+from embedway.telemetry.operations import RequestDetails, WaitDetails
 from embedway.telemetry.prometheus import PrometheusHook
 from serving import serving_app
 
@@ -36,11 +37,27 @@ MODELS = {
     "flaky": ("flaky",),
     "refused": ("refused",),
     "dear": ("dear",),
+    "constant": ("constant",),
+    "changed": ("changed",),
 }
 LOCAL = "sentence-transformers/all-MiniLM-L6-v2"
 #: Requests to the routes `limited` and `flaky`: every second one fails, so that their circuits stay closed.
 LIMITED, FLAKY = itertools.count(), itertools.count()
+#: The right answer to each text of the pairs: a query is near its passage.
+TOPICS = {text: pair.id for pair in built_in_pairs() for text in (pair.query, pair.passage)}
+#: Services whose model was replaced.
+REPLACED = set()
 CLOSED = "redis://127.0.0.1:1/0"
+
+
+def vector(route, text):
+    """Return the vector of a text: one for all texts, one of another model, or the right one."""
+    if route == "constant":
+        return vector_of("", 16)
+    if route in REPLACED:
+        return vector_of(f"another model {text}", 16)
+    right = vector_of(TOPICS.get(text, text), 16) + 0.1 * vector_of(text, 16)
+    return right / np.linalg.norm(right)
 
 
 async def answer(request):
@@ -57,7 +74,7 @@ async def answer(request):
         await asyncio.sleep(3600)
     if route == "limited" and next(LIMITED) % 2 == 0:
         return web.json_response({"error": {"message": "too many requests"}}, status=429, headers={"retry-after": "1"})
-    rows = [{"index": n, "embedding": vector_of(text, 16).tolist()} for n, text in enumerate(texts)]
+    rows = [{"index": n, "embedding": vector(route, text).tolist()} for n, text in enumerate(texts)]
     tokens = sum(len(text.split()) for text in texts)
     return web.json_response({"data": rows, "model": "m", "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
 
@@ -81,7 +98,8 @@ def settings(folder, weights, port, **more):
         values[f"models.{name}"] = {
             "name": f"acme/{name}",
             "dimensions": 16,
-            "max_tokens": 20,
+            # The texts of pairs are longer than the others.
+            "max_tokens": 2000 if name == "changed" else 20,
             "price_usd_per_million_tokens": "2500" if name == "dear" else "1",
         }
         for route in routes:
@@ -111,6 +129,8 @@ class Program:
             [PrometheusHook(Labels({"acme/m": "acme/m", "acme/slow": "acme/slow"}.copy))],
             clock=itertools.count(0, 20).__next__,
         )
+        #: Checks a route, and puts it in quarantine.
+        self.checking = embedder(**{"quality.on_drift": "quarantine"})
         self.tasks = set()
         self.numbers = itertools.count()
 
@@ -135,30 +155,38 @@ class Program:
                 self.call(self.usual, f"acme/{name}", f"text {new} {one}", "a known text", "too long " * 30)
         self.call(self.usual, LOCAL, f"a short text {new}", f"a longer text of more words, number {new} " * 3)
         self.call(self.usual, LOCAL, "a known text")
+        self.call(self.usual, LOCAL, "ข้อความ ภาษาไทย")
         for embedder in self.stores.values():
             self.call(embedder, "acme/m", f"text {new}")
-        self.report(raised=new % 2 == 0)
+        self.report()
 
-    def report(self, *, raised):
-        """Report long durations, a route that differs from its baseline, and vectors that fail checks."""
+    def report(self):
+        """Report long durations."""
         with self.hooks.operation(RequestDetails, "embed", "acme/slow", 1):
             pass
         with self.hooks.operation(WaitDetails, "retry", "routes.slow"):
             pass
-        self.hooks.event(VectorCheckDetails, "acme/m", "routes.good", "same_vector", "refused", 2)
-        self.hooks.event(VectorCheckDetails, "acme/m", "routes.good", "script", "warned", 1)
-        level = "raised" if raised else "cleared"
-        self.hooks.event(DriftDetails, "acme/m", "space", "routes.good", level, True, 0.42, 0.5, ("lowest cosine",))
+
+    async def check(self):
+        """Compare a service with its baseline before and after its model is replaced, and then again and again."""
+        quality = self.checking.quality
+        await quality.baseline("acme/changed")
+        await quality.check("acme/changed")
+        REPLACED.add("changed")
+        while True:
+            await quality.check("acme/changed")
+            await asyncio.sleep(0.5)
 
     async def run(self, stopped):
         """Work until the event is set."""
+        self.tasks.add(asyncio.create_task(self.check()))
         while not stopped.is_set():
             self.step()
             await asyncio.sleep(0.2)
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        for embedder in (self.usual, *self.stores.values()):
+        for embedder in (self.usual, self.checking, *self.stores.values()):
             await embedder.aclose()
 
 

@@ -13,6 +13,7 @@ def load_routes(*servers, **overrides):
             "base_url": server.url + "/v1",
             "upstream_model": "text-embedding-3-small",
             "api_key": KEY,
+            **({"same_space": True} if len(servers) > 1 else {}),
         }
         for number, server in enumerate(servers)
     }

@@ -20,10 +20,10 @@ CONFIG = {
 }
 
 
-def tiny_encoder(folder, tokenizer, *, seed=1, layers=2, **config):
+def tiny_encoder(folder, tokenizer, *, seed=1, layers=2, deviation=1.0, **config):
     """Make a BERT encoder in a folder; `tokenizer` is the file of MiniLM's, `config` overrides the defaults.
 
-    The weights contain `layers` layers, independent of the configuration.
+    The weights contain `layers` layers, independent of the configuration, with a standard `deviation`.
     """
     random = np.random.default_rng(seed)
     wide, inner, vocabulary = WIDE, INNER, VOCABULARY
@@ -51,6 +51,7 @@ def tiny_encoder(folder, tokenizer, *, seed=1, layers=2, **config):
         norms += [f"{layer}.attention.output", f"{layer}.output"]
     tensors = {f"{name}.weight": random.normal(size=shape) for name, shape in shapes.items()}
     tensors |= {f"{n}.bias": random.normal(size=s[0]) for n, s in shapes.items() if not n.startswith("embeddings")}
+    tensors = {name: deviation * tensor for name, tensor in tensors.items()}
     for name in norms:
         tensors |= {f"{name}.LayerNorm.weight": np.ones(wide), f"{name}.LayerNorm.bias": np.zeros(wide)}
     save_file({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, folder / "model.safetensors")

@@ -346,7 +346,7 @@ def test_each_failover_is_an_event():
         await embedder.embed(TEXTS)
         await embedder.embed(["other"])
 
-    hook = run(work, **{"routes.s": {"model": NAME, "provider": "fake"}})
+    hook = run(work, **{"routes.s": {"model": NAME, "provider": "fake", "same_space": True}})
     events = hook.of(FailoverDetails)
     assert [one.details for one in events] == [
         FailoverDetails(NAME, "routes.r", "routes.s", 2, "UnavailableError"),
@@ -362,7 +362,7 @@ def test_a_route_that_is_skipped_is_a_failover_too():
         await embedder.embed(["first"])
         await embedder.embed(["second"])
 
-    hook = run(work, **{"routes.s": {"model": NAME, "provider": "fake"}})
+    hook = run(work, **{"routes.s": {"model": NAME, "provider": "fake", "same_space": True}})
     _, skipped = hook.of(FailoverDetails)
     assert skipped.details == FailoverDetails(NAME, "routes.r", "routes.s", 1, "UpstreamError")
     assert len(hook.of(AttemptDetails, route="routes.r")) == 1

@@ -152,7 +152,7 @@ def test_padding_and_money_and_checks():
         ("embedway_quarantined", where, 1),
         ("embedway_canary_cosine", where, 0.9),
         ("embedway_accuracy_ratio", where, 0.8),
-        ("embedway_drift_checks_total", {**where, "result": "raised"}, 1),
+        ("embedway_drift_checks_total", {**where, "result": "failed"}, 1),
     ]:
         assert metered.value(name, **labels) == value, name
 

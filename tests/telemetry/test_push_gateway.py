@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ from embedway.errors import ConfigError
 from embedway.telemetry import push_gateway
 from embedway.telemetry.push_gateway import Pusher, PushHook
 
+REMEDY = "metrics could not be pushed; start the gateway, correct telemetry.push_gateway, or remove it"
 TEXT = b"# TYPE embedway_x counter\nembedway_x_total 3.0\n"
 
 
@@ -76,7 +78,7 @@ def test_a_failure_is_logged_once_without_the_url(status, caplog):
     pusher.push()
     assert len(received) == 2
     assert [record.getMessage() for record in caplog.records] == [
-        f"telemetry.push_gateway: it answered with HTTP {status}; metrics could not be pushed"
+        f"telemetry.push_gateway: it answered with HTTP {status}; {REMEDY}"
     ]
     assert "secret" not in caplog.text
 
@@ -87,6 +89,68 @@ def test_a_gateway_that_is_silent_is_left(monkeypatch, caplog):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         Pusher(url, "job", 60, render=lambda: TEXT).push()
     assert "it did not answer in 0.05 s" in caplog.text
+
+
+@contextlib.contextmanager
+def slow_gateway():
+    """Run a server that sends a line of its header whenever it is let, and yield its port and its requests."""
+    connections, ended = [], threading.Event()
+
+    def answer(connection):
+        with contextlib.suppress(OSError), connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not ended.wait(0.01):
+                connection.sendall(b"X-A: b\r\n")
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                connections.append(server.accept()[0])
+                threading.Thread(target=answer, args=(connections[-1],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield server.getsockname()[1], connections
+        finally:
+            ended.set()
+
+
+def test_a_gateway_that_answers_slowly_is_cut_off_and_not_asked_again_at_the_end(monkeypatch, caplog):
+    """Each of its lines is in time, but not its answer."""
+    monkeypatch.setattr(push_gateway, "PUSH_S", 0.2)
+
+    async def main(port):
+        hook = PushHook(f"http://127.0.0.1:{port}", "slow", 60)
+        await asyncio.wait_for(asyncio.to_thread(hook.pusher.push), 10)
+        await hook.flush()
+
+    with slow_gateway() as (port, connections):
+        asyncio.run(main(port))
+        assert len(connections) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        f"telemetry.push_gateway: it did not answer in 0.2 s; {REMEDY}"
+    ]
+
+
+END = """
+import asyncio, socket, sys, threading
+from embedway.telemetry import push_gateway
+push_gateway.PUSH_S = 0.2
+never = threading.Event()
+push_gateway.Pusher._send = lambda self, data: never.wait(600)
+async def main():
+    await push_gateway.PushHook("http://127.0.0.1:9", "job", 60).flush()
+asyncio.run(main())
+"""
+
+
+def test_a_push_that_hangs_does_not_keep_the_program_from_ending():
+    """Not even one that no timeout ends, such as a look-up of the gateway's name."""
+    done = subprocess.run([sys.executable, "-c", END], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "it did not answer in 0.2 s" in done.stderr
 
 
 def test_it_pushes_in_the_background_and_at_the_end():

@@ -171,28 +171,32 @@ def metrics_overrides(path: Path | None) -> dict[str, bool | None]:
 
 @contextlib.contextmanager
 def metrics_file(path: Path | None) -> Iterator[None]:
-    """Write the metrics at the end of the block, also after an error or a signal. Raises UsageError if it fails.
+    """Write the metrics at the end of the block, also after an error or a signal.
 
-    After an error, a failure to write is only logged.
+    A failure to write is a warning. If the block succeeded, it then raises Exit with code 1.
     """
-    try:
+    if path is None:
         yield
-    except BaseException:
-        if path is not None:
-            from embedway.telemetry.exposition import write_metrics_file
+        return
+    from embedway import unfinished
+    from embedway.telemetry.exposition import write_metrics_file
 
-            try:
-                write_metrics_file(path)
-            except OSError as error:
-                _log.warning("--metrics-file: the metrics could not be written: %s", error.strerror)
-        raise
-    if path is not None:
-        from embedway.telemetry.exposition import write_metrics_file
-
+    def write() -> bool:
         try:
             write_metrics_file(path)
         except OSError as error:
-            raise UsageError(f"--metrics-file: the metrics could not be written: {error.strerror}") from None
+            _log.warning("--metrics-file: the metrics could not be written: %s", error.strerror)
+            return False
+        return True
+
+    with unfinished.at_the_end(write):
+        try:
+            yield
+        except BaseException:
+            write()
+            raise
+        if not write():
+            raise typer.Exit(1)
 
 
 def split_names(names: list[str] | None) -> tuple[str, ...] | None:

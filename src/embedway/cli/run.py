@@ -141,9 +141,9 @@ def run(  # long, because typer reads the options from the signature
     explain(stopped_job(config, destination))
     with shared.metrics_file(metrics_file):
         summary = wait_for(_run(invocation, config, sources, destination, options, selecting=selecting))
-    _report(invocation, summary, as_json=as_json)
-    if summary.rejected:
-        raise typer.Exit(PARTLY_FAILED)
+        _report(invocation, summary, as_json=as_json)
+        if summary.rejected:
+            raise typer.Exit(PARTLY_FAILED)
 
 
 def stopped_job(config: "Config", destination: str) -> "Callable[[], str]":

@@ -102,8 +102,8 @@ class Account:
     async def mark_sent(self, tokens: int, searches: int) -> int:
         """Mark the maximum cost of an attempt as under way, and return it in nano-dollars.
 
-        Raises BudgetExceededError if earlier attempts spent the reservation and no more is available. If the caller is
-        cancelled meanwhile, nothing is under way.
+        Raises BudgetExceededError if earlier attempts spent the reservation and no more is available, and LedgerError
+        if the account is closed. If the caller is cancelled meanwhile, nothing is under way.
         """
         marking = self.budgets.run_in_background(self._mark_sent(tokens, searches))
         try:
@@ -119,6 +119,9 @@ class Account:
     async def _mark_sent(self, tokens: int, searches: int) -> int:
         amount = self.prices(tokens * self.margin, searches) or 0
         async with self._lock:
+            if self._state == "closed":
+                # A batch of several callers goes on without one that was cancelled. That is no failure of the ledger.
+                raise LedgerError("the call of these texts has ended, so they are not sent")
             more = max(0, amount - self.reserved)
             left = self.call_budget.left() if more else None
             if left is not None and more > left:

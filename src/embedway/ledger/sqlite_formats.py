@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: The same versions apply in Redis.
 LEDGER_VERSION = 3
+#: First version of the ledger with the table `records`.
+RECORDS_SINCE = 3
 PINS_VERSION = 2
 
 _META = "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
@@ -10,7 +11,8 @@ from embedway.errors import LedgerError
 from embedway.ledger.base import RESTORE
 from embedway.ledger.continuity import FileWatch, ReplacedFileError
 from embedway.ledger.records import CLOCK_SLACK_S, LARGEST_PACKED, check_name, pack, read_time, unpack
-from embedway.ledger.sqlite_formats import LEDGER
+from embedway.ledger.sqlite_formats import LEDGER, RECORDS_SINCE
+from embedway.sqlite import version_in
 from embedway.sqlite_thread import SqliteThread
 from embedway.store_failures import explain_file
 
@@ -43,7 +45,7 @@ class SqliteRecords:
     """Records in a file, safe for concurrent processes. `clock` returns seconds since 1970.
 
     The file is the ledger's. This is another connection to it, because a transaction of the ledger must not wait for a
-    large document to be compressed.
+    large document to be compressed. Reading creates no file, and migrates none of a version without records.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
@@ -57,6 +59,8 @@ class SqliteRecords:
 
     async def get(self, kind: RecordKind, name: str) -> Record | None:
         check_name(name)
+        if await self._is_missing():
+            return None
         return await self._file.submit(self._file.use, self._get, kind, name)
 
     async def put(self, record: Record) -> Record:
@@ -65,12 +69,18 @@ class SqliteRecords:
 
     async def remove(self, kind: RecordKind, name: str) -> bool:
         check_name(name)
+        if await self._is_missing():
+            return False
         return await self._file.submit(self._file.use, self._remove, kind, name)
 
     async def all(self, kind: RecordKind) -> list[Record]:
+        if await self._is_missing():
+            return []
         return await self._file.submit(self._file.use, self._all, kind)
 
     async def names(self, kind: RecordKind) -> list[tuple[str, float]]:
+        if await self._is_missing():
+            return []
         return await self._file.submit(self._file.use, self._names, kind)
 
     async def lease(self, kind: RecordKind, name: str, lease_s: float) -> bool:
@@ -80,6 +90,12 @@ class SqliteRecords:
     async def aclose(self) -> None:
         await self._file.aclose()
         self._watch.forget()
+
+    async def _is_missing(self) -> bool:
+        """Return whether there is no file yet, or one of a version without records."""
+        if self._watch.seen.place is not None:  # this process has opened it
+            return False
+        return await asyncio.to_thread(lambda: version_in(self._path, LEDGER) < RECORDS_SINCE)
 
     def _fail(self, error: Exception) -> NoReturn:
         if isinstance(error, ReplacedFileError):

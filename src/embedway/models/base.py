@@ -60,7 +60,7 @@ class ModelEnvironment:
     hooks: Hooks = field(default_factory=Hooks)
     #: Stored proofs of vector spaces.
     proofs: SpaceProofs = field(default_factory=lambda: SpaceProofs(None))
-    #: Routes that are not used; None if the settings only warn of drift.
+    #: Routes that are not used; None without a ledger.
     quarantines: Quarantines | None = None
     client: UpstreamClient = field(init=False)
     #: Error rates of routes; None without alerts.
@@ -120,7 +120,7 @@ class Model(ABC):
     spread: Spread | None = None
     #: Maximum texts of a batch on this machine; None for services, whose routes limit their requests.
     max_batch_size: int | None = None
-    #: Routes that are not used, because they differ from their baseline; None if the settings only warn.
+    #: Routes that are not used, because they differ from their baseline; None without a ledger.
     quarantines: Quarantines | None = None
 
     def __init__(self, profile: Profile, hooks: Hooks, *, token_budget: int | None) -> None:
@@ -128,6 +128,8 @@ class Model(ABC):
         self.hooks = hooks
         self.name = profile.description.model
         self.space = profile.description.space
+        #: Id of the space that has the baseline and the quarantine of the routes.
+        self.baseline_space_id = self.space.id
         self.max_tokens = profile.description.max_tokens
         self.variant = profile.variant
         self.token_budget = token_budget
@@ -254,7 +256,7 @@ class Model(ABC):
     async def _check_quarantine(self, quarantines: Quarantines) -> None:
         """Raise NoRouteError if every route of the model is in quarantine."""
         await quarantines.refresh()
-        found = quarantines.of_space(self.space.id)
+        found = quarantines.of_space(self.baseline_space_id)
         if found and found.keys() >= set(self.route_names):
             raise NoRouteError(self.name, failed=[(route, found[route]) for route in self.route_names])
 

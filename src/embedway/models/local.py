@@ -24,14 +24,17 @@ if TYPE_CHECKING:
     from embedway.errors import EmbedwayError
     from embedway.local.encoder import Encoder
     from embedway.models.base import ModelEnvironment
-    from embedway.types import TokenizedTexts, Vectors
+    from embedway.types import Space, TokenizedTexts, Vectors
 
 
 class LocalModel(Model):
     """A local encoder, free of charge."""
 
-    def __init__(self, encoder: Encoder, environment: ModelEnvironment) -> None:
+    def __init__(self, encoder: Encoder, environment: ModelEnvironment, *, normalized: Space | None = None) -> None:
+        """Create the model. `normalized` is the space with normalization, if the encoder is without it."""
         super().__init__(profile_of(encoder), environment.hooks, token_budget=encoder.token_budget)
+        if normalized is not None:
+            self.baseline_space_id = normalized.id
         self.quarantines = environment.quarantines
         batching = environment.config.batching
         self.spread = encoder.spread

@@ -264,8 +264,10 @@ def _open_local(name: str, task: Task, environment: ModelEnvironment, progress: 
 
 def _open_raw(name: str, environment: ModelEnvironment, progress: ProgressSink | None) -> Model:
     loaded = loading.load(loading.resolve(name), environment.config, progress)
-    raw = replace(loaded, recipe=replace(loaded.recipe, normalized=False))
-    return LocalModel(loading.encoder_of(raw), environment)
+    recipe = loaded.recipe
+    space = recipe.space(recipe.dimensions, loaded.facts, listed_files=loaded.listed_files)
+    raw = replace(loaded, recipe=replace(recipe, normalized=False))
+    return LocalModel(loading.encoder_of(raw), environment, normalized=space)
 
 
 def _check_files(name: str, task: Task, files: Mapping[str, Path]) -> None:

@@ -141,7 +141,7 @@ class ServiceModel(Model):
             model=self.name,
             operations=(current_operation.get(),),
             reads=self._reads(),
-            quarantined={} if self.quarantines is None else self.quarantines.of_space(self.space.id),
+            quarantined={} if self.quarantines is None else self.quarantines.of_space(self.baseline_space_id),
         )
 
     def _reads(self) -> TextReader | None:

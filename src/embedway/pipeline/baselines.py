@@ -17,10 +17,17 @@ from embedway.pipeline.route_states import RouteStates
 from embedway.quality.baseline import Baseline, PairSet, RouteBaseline
 from embedway.quality.canaries import CANARY_VERSION, INPUT_TYPES
 from embedway.quality.commands import command
-from embedway.quality.drift import Observation, RouteCheck, advice_for, compare
+from embedway.quality.drift import Observation, RouteCheck, advice_for, common_results, compare
 from embedway.quality.noise import CEILING
 from embedway.quality.pairs import BUILT_IN_DIGEST, BUILT_IN_VERSION, built_in_pairs, digest_of
-from embedway.quality.reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan, RouteNoise
+from embedway.quality.reports import (
+    BaselineReport,
+    BaselineSummary,
+    QualityCheck,
+    QualityPlan,
+    RouteNoise,
+    SemanticCheck,
+)
 from embedway.quality.retrieval import accuracy
 from embedway.text import printable, shown_name
 
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
     from embedway.quality.quarantine import Quarantines
     from embedway.types import Vectors
 
+_NO_BASELINE = "no baseline for comparison"
 #: Errors that end a baseline or check of all routes: no other route helps.
 _FATAL = (BudgetExceededError, LedgerError)
 
@@ -162,6 +170,30 @@ class Baselines:
             usage.tokens,
             usage.cost_nanousd,
         )
+
+    async def semantic(self, model: Model, *, max_nanousd: int | None) -> SemanticCheck:
+        """Compare the accuracy of a model, by the routes that answer, with its baseline."""
+        baseline = None if self.records is None else await self._get(model)
+        if baseline is None:
+            return SemanticCheck(valid=True, message=_NO_BASELINE)
+        sets, notes = _usable_sets(baseline)
+        usage = Usage()
+        results = await RouteAnswers(model, "", CallBudget(Purpose(model.name), max_nanousd), usage).results(sets)
+        stored = [baseline.routes[route] for route in usage.routes if route in baseline.routes]
+        both = [common_results(one, results) for one in stored]
+        facts = [(accuracy(now.values()), accuracy(before.values()), len(now)) for now, before in both]
+        # Of several routes, the one with the best baseline decides.
+        new, old, count = max(facts, key=lambda one: one[1] or 0.0, default=(None, None, 0))
+        routes = tuple(usage.routes)
+        if new is None or old is None:
+            message = "; ".join((_NO_BASELINE, *notes))
+            return SemanticCheck(valid=True, message=message, routes=routes, cost_nanousd=usage.cost_nanousd)
+        least = self.config.quality.min_accuracy_ratio
+        is_valid = new >= old * least
+        message = (
+            "" if is_valid else f"accuracy of the pairs is {new:.1%}, below {least:.0%} of the baseline's {old:.1%}"
+        )
+        return SemanticCheck(is_valid, message, new, old, count, routes, usage.cost_nanousd)
 
     async def all(self) -> list[BaselineSummary]:
         """Return all baselines, with the last check of each route."""

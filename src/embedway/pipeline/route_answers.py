@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,11 +37,13 @@ class Usage:
     texts: int = 0
     tokens: int = 0
     cost_nanousd: int | None = 0
+    #: Routes that answered, in order.
+    routes: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class RouteAnswers:
-    """Requests to one route of a model."""
+    """Requests to one route of a model, or with an empty name to any route, as in other calls."""
 
     model: Model
     route: str
@@ -98,6 +100,7 @@ class RouteAnswers:
         computed = await self.model.compute(request)
         usage, bill = self.usage, computed.bill
         usage.texts += len(texts)
+        usage.routes.update(dict.fromkeys(bill.routes))
         usage.tokens += sum(meta.tokens for meta in computed.metas if meta is not None)
         if usage.cost_nanousd is not None:
             usage.cost_nanousd = None if bill.cost_nanousd is None else usage.cost_nanousd + bill.cost_nanousd

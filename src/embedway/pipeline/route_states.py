@@ -126,7 +126,7 @@ class RouteStates:
         return sum(own) if own else None
 
     def _report(self, state: RouteState, check: RouteCheck, *, had_drifted: bool) -> None:
-        """Report a passed check, and a change of the result: also one that another process has found."""
+        """Report a check. A drift that another process has found is `raised` in this process too."""
         if state.drifted:
             _log.warning(
                 "%s differs from the baseline of %s: %s. %s%s",
@@ -138,11 +138,11 @@ class RouteStates:
             )
         elif had_drifted:
             _log.warning("%s agrees with the baseline of %s again", state.route, state.space_id)
-        if state.drifted and had_drifted and state.name in self._reported:
-            return
-        level: Literal["passed", "raised", "cleared"] = (
-            "raised" if state.drifted else "cleared" if had_drifted else "passed"
-        )
+        level: Literal["passed", "failed", "raised", "cleared"]
+        if state.drifted:
+            level = "failed" if had_drifted and state.name in self._reported else "raised"
+        else:
+            level = "cleared" if had_drifted else "passed"
         (self._reported.add if state.drifted else self._reported.discard)(state.name)
         self._budgets.hooks.event(
             DriftDetails,

@@ -117,6 +117,20 @@ def compare(baseline: RouteBaseline, found: Observation, *, min_accuracy_ratio: 
     )
 
 
+def common_results(
+    baseline: RouteBaseline, found: Mapping[str, Mapping[str, Result]]
+) -> tuple[dict[str, Result], dict[str, Result]]:
+    """Return the results of the pairs that both have, now and in the baseline."""
+    now: dict[str, Result] = {}
+    before: dict[str, Result] = {}
+    for name, results in found.items():
+        stored = baseline.results.get(name, {})
+        common = [pair for pair in results if pair in stored]
+        now |= {f"{name}/{pair}": results[pair] for pair in common}
+        before |= {f"{name}/{pair}": stored[pair] for pair in common}
+    return now, before
+
+
 def advice_for(verdict: Verdict, model: str) -> str:
     """Return what to do after a verdict on a route of a model."""
     check = command("check", model)
@@ -165,13 +179,7 @@ def _retrieval(
     baseline: RouteBaseline, found: Observation, min_ratio: float
 ) -> tuple[float | None, float | None, dict[str, GroupAccuracy], list[str]]:
     """Return accuracy ratio, overlap, accuracy by group, and the reasons for a drift."""
-    now: dict[str, Result] = {}
-    before: dict[str, Result] = {}
-    for name, results in found.results.items():
-        stored = baseline.results.get(name, {})
-        common = [pair for pair in results if pair in stored]
-        now |= {f"{name}/{pair}": results[pair] for pair in common}
-        before |= {f"{name}/{pair}": stored[pair] for pair in common}
+    now, before = common_results(baseline, found.results)
     new, old, shared = accuracy(now.values()), accuracy(before.values()), overlap(now, before)
     ratio = None if new is None or not old else new / old
     reasons = []

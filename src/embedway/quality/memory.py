@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,8 @@ def starts_of(vectors: Vectors) -> list[int]:
     """Return the first two numbers of each row as one integer; rows of one number have none."""
     if vectors.shape[1] < 2:
         return []
+    if len(vectors) == 1:
+        return [int.from_bytes(vectors[0, :2].tobytes(), sys.byteorder)]
     starts: list[int] = np.ascontiguousarray(vectors[:, :2]).view(np.uint64)[:, 0].tolist()
     return starts
 

@@ -1,7 +1,8 @@
 """State of routes after checks, and quarantine: routes that are not used until they agree with the baseline again.
 
-States are records in the ledger's store, so that all processes that share it stop using a route. A process reads them
-at its first call, and then in the background every `REFRESH_S` seconds.
+States are records in the ledger's store, so that all processes that share it stop using a route, whatever their own
+setting is. A process reads them at its first call that computes, and then in the background at most every `REFRESH_S`
+seconds. If nothing changed, that is one read of names and times.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedway.errors import LedgerError
+from embedway.errors import EmbedwayError
 from embedway.ledger.records import Record
 from embedway.quality.commands import command
+from embedway.third_party import must_pass, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("embedway.quality")
 #: Age of the states from which they are read again, and maximum wait of the first call, in seconds.
-REFRESH_S, FIRST_WAIT_S = 10.0, 2.0
+REFRESH_S, FIRST_WAIT_S = 10.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,15 @@ class Quarantines:
     def __init__(self, records: Records, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._records = records
         self._clock = clock
+        #: States by the record's name, with the time of the record's change.
+        self._states: dict[str, tuple[float, RouteState | None]] = {}
         #: Reasons by space and route.
         self._found: dict[str, dict[str, str]] = {}
         self._read_at: float | None = None
         self._reading: asyncio.Task[None] | None = None
         self._is_logged = False
+        #: A read that began earlier must not end later.
+        self._in_turn = asyncio.Lock()
 
     async def refresh(self) -> None:
         """Read the states if they are due: at the first call before it goes on, later in the background."""
@@ -105,19 +111,36 @@ class Quarantines:
     async def read(self) -> None:
         """Read the states now. A failure of the store is logged once, and changes nothing."""
         try:
-            states = [RouteState.from_record(record) for record in await self._records.all("quarantine")]
-        except LedgerError as error:
+            async with self._in_turn:
+                await self._read_changes()
+        except BaseException as error:
+            if must_pass(error):
+                raise
             if not self._is_logged:
                 self._is_logged = True
-                _log.warning("quarantines of routes cannot be read, the last known ones apply: %s", error)
+                reason = str(error) if isinstance(error, EmbedwayError) else place_of(error)
+                _log.warning("quarantines of routes cannot be read, the last known ones apply: %s", reason)
         else:
             self._is_logged = False
-            self._found = {}
-            for state in states:
-                if state is not None and state.quarantined:
-                    self._found.setdefault(state.space_id, {})[state.route] = state.why
         finally:
             self._read_at = self._clock()
+
+    async def _read_changes(self) -> None:
+        """Read the records that changed since the last time."""
+        states: dict[str, tuple[float, RouteState | None]] = {}
+        for name, changed in await self._records.names("quarantine"):
+            known = self._states.get(name)
+            if known is not None and known[0] == changed:
+                states[name] = known
+                continue
+            record = await self._records.get("quarantine", name)
+            if record is not None:
+                states[name] = record.changed, RouteState.from_record(record)
+        found: dict[str, dict[str, str]] = {}
+        for _, state in states.values():
+            if state is not None and state.quarantined:
+                found.setdefault(state.space_id, {})[state.route] = state.why
+        self._states, self._found = states, found
 
     def of_space(self, space_id: str) -> Mapping[str, str]:
         """Return the reasons of a space's routes in quarantine, by route."""

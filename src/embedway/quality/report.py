@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.quality.reading import TextReader
+    from embedway.quality.reports import SemanticCheck
     from embedway.types import Space, Vectors
 
 #: Checks of single rows and of the array, in the order in which they are tried.
@@ -63,8 +64,8 @@ class VectorReport:
     #: Size of the vectors, None for another array than (n, d), and the size that they should have.
     dimensions: int | None = None
     expected_dimensions: int = 0
-    #: Result of the comparison of related texts, if it was asked for.
-    semantic: Any = None
+    #: Accuracy of the model on the pairs of its baseline, if it was asked for. The vectors are not valid without it.
+    semantic: SemanticCheck | None = None
 
     def check(self, name: str) -> VectorCheck:
         """Return the check with a name. Raises KeyError if there is none."""

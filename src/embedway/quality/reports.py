@@ -99,6 +99,24 @@ class BaselineReport:
 
 @public
 @dataclass(frozen=True, slots=True)
+class SemanticCheck:
+    """Accuracy of a model on the pairs of its baseline: the share of queries whose own passage is found first.
+
+    It is valid if the accuracy is at least `quality.min_accuracy_ratio` of the baseline's, or if there is no baseline.
+    `routes` are those that answered. Accuracies are None without a baseline, and the cost if it is unknown.
+    """
+
+    valid: bool
+    message: str = ""
+    accuracy: float | None = None
+    baseline: float | None = None
+    pairs: int = 0
+    routes: tuple[str, ...] = ()
+    cost_nanousd: int | None = 0
+
+
+@public
+@dataclass(frozen=True, slots=True)
 class QualityCheck:
     """Comparison of a model's routes with the stored baseline of its space. `checked` is in seconds since 1970."""
 

@@ -199,12 +199,12 @@ def _is_vector(vector: Vectors) -> bool:
     return bool(np.isfinite(vector).all() and vector.any())
 
 
-@np.errstate(all="ignore")  # whatever the caller has set
 def _is_near(one: Vectors, other: Vectors, square: float) -> bool:
     """Return whether the distance of two vectors is numeric noise, compared with the second one's squared length."""
     most = 2 * _NOISE * square
     # Most vectors differ enough in one of their first numbers.
     if (one.item(0) - other.item(0)) ** 2 > most or (one.item(1) - other.item(1)) ** 2 > most:
         return False
-    apart = one - other
-    return float(np.dot(apart, apart)) < most
+    with np.errstate(all="ignore"):  # whatever the caller has set
+        apart = one - other
+        return float(np.dot(apart, apart)) < most

@@ -58,13 +58,16 @@ def similarities(sample: Vectors) -> Vectors:
 
 
 def _is_high(texts: Sequence[str], similar: Vectors) -> bool:
-    """Return whether the clearly different ones of some texts are similar, not only texts from one template."""
+    """Return whether the clearly different ones of some texts are similar, not only texts from one template.
+
+    Texts without words, such as emoji, do not count: many models read all of them as one unknown token.
+    """
     sets = [frozenset(words(text[:4096])) for text in texts]
     values = [
         similar[row, other]
         for row, one in enumerate(sets)
         for other in range(row)
-        if len(one & sets[other]) <= MOST_SHARED * len(one | sets[other])
+        if one and sets[other] and len(one & sets[other]) <= MOST_SHARED * len(one | sets[other])
     ]
     return len(values) >= _FEWEST * (_FEWEST - 1) // 2 and float(np.mean(values)) > _HIGH
 

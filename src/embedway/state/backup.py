@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from embedway import unfinished
 from embedway.config.trust import trust_path
 from embedway.errors import StateError, UsageError
+from embedway.files import is_special
 from embedway.ledger.base import Restored
 from embedway.ledger.sqlite_formats import LEDGER, PINS
 from embedway.state.archive import Archive, Manifest, open_archive, write_archive
@@ -87,6 +88,8 @@ def back_up(
     created = clock()
     with _disk_errors(file), unfinished.temporary_folder() as folder:
         _refuse_own_places(parts, file)
+        if is_special(file):
+            raise UsageError(f"{file} is a device, a pipe or a socket: choose a file")
         if not overwrite and (file.exists() or file.is_symlink()):
             raise UsageError(f"{file} already exists: choose another file, or use --overwrite")
         snapshots = {part.name: folder / part.name for part in parts if part.snapshot(folder / part.name)}

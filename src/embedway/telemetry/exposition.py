@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Any
 
 from embedway.errors import UsageError
-from embedway.files import private_temporary, put_in_place
+from embedway.files import is_special, private_temporary, put_in_place
 from embedway.telemetry.names import METRICS
 from embedway.telemetry.resident import resident_bytes
 from embedway.text import shown_name
@@ -91,6 +92,11 @@ def check_metrics_file(path: Path) -> None:
     shown = shown_name(str(path))
     if not path.parent.is_dir():
         raise UsageError(f"--metrics-file {shown}: its folder does not exist; create it first")
+    if is_special(path) or is_special(path.resolve()):
+        raise UsageError(f"--metrics-file {shown} is a device, a pipe or a socket; name a file, such as embedway.prom")
+    path = path.resolve()
+    if not path.parent.is_dir():
+        raise UsageError(f"--metrics-file {shown}: it is a link into a folder that does not exist")
     if path.is_dir():
         raise UsageError(f"--metrics-file {shown} is a folder; name a file in it, such as embedway.prom")
     if not os.access(path.parent, os.W_OK):
@@ -98,7 +104,13 @@ def check_metrics_file(path: Path) -> None:
 
 
 def write_metrics_file(path: Path) -> None:
-    """Write the metrics to a file, atomically, readable by all users. Raises OSError."""
+    """Write the metrics to a file, atomically, readable by all users. A link stays: its target is written.
+
+    Raises OSError.
+    """
+    path = path.resolve()
+    if is_special(path):
+        raise OSError(errno.EINVAL, "it is a device, a pipe or a socket")
     data = own_exposition()
     temporary = private_temporary(path)
     try:

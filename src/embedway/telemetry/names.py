@@ -114,7 +114,17 @@ ACCURACY_RATIO = Metric(
 QUARANTINED = Metric(
     "embedway_quarantined", "gauge", "Whether a route is in quarantine.", ("model", "route"), (), "livemax"
 )
-DRIFT_CHECKS = _counter("embedway_drift_checks", "Comparisons with a baseline, by result.", "model", "route", "result")
+DRIFT_CHECK_TIME = Metric(
+    "embedway_drift_check_timestamp_seconds",
+    "gauge",
+    "Time of the last comparison with a baseline, by result, in seconds since 1970.",
+    ("model", "route", "result"),
+    (),
+    "livemax",
+)
+DRIFT_CHECKS = _counter(
+    "embedway_drift_checks", "Comparisons with a baseline, by result: passed or failed.", "model", "route", "result"
+)
 
 RESERVATIONS = _counter("embedway_reservations", "Reservations of money, by outcome.", "outcome")
 RESERVED = _counter("embedway_reserved_dollars", "Money reserved, in dollars.", "model")

@@ -274,7 +274,8 @@ class VectorCheckDetails:
 class DriftDetails:
     """Comparison of a route with the stored baseline of its space.
 
-    `level` is `passed`, or `raised` and `cleared` when the result changes. `quarantined` says whether the route is not
+    There is one for each comparison. `level` is `raised` if the route differs and did not before, `failed` if it still
+    differs, `cleared` if it agrees again, and `passed` if it still agrees. `quarantined` says whether the route is not
     used any more. `cosine` is the lowest one of the canaries, `accuracy_ratio` the accuracy divided by the baseline's.
     """
 
@@ -282,7 +283,7 @@ class DriftDetails:
     model: str
     space_id: str
     route: str
-    level: Literal["passed", "raised", "cleared"]
+    level: Literal["passed", "failed", "raised", "cleared"]
     quarantined: bool
     cosine: float | None
     accuracy_ratio: float | None

@@ -266,7 +266,9 @@ def _on_vector_check(hook: PrometheusHook, metrics: Metrics, details: Any) -> No
 
 def _on_drift(hook: PrometheusHook, metrics: Metrics, details: Any) -> None:
     where = hook.labels.model(details.model, metrics.limit), hook.labels.route(details.route, metrics.limit)
-    metrics.child(names.DRIFT_CHECKS, *where, details.level).inc()
+    result = "failed" if details.level in {"failed", "raised"} else "passed"
+    metrics.child(names.DRIFT_CHECKS, *where, result).inc()
+    metrics.child(names.DRIFT_CHECK_TIME, *where, result).set(time.time())
     metrics.child(names.QUARANTINED, *where).set(details.quarantined)
     if details.cosine is not None:
         metrics.child(names.CANARY_COSINE, *where).set(details.cosine)

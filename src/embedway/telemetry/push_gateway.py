@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 import os
 import platform
+import socket
 import threading
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from embedway.forks import at_fork
 from embedway.telemetry.exposition import CONTENT_TYPE, own_exposition
-from embedway.telemetry.hooks import FLUSH_S, BaseHook
+from embedway.telemetry.hooks import BaseHook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from http.client import HTTPConnection
 
 _log = logging.getLogger("embedway.metrics")
-#: Timeout of one push, in seconds. The last one is within the time for a hook's end.
+#: Maximum time of one push, and of waiting for the last one, in seconds. It is within the time for a hook's end.
 PUSH_S = 4.0
+_REMEDY = "metrics could not be pushed; start the gateway, correct telemetry.push_gateway, or remove it"
 
 
 class PushHook(BaseHook):
@@ -30,11 +34,28 @@ class PushHook(BaseHook):
     """
 
     def __init__(self, url: str, job: str, every_s: float) -> None:
-        self._pusher = _share(url, job, every_s)
+        self.pusher = _share(url, job, every_s)
 
     async def flush(self) -> None:
-        """Push a last time."""
-        await asyncio.wait_for(asyncio.to_thread(self._pusher.leave), FLUSH_S)
+        """Push a last time, unless another embedder goes on pushing.
+
+        The push is in a thread that does not keep the program from ending.
+        """
+        if not self.pusher.leave():
+            return
+        loop, pushed = asyncio.get_running_loop(), asyncio.Event()
+
+        def push() -> None:
+            self.pusher.push()
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(pushed.set)
+
+        threading.Thread(target=push, name="embedway-last-push", daemon=True).start()
+        try:
+            async with asyncio.timeout(PUSH_S):
+                await pushed.wait()
+        except TimeoutError:
+            self.pusher.note_failure(TimeoutError())
 
 
 class Pusher:
@@ -43,8 +64,8 @@ class Pusher:
     def __init__(self, url: str, job: str, every_s: float, *, render: Callable[[], bytes] = own_exposition) -> None:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
-        path = f"{parts.path.rstrip('/')}/metrics{_group('job', job)}{_group('instance', platform.node())}"
-        self._url = urlunsplit((parts.scheme, host, path, "", ""))
+        self._path = f"{parts.path.rstrip('/')}/metrics{_group('job', job)}{_group('instance', platform.node())}"
+        self._host, self._is_encrypted = host, parts.scheme == "https"
         self._headers = {"Content-Type": CONTENT_TYPE}
         if parts.username is not None:
             user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -52,7 +73,8 @@ class Pusher:
         self._every_s = every_s
         self._render = render
         self._users = 0
-        self._has_failed = False
+        #: Class of the error of the last push; None if it had none.
+        self._failure: type[Exception] | None = None
         self._ended = threading.Event()
         self._pushing = threading.Lock()
         self._sharing = threading.Lock()
@@ -65,13 +87,17 @@ class Pusher:
                 self._ended = threading.Event()
                 threading.Thread(target=self._run, args=(self._ended,), name="embedway-push", daemon=True).start()
 
-    def leave(self) -> None:
-        """End pushing for one embedder, with a last push."""
+    def leave(self) -> bool:
+        """End pushing for one embedder. Return whether a last push is due.
+
+        It is not if another embedder goes on, or if the gateway did not answer the last one in time.
+        """
         with self._sharing:
             self._users -= 1
-            if self._users == 0:
-                self._ended.set()
-        self.push()
+            if self._users:
+                return False
+            self._ended.set()
+            return self._failure is not TimeoutError
 
     def push(self) -> None:
         """Push once. An error is logged, if the last push had none."""
@@ -80,13 +106,17 @@ class Pusher:
                 self._send(self._render())
             # Every error is caught: metrics must not fail a program. Its message may contain the URL.
             except Exception as error:  # noqa: BLE001
-                if not self._has_failed:
-                    _log.warning("telemetry.push_gateway: %s; metrics could not be pushed", _reason(error))
-                self._has_failed = True
+                self.note_failure(error)
             else:
-                if self._has_failed:
+                if self._failure is not None:
                     _log.warning("telemetry.push_gateway: it works again")
-                self._has_failed = False
+                self._failure = None
+
+    def note_failure(self, error: Exception) -> None:
+        """Log a failure, if the last push had none."""
+        if self._failure is None:
+            _log.warning("telemetry.push_gateway: %s; %s", _reason(error), _REMEDY)
+        self._failure = type(error)
 
     def _run(self, ended: threading.Event) -> None:
         while not ended.wait(self._every_s):
@@ -94,15 +124,35 @@ class Pusher:
 
     def _send(self, data: bytes) -> None:
         """Replace the metrics of the group. Neither proxies nor redirects: they go to the address of the settings."""
-        import urllib.request  # noqa: PLC0415  few programs push
+        import http.client  # noqa: PLC0415  few programs push
 
-        request = urllib.request.Request(self._url, data, self._headers, method="PUT")  # noqa: S310  checked by the settings
-        opener = urllib.request.OpenerDirector()
-        for handler in (urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-            opener.add_handler(handler())
-        with opener.open(request, timeout=PUSH_S) as answer:
-            if answer.status >= 300:
-                raise _RefusedError(answer.status)
+        connect = http.client.HTTPSConnection if self._is_encrypted else http.client.HTTPConnection
+        connection = connect(self._host, timeout=PUSH_S)
+        # The timeout of the connection is that of each read or write, so a slow gateway is cut off.
+        late = threading.Event()
+        timer = threading.Timer(PUSH_S, _cut_off, (connection, late))
+        timer.daemon = True
+        timer.start()
+        try:
+            connection.request("PUT", self._path, data, self._headers)
+            status = connection.getresponse().status
+        except Exception:
+            if late.is_set():
+                raise TimeoutError from None
+            raise
+        finally:
+            timer.cancel()
+            connection.close()
+        if late.is_set():  # what was read is not all of the answer
+            raise TimeoutError
+        if status >= 300:
+            raise _RefusedError(status)
+
+
+def _cut_off(connection: HTTPConnection, late: threading.Event) -> None:
+    late.set()
+    with contextlib.suppress(OSError, AttributeError):  # it is not connected yet, or not any more
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 class _RefusedError(Exception):
@@ -111,14 +161,13 @@ class _RefusedError(Exception):
 
 def _reason(error: Exception) -> str:
     """Return why a push failed."""
-    cause = getattr(error, "reason", error)
     if isinstance(error, _RefusedError):
         return f"it answered with HTTP {error.args[0]}"
-    if isinstance(cause, TimeoutError):
+    if isinstance(error, TimeoutError):
         return f"it did not answer in {PUSH_S:g} s"
-    if isinstance(cause, ConnectionRefusedError):
+    if isinstance(error, ConnectionRefusedError):
         return "it refuses the connection"
-    return f"it is unreachable ({type(cause).__name__})"
+    return f"it is unreachable ({type(error).__name__})"
 
 
 def _group(name: str, value: str) -> str:

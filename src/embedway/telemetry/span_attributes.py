@@ -103,6 +103,8 @@ def _provider(route: str, facts: Mapping[str, RouteFacts]) -> str:
 
 def _input_tokens(outcome: Outcome) -> int | None:
     """Return the billed tokens, or those that were computed without a bill; None if these are not known."""
+    if outcome.error is not None:
+        return outcome.billed_tokens or None
     if outcome.billed_tokens or not outcome.routes:
         return outcome.billed_tokens
     return None if outcome.cache_hits else outcome.tokens

@@ -1,6 +1,8 @@
 """Contract of every store: all or nothing, no leftovers, every fact stored, exact search, one space."""
 
 import dataclasses
+import os
+import stat
 
 import numpy as np
 import pytest
@@ -53,6 +55,19 @@ def test_an_existing_destination_is_refused_before_anything_is_written(destinati
     with pytest.raises(SinkError, match="already exists"):
         create_store(destination)
     assert files_in(tmp_path) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["pipe.jsonl", "pipe.parquet"])
+def test_a_pipe_or_a_link_to_one_is_never_replaced(tmp_path, name):
+    pipe, link = tmp_path / name, tmp_path / f"link-{name}"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(SinkError, match="is a device, a pipe or a socket"):
+            create_store(str(path), overwrite=True)
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert link.is_symlink()
 
 
 def test_one_that_appears_meanwhile_is_not_replaced(destination, write, space, make_rows):

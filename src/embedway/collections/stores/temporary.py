@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from embedway import unfinished
 from embedway.errors import SinkError
+from embedway.files import is_special
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +70,8 @@ def write_whole(path: Path, text: str) -> None:
 
 def refuse_existing(path: Path, *, overwrite: bool, destination: str) -> None:
     """Raise `SinkError` if the path exists and must not be replaced."""
+    if is_special(path):
+        raise SinkError("is a device, a pipe or a socket; choose a file", destination=destination)
     if not overwrite and (path.exists() or path.is_symlink()):
         raise SinkError(
             "already exists; choose another destination, or overwrite it: --overwrite, or overwrite=True",
