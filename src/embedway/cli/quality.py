@@ -240,8 +240,8 @@ def _print_check(found: "QualityCheck") -> None:
         right=(2, 3, 4, 5, 6),
         in_blocks=True,
     )
-    print_line("Differ: canary texts beyond the minimum cosine. Of baseline: accuracy now, divided")
-    print_line("by that of the baseline. Top 10: first results that are those of the baseline.")
+    print_line("Differ: fixed texts below the minimum cosine. Of baseline: accuracy divided by")
+    print_line("that of the baseline. Top 10: share of first results that the baseline has too.")
     for one in found.routes:
         _print_reasons(one)
     for text in found.notes:
