@@ -15,7 +15,8 @@ HEAD = """# Command line
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 over budget, 4 partly failed, 130 stopped by Ctrl-C, 143 by SIGTERM, 129
 by SIGHUP. With `--json`, standard output is one JSON document, and nothing else. Progress and notes go to standard
 error. What receipts note (`receipt.notes`) is logged there once, and is in the JSON document. A result that
-cannot be printed is a failure; a report of finished work, such as the table of `run`, is not, except with `--json`.
+cannot be printed is a failure, and so is a `--metrics-file` that cannot be written after a complete job; a report of
+finished work, such as the table of `run`, is not, except with `--json`.
 
 Ctrl-C and SIGTERM end every command within two seconds. A second signal ends it at once. A destination is complete or
 unchanged, never half-written. Standard error says what is stored and how to continue. The next `run` reuses the vectors
