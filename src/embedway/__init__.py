@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from embedway.quality.baseline_reports import (
         BaselineReport,
         BaselineSummary,
+        LastCheck,
         QualityCheck,
         QualityPlan,
         RouteNoise,
@@ -170,6 +171,7 @@ __all__ = [
     "Hook",
     "InputError",
     "InputType",
+    "LastCheck",
     "LedgerError",
     "LoadDetails",
     "MissingExtraError",
@@ -258,6 +260,7 @@ _HOMES = {
     "QualityPlan": "quality.baseline_reports",
     "SemanticCheck": "quality.baseline_reports",
     "RouteCheck": "quality.drift",
+    "LastCheck": "quality.baseline_reports",
     "RouteNoise": "quality.baseline_reports",
     "Amount": "money",
     "AsyncCacheAdmin": "_admin",

@@ -18,6 +18,7 @@ from embedway.arguments import (
     as_texts,
     as_vectors,
     check_choice,
+    check_count,
     check_flag,
     check_name,
     is_a,
@@ -26,7 +27,6 @@ from embedway.errors import UsageError
 from embedway.quality.pairs import Pair, checked_pairs, read_pairs
 from embedway.quality.reading import TextComparer, ignored_ids
 from embedway.quality.vector_report import report_on
-from embedway.sizes import VectorSizes
 from embedway.text import shown_name
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from embedway.money import Amount
     from embedway.quality.baseline_reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
     from embedway.quality.vector_report import VectorReport
-    from embedway.types import InputType, Space, Texts, Vectors
+    from embedway.types import InputType, Texts, Vectors
 
 
 @public
@@ -57,13 +57,15 @@ class AsyncQualityAdmin:
         *,
         model: str | None = None,
         input_type: InputType = "document",
+        dimensions: int | None = None,
         semantic: bool = False,
         max_cost: Amount | None = None,
     ) -> VectorReport:
         """Check the vectors of texts, float32 (n, d), which came from a model or were stored, as an answer is checked.
 
-        A fault is in the report, not an error. Nothing is computed, and no weights are fetched. Raises UsageError for
-        arguments that are no vectors and no texts, and ModelError as `embed` does.
+        `dimensions` is the size that the vectors should have; the model's default size if it is None. A fault is in the
+        report, not an error. Nothing is computed, and no weights are fetched. Raises UsageError for arguments that are
+        no vectors and no texts, DimensionsError for a size that the model lacks, and ModelError as `embed` does.
 
         With `semantic`, the model also embeds the pairs of its baseline, and the report compares the accuracy with the
         baseline's. These requests bypass the cache and are booked; `max_cost` limits them, in dollars. Then it also
@@ -75,12 +77,11 @@ class AsyncQualityAdmin:
         for row, text in enumerate(read):
             if not isinstance(text, str):
                 raise UsageError(f"texts[{row}] is of type {type(text).__name__}; it must be a text")
-        array = _as_array(vectors)
+        array, size = _as_array(vectors), check_count(dimensions, "dimensions")
         async with self._engines.call() as engine:
             opened = await engine.models.outline(self._default_model if model is None else check_name(model, "model"))
-            report = await asyncio.to_thread(
-                report_on, array, read, _space_of_width(opened, array), _reader_of(opened, input_type)
-            )
+            space, reads = opened.space_of_size(size), _reader_of(opened, input_type)
+            report = await asyncio.to_thread(report_on, array, read, space, reads)
             if not semantic:
                 return report
             found = await engine.baselines.semantic(await self._open(engine, model), max_nanousd=most)
@@ -99,26 +100,33 @@ class AsyncQualityAdmin:
 
         `pairs` are pairs of your own besides the built-in ones, or a JSON Lines file with them; their texts are stored.
         A space has one baseline. Without `replace`, only routes that it lacks are added. `max_cost` is in dollars.
-        `progress` receives lines of text, also the differences to a replaced baseline before it is replaced. All
-        requests bypass the cache and are booked. Raises UsageError if there is a baseline or no ledger, LedgerError,
-        BudgetExceededError, and as `embed` does if no route could be measured.
+        A replaced baseline's own pairs are kept, unless there are new ones. `progress` receives lines of text: the
+        estimated cost first, and the differences to a replaced baseline before it is replaced. All requests bypass the
+        cache and are booked. Raises UsageError if there is a baseline or no ledger, LedgerError, BudgetExceededError,
+        and as `embed` does if no route could be measured.
         """
         replace = check_flag(replace, "replace")
-        own, most = await _pairs_of(pairs), as_max_nanousd(max_cost)
-        report = as_report(progress)
+        most, report = as_max_nanousd(max_cost), as_report(progress)
+        own = await _pairs_of(pairs)
         async with self._engines.call() as engine:
             opened = await self._open(engine, model)
             return await engine.baselines.create(opened, own, replaces=replace, max_nanousd=most, report=report)
 
-    async def check(self, model: str | None = None, *, max_cost: Amount | None = None) -> QualityCheck:
+    async def check(
+        self,
+        model: str | None = None,
+        *,
+        max_cost: Amount | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> QualityCheck:
         """Compare each route of a model with the baseline of its space.
 
-        A route that cannot be compared, such as without a network, is `unchecked` and not drifted. Raises UsageError
-        without a baseline, LedgerError and BudgetExceededError.
+        A route that cannot be compared, such as without a network, is `unchecked` and not drifted. `progress` receives
+        the estimated cost as a line of text. Raises UsageError without a baseline, LedgerError and BudgetExceededError.
         """
-        most = as_max_nanousd(max_cost)
+        most, report = as_max_nanousd(max_cost), None if progress is None else as_report(progress)
         async with self._engines.call() as engine:
-            return await engine.baselines.check(await self._open(engine, model), max_nanousd=most)
+            return await engine.baselines.check(await self._open(engine, model), max_nanousd=most, report=report)
 
     async def plan(
         self,
@@ -171,13 +179,6 @@ def _as_array(vectors: Any) -> Vectors:
     if np.iscomplexobj(vectors):
         raise UsageError("vectors must be an array of real numbers, one row per text")
     return array
-
-
-def _space_of_width(model: Model, vectors: Vectors) -> Space:
-    """Return the model's space at the width of the vectors, or at its default size if it has no such size."""
-    known = model.profile.description
-    width = vectors.shape[1] if vectors.ndim == 2 else 0
-    return model.space_of_size(width if width in VectorSizes(known.sizes, known.min_dimensions) else None)
 
 
 def _reader_of(model: Model, input_type: InputType) -> TextComparer:

@@ -165,6 +165,7 @@ class QualityAdmin:
         *,
         model: str | None = None,
         input_type: InputType = "document",
+        dimensions: int | None = None,
         semantic: bool = False,
         max_cost: Amount | None = None,
     ) -> VectorReport:
@@ -172,7 +173,13 @@ class QualityAdmin:
         read = as_texts(texts, "texts")
         return self._wait(
             self._group.validate(
-                vectors, read, model=model, input_type=input_type, semantic=semantic, max_cost=max_cost
+                vectors,
+                read,
+                model=model,
+                input_type=input_type,
+                dimensions=dimensions,
+                semantic=semantic,
+                max_cost=max_cost,
             )
         )
 
@@ -190,9 +197,15 @@ class QualityAdmin:
             self._group.baseline(model, pairs=pairs, replace=replace, max_cost=max_cost, progress=progress)
         )
 
-    def check(self, model: str | None = None, *, max_cost: Amount | None = None) -> QualityCheck:
+    def check(
+        self,
+        model: str | None = None,
+        *,
+        max_cost: Amount | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> QualityCheck:
         """Compare each route of a model with the baseline of its space."""
-        return self._wait(self._group.check(model, max_cost=max_cost))
+        return self._wait(self._group.check(model, max_cost=max_cost, progress=progress))
 
     def plan(
         self,

@@ -27,17 +27,18 @@ _CHECKS = {_UNREAD: "unreadable", _NOT_FINITE: "not_finite", _ZERO: "zero", _WRO
 SAME_COSINE = 0.99
 
 
-def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
+def validate(vectors: Vectors, *, count: int, space: Space, route: str, advises: bool = True) -> None:
     """Raise BadVectorsError unless there are `count` finite, nonzero float32 rows of the space's width.
 
-    Its `rows` are the invalid rows if the others can be used.
+    Its `rows` are the invalid rows if the others can be used. `advises` adds what to check, if a service has answered.
     """
     if vectors.shape != (count, space.dimensions):
         if len(vectors) == count and vectors.dtype == np.float32 and np.isnan(vectors).all():
             # The width of unreadable rows is not known.
             refuse_rows({_UNREAD: np.ones(count, bool)}, route=route, checks=_CHECKS)
         if vectors.ndim == 2 and len(vectors) == count:
-            raise BadVectorsError(wrong_width(vectors.shape[1], space.dimensions), route=route, check="dimension")
+            message = wrong_width(vectors.shape[1], space.dimensions, advises=advises and not _is_local(route))
+            raise BadVectorsError(message, route=route, check="dimension")
         raise BadVectorsError(
             f"answered with an array of shape {vectors.shape}, not {(count, space.dimensions)}",
             route=route,
@@ -57,11 +58,19 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
             _ZERO: lengths == 0,
             _WRONG_LENGTH: space.normalized & (np.abs(lengths - 1) > _NORM_TOLERANCE),
         }
-    refuse_rows(faults, route=route, remedies={_WRONG_LENGTH: wrong_length(lengths)}, checks=_CHECKS)
+    remedy = wrong_length(lengths, advises=advises and not _is_local(route))
+    refuse_rows(faults, route=route, remedies={_WRONG_LENGTH: remedy}, checks=_CHECKS)
 
 
-def wrong_width(came: int, wanted: int) -> str:
+def _is_local(route: str) -> bool:
+    """Return whether a route is this machine, which has no settings to check."""
+    return route.startswith("local:")
+
+
+def wrong_width(came: int, wanted: int, *, advises: bool = True) -> str:
     """Return the message and the remedy for vectors of another width than the model's."""
+    if not advises:
+        return f"answered with vectors of {came} dimensions, not {wanted}"
     return (
         f"answered with vectors of {came} dimensions, not {wanted}: check upstream_model, because the service may run "
         "another model; set options.dimensions = true in the route if the service can return shorter vectors, and "
@@ -69,11 +78,14 @@ def wrong_width(came: int, wanted: int) -> str:
     )
 
 
-def wrong_length(lengths: npt.NDArray[np.float32]) -> str:
+def wrong_length(lengths: npt.NDArray[np.float32], *, advises: bool = True) -> str:
     """Return the remedy for vectors that are not of length 1."""
     worst = float(lengths[np.abs(lengths - 1).argmax()]) if len(lengths) else 1.0
+    found = f"; one has length {worst:.4g}"
+    if not advises:
+        return found
     return (
-        f"; one has length {worst:.4g}: check upstream_model, because the service may run another model; if the model "
+        f"{found}: check upstream_model, because the service may run another model; if the model "
         "has its own section [models.NAME] and does not normalize, set normalized = false there"
     )
 

@@ -2,12 +2,17 @@
 
 import contextlib
 import json
+import re
 import sqlite3
+import sys
 
+import numpy as np
 import pytest
 
 from drift_faults import int8, real_vectors, rotated, unchanged
 from drifting_server import DriftingServer, settings_of
+from embedway import BaselineSummary, LastCheck, QualityCheck, RouteCheck, RouteNoise
+from embedway.cli.quality import _print_check, _print_summary
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +39,8 @@ def test_a_baseline_says_its_cost_before_and_its_noise_after(quality):
     done = quality("baseline")
     assert done.code == 0, done.stderr
     assert "334 texts" in done.stderr
-    assert "dollars (routes.r0)" in done.stderr
-    assert "acme" not in done.stdout.splitlines()[0]
+    assert "for $0.012739 (acme/m: routes.r0)" in done.stderr
+    assert done.stdout.splitlines()[0] == "acme/m"
     assert "batch size" in done.stdout
 
 
@@ -60,10 +65,13 @@ def test_a_drift_is_explained_and_a_quarantine_ends(quality, started, server):
     done = quality("check")
     assert "16 of 16 canaries (document) differ" in done.stdout
     assert "are suspicious" in done.stdout
-    assert "--replace" in done.stdout
+    assert "routes.r0: Ask the operator" in done.stdout
+    assert "--model acme/m --replace" in done.stdout
+    assert "differ" not in done.stderr  # the report says it
+    assert "routes.r0: routes.r0" not in done.stdout
     refused = started("-c", "own.json", "embed", "harbour")
     assert refused.code == 1
-    assert "embedway quality release" in refused.stderr
+    assert "embedway quality release --model acme/m --route routes.r0" in refused.stderr
     released = quality("release")
     assert "used again: routes.r0" in released.stderr
     assert started("-c", "own.json", "embed", "harbour").code == 0
@@ -81,7 +89,7 @@ def test_a_replaced_baseline_shows_its_differences_first(quality, server):
 
 
 def test_baselines_are_listed_and_removed(quality):
-    assert "there is no baseline" in quality("list").stdout
+    assert "There is no baseline" in quality("list").stdout
     quality("baseline")
     assert quality("list", "--json").json[0]["model"] == "acme/m"
     assert "routes.r0" in quality("list").stdout
@@ -122,3 +130,77 @@ def test_only_a_drift_exits_with_1(quality, place):
     assert "damaged" in done.stderr
     (place / "ledger.sqlite").write_bytes(b"no database, but something else" * 99)
     assert quality("check").code == 4
+
+
+def test_a_refusal_comes_before_the_estimate_and_names_the_model(quality):
+    quality("baseline")
+    for arguments in (("--replace", "--max-cost", "x"), ("--replace", "--pairs", "none.jsonl"), ()):
+        refused = quality("baseline", *arguments)
+        assert refused.code in (1, 2)
+        assert "texts" not in refused.stderr
+    assert "embedway quality baseline --model acme/m --replace" in refused.stderr
+
+
+def test_own_pairs_are_kept_by_a_replaced_baseline(quality, place, server):
+    rows = [{"query": f"query {n}", "passage": f"passage {n}"} for n in range(3)]
+    (place / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    known = zip(rows, server.known.copy(), strict=False)
+    server.known = {**server.known, **{row[key]: np.roll(server.known[text], 1) for row, text in known for key in row}}
+    first = quality("baseline", "--pairs", "own.jsonl")
+    assert first.code == 0, first.stderr
+    done = quality("baseline", "--replace", "--json")
+    assert done.json["baseline"]["pairs"] == {"built-in": 67, "own": 3}
+    assert "the 3 own pairs of the replaced baseline are kept" in done.stderr
+
+
+def test_the_list_has_the_last_check_and_the_quarantine(quality, server):
+    quality("baseline")
+    assert quality("list", "--json").json[0]["checks"] == {}
+    server.fault = rotated
+    quality("check")
+    [found] = quality("list", "--json").json
+    assert found["checks"]["routes.r0"]["verdict"] == "drifted"
+    assert found["checks"]["routes.r0"]["quarantined"]
+    assert "drifted, quarantine" in quality("list").stdout
+    assert quality("release", "--json").json == {"released": ["routes.r0"]}
+    assert "quarantine" not in quality("list").stdout
+
+
+def test_rows_of_another_text_are_called_rows_without_advice_to_switch_the_check_off(quality, server):
+    quality("baseline")
+    server.fault = lambda rows, texts: rows[::-1].copy()
+    done = quality("check")
+    assert done.code == 1
+    assert "rows" in done.stdout
+    assert "check_diversity" not in done.stdout + done.stderr
+
+
+def test_tables_on_a_terminal_of_80_columns_keep_names_and_numbers(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    for suffix in ("", "-of-a-company-with-a-long-name"):
+        names = [f"routes.{letter}{suffix}" for letter in "ab"]
+        routes = tuple(
+            RouteCheck(name, "drifted", (), "", 16, tuple(range(16)), 0.123456, 0.999999, 0.54, 0.98, quarantined=True)
+            for name in names
+        )
+        _print_check(QualityCheck("acme/docs-v2", "docs-v2@0a1b2c3d/384", 0.0, 0.0, routes, (), 1, 1, 0))
+        noise = {name: {"query": RouteNoise({"again": 1e-7}, 0.999999)} for name in names}
+        last = {name: LastCheck("drifted", True, 0.0, 0.0) for name in names}
+        shares, prices = dict.fromkeys(names, 0.54), dict.fromkeys(names, 20_000_000)
+        _print_summary(
+            BaselineSummary("acme/docs-v2", "s", 0.0, "1", {"built-in": 67}, {}, noise, shares, prices, last)
+        )
+        text = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
+        assert max(map(len, text.splitlines())) <= 80
+        for part in (
+            *names,
+            "0.123456",
+            "0.999999",
+            "drifted, quarantine",
+            "16 of 16",
+            "54%",
+            "0.02",
+            "1970-01-01 00:00",
+        ):
+            assert part in text

@@ -7,7 +7,7 @@ import pytest
 pytestmark = [pytest.mark.usefixtures("with_model"), pytest.mark.subprocess]
 
 THAI = "ปัญญาประดิษฐ์ช่วยแพทย์วินิจฉัยโรคได้อย่างรวดเร็ว"
-WARNING = "some texts are in the Thai script, which sentence-transformers/all-MiniLM-L6-v2 does not know"
+WARNING = "sentence-transformers/all-MiniLM-L6-v2 does not know the Thai script of some texts"
 
 
 @pytest.fixture
@@ -34,10 +34,12 @@ def test_search_warns_about_the_query(command, english):
     assert done.code == 0, done.stderr
     assert done.stderr.count(WARNING) == 1
     assert done.json["receipt"]["notes"][0].startswith(WARNING)
+    assert "its collection must be embedded again" in done.stderr
     assert "script" not in command("search", english, "cache").stderr
 
 
 def test_embed_warns_and_a_setting_prevents_it(command, place):
     assert command("embed", "-", stdin=THAI).stderr.count(WARNING) == 1
+    assert WARNING not in command("--quiet", "embed", "-", stdin=THAI).stderr
     (place / "off.toml").write_text("[quality]\ncheck_scripts = false\n")
     assert WARNING not in command("--config", "off.toml", "embed", "-", stdin=THAI).stderr

@@ -211,6 +211,23 @@ def test_a_declared_route_needs_no_proof(records, word, caplog):
     assert ("is now same_space = true" in caplog.text) == ("options" in word)
 
 
+def test_the_users_word_outweighs_a_stored_difference_with_one_warning(records, caplog):
+    async def main():
+        first, second = Own(), Own("another model: ")
+        async with (
+            routes_to(first, second, r1={"same_space": True}) as config,
+            AsyncEmbedder(config=config) as embedder,
+        ):
+            await embedder.models.verify("routes.r0", "routes.r1")
+            first.misdeeds, second.seed = list(DOWN), ""
+            return [await embed_with(embedder) for _ in range(2)]
+
+    assert asyncio.run(main()) == ["routes.r1"] * 2
+    [line] = [one.getMessage() for one in caplog.records if "because of same_space = true" in one.getMessage()]
+    assert line.startswith("routes.r1 is used")
+    assert "not in the space of routes.r0" in line
+
+
 def test_contradicting_words_are_an_error(records):
     async def main():
         async with routes_to(Own(), Own(), r1={"same_space": True, "options": {"verify": "true"}}) as config:
@@ -246,7 +263,8 @@ def test_a_proof_of_the_command_is_enough_and_one_that_found_a_difference_is_dec
     assert (verdict, route) == ("same space", "routes.r1")
     verdict, reason, second = asyncio.run(main("another model: "))
     assert verdict == "different"
-    assert "is not proved" in reason
+    assert "is not in the same space as routes.r0, as `embedway models verify` found on" in reason
+    assert "is not proved" not in reason
     assert second.received == []
 
 

@@ -19,9 +19,7 @@ THAI = [
     "ราคาน้ำมันดิบในตลาดโลกปรับตัวสูงขึ้นเมื่อสัปดาห์ก่อน",
 ]
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-NOTE = (
-    f"some texts are in the Thai script, which {MODEL} does not know, so their vectors say little about their meaning"
-)
+NOTE = f"{MODEL} does not know the Thai script of some texts, so search finds little in them"
 WARNED = ("script",)
 
 
@@ -40,7 +38,7 @@ def settings(default_model_directory, tmp_path):
 def lines(caplog):
     """Return a function that returns the messages of this check so far."""
     caplog.set_level(logging.INFO, "embedway")
-    return lambda: [one.getMessage() for one in caplog.records if one.name == "embedway.quality"]
+    return lambda: [one.getMessage() for one in caplog.records if one.name == "embedway.quality.scripts"]
 
 
 class Events(BaseHook):
@@ -64,7 +62,7 @@ def test_thai_texts_of_the_english_model(settings, lines):
     assert note.startswith(NOTE)
     assert note.endswith("`embedway select --language th --anywhere`")
     assert warnings_of(result) == WARNED
-    assert lines() == [f"{note}. This is logged once"]
+    assert lines() == [f"{note} (3 texts in this call). This is logged once"]
     [event] = events.found
     assert (event.model, event.check, event.level, event.texts) == (MODEL, "script", "warned", 3)
     assert not [text for text in THAI if text[:8] in f"{note} {event}"]
@@ -77,7 +75,7 @@ def test_the_advice_is_what_the_selection_returns(settings):
         with pytest.raises(NoModelError):
             embedder.select([], criteria)
         best = embedder.select([], criteria, anywhere=True)
-    assert f"the best model for th is {best.model}, which cannot run here now (weights missing" in note
+    assert f"the best model for th is {best.model}, not usable now: `embedway select" in note
 
 
 def test_cache_hits_warn_too_and_the_log_once(settings, lines):
@@ -85,7 +83,9 @@ def test_cache_hits_warn_too_and_the_log_once(settings, lines):
         first, hit = embedder.embed(THAI), embedder.embed(THAI[:1])
         query = embedder.embed(["สวัสดีครับเพื่อน"], input_type="query")
     assert hit.receipt.cache_hits == 1
-    assert hit.receipt.notes == query.receipt.notes == first.receipt.notes != ()
+    assert hit.receipt.notes == first.receipt.notes != ()
+    assert "its collection must be embedded again with another model" in query.receipt.notes[0]
+    assert "its collection" not in hit.receipt.notes[0]
     assert warnings_of(hit) == warnings_of(query) == WARNED
     assert len(lines()) == 1
 
@@ -103,7 +103,7 @@ def test_concurrent_calls_log_once(settings, lines):
 def test_each_script_has_its_warning(settings, lines):
     with Embedder(config=settings()) as embedder:
         result = embedder.embed([THAI[0], "Привет, как у вас дела сегодня?", "今天天气很好，我们去公园散步。"])
-    assert [note.split(" script,")[0].rpartition(" ")[2] for note in result.receipt.notes] == [
+    assert [note.split(" script of")[0].rpartition(" ")[2] for note in result.receipt.notes] == [
         "Thai",
         "Cyrillic",
         "Chinese",
@@ -154,7 +154,7 @@ def test_a_model_whose_tokenizer_knows_thai(settings, lines, tmp_path):
         results = [embedder.embed(texts) for texts in (THAI, THAI[:1])]
         greek = embedder.embed(["Καλημέρα σε όλους τους φίλους"])
     assert [result.receipt.notes for result in results] == [(), ()]
-    assert "in the Greek script" in greek.receipt.notes[0]
+    assert "does not know the Greek script" in greek.receipt.notes[0]
     assert len(lines()) == 1
 
 

@@ -54,10 +54,10 @@ app.command("embed", short_help="Print vectors of texts as JSON lines.")(embed.e
 app.command("select", short_help="Show which model fits the texts best, and why.")(select.select)
 app.command("plan", short_help="Show tokens, cost and time of embedding texts with each model.")(plan.plan)
 models.app.command("verify", short_help="Compare the vector spaces of two models or routes.")(verify_models.verify)
-app.add_typer(models.app, name="models")
+app.add_typer(models.app, name="models", short_help="List, pull, tune and compare models.")
 app.add_typer(cache.app, name="cache")
 app.add_typer(budget.app, name="budget")
-app.add_typer(quality.app, name="quality")
+app.add_typer(quality.app, name="quality", short_help="Notice models that change under their name.")
 app.add_typer(state.app, name="state")
 app.command("init", short_help="Create an embedway.toml and trust it.")(init.init)
 app.command("trust", short_help="Trust an embedway.toml in the working directory.")(trust.trust)
@@ -98,7 +98,7 @@ def _global_options(
     """Store the options that precede the command."""
     del version  # handled by its callback
     explain("no result is stored; run the same command again")
-    context.call_on_close(show_log(verbose=verbose))
+    context.call_on_close(show_log(verbose=verbose, quiet=quiet))
     invocation = context.find_object(Invocation)
     if invocation is not None:  # None while a shell asks for completions
         invocation.files = tuple(config or ())

@@ -1,7 +1,8 @@
 """Log of a command. Without a handler, Python prints warnings and errors on standard error."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from embedway.cli.output import LogHandler
@@ -11,18 +12,26 @@ if TYPE_CHECKING:
 
 #: Loggers that are hidden otherwise: commands report failed texts with their lines or files.
 _REPORTED = ("embedway.rows",)
+#: Loggers of notes on texts, which --quiet hides.
+_NOTES = ("embedway.quality.scripts",)
 _HANDLER = "embedway-command"
 
 
-def show_log(*, verbose: bool) -> Callable[[], None]:
-    """Print lines of level INFO if `verbose`; return the function that restores the loggers."""
+def show_log(*, verbose: bool, quiet: bool = False) -> Callable[[], None]:
+    """Print lines of level INFO if `verbose`, and no notes on texts if `quiet`.
+
+    Return the function that restores the loggers.
+    """
     library, reported = logging.getLogger("embedway"), [logging.getLogger(name) for name in _REPORTED]
-    levels = [(logger, logger.level) for logger in (library, *reported)]
+    notes = [logging.getLogger(name) for name in _NOTES]
+    levels = [(logger, logger.level) for logger in (library, *reported, *notes)]
     if verbose:
         _handler(library).setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         library.setLevel(logging.INFO)
     else:
         for logger in reported:
+            logger.setLevel(logging.ERROR)
+        for logger in notes if quiet else ():
             logger.setLevel(logging.ERROR)
 
     def end() -> None:
@@ -33,6 +42,21 @@ def show_log(*, verbose: bool) -> Callable[[], None]:
             logger.setLevel(level)
 
     return end
+
+
+@contextmanager
+def log_in_report(*names: str) -> Iterator[None]:
+    """Hide warnings of loggers whose content is in the report of the command; not if the log is printed."""
+    library, loggers = logging.getLogger("embedway"), [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    hidden = library.level != logging.INFO
+    for logger in loggers if hidden else ():
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def apply_settings(config: "Config") -> None:

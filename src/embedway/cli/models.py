@@ -1,4 +1,4 @@
-"""`embedway models list|show|pull|tune`: inspect the catalog, download and tune weights."""
+"""`embedway models list|show|pull|tune|verify`: inspect the catalog, download and tune weights."""
 
 import math
 from dataclasses import asdict, fields
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.weights.store import ModelFolder, WeightsStore
 
-app = typer.Typer(help="List, download and tune models.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, download, tune and compare models.", no_args_is_help=True, rich_markup_mode=None)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Catalog name or alias.")]
 

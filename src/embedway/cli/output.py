@@ -184,10 +184,13 @@ def one_line(text: str, width: int | None = None) -> str:
     return line if width is None or len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), in_blocks: bool = False
+) -> None:
     """Print a table: wrapped to fit on a terminal, elsewhere plain, one row per line.
 
-    `right` contains the positions of right-aligned columns.
+    `right` contains the positions of right-aligned columns. With `in_blocks`, a table that is too wide for the terminal
+    is one block per row instead, with a line for each cell, so that names and numbers stay whole.
     """
     rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(_cells(row[i]) for row in [list(columns), *rows]) for i in range(len(columns))]
@@ -200,6 +203,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(file=styled(sys.stdout))
+    if in_blocks and sum(widths) + 2 * (len(widths) - 1) > console.width:
+        _print_blocks(columns, rows)
+        return
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
         # On a narrow terminal, only wide columns are wrapped.
@@ -208,7 +215,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
         table.add_column(column, justify=justify, overflow="fold", no_wrap=narrow)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(file=styled(sys.stdout)).print(table)
+    console.print(table)
+
+
+def _print_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a block for each row: its first cell, and the others with the names of their columns."""
+    for row in rows:
+        print_line(row[0])
+        for column, cell in zip(columns[1:], row[1:], strict=True):
+            print_line(f"  {column}: {cell}")
 
 
 def _pad(text: str, width: int, *, right: bool) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import typer
 
+from embedway.cli.log import log_in_report
 from embedway.cli.options import Invocation, JsonFlag, ModelOption, decode_text
 from embedway.cli.output import (
     DownloadProgress,
@@ -22,12 +23,13 @@ from embedway.cli.output import (
 )
 from embedway.errors import UsageError
 from embedway.interrupts import explain
+from embedway.money import usd
 from embedway.quality.names import PAID_PERIOD_S
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from embedway import AsyncEmbedder, BaselineReport, BaselineSummary, QualityCheck, QualityPlan, RouteCheck
+    from embedway import AsyncEmbedder, BaselineReport, BaselineSummary, QualityCheck, RouteCheck
 
 app = typer.Typer(
     help="Store how models answer, and notice when they change.", no_args_is_help=True, rich_markup_mode=None
@@ -62,13 +64,13 @@ def baseline(
 ) -> None:
     """Store how each route of a model answers now: fixed texts, their noise, and the retrieval of pairs.
 
-    A space has one baseline. Routes that were added later are added to it without --replace.
+    A space has one baseline. Routes that were added later are added to it without --replace. --replace without --pairs
+    keeps the pairs of your own; to drop them, remove the baseline first.
     Exit with 4 if a route did not answer; the others are stored.
     """
     invocation = Invocation.of(context)
 
     async def work(embedder: "AsyncEmbedder") -> "BaselineReport":
-        _note_cost(invocation, await embedder.quality.plan(model, pairs=pairs, baseline=True))
         return await embedder.quality.baseline(
             model, pairs=pairs, replace=replace, max_cost=max_cost, progress=lambda text: note(invocation, text)
         )
@@ -100,11 +102,11 @@ def check(
 def _check(invocation: Invocation, model: str | None, max_cost: str | None, *, as_json: bool) -> None:
 
     async def work(embedder: "AsyncEmbedder") -> "QualityCheck":
-        _note_cost(invocation, await embedder.quality.plan(model), is_check=True)
-        return await embedder.quality.check(model, max_cost=max_cost)
+        return await embedder.quality.check(model, max_cost=max_cost, progress=lambda text: note(invocation, text))
 
     explain("routes that were checked keep their result; run the same command again")
-    found = _run(invocation, work)
+    with log_in_report("embedway.quality", "embedway.alerts"):  # the report says the same
+        found = _run(invocation, work)
     with report_of_work(invocation, as_json=as_json):
         if as_json:
             verdict = "drifted" if found.drifted else "passed" if found.passed else "unchecked"
@@ -118,14 +120,18 @@ def _check(invocation: Invocation, model: str | None, max_cost: str | None, *, a
 
 @app.command("list", short_help="List the stored baselines.")
 def list_baselines(context: typer.Context, *, as_json: JsonFlag = False) -> None:
-    """List the stored baselines with their routes."""
+    """List the stored baselines with their routes, the last check of each, and quarantines."""
     found = _run(Invocation.of(context), lambda embedder: embedder.quality.baselines())
     if as_json:
         print_json([asdict(one) for one in found])
     elif found:
-        print_table(_COLUMNS, [row for one in found for row in _rows(one)], right=(3, 4, 5, 6))
+        for one in found:
+            _print_summary(one)
+            print_line()
+        for line in _ABOUT_ACCURACY:
+            print_line(line)
     else:
-        print_line("there is no baseline; create one with `embedway quality baseline`")
+        print_line("There is no baseline; create one with `embedway quality baseline --model NAME`")
 
 
 @app.command("remove", short_help="Remove a baseline.")
@@ -152,10 +158,14 @@ def release(
         str | None,
         typer.Option("--route", metavar="ROUTE", callback=decode_text, help="Only this route. Default: all."),
     ] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """End the quarantine of a model's routes. The next check that finds a drift begins a new one."""
     invocation = Invocation.of(context)
     ended = _run(invocation, lambda embedder: embedder.quality.release(model, route=route))
+    if as_json:
+        print_json({"released": ended})
+        return
     note(invocation, f"used again: {', '.join(ended)}" if ended else "no route of the model is in quarantine")
 
 
@@ -192,38 +202,37 @@ def _a_day(invocation: Invocation, cost_nanousd: int | None) -> int | None:
     return round(cost_nanousd * DAY_S / max(every_s, PAID_PERIOD_S if cost_nanousd else 0.0))
 
 
-def _note_cost(invocation: Invocation, plan: "QualityPlan", *, is_check: bool = False) -> None:
-    cost = "unknown cost" if plan.cost_nanousd is None else f"{plan.cost_nanousd / 1e9:.6f} dollars"
-    note(
-        invocation,
-        f"about {count(plan.texts)} texts, {count(plan.tokens)} tokens, {count(plan.requests)} requests, {cost} "
-        f"({', '.join(plan.routes)})",
-    )
-    a_day = _a_day(invocation, plan.cost_nanousd) if is_check else None
-    if a_day is not None:
-        note(invocation, f"the scheduled checks of quality.check_every_s cost about {a_day / 1e9:.6f} dollars a day")
+_COLUMNS = ("route", "accuracy", "min cosine", "$/M", "last check (UTC)", "verdict")
+_ABOUT_ACCURACY = (
+    "Accuracy: share of queries whose own passage is found first. Most built-in pairs",
+    "are in other languages than English: the English all-MiniLM-L6-v2 has 54%.",
+)
 
 
-_COLUMNS = ("space", "created", "route", "pairs", "accuracy", "min cosine", "dollars/M tokens")
+def _print_summary(one: "BaselineSummary") -> None:
+    """Print a baseline: its model and space once, and then a row for each route."""
+    print_line(one.model)
+    print_line(f"space {one.space_id}, created {_time(one.created)} UTC")
+    print_line(f"pairs: {', '.join(f'{count} {name}' for name, count in one.pairs.items()) or 'none'}")
+    print_table(_COLUMNS, _rows(one), right=(1, 2, 3), in_blocks=True)
 
 
 def _rows(one: "BaselineSummary") -> list[tuple[str, ...]]:
     return [
         (
-            one.space_id,
-            _time(one.created),
             route,
-            str(sum(one.pairs.values())),
             _share(one.accuracy[route]),
             f"{min(noise.min_cosine for noise in noises.values()):.6f}",
-            "unknown" if (price := one.prices_nanousd[route]) is None else f"{price / 1e9:g}",
+            "unknown" if (price := one.prices_nanousd[route]) is None else usd(price),
+            "-" if (last := one.checks.get(route)) is None else _time(last.checked),
+            "-" if last is None else _verdict(last.verdict, quarantined=last.quarantined),
         )
         for route, noises in one.noise.items()
     ]
 
 
 def _print_baseline(report: "BaselineReport") -> None:
-    print_table(_COLUMNS, _rows(report.baseline), right=(3, 4, 5, 6))
+    _print_summary(report.baseline)
     print_line()
     print_table(
         ("noise of route", "input type", "source", "largest 1 - cosine"),
@@ -234,19 +243,23 @@ def _print_baseline(report: "BaselineReport") -> None:
             for source, value in noise.sources.items()
         ],
         right=(3,),
+        in_blocks=True,
     )
+    for line in _ABOUT_ACCURACY:
+        print_line(line)
     for route, reason in report.failed:
-        print_line(f"{route} has no baseline: {one_line(reason)}")
+        print_line(f"{route} has no baseline: {one_line(reason.removeprefix(f'{route}: '))}")
 
 
 def _print_check(found: "QualityCheck") -> None:
-    print_line(f"{found.space_id}, baseline of {_time(found.baseline_created)}")
+    print_line(found.model)
+    print_line(f"space {found.space_id}, baseline of {_time(found.baseline_created)} UTC")
     print_table(
-        ("route", "verdict", "canaries that differ", "lowest cosine", "allowed", "accuracy", "top results"),
+        ("route", "verdict", "differ", "cosine", "minimum", "of baseline", "top 10"),
         [
             (
                 one.route,
-                one.verdict + (", in quarantine" if one.quarantined else ""),
+                _verdict(one.verdict, quarantined=one.quarantined),
                 f"{len(one.differing)} of {one.canaries}" if one.canaries else "-",
                 "-" if one.cosine is None else f"{one.cosine:.6f}",
                 "-" if one.min_cosine is None else f"{one.min_cosine:.6f}",
@@ -256,11 +269,18 @@ def _print_check(found: "QualityCheck") -> None:
             for one in found.routes
         ],
         right=(2, 3, 4, 5, 6),
+        in_blocks=True,
     )
+    print_line("Differ: fixed texts below the minimum cosine. Of baseline: accuracy divided by")
+    print_line("that of the baseline. Top 10: share of first results that the baseline has too.")
     for one in found.routes:
         _print_reasons(one)
     for text in found.notes:
-        print_line(f"note: {text}")
+        print_line(f"Note: {text}")
+
+
+def _verdict(verdict: str, *, quarantined: bool) -> str:
+    return f"{verdict}, quarantine" if quarantined else verdict
 
 
 def _print_reasons(one: "RouteCheck") -> None:
@@ -268,13 +288,14 @@ def _print_reasons(one: "RouteCheck") -> None:
         print_line(f"{one.route}: {one_line(reason)}")
     if one.suspicious_since is not None:
         texts = "" if one.suspicious_texts is None else f" ({count(one.suspicious_texts)} billed texts)"
-        print_line(f"{one.route}: vectors since {_time(one.suspicious_since)} are suspicious{texts}; none is deleted")
+        since = _time(one.suspicious_since)
+        print_line(f"{one.route}: vectors since {since} UTC are suspicious{texts}; none is deleted")
     if one.advice:
         print_line(f"{one.route}: {one.advice}")
 
 
 def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _share(value: float | None) -> str:

@@ -22,7 +22,7 @@ def verify(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[A B]",
+            metavar="A B",
             callback=decode_text,
             help="Two models or routes: NAME of a model, routes.NAME, PROVIDER:MODEL, or NAME#PRECISION,BACKEND of a "
             "model on this machine.",
@@ -82,6 +82,7 @@ def _print(found: "SpaceComparison") -> None:
 
     proof = found.proof
     print_line(f"{proof.a.name} and {proof.b.name}: {proof.verdict}")
+    print_line(_models_of(proof))
     for reason in proof.reasons:
         print_line(f"- {reason}")
     print_table(
@@ -103,10 +104,11 @@ def _print(found: "SpaceComparison") -> None:
             for one in found.figures
         ],
         right=tuple(range(1, 11)),
+        in_blocks=True,
     )
-    cost = "an unknown amount" if found.cost_nanousd is None else f"${usd(found.cost_nanousd)}"
+    cost = "at an unknown price" if found.cost_nanousd is None else f"for ${usd(found.cost_nanousd)}"
     left = f"; {found.left_out} texts were refused" if found.left_out else ""
-    print_line(f"{found.tokens:,} tokens for {cost}{left}. Bounds have a confidence of 95 %.")
+    print_line(f"{found.tokens:,} tokens {cost}{left}. Bounds have a confidence of 95 %.")
 
 
 def _list(invocation: Invocation, *, as_json: bool) -> None:
@@ -123,35 +125,42 @@ def _list(invocation: Invocation, *, as_json: bool) -> None:
         print_json([one.to_json() for one in found])
         return
     if not found:
-        print_line("no proofs: `embedway models verify A B` compares two models or routes")
+        print_line("There are no proofs: `embedway models verify A B` compares two models or routes")
         return
     now = time.time()
-    print_table(
-        ("name", "a", "b", "result", "texts", "date (UTC)", "age", "version"),
-        [
-            (
-                one.name,
-                *_compared(one),
-                str(one.texts),
-                one.date,
-                f"{max(0, int((now - one.made) // 86_400))} d{'' if one.is_valid(now) else ', expired'}",
-                one.version,
-            )
-            for one in found
-        ],
-        right=(4,),
-    )
-
-
-def _compared(one: "SpaceProof | StoredVectors") -> tuple[str, str, str]:
-    """Return the two routes and the result; stored vectors have one route and no result."""
     from embedway.quality.space_proofs import SpaceProof
 
-    return (
-        (one.a.name, one.b.name, one.verdict)
-        if isinstance(one, SpaceProof)
-        else (one.route.name, "-", "stored vectors")
-    )
+    compared = [one for one in found if isinstance(one, SpaceProof)]
+    for model in dict.fromkeys(map(_models_of, compared)):
+        print_line(model)
+        print_table(
+            ("name", "a", "b", "result", "texts", "date (UTC)", "age", "version"),
+            [
+                (one.name, one.a.name, one.b.name, one.verdict, str(one.texts), one.date, _age(one, now), one.version)
+                for one in compared
+                if _models_of(one) == model
+            ],
+            right=(4,),
+            in_blocks=True,
+        )
+        print_line()
+    stored = [one for one in found if not isinstance(one, SpaceProof)]
+    if stored:
+        print_line("Stored vectors of routes, to compare others with while the route is down:")
+        print_table(
+            ("name", "route", "model", "date (UTC)", "age"),
+            [(one.name, one.route.name, one.route.model, one.date, _age(one, now)) for one in stored],
+            in_blocks=True,
+        )
+
+
+def _models_of(proof: "SpaceProof") -> str:
+    """Return the names of the compared models, one if they are equal."""
+    return " and ".join(dict.fromkeys(one.model for one in (proof.a, proof.b)))
+
+
+def _age(proof: "SpaceProof | StoredVectors", now: float) -> str:
+    return f"{max(0, int((now - proof.made) // 86_400))} d{'' if proof.is_valid(now) else ', expired'}"
 
 
 def _remove(invocation: Invocation, name: str) -> None:

@@ -105,6 +105,8 @@ class SharedReference:
     is_over_budget: bool = False
     #: Digests of the routes whose results agreed on all texts.
     proved: set[str] = field(default_factory=set)
+    #: Routes whose declaration a stored comparison contradicts, as logged.
+    warned: set[str] = field(default_factory=set)
 
     async def compare(self, route: ServiceRoute, send: SendProbe) -> ProofResult:
         """Compare a route with the reference, or make it the reference if it is the first route."""
@@ -113,12 +115,14 @@ class SharedReference:
         if self.reference is None:
             if route.name in self.reference_routes or await self._is_proved_to_a_reference_route(own):
                 return await self._become_reference(route, own, send)
+            if (stored := await self._difference_to_a_reference_route(own)) is not None:
+                return self._refused_by(stored, own)
             return self._unproved(own)
         assert self.source is not None  # noqa: S101  every reference has a source
         is_proved = own.digest in {self.source.digest, *self.proved}
         if not is_proved and (stored := await self.proofs.between(self.source, own)) is not None:
             if stored.verdict != "same space":
-                return self._refused_by(stored)
+                return self._refused_by(stored, own)
             is_proved = True
         try:
             answered, fault = await self._ask(route, send, is_short=is_proved)
@@ -139,6 +143,30 @@ class SharedReference:
     async def _is_proved_to_a_reference_route(self, own: RouteIdentity) -> bool:
         stored = [await self.proofs.between(self.known.identities[name], own) for name in self.reference_routes]
         return any(proof is not None and proof.verdict == "same space" for proof in stored)
+
+    async def _difference_to_a_reference_route(self, own: RouteIdentity) -> SpaceProof | None:
+        stored = [await self.proofs.between(self.known.identities[name], own) for name in self.reference_routes]
+        return next((one for one in stored if one is not None and one.verdict != "same space"), None)
+
+    async def accept(self, route: ServiceRoute, send: SendProbe) -> ProofResult:
+        """Use a route that is declared to be of the space; warn once if a stored comparison says otherwise.
+
+        Nothing is sent.
+        """
+        del send
+        own = self.known.identities[route.name]
+        for other in self.known.identities.values():
+            if other.digest == own.digest or own.name in self.warned:
+                continue
+            stored = await self.proofs.between(other, own)
+            if stored is not None and stored.verdict == "different":
+                self.warned.add(own.name)
+                _log.warning(
+                    "%s is used because of same_space = true, but `embedway models verify` found on %s that its "
+                    "vectors are not in the space of %s: %s. Remove the setting if the route is wrong",
+                    *(own.name, stored.date, other.name, "; ".join(stored.reasons)),
+                )
+        return ProofResult()
 
     async def set_reference(self, route: ServiceRoute, send: SendProbe) -> ProofResult:
         """Use a listed route's results as the reference, unless there is one."""
@@ -225,11 +253,13 @@ class SharedReference:
             is_lasting=False,
         )
 
-    def _refused_by(self, stored: SpaceProof) -> ProofResult:
+    def _refused_by(self, stored: SpaceProof, own: RouteIdentity) -> ProofResult:
+        other = stored.a if stored.b.digest == own.digest else stored.b
         return ProofResult(
             f"is {'not in the same space as' if stored.verdict == 'different' else 'close to, but not the same as'} "
-            f"{self.shown_source}, as `embedway models verify` found on {stored.date}: {'; '.join(stored.reasons)}. "
-            f"Correct the route and run `embedway models verify {stored.a.name} {stored.b.name}` again",
+            f"{self.shown_source or other.name}, as `embedway models verify` found on {stored.date}: "
+            f"{'; '.join(stored.reasons)}. Correct the route and run `embedway models verify {stored.a.name} "
+            f"{stored.b.name}` again",
             is_lasting=False,
         )
 
@@ -292,6 +322,8 @@ def with_proofs(
     reference = SharedReference(probes, known, proofs, reference_routes, local)
     judge = dict.fromkeys(compared, reference.compare)
     judge |= {name: reference.set_reference for name in reference_routes if name in known.listed}
+    if len(routes) > 1:
+        judge |= dict.fromkeys(known.same_space, reference.accept)
 
     def proof_of(route: ServiceRoute) -> RouteProof:
         return RouteProof(judge.get(route.name), identity=known.identities[route.name], valid_s=valid_s)

@@ -122,8 +122,8 @@ async def _compare(
     costs = [await side.most_nanousd(own, kind) for side in (one, other) for kind, own in texts.items()]
     _check_cost(costs, max_nanousd)
     known = sum(cost for cost in costs if cost is not None)
-    price = "an unknown amount" if None in costs else f"about ${usd(known)}"
-    report(f"{sum(map(len, texts.values()))} probe texts are embedded by both, for {price}")
+    price = "at an unknown price" if None in costs else f"for about ${usd(known)}"
+    report(f"{sum(map(len, texts.values()))} probe texts are embedded by both, {price}")
     embedded = []
     for kind, own in texts.items():
         vectors = [await side.embed(own, kind) for side in (one, other)]

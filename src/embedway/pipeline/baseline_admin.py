@@ -27,6 +27,7 @@ from embedway.quality.baseline_reports import (
     SemanticCheck,
 )
 from embedway.quality.canaries import CANARY_VERSION
+from embedway.quality.commands import command
 from embedway.quality.drift import Observation, RouteCheck, advice_for, common_results, compare
 from embedway.quality.noise import CEILING
 from embedway.quality.pairs import BUILT_IN_DIGEST, BUILT_IN_VERSION, built_in_pairs, digest_of
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from embedway.types import Vectors
 
 _log = logging.getLogger("embedway.quality")
-_REPLACE = "`embedway quality baseline --replace`"
 _NO_BASELINE = "no baseline for comparison"
 #: Errors that end a baseline or check of all routes: no other route helps.
 _FATAL = (BudgetExceededError, LedgerError)
@@ -90,12 +90,21 @@ class Baselines:
 
     async def plan(self, model: Model, pairs: Sequence[Pair] | None, *, is_baseline: bool) -> QualityPlan:
         """Return the estimated work of a baseline or check."""
-        stored = None if is_baseline else await self._get(model)
-        sets = _sets(pairs) if stored is None else _usable_sets(stored)[0]
+        try:
+            stored = await self._get(model)
+        except UnreadableRecordError:
+            if not is_baseline:
+                raise
+            stored = None
+        sets = _new_sets(pairs, stored) if stored is None or is_baseline else _usable_sets(stored)[0]
+        return await self._planned(model, sets, model.route_names, is_baseline=is_baseline)
+
+    async def _planned(
+        self, model: Model, sets: tuple[PairSet, ...], routes: Sequence[str], *, is_baseline: bool
+    ) -> QualityPlan:
         texts, requests, tokens = await _work_of_route(model, sets, is_baseline=is_baseline)
-        routes = model.route_names
         cost, count = _price(model, routes, tokens), len(routes)
-        return QualityPlan(model.name, routes, texts * count, requests * count, tokens * count, cost)
+        return QualityPlan(model.name, tuple(routes), texts * count, requests * count, tokens * count, cost)
 
     async def create(
         self,
@@ -114,8 +123,12 @@ class Baselines:
         async with self.stored.creation(model.space.id):
             old = await self._old(model, pairs, replaces=replaces, report=report)
             kept = {} if old is None or replaces else dict(old.routes)
-            sets = _sets(pairs) if old is None or replaces else _usable_sets(old)[0]
+            sets = _new_sets(pairs, old) if old is None or replaces else _usable_sets(old)[0]
             missing = [route for route in model.route_names if route not in kept]
+            report((await self._planned(model, sets, missing, is_baseline=True)).summary)
+            if replaces and pairs is None and len(sets) > 1:
+                own = sum(len(one.pairs) for one in sets if one.name == "own")
+                report(f"the {own:,} own pairs of the replaced baseline are kept; `--pairs FILE` replaces them")
             usage, spending = Usage(), CallBudget(Purpose(model.name), max_nanousd)
             await self._reserve_all(model, missing, sets, spending, is_baseline=True)
             answers = [RouteAnswers(model, route, spending, usage) for route in missing]
@@ -138,12 +151,16 @@ class Baselines:
         reasons = tuple((route, str(error)) for route, error in failed)
         return BaselineReport(summary_of(new), usage.texts, usage.tokens, usage.cost_nanousd, reasons, differences)
 
-    async def check(self, model: Model, *, max_nanousd: int | None = None) -> QualityCheck:
+    async def check(
+        self, model: Model, *, max_nanousd: int | None = None, report: Callable[[str], None] | None = None
+    ) -> QualityCheck:
         """Compare all routes of a model with the baseline of its space, and keep their states."""
         baseline = await self._get(model)
         if baseline is None:
             raise UsageError(await self._missing(model))
         sets, notes = _usable_sets(baseline)
+        if report is not None:
+            report((await self._planned(model, sets, model.route_names, is_baseline=False)).summary)
         usage, spending, began = Usage(), CallBudget(Purpose(model.name), max_nanousd), self.clock()
         routes: list[RouteCheck] = []
         compared = [route for route in model.route_names if route in baseline.routes]
@@ -200,16 +217,17 @@ class Baselines:
             self._missed.add(model.space.id)
             _log.warning(
                 "quality.check_every_s is set, but %s has no baseline, so its routes are not checked: create one with "
-                "`embedway quality baseline --model %s`. This is logged once",
+                "%s. This is logged once",
                 shown_name(model.space.id),
-                printable(model.name),
+                command("baseline", model.name),
             )
         for route in model.route_names:
             self.budgets.hooks.event(DriftDetails, model.name, model.space.id, route, "no_baseline", False, None, None)
 
     async def all(self) -> list[BaselineSummary]:
-        """Return all baselines that can be read; others are logged."""
-        return [summary_of(one) for one in await self.stored.all()]
+        """Return all baselines that can be read, with the last check of each route; others are logged."""
+        found = [summary_of(one) for one in await self.stored.all()]
+        return [replace(one, checks=await self.states.last_checks(one.space_id)) for one in found]
 
     async def remove(self, space_id: str) -> bool:
         """Remove a baseline and the states of its routes, also if they cannot be read. Return False without one."""
@@ -232,8 +250,8 @@ class Baselines:
             return None
         if old is not None and not replaces and (pairs is not None or set(model.route_names) <= set(old.routes)):
             raise UsageError(
-                f"{old.space.id} has a baseline of {_day(old.created)}: `embedway quality check` compares with it, and "
-                f"{_REPLACE} replaces it"
+                f"{old.space.id} has a baseline of {_day(old.created)}: {command('check', model.name)} compares with "
+                f"it, and {command('baseline', model.name, '--replace')} replaces it"
             )
         return old
 
@@ -281,7 +299,8 @@ class Baselines:
     async def _missing(self, model: Model) -> str:
         others = [one for one in await self.stored.spaces_of(model.name) if one != model.space.id]
         other = f" (there is one of its other space {', '.join(map(printable, others))})" if others else ""
-        return f"{shown_name(model.space.id)} has no baseline{other}: create one with `embedway quality baseline`"
+        create = command("baseline", model.name)
+        return f"{shown_name(model.space.id)} has no baseline{other}: create one with {create}"
 
     async def _measure(self, answers: RouteAnswers, sets: tuple[PairSet, ...]) -> RouteBaseline:
         measured = await answers.noise()
@@ -302,24 +321,27 @@ class Baselines:
         )
 
     async def _check_route(self, answers: RouteAnswers, baseline: Baseline, sets: tuple[PairSet, ...]) -> RouteCheck:
-        route = answers.route
+        route, model = answers.route, answers.model.name
         stored = baseline.routes.get(route)
         if stored is None:
             reason = "the baseline does not contain this route"
-            return RouteCheck(route, "unchecked", (reason,), "add it with `embedway quality baseline`")
+            return RouteCheck(route, "unchecked", (reason,), f"Add it with {command('baseline', model)}")
         if baseline.canary_version != CANARY_VERSION:
             reason = f"the baseline has version {baseline.canary_version} of the canaries, not {CANARY_VERSION}"
-            return RouteCheck(route, "unchecked", (reason,), f"create a new one with {_REPLACE}")
+            advice = f"Create a new one with {command('baseline', model, '--replace')}"
+            return RouteCheck(route, "unchecked", (reason,), advice)
         seed = random.SystemRandom().getrandbits(32)
         try:
             found = await answers.observe(sets, seed)
         except _FATAL:
             raise
         except BadVectorsError as error:
-            return RouteCheck(route, "drifted", (error.message,), advice_for("drifted"))
+            return RouteCheck(route, "drifted", (_fault_of(error),), advice_for("drifted", model))
         except EmbedwayError as error:
-            return RouteCheck(route, "unchecked", (str(error),), advice_for("unchecked"))
-        return compare(stored, found, min_accuracy_ratio=self.config.quality.min_accuracy_ratio)
+            reason = str(error).removeprefix(f"{route}: ")
+            return RouteCheck(route, "unchecked", (reason,), advice_for("unchecked", model))
+        compared = compare(stored, found, min_accuracy_ratio=self.config.quality.min_accuracy_ratio)
+        return replace(compared, advice=advice_for(compared.verdict, model))
 
     def _differences(self, old: Baseline, new: Baseline, measured: Iterable[str]) -> list[RouteCheck]:
         """Return the differences of a new baseline to the old one, for common routes that were measured."""
@@ -332,7 +354,7 @@ class Baselines:
                 results = {name: results for name, results in one.results.items() if name in same}
                 vectors: dict[str, list[Vectors]] = {kind: [one.vectors[kind]] for kind in INPUT_TYPES}
                 found.append(compare(old.routes[route], Observation(vectors, results), min_accuracy_ratio=ratio))
-        return [replace(one, advice="") for one in found]
+        return found
 
 
 async def _work_of_route(model: Model, sets: Sequence[PairSet], *, is_baseline: bool) -> tuple[int, int, int]:
@@ -390,6 +412,12 @@ def _sets(pairs: Sequence[Pair] | None) -> tuple[PairSet, ...]:
     return (built_in,) if pairs is None else (built_in, PairSet("own", 1, digest_of(pairs), tuple(pairs)))
 
 
+def _new_sets(pairs: Sequence[Pair] | None, old: Baseline | None) -> tuple[PairSet, ...]:
+    """Return the sets of a new baseline: without own pairs, those of the baseline that it replaces."""
+    own = () if old is None or pairs is not None else tuple(one for one in old.sets if one.name == "own")
+    return (*_sets(pairs), *own)
+
+
 def _usable_sets(baseline: Baseline) -> tuple[tuple[PairSet, ...], tuple[str, ...]]:
     """Return the sets of a baseline with their texts, and notes on sets that this version does not have."""
     built_in = _sets(None)[0]
@@ -402,9 +430,19 @@ def _usable_sets(baseline: Baseline) -> tuple[tuple[PairSet, ...], tuple[str, ..
         else:
             notes.append(
                 f"the baseline has version {one.version} of the built-in pairs, this embedway {built_in.version}: they "
-                f"are not compared. {_REPLACE} creates one of the new version"
+                f"are not compared. {command('baseline', baseline.model, '--replace')} creates one of the new version"
             )
     return tuple(usable), tuple(notes)
+
+
+def _fault_of(error: BadVectorsError) -> str:
+    """Return a refused answer as the difference that it is. Here, switching the check off is no remedy."""
+    rows = f"{len(error.rows)} rows of an answer" if error.rows else "an answer"
+    if error.check == "same_vector":
+        return f"rows: {rows} have the vector of another text: rows are permuted, or one vector is for different texts"
+    if error.check == "near_constant":
+        return f"rows: {rows} have nearly equal vectors for clearly different texts"
+    return error.message
 
 
 def _day(seconds: float) -> str:

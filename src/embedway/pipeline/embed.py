@@ -192,7 +192,8 @@ class EmbedPipeline:
         vectors, failed = spread(computed, positions, request.refused)
         checks = check_similarity(texts, dense, computed.errors)
         receipt = make_receipt(model, space, computed, positions, facts, checks=checks)
-        return EmbedResult(vectors, space, await self._scripts.add_warnings(receipt, model, texts), failed)
+        receipt = await self._scripts.add_warnings(receipt, model, texts, is_query=request.input_type == "query")
+        return EmbedResult(vectors, space, receipt, failed)
 
     async def plan(self, call: Call, options: CallOptions) -> Plan:
         """Return the plan of a call with the model, pin and limits that `embed` would use."""

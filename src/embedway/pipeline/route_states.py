@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from embedway.errors import LedgerError
 from embedway.ledger.records import UnreadableRecordError
+from embedway.quality.baseline_reports import LastCheck
 from embedway.quality.quarantine import RouteState, name_of, routes_in
 from embedway.telemetry.operations import DriftDetails
 
@@ -86,6 +87,17 @@ class RouteStates:
             ended.append(own)
         await self._read_again()
         return ended
+
+    async def last_checks(self, space_id: str) -> dict[str, LastCheck]:
+        """Return the last check of each route of a space; routes whose record cannot be read are left out."""
+        states = [(await self._get(space_id, route))[0] for route in await self._routes_of(space_id)]
+        return {
+            one.route: LastCheck(
+                "drifted" if one.drifted else "passed", one.quarantined, one.checked, one.last_passed, one.reasons
+            )
+            for one in states
+            if one is not None
+        }
 
     async def clear(self, space_id: str, route: str | None) -> None:
         """Remove the states of one route of a space, or of all, without reading them."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from embedway.telemetry.hooks import Hooks
     from embedway.types import Receipt
 
-_log = logging.getLogger("embedway.quality")
+_log = logging.getLogger("embedway.quality.scripts")
 
 _CHECK: WarningCheck = "script"
 
@@ -50,8 +50,8 @@ class _ScriptsOfModel:
     known: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
     measured: dict[str, Measurement] = field(default_factory=dict)
-    #: Warning by script.
-    notes: dict[str, str] = field(default_factory=dict)
+    #: Which model is better, by script.
+    advice: dict[str, str] = field(default_factory=dict)
 
 
 class ScriptCheck:
@@ -65,8 +65,10 @@ class ScriptCheck:
         self._models: dict[tuple[str, str | None], _ScriptsOfModel] = {}
         self._lock = asyncio.Lock()
 
-    async def add_warnings(self, receipt: Receipt, model: Model, texts: Sequence[str]) -> Receipt:
-        """Return the receipt of texts with a warning for each script that the model does not know."""
+    async def add_warnings(
+        self, receipt: Receipt, model: Model, texts: Sequence[str], *, is_query: bool = False
+    ) -> Receipt:
+        """Return the receipt of texts, or of queries, with a warning for each script that the model does not know."""
         if not self._is_enabled or all(map(str.isascii, texts)):  # the table of scripts is not read for ASCII
             return receipt
         key = model.name, model.space.tokenizer
@@ -78,7 +80,7 @@ class ScriptCheck:
         for script, sample in found.items():
             if self._knows(model, scripts, script, sample.text):
                 continue
-            notes.append(await self._note(model, scripts, script, sample))
+            notes.append(await self._note(model, scripts, script, sample, is_query=is_query))
             route = model.profile.route
             self._hooks.event(VectorCheckDetails, model.name, route, _CHECK, "warned", sample.texts)
         return with_warnings(receipt, notes) if notes else receipt
@@ -101,17 +103,22 @@ class ScriptCheck:
                 scripts.foreign = foreign_characters(scripts.known)
         return known
 
-    async def _note(self, model: Model, scripts: _ScriptsOfModel, script: str, sample: ScriptSample) -> str:
+    async def _note(
+        self, model: Model, scripts: _ScriptsOfModel, script: str, sample: ScriptSample, *, is_query: bool
+    ) -> str:
         """Return the warning, and log it the first time."""
         async with self._lock:  # concurrent calls log it once
-            note = scripts.notes.get(script)
-            if note is None:
-                advice = await self._advice(model.name, script, sample.text)
-                note = scripts.notes[script] = (
-                    f"some texts are in the {script} script, which {model.name} does not know, so their vectors say "
-                    f"little about their meaning; {advice}"
-                )
-                _log.warning("%s. This is logged once", note)
+            advice = scripts.advice.get(script)
+            is_first = advice is None
+            if advice is None:
+                advice = scripts.advice[script] = await self._advice(model.name, script, sample.text)
+            again = "; its collection must be embedded again with another model" if is_query else ""
+            note = (
+                f"{model.name} does not know the {script} script of some texts, so search finds little in them{again}; "
+                f"{advice}"
+            )
+            if is_first:
+                _log.warning("%s (%s in this call). This is logged once", note, _count_of(sample.texts))
         return note
 
     async def _advice(self, model: str, script: str, text: str) -> str:
@@ -129,10 +136,14 @@ class ScriptCheck:
         name, lacks = best
         if lacks:
             return (
-                f"the best model for {language} is {name}, which cannot run here now ({lacks}): "
-                f"`embedway select --language {language} --anywhere`"
+                f"the best model for {language} is {name}, not usable now: `embedway select --language {language} "
+                "--anywhere`"
             )
         return f"the best model for {language} here is {name}: `embedway select --language {language}`"
+
+
+def _count_of(texts: int) -> str:
+    return f"{texts:,} text{'' if texts == 1 else 's'}"
 
 
 async def _language_of(text: str, script: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from embedway._public import public
+from embedway.money import usd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,28 @@ class QualityPlan:
     tokens: int
     cost_nanousd: int | None
 
+    @property
+    def summary(self) -> str:
+        """The plan as one line of text."""
+        cost = "at an unknown price" if self.cost_nanousd is None else f"for ${usd(self.cost_nanousd)}"
+        work = f"{self.texts:,} texts, {self.tokens:,} tokens and {self.requests:,} requests"
+        return f"about {work} {cost} ({self.model}: {', '.join(self.routes)})"
+
+
+@public
+@dataclass(frozen=True, slots=True)
+class LastCheck:
+    """Result of the last check of a route that could compare it. Times are in seconds since 1970.
+
+    `last_passed` is the last check that it passed, or the time of its baseline.
+    """
+
+    verdict: Literal["passed", "drifted"]
+    quarantined: bool
+    checked: float
+    last_passed: float
+    reasons: tuple[str, ...] = ()
+
 
 @public
 @dataclass(frozen=True, slots=True)
@@ -40,8 +63,9 @@ class RouteNoise:
 class BaselineSummary:
     """A stored baseline of a space. `created` is in seconds since 1970.
 
-    `pairs` contains the number of pairs by set, with its version and digest in `digests`. `noise` and `accuracy` are by
-    route; noise is also by input type. `prices_nanousd` are for a million tokens.
+    `pairs` contains the number of pairs by set, with its version and digest in `digests`. `noise` and `accuracy`, the
+    share of queries whose own passage is first, are by route; noise is also by input type. `prices_nanousd` are for a
+    million tokens.
     """
 
     model: str
@@ -53,6 +77,8 @@ class BaselineSummary:
     noise: Mapping[str, Mapping[str, RouteNoise]]
     accuracy: Mapping[str, float | None]
     prices_nanousd: Mapping[str, int | None]
+    #: Last check by route; without routes that were not checked since their baseline.
+    checks: Mapping[str, LastCheck] = field(default_factory=dict)
 
 
 @public

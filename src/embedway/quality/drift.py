@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from embedway._public import public
+from embedway.quality.commands import command
 from embedway.quality.noise import distances
 from embedway.quality.retrieval import accuracy, by_group, overlap
 
@@ -101,12 +102,11 @@ def compare(baseline: RouteBaseline, found: Observation, *, min_accuracy_ratio: 
             largest, limit = float(rounds.max()), noise.limit
     ratio, shared, groups, texts = _retrieval(baseline, found, min_accuracy_ratio)
     reasons += texts
-    verdict: Verdict = "drifted" if reasons else "passed"
     return RouteCheck(
         baseline.route,
-        verdict,
+        "drifted" if reasons else "passed",
         tuple(reasons),
-        advice_for(verdict),
+        "",
         count,
         tuple(sorted(differing)),
         1 - largest,
@@ -131,14 +131,15 @@ def common_results(
     return now, before
 
 
-def advice_for(verdict: Verdict) -> str:
-    """Return what to do after a verdict."""
+def advice_for(verdict: Verdict, model: str) -> str:
+    """Return what to do after a verdict on a route of a model."""
+    check = command("check", model)
     if verdict == "drifted":
         return (
-            "ask the operator of the route what changed; `embedway quality check` compares again. If the change is "
-            "intended, embed stored collections again, and then `embedway quality baseline --replace`"
+            f"Ask the operator of the route what changed; {check} compares again. If the change is intended, embed "
+            f"stored collections again, and then {command('baseline', model, '--replace')}"
         )
-    return "check again later with `embedway quality check`" if verdict == "unchecked" else ""
+    return f"Check again later with {check}" if verdict == "unchecked" else ""
 
 
 def _canary_reasons(

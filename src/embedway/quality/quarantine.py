@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.errors import EmbedwayError
 from embedway.ledger.records import Record, UnreadableRecordError
+from embedway.quality.commands import command
 from embedway.third_party import must_pass, place_of
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ class RouteState:
         """Why the route is not used, and what to do."""
         reason = f": {self.reasons[0]}" if self.reasons else ""
         return (
-            f"is in quarantine, because it differs from the baseline of {self.space_id}{reason}. `embedway quality "
-            "check` compares it again; `embedway quality baseline --replace` accepts the change; `embedway quality "
-            "release` ends the quarantine"
+            f"is in quarantine, because it differs from the baseline of {self.space_id}{reason}. "
+            f"{command('check', self.model)} compares it again; {command('baseline', self.model, '--replace')} "
+            f"accepts the change; {command('release', self.model, route=self.route)} ends the quarantine"
         )
 
     def to_record(self) -> Record:

@@ -48,7 +48,8 @@ class VectorReport:
     """Checks of given vectors: `embedder.quality.validate`.
 
     Norms and similarities are of the rows that can be read; None without such rows. Similarities are cosines of a
-    bounded sample of `sample` rows. A failed `high_similarity` is a warning, and leaves the vectors valid.
+    bounded sample of `sample` rows of different texts. A failed `high_similarity` is a warning, and leaves the
+    vectors valid.
     """
 
     model: str
@@ -60,6 +61,9 @@ class VectorReport:
     mean_similarity: float | None = None
     greatest_similarity: float | None = None
     sample: int = 0
+    #: Size of the vectors, None for another array than (n, d), and the size that they should have.
+    dimensions: int | None = None
+    expected_dimensions: int = 0
     #: Accuracy of the model on the pairs of its baseline, if it was asked for. The vectors are not valid without it.
     semantic: SemanticCheck | None = None
 
@@ -96,15 +100,18 @@ def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextC
         message = f"an array of shape {vectors.shape} is not one row of numbers per text"
         results.failed["type"] = VectorCheck("type", passed=False, message=message)
         results.untried.update(_CHECKS[1:])
-        return VectorReport(space.model, len(texts), valid=False, checks=results.all())
+        return VectorReport(
+            space.model, len(texts), valid=False, checks=results.all(), expected_dimensions=space.dimensions
+        )
     name = f"vectors for {space.model}"
     try:
-        validate(vectors, count=len(texts), space=space, route=name)
+        validate(vectors, count=len(texts), space=space, route=name, advises=False)
     except BadVectorsError as error:
         results.add(error)
         if not error.rows:
             results.untried.update(_CHECKS[_CHECKS.index(error.check or "type") + 1 :])
-            return VectorReport(space.model, len(texts), valid=False, checks=results.all())
+            sizes = {"dimensions": vectors.shape[1], "expected_dimensions": space.dimensions}
+            return VectorReport(space.model, len(texts), valid=False, checks=results.all(), **sizes)
         _add_other_rows(results, vectors, space)
     bad = {row for check in results.failed.values() for row in check.rows}
     rows = [row for row in range(len(texts)) if row not in bad]
@@ -115,7 +122,8 @@ def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextC
         if fault is not None:
             fault.rows = tuple(rows[row] for row in fault.rows)
             results.add(fault)
-    similar = check_similarity(read, good)
+    unique = list({text: row for row, text in reversed(list(enumerate(read)))}.values())[::-1]
+    similar = check_similarity([read[row] for row in unique], good[unique])
     note = note_of(similar, space.model)
     if note is not None:
         results.failed[_SIMILAR] = VectorCheck(_SIMILAR, passed=False, message=note)
@@ -129,7 +137,9 @@ def report_on(vectors: Vectors, texts: Sequence[str], space: Space, reads: TextC
         std_norm=float(lengths.std()) if rows else None,
         mean_similarity=similar.mean_similarity,
         greatest_similarity=similar.greatest_similarity,
-        sample=min(len(rows), SAMPLE) if len(rows) > 1 else 0,
+        sample=min(len(unique), SAMPLE) if len(unique) > 1 else 0,
+        dimensions=vectors.shape[1],
+        expected_dimensions=space.dimensions,
     )
 
 
@@ -140,7 +150,8 @@ def _add_other_rows(results: _Results, vectors: Vectors, space: Space) -> None:
     kinds: dict[str, list[int]] = {}
     for row in first.rows:
         try:
-            validate(vectors[row : row + 1], count=1, space=space, route=f"vectors for {space.model}")
+            name = f"vectors for {space.model}"
+            validate(vectors[row : row + 1], count=1, space=space, route=name, advises=False)
         except BadVectorsError as error:
             by_check.setdefault(error.check, []).append(error)
             kinds.setdefault(error.check, []).append(row)

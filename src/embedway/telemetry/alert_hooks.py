@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from embedway.quality.commands import command
 from embedway.telemetry.budget_hooks import budget_document
 from embedway.telemetry.hooks import BaseHook
 from embedway.telemetry.webhook import Webhook
@@ -36,7 +37,10 @@ _REMEDIES = {
     "error_rate": "Check the key, the quota and the status of the service, or add another route to its model.",
     "circuit": "Check that the service of the route can be reached, or add another route to its model.",
     "vectors": "Check which model the route serves, and remove the route from the settings while it is wrong.",
-    "drift": "Check which model and version the route serves; record a new baseline only if the change is intended.",
+    "drift": (
+        "Check which model and version the route serves; {check} compares it again. Only if the change is intended, "
+        "{replace} records a new baseline."
+    ),
 }
 _STORE_REMEDIES = {
     "cache": "Check that the server or disk of the cache works and has space; until then vectors are computed again.",
@@ -167,7 +171,7 @@ class AlertHook(BaseHook):
             effect = "the route is not used any more" if details.quarantined else "the route is still used"
             text = "route %s: its vectors differ from the baseline of space %s (%s), and %s. %s"
             reasons = ", ".join(details.reasons)
-            _log.warning(text, route, details.space_id, reasons, effect, _REMEDIES["drift"])
+            _log.warning(text, route, details.space_id, reasons, effect, _drift_remedy(details.model))
         document = {
             "model": details.model,
             "space_id": details.space_id,
@@ -176,6 +180,8 @@ class AlertHook(BaseHook):
             "accuracy_ratio": details.accuracy_ratio,
             "reasons": list(details.reasons),
         }
+        if details.level == "raised":
+            document["remedy"] = _drift_remedy(details.model)
         self._post("drift", {"level": details.level, "route": route, **document})
 
     def _report_store(self, details: StoreErrorDetails) -> None:
@@ -195,6 +201,11 @@ class AlertHook(BaseHook):
         if self._webhook is not None:
             remedy = _NOTHING if document["level"] == "cleared" else _REMEDIES.get(kind)
             self._webhook.post({"kind": kind, **document, "remedy": document.get("remedy", remedy)})
+
+
+def _drift_remedy(model: str) -> str:
+    check, replace = command("check", model), command("baseline", model, "--replace")
+    return _REMEDIES["drift"].format(check=check, replace=replace)
 
 
 def _count(kind: str, route: str) -> None:
