@@ -5,8 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PEERS := .venv-peers
+SUDO := $(shell command -v sudo)
+APT := $(SUDO) env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: run test coverage test-all test-peers test-deploy lint format bench clean
+.PHONY: install-prometheus run test coverage test-all test-peers test-deploy lint format bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/base: pyproject.toml constraints.txt
@@ -44,7 +46,11 @@ test-all: test test-peers test-deploy
 test-peers: $(PEERS)/done
 	$(PEERS)/bin/python -m pytest -q -m peers
 
-# What needs the programs prometheus and promtool (Debian: apt-get install prometheus). Fails without them.
+# Debian's package, unless the programs are there.
+install-prometheus:
+	command -v prometheus promtool >/dev/null || { $(SUDO) apt-get update -qq && $(APT) prometheus; }
+
+# What needs the programs prometheus and promtool (make install-prometheus). Fails without them.
 test-deploy: $(VENV)/dev
 	$(BIN)/python -m pytest -q --durations 5 -m prometheus tests/deploy
 

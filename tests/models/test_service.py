@@ -160,10 +160,10 @@ def test_a_service_that_says_nothing_of_its_bill_is_estimated_by_our_own_count(s
 def test_another_route_takes_over(server):
     dead = Service()
     dead.misdeeds = ["503"] * 10
-    result = embed(dead, server)
+    result = embed(dead, server, config=lambda *servers: load(*servers, **{"routes.r1.same_space": True}))
     assert_right(result)
     assert result.receipt.routes == ("routes.r1",)
-    assert len(server.bodies) == 2  # a probe, then the texts
+    assert len(server.bodies) == 1
 
 
 @pytest.mark.parametrize("seed", range(3))

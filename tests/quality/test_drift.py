@@ -46,7 +46,7 @@ def test_another_prompt_is_noticed(vectors, noise):
 def test_a_loss_of_precision_names_the_number_of_canaries(vectors):
     found = check(vectors, int8)
     assert found.verdict == "drifted"
-    assert f"{len(found.differing)} of {len(CANARIES)} canaries (document) differ" in found.reasons[0]
+    assert f"{len(found.differing)} of {len(CANARIES)} canaries (query) differ" in found.reasons[0]
     assert found.accuracy_ratio == 1
 
 
@@ -84,7 +84,7 @@ def test_a_slow_drift_is_measured_against_the_baseline(vectors):
 def test_a_small_drift_that_noise_hides_is_in_the_mean(vectors):
     found = check(vectors, drifted(0.01), noise=int8)
     assert not found.differing
-    assert "all canaries (document) differ a little" in found.reasons[0]
+    assert "all canaries (query) differ a little" in found.reasons[0]
 
 
 def test_the_limit_follows_the_noise(vectors):
