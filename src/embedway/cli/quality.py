@@ -100,17 +100,18 @@ def check(
 
 
 def _check(invocation: Invocation, model: str | None, max_cost: str | None, *, as_json: bool) -> None:
-
     async def work(embedder: "AsyncEmbedder") -> "QualityCheck":
         return await embedder.quality.check(model, max_cost=max_cost, progress=lambda text: note(invocation, text))
 
     explain("routes that were checked keep their result; run the same command again")
     with log_in_report("embedway.quality", "embedway.alerts"):  # the report says the same
         found = _run(invocation, work)
+    a_day = _a_day(invocation, found.cost_nanousd)
+    if a_day:
+        note(invocation, f"the scheduled checks of quality.check_every_s cost about ${usd(a_day)} a day")
     with report_of_work(invocation, as_json=as_json):
         if as_json:
             verdict = "drifted" if found.drifted else "passed" if found.passed else "unchecked"
-            a_day = _a_day(invocation, found.cost_nanousd)
             print_json({"verdict": verdict, "scheduled_cost_nanousd_a_day": a_day, **asdict(found)})
         else:
             _print_check(found)
