@@ -129,7 +129,7 @@ def test_only_a_drift_exits_with_1(quality, place):
     assert done.code == 4, done.stderr
     assert "damaged" in done.stderr
     (place / "ledger.sqlite").write_bytes(b"no database, but something else" * 99)
-    assert quality("check").code == 4
+    assert quality("check").code == 2
 
 
 def test_a_refusal_comes_before_the_estimate_and_names_the_model(quality):
