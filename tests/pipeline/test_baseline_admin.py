@@ -222,7 +222,7 @@ async def test_own_pairs_are_compared_too(server, tmp_path):
 async def test_another_version_of_the_pairs_is_said_and_the_rest_compared(server, tmp_path, monkeypatch):
     async with set_up(server, tmp_path) as embedder:
         await embedder.quality.baseline()
-        monkeypatch.setattr("embedway.pipeline.baseline_admin.BUILT_IN_DIGEST", "other")
+        monkeypatch.setattr("embedway.quality.pair_sets.BUILT_IN_DIGEST", "other")
         found = await embedder.quality.check()
     assert found.passed
     assert found.routes[0].accuracy_ratio is None

@@ -10,8 +10,8 @@ import pytest
 
 from embedway import LedgerError, Pair, Space
 from embedway.ledger.records import UnreadableRecordError
-from embedway.pipeline.baseline_admin import summary_of
 from embedway.quality.baseline import Baseline, PairSet, RouteBaseline
+from embedway.quality.baseline_reports import summary_of
 from embedway.quality.canaries import CANARIES, CANARY_VERSION
 from embedway.quality.drift import Observation, compare
 from embedway.quality.noise import Noise

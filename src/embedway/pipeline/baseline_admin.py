@@ -23,14 +23,14 @@ from embedway.quality.baseline_reports import (
     BaselineSummary,
     QualityCheck,
     QualityPlan,
-    RouteNoise,
     SemanticCheck,
+    summary_of,
 )
 from embedway.quality.canaries import CANARY_VERSION
 from embedway.quality.commands import command
 from embedway.quality.drift import Observation, RouteCheck, advice_for, common_results, compare
 from embedway.quality.noise import CEILING
-from embedway.quality.pairs import BUILT_IN_DIGEST, BUILT_IN_VERSION, built_in_pairs, digest_of
+from embedway.quality.pair_sets import new_sets, usable_sets
 from embedway.quality.retrieval import accuracy
 from embedway.space import INPUT_TYPES
 from embedway.telemetry.operations import DriftDetails
@@ -96,7 +96,7 @@ class Baselines:
             if not is_baseline:
                 raise
             stored = None
-        sets = _new_sets(pairs, stored) if stored is None or is_baseline else _usable_sets(stored)[0]
+        sets = new_sets(pairs, stored) if stored is None or is_baseline else usable_sets(stored)[0]
         return await self._planned(model, sets, model.route_names, is_baseline=is_baseline)
 
     async def _planned(
@@ -123,7 +123,7 @@ class Baselines:
         async with self.stored.creation(model.space.id):
             old = await self._old(model, pairs, replaces=replaces, report=report)
             kept = {} if old is None or replaces else dict(old.routes)
-            sets = _new_sets(pairs, old) if old is None or replaces else _usable_sets(old)[0]
+            sets = new_sets(pairs, old) if old is None or replaces else usable_sets(old)[0]
             missing = [route for route in model.route_names if route not in kept]
             report((await self._planned(model, sets, missing, is_baseline=True)).summary)
             if replaces and pairs is None and len(sets) > 1:
@@ -158,7 +158,7 @@ class Baselines:
         baseline = await self._get(model)
         if baseline is None:
             raise UsageError(await self._missing(model))
-        sets, notes = _usable_sets(baseline)
+        sets, notes = usable_sets(baseline)
         if report is not None:
             report((await self._planned(model, sets, model.route_names, is_baseline=False)).summary)
         usage, spending, began = Usage(), CallBudget(Purpose(model.name), max_nanousd), self.clock()
@@ -192,7 +192,7 @@ class Baselines:
         baseline = None if self.records is None else await self._get(model)
         if baseline is None:
             return SemanticCheck(valid=True, message=_NO_BASELINE)
-        sets, notes = _usable_sets(baseline)
+        sets, notes = usable_sets(baseline)
         usage = Usage()
         results = await RouteAnswers(model, "", CallBudget(Purpose(model.name), max_nanousd), usage).results(sets)
         stored = [baseline.routes[route] for route in usage.routes if route in baseline.routes]
@@ -380,59 +380,6 @@ def _with_note(error: EmbedwayError, usage: Usage, routes: Iterable[str]) -> Emb
         kept = f"the results of {done} are stored" if done else "no result is stored"
         error.add_note(f"before that, {usage.texts:,} texts were sent for {cost}; {kept}")
     return error
-
-
-def summary_of(baseline: Baseline) -> BaselineSummary:
-    """Return the public facts of a baseline."""
-    routes = baseline.routes
-    first = next(iter(routes.values()), None)
-    counts = {} if first is None else {name: len(results) for name, results in first.results.items()}
-    return BaselineSummary(
-        baseline.model,
-        baseline.space.id,
-        baseline.created,
-        baseline.embedway,
-        counts,
-        {one.name: f"{one.version}:{one.digest}" for one in baseline.sets},
-        {
-            name: {kind: RouteNoise(noise.sources, 1 - noise.limit) for kind, noise in route.noise.items()}
-            for name, route in routes.items()
-        },
-        {
-            name: accuracy([one for results in route.results.values() for one in results.values()])
-            for name, route in routes.items()
-        },
-        {name: route.price_nanousd for name, route in routes.items()},
-    )
-
-
-def _sets(pairs: Sequence[Pair] | None) -> tuple[PairSet, ...]:
-    """Return the built-in pairs, and the user's own ones."""
-    built_in = PairSet("built-in", BUILT_IN_VERSION, BUILT_IN_DIGEST, built_in_pairs())
-    return (built_in,) if pairs is None else (built_in, PairSet("own", 1, digest_of(pairs), tuple(pairs)))
-
-
-def _new_sets(pairs: Sequence[Pair] | None, old: Baseline | None) -> tuple[PairSet, ...]:
-    """Return the sets of a new baseline: without own pairs, those of the baseline that it replaces."""
-    own = () if old is None or pairs is not None else tuple(one for one in old.sets if one.name == "own")
-    return (*_sets(pairs), *own)
-
-
-def _usable_sets(baseline: Baseline) -> tuple[tuple[PairSet, ...], tuple[str, ...]]:
-    """Return the sets of a baseline with their texts, and notes on sets that this version does not have."""
-    built_in = _sets(None)[0]
-    usable, notes = [], []
-    for one in baseline.sets:
-        if one.name == "own":
-            usable.append(one)
-        elif one.digest == built_in.digest:
-            usable.append(built_in)
-        else:
-            notes.append(
-                f"the baseline has version {one.version} of the built-in pairs, this embedway {built_in.version}: they "
-                f"are not compared. {command('baseline', baseline.model, '--replace')} creates one of the new version"
-            )
-    return tuple(usable), tuple(notes)
 
 
 def _fault_of(error: BadVectorsError) -> str:

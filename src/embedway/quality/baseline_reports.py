@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from embedway._public import public
 from embedway.money import usd
+from embedway.quality.retrieval import accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from embedway.quality.baseline import Baseline
     from embedway.quality.drift import RouteCheck
 
 
@@ -139,3 +141,27 @@ class QualityCheck:
     def drifted(self) -> bool:
         """Whether a route drifted."""
         return any(one.verdict == "drifted" for one in self.routes)
+
+
+def summary_of(baseline: Baseline) -> BaselineSummary:
+    """Return the public facts of a baseline."""
+    routes = baseline.routes
+    first = next(iter(routes.values()), None)
+    counts = {} if first is None else {name: len(results) for name, results in first.results.items()}
+    return BaselineSummary(
+        baseline.model,
+        baseline.space.id,
+        baseline.created,
+        baseline.embedway,
+        counts,
+        {one.name: f"{one.version}:{one.digest}" for one in baseline.sets},
+        {
+            name: {kind: RouteNoise(noise.sources, 1 - noise.limit) for kind, noise in route.noise.items()}
+            for name, route in routes.items()
+        },
+        {
+            name: accuracy([one for results in route.results.values() for one in results.values()])
+            for name, route in routes.items()
+        },
+        {name: route.price_nanousd for name, route in routes.items()},
+    )
