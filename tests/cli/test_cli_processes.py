@@ -199,7 +199,7 @@ def test_a_job_that_is_stopped_during_a_request_writes_its_metrics(begin, place,
             with connection:
                 assert connection.recv(1000).startswith(b"POST")
                 assert ended(process, number)[0] == 128 + number
-    assert 'outcome="cancelled",route="routes.slow"} 1.0' in (place / "out.prom").read_text()
+    assert 'outcome="cancelled",route="routes.slow",run="out"} 1.0' in (place / "out.prom").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
