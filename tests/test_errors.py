@@ -164,6 +164,7 @@ THIRD_PARTY_ONLY = {
     "providers/entra.py",
     "providers/http.py",
     "providers/http_body.py",
+    "telemetry/push_gateway.py",
 }
 
 

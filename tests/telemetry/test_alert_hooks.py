@@ -156,7 +156,8 @@ DRIFT_DOCUMENT = {
     "accuracy_ratio": 0.9,
     "reasons": ["cosine", "accuracy"],
     "remedy": "Check which model and version the route serves; `embedway quality check --model acme/m` compares it "
-    "again. Only if the change is intended, `embedway quality baseline --model acme/m --replace` records a new baseline.",
+    "again. Only if the change is intended, `embedway quality baseline --model acme/m --replace` records a new "
+    "baseline.",
 }
 STORE_DOCUMENT = {
     "kind": "store",

@@ -368,7 +368,7 @@ def test_memory_is_measured_once_a_second(monkeypatch):
     now, read = [10.0], []
     metrics = Metrics()
     hooks = Hooks([PrometheusHook(Labels(), lambda: metrics, clock=lambda: now[0])])
-    monkeypatch.setattr("embedway.telemetry.prometheus.resident_bytes", lambda: read.append(1) or 7)
+    monkeypatch.setattr("embedway.telemetry.metrics.resident_bytes", lambda: read.append(1) or 7)
     for moment in (10.0, 10.5, 10.9, 11.0, 11.5):
         now[0] = moment
         with hooks.operation(request):
