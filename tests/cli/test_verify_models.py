@@ -29,7 +29,7 @@ def test_the_same_model_on_two_backends_is_one_space_and_listed_until_removed(co
     assert proof["a"]["name"] == f"local:{names[0]}"
     assert proof["name"] in command("models", "verify", "--list").stdout
     assert command("models", "verify", "--remove", proof["name"]).code == 0
-    assert command("models", "verify", "--list").stdout.startswith("no proofs")
+    assert command("models", "verify", "--list").stdout.startswith("There are no proofs")
     assert command("models", "verify", "--remove", proof["name"]).code == 2
 
 

@@ -34,7 +34,7 @@ def test_nothing_is_written_through_a_link(path, rejects, tmp_path, content):
 
 def test_a_pipe_of_that_name_is_not_opened(path, rejects):
     os.mkfifo(path)
-    with pytest.raises(SinkError, match="already exists"):
+    with pytest.raises(SinkError, match="a pipe or a socket"):
         rejects.refuse_existing()
     rejects.remove_outdated()
     assert path.exists()
