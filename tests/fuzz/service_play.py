@@ -154,6 +154,8 @@ class Player:
             name = f"routes.{route.name}"
             settings |= {f"{name}.model": MODEL, f"{name}.provider": mix.provider}
             settings[f"{name}.base_url"] = self._server.url(route)
+            # Without a declaration, the second route is not used while the first one is down and nothing is proved.
+            settings[f"{name}.same_space"] = all(one.space == "right" for one in mix.routes)
             if route.key_rotates:
                 rotated[route.name] = f"sk-{secrets.token_hex(10)}"
                 file = folder / f"key-{route.name}"
