@@ -199,7 +199,7 @@ def test_when_every_route_fails_each_is_named(server):
     other = Service()
     server.misdeeds, other.misdeeds = ["500"] * 10, ["html"] * 10
     with pytest.raises(NoRouteError, match=r"(?s)routes\.r0.*HTTP 500.*routes\.r1.*a web page"):
-        embed(server, other)
+        embed(server, other, config=lambda *servers: load(*servers, **{"routes.r1.same_space": True}))
 
 
 def test_partial_results_of_a_service_that_refuses_a_text():

@@ -38,7 +38,7 @@ async def embedder_of(*servers, **more):
         for number, server in enumerate(servers):
             await stack.enter_async_context(server.running())
             facts = {"model": "text-embedding-3-small", "provider": "openai", "api_key": KEY}
-            facts["base_url"] = f"{server.url}/v1"
+            facts |= {"base_url": f"{server.url}/v1", "same_space": number > 0}
             overrides[f"routes.r{number}"] = facts
         yield await stack.enter_async_context(AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)))
 

@@ -40,6 +40,7 @@ ORDER = (
     "vectors",
     "urgency",
     "arguments",
+    "quality_commands",
     "telemetry",
     "catalog",
     "weights",

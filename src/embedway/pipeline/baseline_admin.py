@@ -27,11 +27,11 @@ from embedway.quality.baseline_reports import (
     summary_of,
 )
 from embedway.quality.canaries import CANARY_VERSION
-from embedway.quality.commands import command
 from embedway.quality.drift import Observation, RouteCheck, advice_for, common_results, compare
 from embedway.quality.noise import CEILING
 from embedway.quality.pair_sets import new_sets, usable_sets
 from embedway.quality.retrieval import accuracy
+from embedway.quality_commands import command
 from embedway.space import INPUT_TYPES
 from embedway.telemetry.operations import DriftDetails
 from embedway.text import printable, shown_name

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from embedway._public import public
-from embedway.quality.commands import command
 from embedway.quality.noise import distances
 from embedway.quality.retrieval import accuracy, by_group, overlap
+from embedway.quality_commands import command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedway.quality.baseline import PairSet
-from embedway.quality.commands import command
 from embedway.quality.pairs import BUILT_IN_DIGEST, BUILT_IN_VERSION, built_in_pairs, digest_of
+from embedway.quality_commands import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.errors import EmbedwayError
 from embedway.ledger.records import Record, UnreadableRecordError
-from embedway.quality.commands import command
+from embedway.quality_commands import command
 from embedway.third_party import must_pass, place_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedway.quality.commands import command
+from embedway.quality_commands import command
 from embedway.telemetry.budget_hooks import budget_document
 from embedway.telemetry.hooks import BaseHook
 from embedway.telemetry.webhook import Webhook
