@@ -117,7 +117,8 @@ def test_top_n_keeps_the_best_and_all_the_scores():
 def test_it_fails_over_and_tries_again():
     first, second = VoyageRerankServer(), VoyageRerankServer()
     first.misdeeds = ["404"]
-    result = rerank(first, second)
+    one_space = {"routes.r1.same_space": True}
+    result = rerank(first, second, overrides=one_space)
     assert_right(result)
     assert result.receipt.routes == ("routes.r1",)
     first.misdeeds = ["503 at once", "429"]
@@ -127,7 +128,7 @@ def test_it_fails_over_and_tries_again():
     for server in (first, second):
         server.misdeeds = ["404"]
     with pytest.raises(NoRouteError):
-        rerank(first, second)
+        rerank(first, second, overrides=one_space)
 
 
 class Picky(VoyageRerankServer):

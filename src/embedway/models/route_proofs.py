@@ -246,10 +246,12 @@ class SharedReference:
             else ""
         )
         why = "no budget was left for a comparison" if self.is_over_budget else f"{first.name} did not answer"
+        # `models verify` compares vectors, which rerankers do not return.
+        is_reranker = "scores" in self.probes.rows
+        verify = "" if is_reranker else f"run `embedway models verify {first.name} {own.name}` once both answer, or "
         return ProofResult(
-            f"is not proved to answer in the space of {first.name}, because {why}: run `embedway models verify "
-            f"{first.name} {own.name}` once both answer, or call the model once while {first.name} answers, so that "
-            f"its vectors are stored for a comparison{by_declaration}",
+            f"is not proved to answer in the space of {first.name}, because {why}: {verify}call the model once while "
+            f"{first.name} answers, so that its answers are stored for a comparison{by_declaration}",
             is_lasting=False,
         )
 
