@@ -39,8 +39,9 @@ def batch_sizes() -> Iterator[int]:
 
 def chunk_characters(chunk: Chunk) -> int:
     """Return the characters of a chunk and of everything that is stored with it."""
-    kept = sum(len(value) for value in chunk.metadata.values() if value)
-    return len(chunk.text) + len(chunk.id) + len(chunk.document_id) + len(chunk.source) + len(chunk.title or "") + kept
+    kept = sum(len(value) if isinstance(value, str) else len(str(value)) for value in chunk.metadata.values() if value)
+    texts = (chunk.context, chunk.text, chunk.id, chunk.document_id, chunk.source, chunk.title or "")
+    return sum(map(len, texts)) + kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,21 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from typing_extensions import override
 
 from embedway.collections.stores.base import RESERVED_COLUMNS
+from embedway.collections.values import Value  # noqa: TC001  type aliases are evaluated
 from embedway.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 Kind: TypeAlias = Literal["markdown", "rst", "text", "html", "code"]
+#: Kinds of blocks. A heading, or the signature of a definition, begins a section that ends before the next one of the
+#: same or a lower level.
+BlockKind: TypeAlias = Literal["heading", "definition", "paragraph", "list", "table", "code", "quote"]
 SourceFormat: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
 
 #: Handler for the error of one row or file. It raises the error, or records it and returns, so that reading continues.
@@ -32,7 +36,36 @@ MAX_TITLE_CHARACTERS = 4096
 MAX_RATIO = 250
 UNCHECKED_BYTES = 1 << 28
 
-NO_METADATA: Mapping[str, str | None] = MappingProxyType({})
+NO_METADATA: Mapping[str, Value] = MappingProxyType({})
+
+
+class DocumentKey(NamedTuple):
+    """Identity of a document in a collection.
+
+    `source` is the name of the source; `document_id` is unique in it: the path below a folder, the name of a file, or
+    the id of a row.
+    """
+
+    source: str
+    document_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Part of a document's text that is split only if it must be: `text[start:end]`.
+
+    Blocks are ascending and do not overlap. Text outside of them is a paragraph.
+    """
+
+    kind: BlockKind
+    start: int
+    end: int
+    #: Level of a heading, from 1; definitions are below headings, so they begin at 7.
+    level: int = 0
+    #: End of the header rows of a table, which begin at `start`; 0 if it has none.
+    header_end: int = 0
+    #: Language of a code block, in lower case; empty if it is unknown.
+    language: str = ""
 
 
 class LineMarks(Sequence[tuple[int, int]]):
@@ -67,9 +100,35 @@ class Document:
     line: int | None = None
     title: str | None = None
     kind: Kind = "text"
-    metadata: Mapping[str, str | None] = field(default_factory=lambda: NO_METADATA, repr=False)
+    metadata: Mapping[str, Value] = field(default_factory=lambda: NO_METADATA, repr=False)
     #: Pairs of (offset in `text`, line of the source), ascending, if `text` was extracted from markup.
     line_marks: Sequence[tuple[int, int]] = field(default=(), repr=False)
+    #: Structure of the text; None if it is unknown, so that natural borders are searched for.
+    blocks: Sequence[Block] | None = field(default=None, repr=False)
+    #: Pairs of (offset in `text`, page), ascending, for formats with pages.
+    page_marks: Sequence[tuple[int, int]] = field(default=(), repr=False)
+    #: Language of the source code, in lower case, if the document is code.
+    language: str = ""
+    #: Hash of the content that decides on the document's chunks; empty if it is unknown.
+    content_hash: str = ""
+
+    @property
+    def key(self) -> DocumentKey:
+        """The identity of the document."""
+        return DocumentKey(self.source, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class RawDocument:
+    """A document that is read and not yet parsed.
+
+    `content_hash` changes whenever the source's content changes, so an unchanged document is never parsed. `parse`
+    raises SourceError; None means that there is nothing to embed.
+    """
+
+    key: DocumentKey
+    content_hash: str
+    parse: Callable[[], Document | None] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +145,11 @@ class ReadOptions:
     format: SourceFormat = "auto"
     #: Whether to follow symbolic links inside folders.
     follow_links: bool = False
+    #: Encoding of files that have neither a byte order mark nor a declaration; None means UTF-8.
+    encoding: str | None = None
+    #: Patterns as in `.gitignore`: only these files of folders, which may have any extension; and none of these.
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject kept columns with the names of built-in columns."""

@@ -10,19 +10,26 @@ import numpy as np
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import numpy.typing as npt
 
+    from embedway.collections.values import Value
     from embedway.types import Vectors
 
-#: Columns of a row that a hit contains.
+#: Columns of a row that a hit contains, in collections of every version; those of version 3; the others are kept ones.
 HIT_COLUMNS = ("id", "document_id", "source", "start_line", "title", "text")
+CHUNK_COLUMNS = ("number", "total", "page", "headings", "context", "fingerprint")
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A row found by a search. `score` is the cosine similarity, from -1 to 1."""
+    """A row found by a search.
+
+    `score` is the cosine similarity, from -1 to 1, unless the search says otherwise. `metadata` contains the kept
+    columns. Collections before version 3 have neither `number`, `total`,
+    `page` nor `headings`.
+    """
 
     score: float
     id: str
@@ -31,11 +38,21 @@ class Hit:
     start_line: int
     title: str | None
     text: str = field(repr=False)
+    number: int | None = None
+    total: int | None = None
+    page: int | None = None
+    headings: str | None = None
+    metadata: Mapping[str, Value] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, score: float, row: Mapping[str, Any]) -> Hit:
-        """Create a hit from the columns of a row."""
-        return cls(score=float(score), **{name: row[name] for name in HIT_COLUMNS})
+    def of(cls, score: float, row: Mapping[str, Any], keep: Iterable[str] = ()) -> Hit:
+        """Create a hit from the columns of a row; `keep` names the kept columns."""
+        return cls(
+            score=float(score),
+            **{name: row[name] for name in HIT_COLUMNS},
+            **{name: row.get(name) for name in ("number", "total", "page", "headings")},
+            metadata={name: row.get(name) for name in keep},
+        )
 
 
 class TopRows:

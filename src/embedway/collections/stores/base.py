@@ -1,4 +1,4 @@
-"""Contract of a store: a destination that is written once, completely, then read and searched."""
+"""Contract of a store: a place that holds one collection, which is created, changed, read and searched."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
@@ -17,14 +17,22 @@ from embedway.space import Comparison, Space, comparable, explained
 from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
+    from embedway.collections.documents import DocumentKey
+    from embedway.collections.record import Record, VectorType
     from embedway.collections.search import Hit
+    from embedway.collections.values import Value
+    from embedway.collections.where import Condition
     from embedway.types import Vectors
 
 #: Names of built-in columns; a kept column must not use them.
 RESERVED_COLUMNS = frozenset(
-    {"id", "document_id", "source", "start_line", "title", "text", "vector", "space", "_distance"}
+    {
+        *("id", "document_id", "source", "start_line", "title", "text", "vector", "space", "_distance"),
+        *("number", "total", "page", "headings", "context", "fingerprint", "vector_scale", "_score"),
+    }
 )
 #: Maximum rows of one batch of `Store.read`.
 READ_ROWS = 512
@@ -54,7 +62,8 @@ _COLUMN_TYPES: dict[str, tuple[type, ...]] = {
 class Chunk:
     """A piece of a document that is embedded and written.
 
-    `text` is `document.text[start_char:end_char]`; `start_line` counts from 1 in the source.
+    `text` is `document.text[start_char:end_char]`, after the header rows of the table that it continues.
+    `start_line` counts from 1 in the source.
     """
 
     id: str
@@ -65,7 +74,28 @@ class Chunk:
     start_line: int
     title: str | None
     source: str
-    metadata: Mapping[str, str | None] = field(repr=False)
+    metadata: Mapping[str, Value] = field(repr=False)
+    #: Position in the document, from 0, and number of chunks of the document.
+    number: int = 0
+    total: int = 1
+    #: Page of the source, from 1, for formats with pages.
+    page: int | None = None
+    #: Headings above the chunk, outermost first, joined by a single right-pointing angle quotation mark.
+    headings: str | None = None
+    #: Text before `text` for the model; it is stored apart, and is never part of `text`.
+    context: str = field(default="", repr=False)
+    #: Hash of the document's content and of the settings that cut it; equal for all chunks of a document.
+    fingerprint: str = ""
+
+    @property
+    def embedded_text(self) -> str:
+        """The text for the model: context and text."""
+        return join_context(self.context, self.text)
+
+
+def join_context(context: str | None, text: str) -> str:
+    """Return the text for the model from the columns `context` and `text`."""
+    return f"{context}\n\n{text}" if context else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +117,37 @@ def check_fields(fields: Mapping[str, Any], row: int, *, destination: str) -> No
             raise SinkError(f"row {row + 1:,}: {name!r} is not valid Unicode", destination=destination)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document of a collection. `rows` of its `total` rows exist, so it is complete if the numbers are equal."""
+
+    key: DocumentKey
+    fingerprint: str
+    rows: int
+    total: int
+
+
 class Store(ABC):
-    """Destination of vectors. One object either writes it or reads it.
+    """A collection at a place: rows with vectors, and one record.
 
-    Writing: `prepare`, `begin`, `write` any number of times, then `commit` or `abort`. The destination appears on
-    `commit`, with all rows. `abort` may be called at any time, is idempotent, and leaves nothing behind.
-    Reading: `open`, then any of the other methods.
+    Creating: `prepare`, `begin`, `write` any number of times, then `commit` or `abort`.
+    Reading: `open`, then any of the reading methods, then `close`.
+    Changing: `open`, `begin_update`, `remove` and `write` any number of times, then `commit` or `abort`. Rows that are
+    neither removed nor replaced stay. A row that is written replaces the row with its id.
 
-    Methods block and are not thread-safe; with an event loop, call them from a thread. All raise `SinkError`.
+    A `transactional` store shows a change at `commit`, completely; `abort` or a killed process leaves it as it was.
+    In any other store, each `write` and `remove` is durable when it returns, `abort` keeps what was written by an
+    update, and repeating a call is harmless. A created collection that is aborted leaves nothing behind in either.
+
+    Methods block and are not thread-safe; with an event loop, call them from a thread. All raise `SinkError`, and
+    `MissingExtraError` without the store's library.
     """
 
-    #: Space of every vector, set by `begin` or `open`.
-    space: Space
+    transactional: ClassVar[bool] = True
+    #: Number formats of vectors that the store can keep.
+    vector_types: ClassVar[frozenset[VectorType]] = frozenset({"float32"})
+    #: How the rows were made, set by `begin`, `begin_update` or `open`.
+    record: Record
     #: Number of rows, set by `open`.
     count: int
 
@@ -106,53 +155,97 @@ class Store(ABC):
         self.destination = destination
 
     @property
+    def space(self) -> Space:
+        """Space of every vector."""
+        return self.record.space
+
+    @property
     @abstractmethod
     def rejects_path(self) -> Path:
-        """File beside the destination that lists unusable rows."""
+        """File that lists unusable rows: beside a local destination, in the working directory for a server's."""
 
     @property
     def sidecars(self) -> tuple[Path, ...]:
-        """Other files written beside the destination."""
+        """Other local files written beside the destination."""
         return ()
 
     @abstractmethod
-    def prepare(self, *, overwrite: bool) -> None:
-        """Reject a destination that exists (unless `overwrite` is true) or is not writable, before any work.
+    def lock(self) -> AbstractContextManager[None]:
+        """Return a context in which no other process changes the collection.
 
-        Raises `MissingExtraError` if the store's library is not installed.
+        Raises `SinkError`, which names the destination, if another process holds the lock. The lock of a killed process
+        is free at once.
         """
 
     @abstractmethod
-    def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
-        """Start writing: every vector is in `space`; `keep` contains the metadata columns of each row."""
+    def exists(self) -> bool:
+        """Return whether there is something at the destination."""
+
+    @abstractmethod
+    def prepare(self, *, overwrite: bool) -> None:
+        """Reject a destination that exists (unless `overwrite` is true) or is not writable, before any work."""
+
+    @abstractmethod
+    def begin(self, record: Record) -> None:
+        """Start a new collection."""
+
+    @abstractmethod
+    def begin_update(self, record: Record) -> None:
+        """Start a change of the open collection, whose record becomes this one. Kept columns may be added."""
 
     @abstractmethod
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Add rows: `vectors` is float32 (n, d), with row i for chunk i."""
+        """Add or replace rows: `vectors` is float32 (n, d), with row i for chunk i."""
+
+    @abstractmethod
+    def remove(self, documents: Collection[DocumentKey]) -> None:
+        """Remove all rows of documents; unknown ones are ignored. Rows that are written afterwards stay."""
 
     @abstractmethod
     def commit(self) -> None:
-        """Make the complete destination appear."""
+        """Make the complete change appear, with a new `revision` in its record."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Stop writing and remove everything that was written."""
+        """End the change without `commit`. May be called at any time, and again."""
 
     @abstractmethod
     def open(self) -> None:
-        """Read the space and the number of rows.
+        """Read the record and the number of rows."""
 
-        Raises `MissingExtraError` as `prepare` does.
+    @abstractmethod
+    def close(self) -> None:
+        """Release files and connections. May be called again."""
+
+    @abstractmethod
+    def documents(self) -> Iterator[StoredDocument]:
+        """Iterate over the documents, in any order. Reads neither texts nor vectors where the store allows it."""
+
+    @abstractmethod
+    def read(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        vectors: bool = True,
+        documents: Collection[DocumentKey] | None = None,
+    ) -> Iterator[Rows]:
+        """Iterate over rows, at most `READ_ROWS` at a time, all chunks of a document in order.
+
+        `columns` are those of `fields` (all by default), `documents` the only ones to read. Without `vectors`, the
+        vectors of the rows have the shape (n, 0).
         """
 
     @abstractmethod
-    def read(self) -> Iterator[Rows]:
-        """Iterate over all rows in the order of writing, at most `READ_ROWS` at a time."""
+    def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return rows without vectors by id; unknown ids are left out."""
 
-    def search(self, query_vector: Vectors, top_n: int) -> list[Hit]:
-        """Return the `top_n` rows nearest to a query, float32 (d,), best first; equal scores in row order."""
+    def search(self, query_vector: Vectors, top_n: int, *, where: Condition | None = None) -> list[Hit]:
+        """Return the `top_n` rows nearest to a query, float32 (d,), best first; equal scores in row order.
+
+        Only rows that meet `where` are searched; raises `UsageError` for a condition on an unknown column.
+        """
         query = unit_query(query_vector, top_n, dimensions=self.space.dimensions, destination=self.destination)
-        return self._search(query, top_n)
+        return self._search(query, top_n, where)
 
     def check_space(self, asked: Space) -> Comparison:
         """Raise `SpaceMismatchError` if a fact of the requested space differs from the one in the store's record.
@@ -167,20 +260,20 @@ class Store(ABC):
 
     def write_facts(self, verified: Space) -> bool:
         """Add verified facts of the space to the record; return False if they cannot be written."""
-        self.space = self.space.with_facts(verified)
+        record = self.record.with_space(self.space.with_facts(verified))
         try:
-            self._write_facts(self.space)
+            self.write_record(record)
         except (OSError, SinkError):
             return False
         return True
 
     @abstractmethod
-    def _search(self, query: Vectors, top_n: int) -> list[Hit]:
-        """Return the nearest rows as `search` does, for a query of length 1."""
+    def write_record(self, record: Record) -> None:
+        """Replace the record of the open collection, and nothing else. Raises `SinkError` and OSError."""
 
     @abstractmethod
-    def _write_facts(self, space: Space) -> None:
-        """Record a space with complete facts. Raises `SinkError` and OSError."""
+    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+        """Return the nearest rows as `search` does, for a query of length 1."""
 
 
 class FileStore(Store):

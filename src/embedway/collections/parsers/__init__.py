@@ -1,0 +1,1 @@
+"""Parsers: text of a format to a document's text, its structure and its lines."""
