@@ -239,9 +239,10 @@ def find(
     """Return ids and BM25 scores (higher is better) of rows with any of the tokens, best first; ties in row order."""
     if not tokens or top < 1:
         return []
-    ranked = (  # noqa: S608  numbers and placeholders
+    numbers = ", ".join(repr(float(one)) for one in weights)
+    ranked = (
         "SELECT rowid AS number, rank AS score FROM words WHERE words MATCH ? "
-        f"AND rank MATCH 'bm25({', '.join(f'{float(one)!r}' for one in weights)})' ORDER BY rank, rowid LIMIT ?"
+        f"AND rank MATCH 'bm25({numbers})' ORDER BY rank, rowid LIMIT ?"
     )
     statement = f"SELECT id, -score FROM ({ranked}) JOIN rows USING (number) ORDER BY score, number"  # noqa: S608
     expression = " OR ".join(map(_quoted, tokens))

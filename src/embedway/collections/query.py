@@ -205,6 +205,15 @@ class Searcher:
             return self.store.fetch(sorted(ids))
 
 
+def parse_condition(text: str | Condition | None) -> Condition | None:
+    """Return the condition of `--where`; None for none. Raises UsageError."""
+    if not isinstance(text, str):
+        return text
+    from embedway.collections.where import parse_where  # noqa: PLC0415  only for conditions
+
+    return parse_where(text)
+
+
 async def search_collection(
     embedder: AsyncEmbedder,
     store: Store,
