@@ -9,6 +9,8 @@ from embedway.cli.output import note, one_line, print_line, print_table
 from embedway.cli.streams import styled
 
 if TYPE_CHECKING:
+    from rich.text import Text as StyledText
+
     from embedway.collections.query import SearchAnswer, SearchHit, SearchOptions
     from embedway.collections.search import Hit
     from embedway.collections.stores.base import Store
@@ -108,7 +110,7 @@ def _print_blocks(answer: "SearchAnswer") -> None:
             print_line(f"    {headings}")
         shown = headings
         for neighbour in found.before:
-            print_line(f"    − {one_line(neighbour.text, NEIGHBOUR_CHARACTERS)}")
+            print_line(f"    - {one_line(neighbour.text, NEIGHBOUR_CHARACTERS)}")
         if console is None:
             print_line(f"    {snippet_text(found)}")
         else:
@@ -119,7 +121,7 @@ def _print_blocks(answer: "SearchAnswer") -> None:
             print_line(f"    + {one_line(neighbour.text, NEIGHBOUR_CHARACTERS)}")
 
 
-def _styled_snippet(found: "SearchHit") -> "Text":  # noqa: F821  rich is imported late
+def _styled_snippet(found: "SearchHit") -> "StyledText":
     from rich.text import Text
 
     text, start = found.text, found.snippet.start

@@ -4,7 +4,7 @@ import statistics
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedway.cli.options import Invocation
 from embedway.cli.output import DownloadProgress, flush_result, note, print_line, print_message, standard_input
@@ -77,18 +77,17 @@ def changed(options: "SearchOptions", command: str) -> "SearchOptions":
 
     name, _, value = command[1:].partition(" ")
     value = value.strip()
+    values: dict[str, Any] = {}
     if name == "mode":
-        return replace(options, mode=value)  # type: ignore[arg-type]  checked there
-    if name == "where":
-        return replace(options, where=parse_condition(value or None))
-    if name == "rerank":
-        return replace(options, rerank=value or None)
-    if name == "group":
-        return replace(options, group=not options.group)
-    if name in {"top", "neighbours", "candidates"} and value.isdecimal():
-        if name == "top":
-            return replace(options, top=int(value))
-        if name == "neighbours":
-            return replace(options, neighbours=int(value))
-        return replace(options, candidates=int(value))
-    raise UsageError(f"unknown command; use {HELP}")
+        values = {name: value}
+    elif name == "where":
+        values = {name: parse_condition(value or None)}
+    elif name == "rerank":
+        values = {name: value or None}
+    elif name == "group":
+        values = {name: not options.group}
+    elif name in {"top", "neighbours", "candidates"} and value.isdecimal():
+        values = {name: int(value)}
+    if not values:
+        raise UsageError(f"unknown command; use {HELP}")
+    return replace(options, **values)

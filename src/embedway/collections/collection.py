@@ -109,7 +109,7 @@ class AsyncCollection:
         return await asyncio.to_thread(lambda: list(self._store.documents()))
 
     @overload
-    async def search(
+    async def search(  # type: ignore[overload-overlap]  a text is a sequence of texts
         self,
         query: str,
         *,
@@ -300,7 +300,7 @@ class Collection:
         return self._wait(self._collection.documents())
 
     @overload
-    def search(
+    def search(  # type: ignore[overload-overlap]  a text is a sequence of texts
         self,
         query: str,
         *,
