@@ -5,6 +5,7 @@ collection) and python-docs-chunks.jsonl.gz. For the Python documentation, 200 q
 identifier in `.. function:: NAME(` or the like that only this row defines, in a short question.
 """
 
+# ruff: noqa: SLF001  the benchmark varies the settings of the index
 import asyncio
 import gzip
 import json

@@ -10,6 +10,7 @@ from embedway._embedder import AsyncEmbedder
 from embedway._public import blocking_form_of
 from embedway._sync import Embedder
 from embedway.collections.query import Searcher, SearchOptions, parse_condition
+from embedway.collections.query_model import model_name
 from embedway.errors import ClosedError, UsageError
 
 if TYPE_CHECKING:
@@ -181,18 +182,20 @@ class AsyncCollection:
 
     async def verify(self, **options: Any) -> Any:
         """Embed a sample of the rows again, and return which are wrong, missing or orphaned, and the bound proven."""
-        from embedway.collections.care import verify_collection  # noqa: PLC0415  heavy
+        from embedway.collections.verification import verify_collection  # noqa: PLC0415  heavy
 
         self._check_exists()
         self._here()
+        options.setdefault("model", self._model or model_name(self._store, self._embedder.config))
         return await verify_collection(self._embedder, self._store, **options)
 
     async def forget(self, *documents: Any, **options: Any) -> Any:
         """Remove the rows and texts of documents from the collection, its index and the caches."""
-        from embedway.collections.care import forget_documents  # noqa: PLC0415  heavy
+        from embedway.collections.forgetting import forget_documents  # noqa: PLC0415  heavy
 
         self._check_exists()
         self._here()
+        options.setdefault("model", self._model or model_name(self._store, self._embedder.config))
         async with self._changing:
             report = await forget_documents(self._embedder, self._store, list(documents), **options)
             await self._reopen()

@@ -12,7 +12,7 @@ import re
 import sqlite3
 import time
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from embedway import files
 from embedway.collections.keyword_tokens import TOKENS_VERSION, index_tokens
@@ -20,6 +20,8 @@ from embedway.collections.keyword_tokens import TOKENS_VERSION, index_tokens
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+T = TypeVar("T")
 
 #: `eWKw` in ASCII: the application ID of these files.
 APPLICATION_ID = 0x65574B77
@@ -32,6 +34,8 @@ MAX_SHARE = 0.4
 #: Wait for another process that builds the index, in seconds, and the pause between two tries.
 BUILD_WAIT_S = 3600.0
 _RETRY_S = 0.05
+#: Wait of one statement for another process, in seconds.
+BUSY_S = 30.0
 _CACHE_KIB = 16_384
 
 #: Errors of the machine; any other error of SQLite means that the file is damaged or of another version.
@@ -83,7 +87,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """
     files.make_private_folder(path.parent)
     files.create_private_file(path)
-    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         with _damage():
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -134,8 +138,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _retried(work: Callable[[], Any]) -> Any:
-    """Repeat work while another process holds the lock. SQLite's own waiting grows to a second between two tries."""
+def _retried(work: Callable[[], T]) -> T:
+    """Repeat work while another process holds the lock, which a build may do for longer than `BUSY_S`."""
     until = time.monotonic() + BUILD_WAIT_S
     while True:
         try:
@@ -145,6 +149,11 @@ def _retried(work: Callable[[], Any]) -> Any:
             if not busy or time.monotonic() > until:
                 raise
         time.sleep(_RETRY_S)
+
+
+def read(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Return the result of work that only reads; wait for another process that changes the index."""
+    return _retried(lambda: work(connection))
 
 
 def revision(connection: sqlite3.Connection) -> str | None:
@@ -239,14 +248,13 @@ def find(
     """Return ids and BM25 scores (higher is better) of rows with any of the tokens, best first; ties in row order."""
     if not tokens or top < 1:
         return []
-    numbers = ", ".join(repr(float(one)) for one in weights)
-    ranked = (
-        "SELECT rowid AS number, rank AS score FROM words WHERE words MATCH ? "
-        f"AND rank MATCH 'bm25({numbers})' ORDER BY rank, rowid LIMIT ?"
+    function = f"bm25({', '.join(repr(float(one)) for one in weights)})"
+    statement = (
+        "SELECT id, -score FROM (SELECT rowid AS number, rank AS score FROM words WHERE words MATCH ? AND rank MATCH ? "
+        "ORDER BY rank, rowid LIMIT ?) JOIN rows USING (number) ORDER BY score, number"
     )
-    statement = f"SELECT id, -score FROM ({ranked}) JOIN rows USING (number) ORDER BY score, number"  # noqa: S608
     expression = " OR ".join(map(_quoted, tokens))
-    return [(str(row_id), float(score)) for row_id, score in connection.execute(statement, (expression, top))]
+    return [(str(row_id), float(score)) for row_id, score in connection.execute(statement, (expression, function, top))]
 
 
 def frequencies(connection: sqlite3.Connection, tokens: Iterable[str]) -> dict[str, int]:
