@@ -1,5 +1,7 @@
 """Reciprocal rank fusion and snippets."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def test_sentences_are_in_order_and_lose_only_white_space(text):
     found = sentences(text)
     assert "".join("".join(text[a:b] for a, b in found).split()) == "".join(text.split())
     assert all(a < b for a, b in found)
-    assert all(one[1] <= other[0] for one, other in zip(found, found[1:], strict=False))
+    assert all(one[1] <= other[0] for one, other in pairwise(found))
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ class AsyncCollection:
         return await asyncio.to_thread(lambda: list(self._store.documents()))
 
     @overload
-    async def search(  # type: ignore[overload-overlap]  a text is a sequence of texts
+    async def search(  # type: ignore[overload-overlap]
         self,
         query: str,
         *,
@@ -303,7 +303,7 @@ class Collection:
         return self._wait(self._collection.documents())
 
     @overload
-    def search(  # type: ignore[overload-overlap]  a text is a sequence of texts
+    def search(  # type: ignore[overload-overlap]
         self,
         query: str,
         *,
