@@ -36,7 +36,7 @@ def forget(
     invocation = Invocation.of(context)
     config = invocation.config()
     explain("run the same command again: what is removed stays removed")
-    reports = wait_for(_forget(invocation, config, collections, documents, source, model))
+    reports = wait_for(_forget(invocation, config, collections, documents, source=source, model=model))
     if as_json:
         print_json({"collections": [asdict(report) for report in reports]})
         return
@@ -49,6 +49,7 @@ async def _forget(
     config: "Config",
     destinations: list[str],
     documents: list[str],
+    *,
     source: str | None,
     model: str | None,
 ) -> "list[ForgetReport]":
@@ -56,6 +57,7 @@ async def _forget(
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.forgetting import forget_documents
+    from embedway.collections.query_model import model_name
     from embedway.collections.stores import open_store
 
     reports = []
@@ -63,7 +65,7 @@ async def _forget(
         for destination in destinations:
             store = await asyncio.to_thread(open_store, destination)
             try:
-                name = model or model_name(store.space.model, config)
+                name = model or model_name(store, config)
                 reports.append(await forget_documents(embedder, store, documents, model=name, source=source))
             finally:
                 await asyncio.to_thread(store.close)

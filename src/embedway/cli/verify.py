@@ -58,13 +58,14 @@ async def _verify(
     import asyncio
 
     from embedway._embedder import AsyncEmbedder
+    from embedway.collections.query_model import model_name
     from embedway.collections.stores import open_store
     from embedway.collections.verification import verify_collection
 
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         store = await asyncio.to_thread(open_store, destination)
         try:
-            name = model or model_name(store.space.model, config)
+            name = model or model_name(store, config)
             return await verify_collection(embedder, store, model=name, sample=sample, repair=repair)
         finally:
             await asyncio.to_thread(store.close)

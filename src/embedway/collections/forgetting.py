@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from embedway.collections.keywords import forget_keywords
 from embedway.collections.stored_chunks import place_of
 from embedway.collections.stores.base import join_context
 from embedway.errors import CacheError, EmbedwayError, SinkError, UsageError
@@ -77,6 +78,7 @@ async def forget_documents(
         report.rows = len(texts)
         await asyncio.to_thread(_remove, store, keys)
         report.left += await asyncio.to_thread(_purge, store)
+        await asyncio.to_thread(forget_keywords, store.destination, embedder.config.search.directory)
     await _forget_cached(embedder, store, texts, report, model=model)
     sources = ", ".join(sorted({key.source for key in keys}))
     report.left.append(f"the source {sources}: a sync adds the document again unless it is removed or excluded there")
