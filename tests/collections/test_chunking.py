@@ -8,8 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from embedway.collections.chunking import sizes
-from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens, whole_document
+from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens, sizes, whole_document
 from embedway.collections.documents import Document
 from embedway.errors import UsageError
 

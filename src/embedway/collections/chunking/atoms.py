@@ -109,6 +109,8 @@ class AtomMaker:
     def __init__(self, text: str, room: int, sizer: Sizer, natural: NaturalSplitter) -> None:
         self._text = text
         self._room = room
+        #: Maximum tokens of headings that wait for their text.
+        self._most_heading = room * 3 // 4
         self._sizer = sizer
         self._natural = natural
         self._stack: list[tuple[int, str]] = []
@@ -144,27 +146,28 @@ class AtomMaker:
         if len(self._stack) >= _MAX_DEPTH:
             self._stack.pop()
         self._stack.append((block.level, label))
-        if waiting and self._tokens(waiting.start, block.end) <= self._room // 2:
+        if waiting and self._tokens(waiting.start, block.end) <= self._most_heading:
             waiting.end, waiting.last = block.end, self._last(block.end)
             return waiting
         if waiting:
             made.extend(self._cut_heading(waiting))
         first, last = self._first(block.start), self._last(block.end)
-        return Atom(block.start, block.end, first, last, path, label, block.level)
+        heading = Atom(block.start, block.end, first, last, path, label, block.level)
+        if last - first <= self._most_heading:
+            return heading
+        *begun, heading = self._cut_heading(heading)
+        made.extend(begun)
+        return heading
 
     def _cut_heading(self, waiting: Atom) -> Iterator[Atom]:
         """Iterate over atoms of headings; one that is larger than half of a chunk is cut."""
-        pieces = self._fitting(waiting.start, waiting.end, self._room // 2)
+        pieces = self._fitting(waiting.start, waiting.end, self._most_heading)
         for number, (start, end) in enumerate(pieces):
             first, last = self._first(start), self._last(end)
             yield Atom(start, end, first, last, waiting.path, waiting.heading, 0 if number else waiting.level)
 
     def _begin(self, atom: Atom, waiting: Atom) -> None:
         """Put headings before the first atom of their section."""
-        if waiting.last - waiting.first + atom.last - atom.first > self._room:
-            # Only a heading that is nearly as large as a chunk.
-            pieces = list(self._fitting(waiting.start, waiting.end, max(self._room - atom.last + atom.first - 2, 1)))
-            waiting.start = pieces[-1][0]
         atom.start, atom.first = waiting.start, waiting.first
         atom.path, atom.heading, atom.level = waiting.path, waiting.heading, waiting.level
 
@@ -175,7 +178,7 @@ class AtomMaker:
         else:
             made.extend(self._cut_heading(waiting))
 
-    def _spans(self, block: Block, is_continued: bool, waiting: Atom | None) -> list[tuple[int, int]]:  # noqa: FBT001
+    def _spans(self, block: Block, is_continued: bool, waiting: Atom | None) -> list[tuple[int, int]]:
         """Return the span of a block if it fits into a chunk with its headings, else the spans of its parts."""
         text = self._text
         if block.kind == "table":
@@ -193,9 +196,9 @@ class AtomMaker:
         spans: list[tuple[int, int]] = []
         for start, end in found:
             spans += self._fitting(start, end, capacity)
-        if self._header and not is_continued and len(spans) > 1 and spans[0][1] <= self._header[1]:
-            if self._tokens(spans[0][0], spans[1][1]) <= room:
-                spans[:2] = [(spans[0][0], spans[1][1])]
+        is_header_first = self._header and not is_continued and len(spans) > 1 and spans[0][1] <= self._header[1]
+        if is_header_first and self._tokens(spans[0][0], spans[1][1]) <= room:
+            spans[:2] = [(spans[0][0], spans[1][1])]
         return spans
 
     def _fitting(self, start: int, end: int, capacity: int) -> Iterator[tuple[int, int]]:

@@ -21,7 +21,7 @@ _ITEM = re.compile(r"^([^\S\n]*)(?:[-*+•‣◦–]|\(?(?:\d{1,9}|[A-Za-z]|#)[.
 
 
 def inner_spans(text: str, block: Block) -> Iterator[tuple[int, int]]:
-    """Iterate over the parts of a block, which together are the block. The header rows of a table are its first part."""
+    """Iterate over the parts of a block, which together are the block. A table begins with its header rows."""
     if block.kind == "table":
         header_end = min(max(block.header_end, block.start), block.end)
         if header_end > block.start:

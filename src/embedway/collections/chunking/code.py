@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,19 @@ _GRAMMARS = {
     "rust": ("tree_sitter_rust", "language"),
 }
 #: Parts of the types of nodes that define a name.
-_DEFINING = ("class", "function", "method", "constructor", "struct", "enum", "interface", "impl", "trait", "namespace", "mod_item")
+_DEFINING = (
+    "class",
+    "function",
+    "method",
+    "constructor",
+    "struct",
+    "enum",
+    "interface",
+    "impl",
+    "trait",
+    "namespace",
+    "mod_item",
+)
 _BODIES = ("body", "block")
 _MAX_NAME = 120
 _MAX_DEPTH = 8
@@ -42,7 +54,7 @@ class Definition(NamedTuple):
     name: str
 
 
-@lru_cache(maxsize=None)
+@cache
 def grammar(language: str) -> Any:
     """Return the grammar of a language in lower case; None if there is none, or the extra `code` is not installed."""
     if language not in _GRAMMARS:

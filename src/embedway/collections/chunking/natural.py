@@ -64,7 +64,7 @@ class NaturalSplitter:
         found = self._splitter("text", capacity, 0, None).chunk_indices(piece)
         return [(start, start + len(part)) for start, part in found]
 
-    def exact_spans(
+    def exact_spans(  # noqa: PLR0917
         self, text: str, start: int, end: int, kind: str, room: int, context: str
     ) -> Iterator[tuple[int, int]]:
         """Iterate over the span if its exact count is within the limit, else over spans of parts that are."""
@@ -126,6 +126,7 @@ class NaturalSplitter:
         if key not in self._splitters:
             if len(self._splitters) >= _MAX_SPLITTERS:
                 self._splitters.clear()
+            made: Any
             if grammar is not None:
                 made = CodeSplitter.from_callback(grammar, self._sizer.size, capacity, overlap)
             else:

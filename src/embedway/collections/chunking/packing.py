@@ -6,12 +6,14 @@ are found by dynamic programming, in time linear in the number of atoms, because
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedway.collections.chunking.atoms import CONTINUES
 from embedway.collections.chunking.borders import sentences
 from embedway.collections.chunking.pieces import Piece
+from embedway.collections.chunking.sizes import BORDER_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,9 +53,15 @@ def pack(
 ) -> list[Piece]:
     """Return the pieces of the least total cost; none has more than `room` tokens, its repeated text included.
 
-    `contexts` has for each atom the number of tokens of the context of a chunk that it begins, `overlaps` the start and the number of tokens of the text before it that a chunk may repeat.
+    `contexts` has for each atom the number of tokens of the context of a chunk that it begins; `overlaps` has the start
+    and the number of tokens of the text before it that a chunk may repeat.
     """
     count = len(atoms)
+    # An overlap must leave room for the atom after it; else the exact count cuts the overlap into a chunk of its own.
+    overlaps = [
+        (start, tokens if used + tokens + atom.last - atom.first <= room - BORDER_TOKENS else 0)
+        for atom, used, (start, tokens) in zip(atoms, contexts, overlaps, strict=True)
+    ]
     best = [float("inf")] * (count + 1)
     best[0] = 0.0
     origin = [0] * (count + 1)
@@ -65,7 +73,7 @@ def pack(
         for end in range(start, count):
             atom = atoms[end]
             if end > start and atom.level != CONTINUES:
-                mixed += _mixing_cost(atom.level, first, top, costs)
+                mixed += _mixing_cost(atom.level, top, costs)
             tokens = atom.last - first.first + repeated
             if tokens > room and end > start:
                 break
@@ -78,7 +86,7 @@ def pack(
         borders.append(origin[borders[-1]])
     borders.reverse()
     pieces: list[Piece] = []
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in itertools.pairwise(borders):
         first = atoms[start]
         begin = first.start
         if not first.header and pieces and overlaps[start][1] and overlaps[start][0] > pieces[-1].start:
@@ -92,7 +100,7 @@ def pack(
 def find_overlaps(
     text: str, atoms: Sequence[Atom], most: int, tokens: Callable[[int, int], int]
 ) -> list[tuple[int, int]]:
-    """Return for each atom the whole sentences before it, of at most `most` tokens, if it continues a section's prose."""
+    """Return for each atom that continues prose the whole sentences before it, of at most `most` tokens."""
     none = [(atom.start, 0) for atom in atoms]
     if not most:
         return none
@@ -100,12 +108,17 @@ def find_overlaps(
         before, atom = atoms[number - 1], atoms[number]
         if atom.level != CONTINUES or not (atom.is_prose and before.is_prose):
             continue
-        least = max(before.start + 1, before.end - most * _OVERLAP_CHARACTERS)
-        starts = [start for start, _ in sentences(text, least, before.end)][1:]
-        for start in starts:
-            shared = tokens(start, before.end)
-            if shared <= most:
-                none[number] = (start, shared)
+        for earlier in reversed(atoms[max(number - most, 0) : number]):
+            if not earlier.is_prose or none[number][1] >= most:
+                break
+            least = max(earlier.start, before.end - most * _OVERLAP_CHARACTERS)
+            starts = [start for start, _ in sentences(text, least, earlier.end)]
+            is_whole = least == earlier.start and earlier.level == CONTINUES
+            shared = [(start, tokens(start, before.end)) for start in (starts if is_whole else starts[1:])]
+            fitting = [one for one in shared if one[1] <= most]
+            if fitting:
+                none[number] = fitting[0]
+            if len(fitting) < len(shared) or not is_whole:
                 break
     return none
 
@@ -116,7 +129,7 @@ def _start_cost(first: Atom, costs: Costs) -> float:
     return costs.inside_block if first.is_inner else costs.inside_section
 
 
-def _mixing_cost(level: int, first: Atom, top: int, costs: Costs) -> float:
+def _mixing_cost(level: int, top: int, costs: Costs) -> float:
     """Return the cost of a heading within a chunk."""
     usual = costs.definition if level >= _DEFINITION else costs.heading
     return usual + (costs.higher if level < top else 0.0)
