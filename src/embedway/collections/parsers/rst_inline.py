@@ -100,7 +100,7 @@ def fill_marks(text: str, substitutions: Mapping[str, str], labels: Mapping[str,
 def _is_quoted(text: str, found: re.Match[str]) -> bool:
     """Return whether the start of a construct stands between quotes or brackets, as in `"*"`."""
     start, end = found.span()
-    return 0 < start and end < len(text) and bool(punctuation_chars.match_chars(text[start - 1], text[end]))
+    return start > 0 and end < len(text) and bool(punctuation_chars.match_chars(text[start - 1], text[end]))
 
 
 def _plain(text: str) -> str:

@@ -15,7 +15,6 @@ from docutils import frontend, nodes, utils
 from docutils.parsers.rst import Directive, DirectiveError, Parser, states
 from docutils.parsers.rst.directives import tables
 from docutils.statemachine import StringList, string2lines
-from typing_extensions import override
 
 from embedway.collections.parsers.rst_directives import LABELS, DirectiveKind, directive_kind, module_name
 from embedway.collections.parsers.rst_inline import inline_text
@@ -62,7 +61,7 @@ class _OurStates:
     #: Our own list: docutils' state machines have docutils' states.
     nested_sm_cache: ClassVar[list[Any]] = []
 
-    def __init__(self, state_machine: Any, debug: bool = False) -> None:  # noqa: FBT001, FBT002  docutils' signature
+    def __init__(self, state_machine: Any, debug: bool = False) -> None:
         super().__init__(state_machine, debug)  # type: ignore[call-arg]
         self.nested_sm_kwargs = {"state_classes": _STATES, "initial_state": "Body"}
 
@@ -283,7 +282,7 @@ class _Body:
         argument = " ".join(text for text, _ in self.arguments)
         if self.content and argument:
             return self._definition(name)
-        if argument.count(" ") >= 3:  # noqa: PLR2004  a sentence, not a name or a list of options
+        if argument.count(" ") >= 3:
             return [_at(nodes.paragraph("", inline_text(argument)), "", self._line - 1)]
         return self._parse(self.content, self._offset)
 
