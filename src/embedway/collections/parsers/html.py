@@ -18,9 +18,45 @@ if TYPE_CHECKING:
 
 _SKIPPED = frozenset({"script", "style", "nav", "template", "noscript", "svg", "head"})
 _SKIPPED_ROLES = frozenset({"navigation", "banner", "contentinfo", "search"})
-_VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
+_VOID = frozenset(
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
+)
 _BORDERS = frozenset(
-    ["address", "article", "aside", "blockquote", "body", "dd", "details", "dialog", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "main", "ol", "p", "pre", "section", "summary", "table", "ul", "caption"]
+    [
+        "address",
+        "article",
+        "aside",
+        "blockquote",
+        "body",
+        "dd",
+        "details",
+        "dialog",
+        "div",
+        "dl",
+        "dt",
+        "fieldset",
+        "figcaption",
+        "figure",
+        "footer",
+        "form",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "header",
+        "hr",
+        "main",
+        "ol",
+        "p",
+        "pre",
+        "section",
+        "summary",
+        "table",
+        "ul",
+        "caption",
+    ]
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _SEPARATED = frozenset({"option", "button", "td", "th"})
@@ -92,18 +128,19 @@ class _Reader:
             self._kind, self._level = "paragraph", 0
         for back in range(1, min(len(self._open), _MAX_CLOSED) + 1):
             if self._open[-back][0] == tag:
-                for _, skipped, self._region in reversed(self._open[-back:]):
-                    self._skipped -= skipped
+                closed = self._open[-back:]
+                self._skipped -= sum(skipped for _, skipped, _ in closed)
+                self._region = closed[0][2]
                 del self._open[-back:]
                 break
 
-    def _begin(self, tag: str, values: dict[str, str]) -> None:
+    def _begin(self, tag: str, values: dict[str, str]) -> None:  # noqa: C901, PLR0912  one branch for each kind of tag
         if tag == "title" and not self._title_is_inner():
             self._in_title = True
         if tag in _BORDERS and not (self._table and tag != "table") and not (self._list and tag in {"p", "div"}):
             self._block = None
         if language := _LANGUAGE.search(values.get("class", "")):
-            self._language = language[1].lower()
+            self._language = "" if language[1] == "default" else language[1].lower()
         if tag == "pre":
             self._pre += 1
         elif tag == "table":

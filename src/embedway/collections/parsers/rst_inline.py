@@ -124,11 +124,11 @@ def _construct_text(kind: str, content: str) -> str:
     return str(unescape(content))
 
 
-def _role_text(role: str, content: str) -> str:
+def _role_text(role: str, content: str) -> str:  # noqa: PLR0911  one for each kind of role
     domain, _, name = role.lower().rpartition(":")
     if name in _VERBATIM:
         return str(unescape(content, restore_backslashes=True))
-    if content.endswith(">") and (start := content.rfind("<")) >= 0 and content[start - 1 : start] not in {"\x00"}:
+    if content.endswith(">") and (start := content.rfind("<")) >= 0 and content[start - 1 : start] != "\x00":
         if title := content[:start].strip():
             return str(unescape(title))
         content = content[start + 1 : -1]

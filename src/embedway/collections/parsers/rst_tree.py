@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from docutils import frontend, nodes, utils
 from docutils.parsers.rst import Directive, DirectiveError, Parser, states
@@ -19,16 +19,13 @@ from docutils.statemachine import StringList, string2lines
 from embedway.collections.parsers.rst_directives import LABELS, DirectiveKind, directive_kind, module_name
 from embedway.collections.parsers.rst_inline import inline_text
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 #: Characters of a grid table. docutils takes quadratic time for a table, so a larger one is kept as it is.
 _MAX_TABLE_CHARACTERS = 50_000
 _OPTION = re.compile(r":(?![: ])([^:\\]|\\.|:(?!([ `]|$))){1,200}(?<! ):( +|$)")
 _TARGET_NAME = re.compile(r"\.\.[ ]+_`?([^`:]{1,200})`?:\s*$")
 _SUBSTITUTION = re.compile(r"\.\.[ ]+\|(?![ ])([^|]{1,200})\|(?:[ ]+([\w:.-]+)::[ ]*(.*))?$")
 _UNICODE = re.compile(r"^(?:0x|x|\\x|U\+?|u|\\u|&#x)([0-9a-f]{1,6});?$", re.IGNORECASE)
-#: Roots of state machines that docutils keeps for later use. Ours must not meet those of other users.
+#: Directives of docutils that are run: they parse their content alone.
 _TABLES: dict[str, type[Directive]] = {
     "table": tables.RSTTable,
     "list-table": tables.ListTable,
@@ -36,11 +33,11 @@ _TABLES: dict[str, type[Directive]] = {
 }
 
 
-class Definition(nodes.Element):  # type: ignore[misc]
+class Definition(nodes.Element):
     """Directive that describes an object; `signatures` are pairs of (text, line)."""
 
 
-class Labelled(nodes.Element):  # type: ignore[misc]
+class Labelled(nodes.Element):
     """Directive with a label before its content, such as a note or a change of version; `label` is a text."""
 
 
@@ -122,7 +119,7 @@ def _directive(state: Any, match: re.Match[str]) -> tuple[list[nodes.Node], bool
     block, _, offset, blank_finish = machine.get_first_known_indented(match.end(), strip_top=0)
     blank_finish = blank_finish or machine.is_next_line_blank()
     body = _Body(state, block, offset, line, machine.input_lines[first])
-    return body.nodes(name, directive_kind(name)), blank_finish
+    return body.parse_as(name, directive_kind(name)), blank_finish
 
 
 def _table_directive(state: Any, match: re.Match[str], name: str, line: int) -> tuple[list[nodes.Node], bool]:
@@ -171,7 +168,7 @@ class _Body:
         self._block_offset = offset
 
     @staticmethod
-    def _read_options(lines: Sequence[str]) -> dict[str, str]:
+    def _read_options(lines: StringList) -> dict[str, str]:
         options: dict[str, str] = {}
         for line in lines:
             if found := _OPTION.match(line):
@@ -179,7 +176,7 @@ class _Body:
                 options[name.lower()] = line[found.end() :].strip()
         return options
 
-    def nodes(self, name: str, kind: DirectiveKind) -> list[nodes.Node]:
+    def parse_as(self, name: str, kind: DirectiveKind) -> list[nodes.Node]:  # noqa: PLR0911  one for each kind
         """Return the nodes of a directive of this kind."""
         if kind == "dropped":
             return self._dropped(name)
