@@ -19,8 +19,10 @@ def pdf(pages):
         shown = " T* ".join(f"({line}) Tj" for line in lines)
         content = f"BT /F1 12 Tf 14 TL 50 700 Td {shown} ET"
         objects += [
-            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents {5 + 2 * number} 0 R "
-            "/Resources << /Font << /F1 3 0 R >> >> >>",
+            (
+                f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents {5 + 2 * number} 0 R "
+                "/Resources << /Font << /F1 3 0 R >> >> >>"
+            ),
             f"<< /Length {len(content)} >>\nstream\n{content}\nendstream",
         ]
     body = "%PDF-1.4\n"
