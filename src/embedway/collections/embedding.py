@@ -48,7 +48,7 @@ class EmbeddedBatch:
 class BatchEmbedder:
     """Embedder of one job's batches."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  the parts of one job
         self,
         embedder: AsyncEmbedder,
         destination: str,

@@ -211,7 +211,7 @@ class Job:
             )
         return described
 
-    async def _stream(
+    async def _stream(  # noqa: PLR0917  the parts of one job
         self,
         chunk_reader: ChunkReader,
         batches: BatchEmbedder,
@@ -305,7 +305,7 @@ class Job:
             elif old is not None and replace(record, made_by=old.made_by, revision=old.revision) != old:
                 self._store.write_record(replace(record, made_by=old.made_by, revision=old.revision))
 
-    async def _abort(
+    async def _abort(  # noqa: PLR0917  the parts of one job
         self,
         error: BaseException,
         chunk_reader: ChunkReader,
@@ -315,8 +315,10 @@ class Job:
         writer: Worker,
     ) -> None:
         options = self.options
+        is_kept = bool(self._kept.vectors or self._kept.rows)
         if isinstance(error, EmbedwayError) and self.tally.computed:
-            if self._kept.vectors or self._kept.rows or await is_stored(self._embedder, self.tally.last_text, options):
+            is_kept = is_kept or await is_stored(self._embedder, self.tally.last_text, options)
+            if is_kept:
                 note_progress(error, self.tally.computed, chunk_reader.total)
         chunk_reader.stop()
         # In this order, because the store removes the folder that it created only if the folder is empty.
