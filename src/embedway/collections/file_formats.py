@@ -139,7 +139,21 @@ ENDINGS: dict[str, tuple[SourceFormat, str]] = {
 #: Files without an ending, in lower case.
 NAMES: dict[str, tuple[SourceFormat, str]] = {
     **dict.fromkeys(
-        "authors changelog changes contributing copying history install license licence news notice readme todo".split(),
+        [
+            "authors",
+            "changelog",
+            "changes",
+            "contributing",
+            "copying",
+            "history",
+            "install",
+            "license",
+            "licence",
+            "news",
+            "notice",
+            "readme",
+            "todo",
+        ],
         ("text", ""),
     ),
     "makefile": ("code", "make"),
@@ -153,8 +167,18 @@ NAMES: dict[str, tuple[SourceFormat, str]] = {
 }
 #: Names of files that record versions of dependencies; they contain nothing to search for.
 LOCK_FILES = frozenset(
-    "package-lock.json package-lock.yaml npm-shrinkwrap.json pnpm-lock.yaml bun.lockb go.sum packages.lock.json "
-    "gradle.lockfile package.resolved cabal.project.freeze".split()
+    [
+        "package-lock.json",
+        "package-lock.yaml",
+        "npm-shrinkwrap.json",
+        "pnpm-lock.yaml",
+        "bun.lockb",
+        "go.sum",
+        "packages.lock.json",
+        "gradle.lockfile",
+        "package.resolved",
+        "cabal.project.freeze",
+    ]
 )
 _LOCK_ENDINGS = (".lock", "-lock.json", "-lock.yaml", "-lock.yml")
 _MINIFIED = (".min.js", ".min.mjs", ".min.cjs", ".min.css", ".bundle.js", ".min.html")

@@ -27,8 +27,22 @@ _MADE_FOLDERS = frozenset({"__pycache__", "node_modules", "bower_components", "_
 #: Folders that programs write to, if a file of a build is beside them.
 _OUTPUT_FOLDERS = frozenset({"build", "dist", "target", "out", "obj"})
 _BUILD_FILES = frozenset(
-    "package.json pyproject.toml setup.py setup.cfg cargo.toml pom.xml build.gradle build.gradle.kts cmakelists.txt "
-    "build.sbt mix.exs meson.build composer.json stack.yaml".split()
+    [
+        "package.json",
+        "pyproject.toml",
+        "setup.py",
+        "setup.cfg",
+        "cargo.toml",
+        "pom.xml",
+        "build.gradle",
+        "build.gradle.kts",
+        "cmakelists.txt",
+        "build.sbt",
+        "mix.exs",
+        "meson.build",
+        "composer.json",
+        "stack.yaml",
+    ]
 )
 #: Files that mark a folder as the cache of a program (https://bford.info/cachedir/) or as an environment.
 _CACHE_TAG = "CACHEDIR.TAG"
