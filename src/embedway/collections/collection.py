@@ -168,7 +168,8 @@ class AsyncCollection:
 
         `options` are those of `SyncOptions`; `progress` receives the progress. Raises as `embedway sync` does.
         """
-        from embedway.collections.sync import SyncOptions, sync_collection  # noqa: PLC0415  heavy
+        from embedway.collections.options import SyncOptions  # noqa: PLC0415  heavy
+        from embedway.collections.sync import sync_collection  # noqa: PLC0415
 
         self._here()
         if self._model is not None:
