@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit, cosines
+from embedway.collections.stores import postgres_compose as compose
 from embedway.collections.stores import postgres_rows as pg
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
 from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors, require_psycopg
@@ -122,7 +123,7 @@ class PostgresStore(Store):
             self._register(link)
             link.execute("BEGIN")
             self._writing, self._created = f"embedway_{secrets.token_hex(8)}", True
-            link.execute(_sql("CREATE TABLE {} ({})", self._table(), pg.column_definitions(record)))
+            link.execute(compose.sql("CREATE TABLE {} ({})", self._table(), pg.column_definitions(record)))
 
     @override
     def begin_update(self, record: Record) -> None:
@@ -135,37 +136,39 @@ class PostgresStore(Store):
             # Before the transaction: a new column locks the table until the transaction ends.
             for name in sorted(record.keep.keys() - self.record.keep.keys()):
                 change = "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} " + pg.SQL_TYPES[record.keep[name]]
-                link.execute(_sql(change, self._table(), name))
+                link.execute(compose.sql(change, self._table(), name))
             self._register(link)
             link.execute("BEGIN")
             self._writing, self._created, self.record = self._place.table, False, record
             stage = f"CREATE TEMP TABLE {_STAGE.partition('.')[2]} ON COMMIT DROP AS SELECT {{}} FROM {{}} WHERE false"
-            link.execute(_sql(stage, self._columns(), self._table()))
+            link.execute(compose.sql(stage, self._columns(), self._table()))
 
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
         with postgres_errors(self.destination, "writing"):
             link = self._connection()
-            target = self._table() if self._created else _sql(_STAGE)
+            target = self._table() if self._created else compose.sql(_STAGE)
             with link.cursor() as cursor:
-                with cursor.copy(_sql("COPY {} ({}) FROM STDIN (FORMAT binary)", target, self._columns())) as copy:
+                with cursor.copy(
+                    compose.sql("COPY {} ({}) FROM STDIN (FORMAT binary)", target, self._columns())
+                ) as copy:
                     copy.set_types(pg.copy_types(self.record))
                     for row in rows:
                         copy.write_row(row)
                 if self._created:
                     return
                 names = [name for name in (*columns_of(self.record), "vector") if name != "id"]
-                changes = _comma(_sql("{0} = excluded.{0}", name) for name in names)
+                changes = compose.comma(compose.sql("{0} = excluded.{0}", name) for name in names)
                 merge = "INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT (id) DO UPDATE SET {}"
-                cursor.execute(_sql(merge, self._table(), self._columns(), self._columns(), target, changes))
-                cursor.execute(_sql("TRUNCATE {}", target))
+                cursor.execute(compose.sql(merge, self._table(), self._columns(), self._columns(), target, changes))
+                cursor.execute(compose.sql("TRUNCATE {}", target))
 
     @override
     def remove(self, documents: Collection[DocumentKey]) -> None:
         with postgres_errors(self.destination, "removing"):
             query = "DELETE FROM {} WHERE (source, document_id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
-            self._connection().execute(_sql(query, self._table()), _split(documents))
+            self._connection().execute(compose.sql(query, self._table()), compose.split(documents))
 
     @override
     def commit(self) -> None:
@@ -177,12 +180,12 @@ class PostgresStore(Store):
             self._build_index(link)
             if self._created:
                 if self._overwrite and self._oid() is not None:
-                    link.execute(_sql("DROP TABLE {}", self._name(self._place.table)))
-                link.execute(_sql("ALTER TABLE {} RENAME TO {}", self._table(), self._place.table))
+                    link.execute(compose.sql("DROP TABLE {}", self._name(self._place.table)))
+                link.execute(compose.sql("ALTER TABLE {} RENAME TO {}", self._table(), self._place.table))
             self._write_comment(link, self._place.table)
             link.execute("COMMIT")
             self._writing, self._created = None, False
-            link.execute(_sql("ANALYZE {}", self._table()))
+            link.execute(compose.sql("ANALYZE {}", self._table()))
         self._recount()
 
     @override
@@ -209,7 +212,7 @@ class PostgresStore(Store):
     @override
     def documents(self) -> Iterator[StoredDocument]:
         # Rows of a document with two fingerprints were changed by another program, so the document has none.
-        query = _sql(
+        query = compose.sql(
             "SELECT source, document_id, CASE WHEN min(fingerprint) = max(fingerprint) THEN min(fingerprint) ELSE '' "
             "END, count(*), max(total) FROM {} GROUP BY source, document_id",
             self._table(),
@@ -229,14 +232,14 @@ class PostgresStore(Store):
     ) -> Iterator[Rows]:
         names = list(columns_of(self.record) if columns is None else columns)
         only = "(source, document_id) IN (SELECT * FROM unnest(%s::text[], %s::text[])) AND"
-        query = _sql(
+        query = compose.sql(
             f"SELECT {pg.POSITION}, {{}} {{}} FROM {{}} WHERE {only if documents is not None else ''} "
-            f"{pg.POSITION} > %s ORDER BY {pg.POSITION} LIMIT {READ_ROWS}",  # noqa: S608  constants
-            _sql(f"{pg.sent(self.record.vector_type)}" if vectors else "NULL"),
-            _sql(", {}", _names(names)) if names else _sql(""),
+            f"{pg.POSITION} > %s ORDER BY {pg.POSITION} LIMIT {READ_ROWS}",
+            compose.sql(f"{pg.sent(self.record.vector_type)}" if vectors else "NULL"),
+            compose.sql(", {}", compose.names(names)) if names else compose.sql(""),
             self._table(),
         )
-        keys = [] if documents is None else _split(documents)
+        keys = [] if documents is None else compose.split(documents)
         last = -(1 << 63)
         while True:
             # Pages by position, not a cursor: no transaction stays open while the caller works.
@@ -251,7 +254,7 @@ class PostgresStore(Store):
     @override
     def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         names = list(columns_of(self.record))
-        query = _sql("SELECT {} FROM {} WHERE id = ANY(%s)", _names(names), self._table())
+        query = compose.sql("SELECT {} FROM {} WHERE id = ANY(%s)", compose.names(names), self._table())
         with postgres_errors(self.destination, "reading"), self._connection().cursor(binary=True) as cursor:
             found = cursor.execute(query, [list(ids)]).fetchall()
         return {row[0]: dict(zip(names, row, strict=True)) for row in found}
@@ -276,14 +279,14 @@ class PostgresStore(Store):
     def _nearest(self, query: Vectors, top_n: int, where: Condition | None, *, exact: bool) -> list[Hit]:
         names, kind = list(columns_of(self.record)), self.record.vector_type
         factor = _BIT_CANDIDATES if kind == "bits" else 1 if exact else _CANDIDATES
-        condition, values = _sql("TRUE"), []
+        condition, values = compose.sql("TRUE"), []
         if where is not None:
             condition, values = to_sql(push_not_down(where), columns_of(self.record))
         order = pg.distance(kind, self.space.dimensions, exact=exact)
-        select = _sql(
+        select = compose.sql(
             f"SELECT {pg.POSITION}, {pg.sent(kind)}, {{}} FROM {{}} WHERE {{}} "
-            f"ORDER BY {order}{f', {pg.POSITION}' if exact else ''} LIMIT {top_n * factor}",  # noqa: S608  numbers and constants
-            _names(names),
+            f"ORDER BY {order}{f', {pg.POSITION}' if exact else ''} LIMIT {top_n * factor}",
+            compose.names(names),
             self._table(),
             condition,
         )
@@ -310,27 +313,27 @@ class PostgresStore(Store):
     def _finish_table(self, link: Any) -> None:
         """Add the unique index; rows that were written twice are removed first, except for the last of each id."""
         psycopg = require_psycopg()
-        unique = _sql("ALTER TABLE {} ADD UNIQUE (id)", self._table())
+        unique = compose.sql("ALTER TABLE {} ADD UNIQUE (id)", self._table())
         try:
             with link.transaction():
                 link.execute(unique)
         except psycopg.errors.UniqueViolation:
-            older = f"DELETE FROM {{0}} a USING {{0}} b WHERE a.id = b.id AND a.{pg.POSITION} < b.{pg.POSITION}"  # noqa: S608  constants
-            link.execute(_sql(older, self._table()))
+            older = f"DELETE FROM {{0}} a USING {{0}} b WHERE a.id = b.id AND a.{pg.POSITION} < b.{pg.POSITION}"
+            link.execute(compose.sql(older, self._table()))
             link.execute(unique)
-        link.execute(_sql(f"ALTER TABLE {{}} ADD PRIMARY KEY ({pg.POSITION})", self._table()))
-        link.execute(_sql("CREATE INDEX ON {} (source, document_id)", self._table()))
+        link.execute(compose.sql(f"ALTER TABLE {{}} ADD PRIMARY KEY ({pg.POSITION})", self._table()))
+        link.execute(compose.sql("CREATE INDEX ON {} (source, document_id)", self._table()))
 
     def _build_index(self, link: Any) -> None:
         what = pg.index_definition(self.record.vector_type, self.space.dimensions)
-        (rows,) = link.execute(_sql("SELECT count(*) FROM {}", self._table())).fetchone()
+        (rows,) = link.execute(compose.sql("SELECT count(*) FROM {}", self._table())).fetchone()
         if what is None or rows < INDEX_ROWS or (not self._created and self._has_index(link)):
             return
         needed = min(rows * (self.space.dimensions * 4 + 300) * 3 // 2 >> 20, _MAX_BUILD_MIB)
         query = "SELECT setting::bigint / 1024 FROM pg_settings WHERE name = 'maintenance_work_mem'"
         if link.execute(query).fetchone()[0] < needed:
             link.execute(f"SET LOCAL maintenance_work_mem = '{needed}MB'")
-        link.execute(_sql(f"CREATE INDEX ON {{}} USING hnsw ({what})", self._table()))
+        link.execute(compose.sql(f"CREATE INDEX ON {{}} USING hnsw ({what})", self._table()))
 
     def _has_index(self, link: Any) -> bool:
         query = "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
@@ -340,7 +343,7 @@ class PostgresStore(Store):
     def _recount(self) -> None:
         with postgres_errors(self.destination, "reading"):
             link = self._connection()
-            (self.count,) = link.execute(_sql("SELECT count(*) FROM {}", self._table())).fetchone()
+            (self.count,) = link.execute(compose.sql("SELECT count(*) FROM {}", self._table())).fetchone()
             self._indexed = self._has_index(link)
 
     def _connection(self) -> Any:
@@ -366,7 +369,7 @@ class PostgresStore(Store):
         return self._name(self._writing or self._place.table)
 
     def _columns(self) -> Any:
-        return _names([*columns_of(self.record), "vector"])
+        return compose.names([*columns_of(self.record), "vector"])
 
     def _oid(self) -> int | None:
         name = self._name(self._place.table).as_string(self._connection())
@@ -384,27 +387,3 @@ class PostgresStore(Store):
 
         text = sql.Literal(record_text(self.record))
         link.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self._name(table), text))
-
-
-def _sql(text: str, *parts: Any) -> Any:
-    """Return composed SQL; strings among the parts are identifiers."""
-    from psycopg import sql  # noqa: PLC0415 - an extra
-
-    named = [sql.Identifier(part) if isinstance(part, str) else part for part in parts]
-    return sql.SQL(text).format(*named)  # type: ignore[arg-type]
-
-
-def _comma(parts: Any) -> Any:
-    from psycopg import sql  # noqa: PLC0415 - an extra
-
-    return sql.SQL(", ").join(list(parts))
-
-
-def _names(names: Sequence[str]) -> Any:
-    from psycopg import sql  # noqa: PLC0415 - an extra
-
-    return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
-def _split(documents: Collection[DocumentKey]) -> list[list[str]]:
-    return [[key.source for key in documents], [key.document_id for key in documents]]
