@@ -140,7 +140,7 @@ class PostgresStore(Store):
             self._register(link)
             link.execute("BEGIN")
             self._writing, self._created, self.record = self._place.table, False, record
-            stage = f"CREATE TEMP TABLE {_STAGE.partition('.')[2]} ON COMMIT DROP AS SELECT {{}} FROM {{}} WHERE false"
+            stage = f"CREATE TEMP TABLE {_STAGE.partition('.')[2]} ON COMMIT DROP AS SELECT {{}} FROM {{}} WHERE false"  # noqa: S608  constants and quoted identifiers
             link.execute(compose.sql(stage, self._columns(), self._table()))
 
     @override
@@ -233,7 +233,7 @@ class PostgresStore(Store):
         names = list(columns_of(self.record) if columns is None else columns)
         only = "(source, document_id) IN (SELECT * FROM unnest(%s::text[], %s::text[])) AND"
         query = compose.sql(
-            f"SELECT {pg.POSITION}, {{}} {{}} FROM {{}} WHERE {only if documents is not None else ''} "
+            f"SELECT {pg.POSITION}, {{}} {{}} FROM {{}} WHERE {only if documents is not None else ''} "  # noqa: S608  constants and quoted identifiers
             f"{pg.POSITION} > %s ORDER BY {pg.POSITION} LIMIT {READ_ROWS}",
             compose.sql(f"{pg.sent(self.record.vector_type)}" if vectors else "NULL"),
             compose.sql(", {}", compose.names(names)) if names else compose.sql(""),
@@ -279,12 +279,13 @@ class PostgresStore(Store):
     def _nearest(self, query: Vectors, top_n: int, where: Condition | None, *, exact: bool) -> list[Hit]:
         names, kind = list(columns_of(self.record)), self.record.vector_type
         factor = _BIT_CANDIDATES if kind == "bits" else 1 if exact else _CANDIDATES
-        condition, values = compose.sql("TRUE"), []
+        values: list[Any] = []
+        condition = compose.sql("TRUE")
         if where is not None:
             condition, values = to_sql(push_not_down(where), columns_of(self.record))
         order = pg.distance(kind, self.space.dimensions, exact=exact)
         select = compose.sql(
-            f"SELECT {pg.POSITION}, {pg.sent(kind)}, {{}} FROM {{}} WHERE {{}} "
+            f"SELECT {pg.POSITION}, {pg.sent(kind)}, {{}} FROM {{}} WHERE {{}} "  # noqa: S608  constants and quoted identifiers
             f"ORDER BY {order}{f', {pg.POSITION}' if exact else ''} LIMIT {top_n * factor}",
             compose.names(names),
             self._table(),
@@ -318,7 +319,7 @@ class PostgresStore(Store):
             with link.transaction():
                 link.execute(unique)
         except psycopg.errors.UniqueViolation:
-            older = f"DELETE FROM {{0}} a USING {{0}} b WHERE a.id = b.id AND a.{pg.POSITION} < b.{pg.POSITION}"
+            older = f"DELETE FROM {{0}} a USING {{0}} b WHERE a.id = b.id AND a.{pg.POSITION} < b.{pg.POSITION}"  # noqa: S608  constants and quoted identifiers
             link.execute(compose.sql(older, self._table()))
             link.execute(unique)
         link.execute(compose.sql(f"ALTER TABLE {{}} ADD PRIMARY KEY ({pg.POSITION})", self._table()))

@@ -15,7 +15,7 @@ def sql(text: str, *parts: Any) -> Any:
     from psycopg import sql as composed  # noqa: PLC0415 - an extra
 
     named = [composed.Identifier(part) if isinstance(part, str) else part for part in parts]
-    return composed.SQL(text).format(*named)  # type: ignore[arg-type]
+    return composed.SQL(text).format(*named)
 
 
 def comma(parts: Any) -> Any:

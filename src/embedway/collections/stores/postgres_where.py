@@ -50,8 +50,8 @@ def _joined(parts: list[tuple[Any, list[Any]]], between: str, empty: str) -> tup
     from psycopg import sql  # noqa: PLC0415 - an extra
 
     if not parts:
-        return sql.SQL(empty), []  # type: ignore[arg-type]
-    joined = sql.SQL(between).join([part for part, _ in parts])  # type: ignore[arg-type]
+        return sql.SQL(empty), []
+    joined = sql.SQL(between).join([part for part, _ in parts])
     return sql.SQL("({})").format(joined), [value for _, values in parts for value in values]
 
 
@@ -79,7 +79,7 @@ def _compare(where: Compare, kind: ColumnType) -> tuple[Any, list[Any]]:
         raise UsageError(f"{where.column!r} is a column of {kind}, and cannot be compared with {type(value).__name__}")
     # Numbers are compared as numeric, so that neither large integers nor fractions are rounded.
     cast = "::numeric" if kind in {"int", "float"} and isinstance(value, int) else ""
-    return sql.SQL("({} {} %s" + cast + ")").format(name, operator), [value]  # type: ignore[arg-type]
+    return sql.SQL("({} {} %s" + cast + ")").format(name, operator), [value]
 
 
 def _timestamp(column: str, text: str) -> datetime:
