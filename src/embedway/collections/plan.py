@@ -133,7 +133,7 @@ class _ModelPlanner:
             chunks = [whole_document(document) for document in documents]
         else:
             chunks = [chunk for document in documents for chunk in self.chunker.chunks(document)]
-        return [(chunk.text, chunk_characters(chunk)) for chunk in chunks]
+        return [(chunk.embedded_text, chunk_characters(chunk)) for chunk in chunks]
 
     def batches(self, texts: Sequence[tuple[str, int]], *, last: bool) -> Iterator[list[str]]:
         """Iterate over the batches that these texts fill, and the rest if they are the last."""

@@ -162,7 +162,7 @@ async def read_texts(embedder: AsyncEmbedder, sources: Sequence[str], options: R
         chunk_reader = ChunkReader(files, options.read_options(), chunker, on_bad_row=refuse, counter=ByteCounter())
         texts: list[str] = []
         while (batch := await reader.call(chunk_reader.next_batch, MAX_BATCH_CHUNKS)) is not None:
-            texts += [chunk.text for chunk in batch.chunks]
+            texts += [chunk.embedded_text for chunk in batch.chunks]
     return texts
 
 
@@ -264,7 +264,7 @@ class _Job:
 
     async def _embed(self, batch: ChunkBatch, space: Space) -> tuple[tuple[Chunk, ...], EmbedResult]:
         """Embed a batch; return its chunks without rejected ones, and their vectors."""
-        texts = [chunk.text for chunk in batch.chunks]
+        texts = [chunk.embedded_text for chunk in batch.chunks]
         result = await self._embedder.embed(
             texts,
             input_type="document",

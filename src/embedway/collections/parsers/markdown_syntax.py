@@ -1,0 +1,156 @@
+"""CommonMark parser with tables, and with the blocks that documentation sites add to it.
+
+The additions are fences of containers (`:::note`, `/// tip`), indented admonitions and tabs (`!!! note`, `=== "Mac"`),
+and lines that only site generators read (attribute lists, template tags, includes, targets). They become tokens of the
+types `marker`, which has the title as its content, and `dropped`. Blocks that are nested too deeply become paragraphs;
+the parser alone would drop them.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING
+
+from markdown_it import MarkdownIt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from markdown_it.ruler import RuleOptionsType
+    from markdown_it.rules_block import StateBlock
+    from markdown_it.rules_inline import StateInline
+
+#: Maximum depth of the parser, which is recursive. A quote adds one level, and a list adds two.
+MAX_LEVEL = 20
+#: Level at which blocks become paragraphs: a list in a list item of this level would exceed the maximum.
+_TOO_DEEP = MAX_LEVEL - 2
+#: Blocks that a new block may interrupt.
+_INTERRUPTS: RuleOptionsType = {"alt": ["paragraph", "reference", "blockquote", "list"]}
+
+#: Fence of a container, its kind and its title: `:::note Title`, `:::{tip} Title`, `::: tip[Title]`, `/// tip | T`.
+_FENCE = re.compile(r"(?::{3,}|/{3,})[ \t]*+(\{?[\w.:-]*+\}?)[ \t]*+(.*)$", re.DOTALL)
+#: Line before an indented block: an admonition, a collapsed one, or a tab.
+_INDENTED = re.compile(r"(?:!!!|\?\?\?\+?|===[!+]?(?=[ \t]+[\"']))[ \t]+(.*)$", re.DOTALL)
+_QUOTED = re.compile(r"""(["'])(.*)\1""")
+#: Attributes in braces: `{#id}`, `{.class}`, `{: .class}`.
+ATTRIBUTES = r"\{:?[ \t]*+(?:[.#][\w.:-]++|[\w-]++=[^{}]*+)[^{}]*+\}"
+#: Whole lines without text: attribute lists, template tags, includes, targets, tables of contents.
+_DROPPED = re.compile(
+    rf"(?:{ATTRIBUTES}|\{{:[^{{}}]*\}}|\{{%[^{{}}]*%\}}|\{{\{{[<%][^{{}}]*[>%]\}}\}}|\{{\*[^{{}}]*\*\}}"
+    r"|-+8<-+.*|\([\w:.-]++\)=|\[TOC\]|\[\[_?TOC_?\]\])[ \t]*$",
+    re.IGNORECASE,
+)
+
+
+@functools.cache
+def markdown_parser(*, indented_code: bool = True) -> MarkdownIt:
+    """Return the parser. In MDX, indented text is not code. Tokens of links and code have `meta["end"]`: their end."""
+    parser = MarkdownIt("commonmark", {"maxNesting": MAX_LEVEL}).enable(["table", "strikethrough"])
+    if not indented_code:
+        parser.disable("code")
+    # Links are never opened, so all are valid. An image with a refused address would be text.
+    parser.validateLink = lambda url: True  # type: ignore[method-assign]  # noqa: ARG005
+    parser.normalizeLink = lambda url: url  # type: ignore[method-assign]
+    parser.block.ruler.before("table", "too_deep", _too_deep)
+    parser.block.ruler.before("blockquote", "container", _container, _INTERRUPTS)
+    parser.block.ruler.before("blockquote", "indented", _indented, _INTERRUPTS)
+    parser.block.ruler.before("blockquote", "dropped", _dropped, _INTERRUPTS)
+    for name in ("backticks", "link", "image"):
+        parser.inline.ruler.at(name, _with_end(_inline_rule(parser, name)))
+    return parser
+
+
+def _inline_rule(parser: MarkdownIt, name: str) -> Callable[[StateInline, bool], bool]:
+    return next(rule.fn for rule in parser.inline.ruler.__rules__ if rule.name == name)
+
+
+def _with_end(rule: Callable[[StateInline, bool], bool]) -> Callable[[StateInline, bool], bool]:
+    """Return a rule whose last token has its end in the source. Its text can have fewer line breaks than its source."""
+
+    def run(state: StateInline, silent: bool) -> bool:
+        count = len(state.tokens)
+        done = rule(state, silent)
+        if done and len(state.tokens) > count:
+            state.tokens[-1].meta = {"end": state.pos}
+        return done
+
+    return run
+
+
+def _line(state: StateBlock, line: int) -> str:
+    return state.src[state.bMarks[line] + state.tShift[line] : state.eMarks[line]]
+
+
+def _push(state: StateBlock, kind: str, content: str, start: int, end: int) -> None:
+    token = state.push(kind, "", 0)
+    token.content = content
+    token.map = [start, end]
+    state.line = end
+
+
+def _too_deep(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    if state.level < _TOO_DEEP or silent:
+        return False
+    line = start + 1
+    while line < end and (state.isEmpty(line) or state.sCount[line] >= state.blkIndent):
+        line += 1
+    _push(state, "plain", state.getLines(start, line, state.blkIndent, False), start, line)
+    return True
+
+
+def _container(state: StateBlock, start: int, end: int, silent: bool) -> bool:  # noqa: ARG001
+    text = _line(state, start)
+    if text[:1] not in {":", "/"} or state.is_code_block(start):
+        return False
+    found = _FENCE.match(text)
+    if found is None or (text[0] == "/" and found[2] and not found[1]):
+        return False
+    if not silent:
+        _push(state, "marker", _container_title(found[1], found[2]), start, start + 1)
+    return True
+
+
+def _container_title(kind: str, rest: str) -> str:
+    title = re.sub(r"\{[^{}]*+\}[ \t]*$", "", rest).strip()
+    if title.startswith("["):
+        title = title[1:].partition("]")[0]
+    title = title.lstrip("|").strip(": \t")
+    # `::: package.module` stands for the documentation of an object, so its name is text.
+    return title or (kind if "." in kind.strip(".") else "")
+
+
+def _indented(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    text = _line(state, start)
+    if text[:1] not in {"!", "?", "="} or state.is_code_block(start):
+        return False
+    found = _INDENTED.match(text)
+    if found is None:
+        return False
+    if silent:
+        return True
+    quoted = _QUOTED.search(found[1])
+    last = line = start + 1
+    while line < end and (state.isEmpty(line) or state.sCount[line] >= state.blkIndent + 4):
+        line += 1
+        last = last if state.isEmpty(line - 1) else line
+    _push(state, "marker", quoted[2] if quoted else "", start, start + 1)
+    outer, parent = state.lineMax, state.parentType
+    state.lineMax, state.parentType = last, "container"
+    state.blkIndent += 4
+    state.level += 1
+    state.md.block.tokenize(state, start + 1, last)
+    state.level -= 1
+    state.blkIndent -= 4
+    state.lineMax, state.parentType = outer, parent
+    state.line = last
+    return True
+
+
+def _dropped(state: StateBlock, start: int, end: int, silent: bool) -> bool:  # noqa: ARG001
+    text = _line(state, start)
+    if text[:1] not in {"{", "-", "(", "["} or state.is_code_block(start) or not _DROPPED.match(text):
+        return False
+    if not silent:
+        _push(state, "dropped", "", start, start + 1)
+    return True

@@ -1,0 +1,158 @@
+"""Markdown: structure, titles, lines, and what is removed."""
+
+import re
+import time
+
+import pytest
+
+from embedway.collections.parsers.markdown import parse_markdown
+
+CHARACTERS = 30_000
+
+
+def parse(text):
+    parsed = parse_markdown(text, "x.md")
+    starts = [block.start for block in parsed.blocks]
+    assert starts == sorted(starts)
+    return parsed
+
+
+def blocks(text):
+    parsed = parse(text)
+    return [(block.kind, parsed.text[block.start : block.end]) for block in parsed.blocks]
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("# Getting started with C#\n\nText", "Getting started with C#"),
+        ("# Closed ##\n", "Closed"),
+        ("Release calendar\n====\n\nText", "Release calendar"),
+        ('---\ntitle: "Rotating API keys"\ntags: [a]\n---\n# Other', "Rotating API keys"),
+        ("---\n# comment\ntitle: Disk quotas # why\n---\n", "Disk quotas"),
+        ("---\ntitle: >-\n  One\n  two\nx: y\n---\ntext", "One two"),
+        ("---\ntitle: 'It''s'\n---\ntext", "It's"),
+        ("---\ntitle: null\n---\n# Real", "Real"),
+        ('+++\ntitle = "Hugo"\n+++\ntext', "Hugo"),
+        ("```sh\n# fetch\n```\n\n# Installing the agent\n", "Installing the agent"),
+        ("Some intro.\n\n~~~python\n# not a title\n~~~\n", None),
+        ('<h1 align="center">Widget server</h1>\n\nText', "Widget server"),
+        ("# [Widget](https://x.example) `v2` **manual**", "Widget v2 manual"),
+        ("Intro text.\n\n## Revenue\n\nNumbers.", None),
+        ("## Install\n\nText\n\n## Use\n", None),
+        ("## Alone\n\nText\n\n### Below\n", "Alone"),
+        ("---\n\n# Between rules\n\ntext\n\n---\n", "Between rules"),
+        ("# Anchored {#here}\n", "Anchored"),
+        ("Anchored {: .c #here}\n===\n", "Anchored"),
+        ("# Braces {name}\n", "Braces {name}"),
+    ],
+)
+def test_title(text, title):
+    assert parse(text).title == title
+
+
+def test_structure():
+    found = blocks(
+        "# One\n\nText of\none.\n\n```py x=1\ncode\n```\n\n"
+        "- a\n- b\n  1. c\n\n> said\n\n|h|i|\n|-|-|\n|1|2|\n\n    indented\n"
+    )
+    assert found == [
+        ("heading", "One"),
+        ("paragraph", "Text of\none."),
+        ("code", "code"),
+        ("list", "- a\n- b\n  1. c"),
+        ("quote", "said"),
+        ("table", "h | i\n1 | 2"),
+        ("code", "indented"),
+    ]
+
+
+def test_header_rows_and_languages_are_known():
+    parsed = parse("|h|i|\n|-|-|\n|1|2|\n\n~~~Python title='x'\ncode\n~~~\n\n```{code-block} rust\nfn\n```")
+    table, code, directive = parsed.blocks
+    assert parsed.text[table.start : table.header_end] == "h | i"
+    assert (code.language, directive.language) == ("python", "rust")
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("See [the **guide**](http://x.example 'title') now.", "See the guide now."),
+        ("See [guide][g].\n\n[g]: http://x.example\n", "See guide."),
+        ("![shot](data:image/png;base64," + "QUJD" * 100 + ")", "shot"),
+        ("![shot](data:image/svg+xml;utf8,%3Csvg" + "a" * 40 + ")", "shot"),
+        ("![logo][l]\n\n[l]: data:image/png;base64," + "QUJD" * 100, "logo"),
+        ("a <b>bold</b><br>next <!-- no --> <img src=x alt='a &amp; b'>", "a bold\nnext  a & b"),
+        ("<div>\nkept <script>no()</script>\n</div>", "kept"),
+        ("<!-- a\n\nb -->\n\ntext", "text"),
+        ("<style>\np {}\n\n</style>\n\ntext", "text"),
+        ("<p>one</p>\n<p>two &lt;</p>", "one\n\ntwo <"),
+        ('!!! note "Take care"\n    Inner *text*.\n\n    More.\n\nAfter', "Take care\n\nInner text.\n\nMore.\n\nAfter"),
+        ('=== "Linux"\n\n    ```sh\n    ls\n    ```\n', "Linux\n\nls"),
+        (":::note\nInner\n:::\nAfter", "Inner\n\nAfter"),
+        (":::tip[My title]\n\nInner\n\n:::\n", "My title\n\nInner"),
+        ("/// note | Title\nInner\n///\n", "Title\n\nInner"),
+        ("::: package.module\n", "package.module"),
+        ("> [!NOTE]\n> Useful.", "Useful."),
+        ("{% include x.html %}\n\ntext\n{: .class}\n", "text"),
+        ('[a](b){:target="_blank"} and `x`{.py}', "a and x"),
+        ("(target)=\n# H\n", "H"),
+        ("Escaped \\* and &copy;", "Escaped * and ©"),
+        ("```{note} Title\n:class: x\nInner *text*\n```", "Title\n\nInner text"),
+    ],
+)
+def test_only_markup_is_removed(markup, text):
+    assert parse(markup).text == text
+
+
+def test_headings_of_lists_and_quotes_begin_no_section():
+    assert [kind for kind, _ in blocks("> # Quoted\n\n- # Item\n\n# Real")] == ["quote", "list", "heading"]
+
+
+def test_lines_are_those_of_the_source():
+    words = [f"word{number}" for number in range(1, 60)]
+    source = (
+        "---\ntitle: t\n---\n\n# word1\n\nword2 `a\nb` word3\nword4 [l](\nx) word5\nword6\n\n"
+        "- word7\n  word8\n\n  - word9\n"
+        "\n> word10\nword11\n\n```py\nword12\n\nword13\n```\n\n|word14|\n|-|\n|word15|\n"
+        "|word16|\n\n<div>\n<p>\nword17\n</p>"
+        "\nword18</div>\n\n!!! note\n    word19\n    word20\n\n    word21\n\n:::tip\nword22\n:::\n\nword23\n---\n\n"
+        "    word24\n    word25\n\nword26 <b\nc='d'>word27</b>\nword28\n"
+    )
+    parsed = parse(source)
+    marks = list(parsed.line_marks)
+    seen = 0
+    for word in words:
+        if found := re.search(rf"{word}\b", parsed.text):
+            line = max(mark for mark in marks if mark[0] <= found.start())[1]
+            if word not in {"word3", "word5"}:
+                assert line == source[: re.search(rf"{word}\b", source).start()].count("\n") + 1, word
+            seen += 1
+    assert seen == 28
+
+
+@pytest.mark.parametrize("newline", ["\r\n", "\r"])
+def test_all_line_ends_are_read(newline):
+    parsed = parse(newline.join(["# A", "", "b", "c"]))
+    assert (parsed.text, parsed.title, list(parsed.line_marks)) == ("A\n\nb\nc", "A", [(0, 1), (3, 3), (5, 4)])
+
+
+def test_deep_text_is_kept():
+    assert "deep" in parse(">" * 200 + " deep").text
+    assert "deep" in parse("- " * 200 + "deep").text
+    assert "last" in parse("".join("  " * depth + "- a\n" for depth in range(60)) + "\nlast").text
+
+
+UNITS = [
+    *(">", "> ", "- ", "1. ", "[", "![", "[a](", "[a]: x\n", "[a\n", "*a ", "*a_ ", "<", "<a ", "<!--", "&a", "<?"),
+    *("~~~a\n", "|a|b|\n|-|-|\n", "word\n", "# ", "<div>\n<a ", ":::a\n", "{.", "{%\n", "!!! a\n", "# a" + " " * 500),
+    *("```{note}\n", "a{#", '<a b="', "|a"),
+]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize(("before", "after"), [("", ""), ("# ", ""), ("<div>\n", ">"), ("---\na: ", "\n---\n")])
+def test_hostile_markdown_takes_seconds(unit, before, after):
+    begun = time.process_time()
+    parse(before + unit * (CHARACTERS // len(unit)) + after)
+    assert time.process_time() - begun < 10
