@@ -30,6 +30,8 @@ class ChunkSettings:
     #: `headings`, `none`, or a pattern with fields in braces, such as `{title}: {headings}`.
     context: str = "headings"
     max_tokens: int | None = None
+    #: Handling of texts over the model's limit.
+    on_overflow: str = "truncate"
     version: int = CHUNKING_VERSION
 
     def fingerprint(self, content_hash: str) -> str:
