@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, get_args
 
 from embedway.collections.candidates import Candidate, CandidateSearch, SearchMode, grouped
 from embedway.collections.keywords import Keywords
@@ -29,6 +29,18 @@ T = TypeVar("T")
 MODES: tuple[SearchMode, ...] = get_args(SearchMode)
 #: Maximum chunks before and after a hit.
 MAX_NEIGHBOURS = 100
+
+
+class SearchSettings(TypedDict, total=False):
+    """Options of `AsyncCollection.search`."""
+
+    top: int
+    mode: SearchMode
+    where: str | Condition | None
+    group: bool
+    neighbours: int
+    rerank: str | None
+    candidates: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,13 +251,13 @@ class Searcher:
         return self.read(lambda store: store.fetch(sorted(ids)))
 
 
-def parse_condition(text: str | Condition | None) -> Condition | None:
-    """Return the condition of `--where`; None for none. Raises UsageError."""
+def parse_condition(text: str | Condition | None, store: Store) -> Condition | None:
+    """Return the condition of `--where` on columns of an open store; None for none. Raises UsageError."""
     if not isinstance(text, str):
         return text
     from embedway.collections.where import parse_where  # noqa: PLC0415  only for conditions
 
-    return parse_where(text)
+    return parse_where(text, columns_of(store))
 
 
 async def search_collection(
