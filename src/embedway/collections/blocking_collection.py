@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NoReturn, Self, overload
 from embedway._public import blocking_form_of
 from embedway._sync import Embedder
 from embedway.arguments import as_texts
-from embedway.collections.collection import VERIFY_SAMPLE, AsyncCollection, open_or_new
+from embedway.collections.collection import AsyncCollection, open_or_new
+from embedway.collections.verification import DEFAULT_SAMPLE
 from embedway.errors import ClosedError, UsageError
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ class Collection:
         return self._wait(self._collection.documents())
 
     @overload
-    def search(self, query: str, **options: Unpack[SearchSettings]) -> SearchAnswer: ...
+    def search(  # type: ignore[overload-overlap]  a text is an iterable of texts
+        self, query: str, **options: Unpack[SearchSettings]
+    ) -> SearchAnswer: ...
 
     @overload
     def search(self, query: Iterable[str], **options: Unpack[SearchSettings]) -> list[SearchAnswer]: ...
@@ -121,7 +124,7 @@ class Collection:
         """Make the collection equal to the sources. `progress.update` is called in the embedder's thread."""
         return self._wait(self._collection.sync(*sources, progress=progress, **options))
 
-    def verify(self, *, sample: int = VERIFY_SAMPLE, repair: bool = False) -> VerifyReport:
+    def verify(self, *, sample: int = DEFAULT_SAMPLE, repair: bool = False) -> VerifyReport:
         """Verify a sample."""
         return self._wait(self._collection.verify(sample=sample, repair=repair))
 

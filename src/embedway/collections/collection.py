@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, NoReturn, Self, overload
 
 from embedway._embedder import AsyncEmbedder
 from embedway.arguments import as_texts
-from embedway.collections.query import Searcher, SearchOptions, parse_condition
+from embedway.collections.forgetting import forget_documents
+from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.query_model import model_name
+from embedway.collections.verification import DEFAULT_SAMPLE, verify_collection
 from embedway.errors import ClosedError, UsageError
 from embedway.forks import never_free
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Unpack
 
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     from embedway.collections.where import Condition
     from embedway.config import Config
     from embedway.space import Space
-
-#: Rows that `verify` recomputes by default.
-VERIFY_SAMPLE = 384
 
 
 class AsyncCollection:
@@ -132,7 +131,9 @@ class AsyncCollection:
         return await asyncio.to_thread(searcher.read, lambda store: list(store.documents()))
 
     @overload
-    async def search(self, query: str, **options: Unpack[SearchSettings]) -> SearchAnswer: ...
+    async def search(  # type: ignore[overload-overlap]  a text is an iterable of texts
+        self, query: str, **options: Unpack[SearchSettings]
+    ) -> SearchAnswer: ...
 
     @overload
     async def search(self, query: Iterable[str], **options: Unpack[SearchSettings]) -> list[SearchAnswer]: ...
@@ -157,7 +158,7 @@ class AsyncCollection:
         SpaceMismatchError and as `AsyncEmbedder.embed` does.
         """
         searcher = await self._opened()
-        condition = parse_condition(where, searcher.store)
+        condition = checked_condition(where, searcher.store)
         options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates)
         answers = await searcher.search(as_texts(query, "query"), options)
         return answers[0] if isinstance(query, str) else answers
@@ -182,13 +183,11 @@ class AsyncCollection:
         finally:
             await self.refresh()
 
-    async def verify(self, *, sample: int = VERIFY_SAMPLE, repair: bool = False) -> VerifyReport:
+    async def verify(self, *, sample: int = DEFAULT_SAMPLE, repair: bool = False) -> VerifyReport:
         """Embed a sample of the rows again, and return which are wrong, missing or orphaned, and the bound proven.
 
         `repair` embeds wrong rows again, and removes incomplete documents. Raises as `search` does.
         """
-        from embedway.collections.verification import verify_collection  # noqa: PLC0415  heavy
-
         model = await self._model_name()
         store = await asyncio.to_thread(open_or_new, self._destination, create=False)
         try:
@@ -204,8 +203,6 @@ class AsyncCollection:
         `documents` are names, as `document_id` or `source/document_id`. The report says what may still contain their
         texts. Raises UsageError for an unknown name, SinkError, and CacheError.
         """
-        from embedway.collections.forgetting import forget_documents  # noqa: PLC0415  heavy
-
         model = await self._model_name()
         store = await asyncio.to_thread(open_or_new, self._destination, create=False)
         try:

@@ -251,13 +251,15 @@ class Searcher:
         return self.read(lambda store: store.fetch(sorted(ids)))
 
 
-def parse_condition(text: str | Condition | None, store: Store) -> Condition | None:
-    """Return the condition of `--where` on columns of an open store; None for none. Raises UsageError."""
-    if not isinstance(text, str):
-        return text
-    from embedway.collections.where import parse_where  # noqa: PLC0415  only for conditions
+def checked_condition(where: str | Condition | None, store: Store) -> Condition | None:
+    """Return a condition with values of the types of an open store's columns; None for none. Raises UsageError."""
+    if where is None:
+        return None
+    from embedway.collections.where import columns_of, parse_where  # noqa: PLC0415  only for conditions
+    from embedway.collections.where_types import check_where  # noqa: PLC0415
 
-    return parse_where(text, columns_of(store))
+    columns = columns_of(store.record)
+    return parse_where(where, columns) if isinstance(where, str) else check_where(where, columns)
 
 
 async def search_collection(
