@@ -85,7 +85,7 @@ class Collection:
         return self._wait(self._collection.documents())
 
     @overload
-    def search(  # type: ignore[overload-overlap]  a text is an iterable of texts
+    def search(  # type: ignore[overload-overlap]  # a text is an iterable
         self, query: str, **options: Unpack[SearchSettings]
     ) -> SearchAnswer: ...
 

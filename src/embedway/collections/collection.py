@@ -131,7 +131,7 @@ class AsyncCollection:
         return await asyncio.to_thread(searcher.read, lambda store: list(store.documents()))
 
     @overload
-    async def search(  # type: ignore[overload-overlap]  a text is an iterable of texts
+    async def search(  # type: ignore[overload-overlap]  # a text is an iterable
         self, query: str, **options: Unpack[SearchSettings]
     ) -> SearchAnswer: ...
 
