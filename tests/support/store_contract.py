@@ -11,6 +11,7 @@ import pytest
 
 from embedway.collections.documents import DocumentKey
 from embedway.collections.record import ChunkSettings, MadeBy, ReadRecord, Record, SourceRecord
+from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.stores import create_store, open_store
 from embedway.collections.stores.base import READ_ROWS, Chunk, StoredDocument
 from embedway.errors import SinkError, SpaceMismatchError, UsageError
@@ -280,12 +281,12 @@ class StoreContract:
         store.close()
 
     def test_every_column_comes_back(self, destination):
-        one = chunk("a", 1, 4, page=3, headings="One › Two", context="Title › One", title=None)
+        one = chunk("a", 1, 4, page=3, headings="One \u203a Two", context="Title \u203a One", title=None)
         other = chunk("b", page=None, headings=None, context="")
         create(destination, [one, other])
         store = open_store(destination)
         found = store.fetch([one.id, "docs/none#0", other.id])
-        names = ("id document_id source number total fingerprint start_line page title headings text").split()
+        names = [name for name in (*HIT_COLUMNS, *CHUNK_COLUMNS) if name != "context"]
         for own in (one, other):
             assert {name: found[own.id][name] for name in names} == {name: getattr(own, name) for name in names}
             assert (found[own.id]["context"] or "") == own.context
@@ -411,7 +412,7 @@ class StoreContract:
         record = record_of(
             chunking=ChunkSettings(chunk_tokens=100, overlap_tokens=7, context="{title}", max_tokens=256),
             keep={"year": "int"},
-            sources=(SourceRecord("docs", "/tmp/ü"), SourceRecord("rows", "/x.jsonl")),
+            sources=(SourceRecord("docs", "/data/ü"), SourceRecord("rows", "/x.jsonl")),
             reading=ReadRecord(text_field="body", encoding="latin-1", include=("*.md",), follow_links=True),
             made_by=MadeBy(embedway="1", runtime="onnx", libraries={"onnxruntime": "1.2"}, cpu="x"),
             facts={"licence": "MIT", "deep": [1, {"a": None}]},
