@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from embedway.collections.documents import MAX_TITLE_CHARACTERS, LineMarks
-from embedway.collections.markup import scan_markup
+from embedway.collections.parsers.markup import scan_markup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ class _Extractor:
         self._breaks = 0
         self._space = False
 
-    def start_tag(self, tag: str) -> None:
+    def start_tag(self, tag: str, attributes: str) -> None:  # noqa: ARG002
         if tag in _SKIPPED:
             self._skipped += 1
         elif tag == "title" and not self._skipped:
@@ -46,7 +46,7 @@ class _Extractor:
         if tag == "pre":
             self._preformatted += 1
 
-    def empty_tag(self, tag: str) -> None:
+    def empty_tag(self, tag: str, attributes: str) -> None:  # noqa: ARG002
         # `<nav/>` has no content, so nothing after it is skipped.
         self._border(tag)
 

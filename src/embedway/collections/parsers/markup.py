@@ -27,10 +27,10 @@ _LONG_REFERENCE = re.compile(r"&#[0-9]{20,};?")
 class MarkupHandler(Protocol):
     """Receiver of the parts of a page, in order. Names of tags are in lower case."""
 
-    def start_tag(self, tag: str) -> None:
-        """Handle `<tag>`."""
+    def start_tag(self, tag: str, attributes: str) -> None:
+        """Handle `<tag attributes>`; `attributes` is their markup."""
 
-    def empty_tag(self, tag: str) -> None:
+    def empty_tag(self, tag: str, attributes: str) -> None:
         """Handle `<tag/>`."""
 
     def end_tag(self, tag: str) -> None:
@@ -84,9 +84,9 @@ class _Scanner:
     def _start_tag(self, tag: str, position: int) -> int:
         end = self._tag_end(position)
         if self._markup[end - 2] == "/":
-            self._handler.empty_tag(tag)
+            self._handler.empty_tag(tag, self._markup[position : end - 2])
             return end
-        self._handler.start_tag(tag)
+        self._handler.start_tag(tag, self._markup[position : end - 1])
         if tag not in _RAW:
             return end
         closing = _RAW[tag].search(self._markup, end)

@@ -1,0 +1,56 @@
+"""Parsing of reStructuredText."""
+
+import pytest
+
+from embedway.collections.parsers.rst import parse_rst
+
+PAGE = """\
+.. _target:
+
+=====
+Title
+=====
+
+.. index:: nothing
+.. module:: os.path
+
+See :func:`~os.path.join` and ``a_b``.
+
+.. function:: join(path, *paths)
+
+   Join *paths*.
+
+   .. versionadded:: 3.2
+
+Section
+=======
+
+== ==
+a  b
+== ==
+1  2
+== ==
+"""
+
+
+def test_structure():
+    parsed = parse_rst(PAGE, "page.rst")
+    assert parsed.title == "Title"
+    assert [(block.kind, block.level, parsed.text[block.start : block.end]) for block in parsed.blocks] == [
+        ("heading", 1, "Title"),
+        ("paragraph", 0, "See join() and a_b."),
+        ("definition", 7, "os.path.join(path, *paths)"),
+        ("paragraph", 0, "Join paths."),
+        ("paragraph", 0, "New in version 3.2."),
+        ("heading", 2, "Section"),
+        ("table", 0, "a | b\n1 | 2"),
+    ]
+
+
+@pytest.mark.parametrize("unit", ["`a\n", ":a:`b ", "a-", ".. _a\n   b\n", "- a\n", "a\n=\n\n"])
+def test_unclosed_markup_takes_linear_time(unit):
+    assert parse_rst(unit * (50_000 // len(unit)), "page.rst") is not None
+
+
+def test_deep_nesting_keeps_the_text():
+    assert "x299" in parse_rst("\n\n".join(" " * depth + f"- x{depth}" for depth in range(300)), "page.rst").text
