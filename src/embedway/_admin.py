@@ -19,6 +19,7 @@ from embedway.arguments import (
 from embedway.batching.batches import fill_batches
 from embedway.cache.base import CacheFilter
 from embedway.errors import UsageError
+from embedway.pipeline.cached_texts import check_cache, forget, recompute
 from embedway.pipeline.proof import check_same
 from embedway.pipeline.request import Call
 from embedway.selection.call_options import CallOptions
@@ -95,7 +96,36 @@ class AsyncCacheAdmin:
         async with self._engines.call() as engine:
             _cache_of(engine)
             call = Call(texts, input_type, self._default_model if model is None else model, None, on_overflow)
-            return await engine.pipeline.check_cache(call, check_count(sample, "sample") or 1)
+            return await check_cache(engine.pipeline, call, check_count(sample, "sample") or 1)
+
+    async def recompute(
+        self,
+        texts: Texts,
+        *,
+        input_type: InputType = "document",
+        model: str | None = None,
+        dimensions: int | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> tuple[Vectors, int | None]:
+        """Compute vectors of texts without the cache: float32 (n, d), and their cost in nano-dollars or None.
+
+        For verification: the cache is neither read nor written. Raises as `embed` does.
+        """
+        async with self._engines.call() as engine:
+            name = self._default_model if model is None else model
+            call = Call(texts, input_type, name, check_count(dimensions, "dimensions"), on_overflow)
+            return await recompute(engine.pipeline, call)
+
+    async def forget(self, texts: Texts, *, model: str | None = None) -> int:
+        """Delete the cached vectors of texts, of every input type and overflow policy; return their number.
+
+        Only those of one model, with its present precision and this cache's namespace. Raises CacheError if the cache
+        fails, UsageError if there is no cache.
+        """
+        async with self._engines.call() as engine:
+            _cache_of(engine)
+            call = Call(texts, "document", self._default_model if model is None else model, None, None)
+            return await forget(engine.pipeline, call)
 
 
 @public

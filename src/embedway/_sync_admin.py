@@ -76,6 +76,30 @@ class CacheAdmin:
             )
         )
 
+    def recompute(
+        self,
+        texts: Texts,
+        *,
+        input_type: InputType = "document",
+        model: str | None = None,
+        dimensions: int | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> tuple[Vectors, int | None]:
+        """Compute vectors of texts without the cache: float32 (n, d), and their cost in nano-dollars or None."""
+        return self._wait(
+            self._group.recompute(
+                as_texts(texts, "texts"),
+                input_type=input_type,
+                model=model,
+                dimensions=dimensions,
+                on_overflow=on_overflow,
+            )
+        )
+
+    def forget(self, texts: Texts, *, model: str | None = None) -> int:
+        """Delete the cached vectors of texts, of every input type and overflow policy; return their number."""
+        return self._wait(self._group.forget(as_texts(texts, "texts"), model=model))
+
 
 @public
 @blocking_form_of(AsyncPinAdmin)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from embedway.collections import chunking
-from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens, whole_document
+from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens, sizes, whole_document
 from embedway.collections.documents import Document
 from embedway.errors import UsageError
 
@@ -77,7 +76,7 @@ def test_every_chunk_is_within_the_limit_and_together_they_are_the_document(
     chunker = chunker_for(any_tokenizer, chunk_tokens=size, overlap_tokens=overlap, prompt=prompt)
     document = Document("d", text, "d.md", kind=kind)
     chunks = list(chunker.chunks(document))
-    assert [chunk.id for chunk in chunks] == [f"d#{n}" for n in range(len(chunks))]
+    assert [chunk.id for chunk in chunks] == [f"d.md/d#{n}" for n in range(len(chunks))]
     covered = set()
     for chunk in chunks:
         assert chunk.text == text[chunk.start_char : chunk.end_char]
@@ -130,7 +129,7 @@ def test_a_row_and_markup_keep_their_own_lines(wordpiece):
 
 
 def test_long_documents_are_cut_into_sections_at_blank_lines(wordpiece, monkeypatch):
-    monkeypatch.setattr(chunking, "SECTION_CHARACTERS", 1000)
+    monkeypatch.setattr(sizes, "SECTION_CHARACTERS", 1000)
     text = "\n\n".join("run the event loop " * 5 for _ in range(100)) + "\n"
     document = Document("d", text, "d.txt")
     chunks = list(chunker_for(wordpiece, chunk_tokens=128).chunks(document))
@@ -157,7 +156,7 @@ def test_real_source_code_is_cut_within_the_limit(wordpiece):
 
 def test_a_whole_document_is_one_chunk_as_it_is():
     chunk = whole_document(Document("d", "  a\nb ", "d.txt", title="T", metadata={"k": "v"}))
-    assert (chunk.id, chunk.text, chunk.start_char, chunk.end_char) == ("d#0", "  a\nb ", 0, 6)
+    assert (chunk.id, chunk.text, chunk.start_char, chunk.end_char) == ("d.txt/d#0", "  a\nb ", 0, 6)
     assert (chunk.start_line, chunk.title, chunk.metadata) == (1, "T", {"k": "v"})
 
 

@@ -42,6 +42,7 @@ EVERY_KEY = {
     "weights.hub_cache": "/srv/hub",
     "weights.fastembed_cache": "/srv/fastembed",
     "tune.directory": "/srv/tune",
+    "search.directory": "/srv/search",
     "cache.backend": "memory",
     "cache.path": "/srv/vectors.sqlite",
     "cache.url": "redis://cache.example:6380/0",

@@ -15,6 +15,7 @@ URLS = {
     "weights.hub_cache": "s3://bucket/x",
     "weights.fastembed_cache": "HTTPS://h",
     "tune.directory": "file:///tmp/x",
+    "search.directory": "file:///tmp/x",
 }
 
 

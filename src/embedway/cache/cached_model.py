@@ -122,6 +122,17 @@ class CachedModel:
             cache.raise_if_more(failed, cache.store.errors.failed_reads, "read")
         return read.vectors, read.metas, len(read.damaged) + len(read.invalid)
 
+    async def forget(self, request: ComputeRequest) -> int:
+        """Delete the entries of texts and return their number. Raises CacheError if the cache fails."""
+        cache, errors = self._cache, self._cache.store.errors
+        failed = errors.failed_reads + errors.failed_writes
+        keys, former = await cache.lookup.keys(request.texts, self._maker(request))
+        with errors.unlogged():
+            found = await cache.store.get_many(self.group, [*keys, *former])
+            await cache.store.delete_many(self.group, [*keys, *former])
+        cache.raise_if_more(failed, errors.failed_reads + errors.failed_writes, "changed")
+        return sum(entry is not None for entry in found)
+
     def _maker(self, request: ComputeRequest) -> KeyMaker:
         # Each single query needs a key maker, and creating one takes a tenth of the time of a hit.
         kind = request.input_type, request.on_overflow

@@ -19,6 +19,7 @@ from embedway.cli import (
     cache,
     doctor,
     embed,
+    forget,
     init,
     models,
     plan,
@@ -28,6 +29,7 @@ from embedway.cli import (
     select,
     state,
     trust,
+    verify,
     verify_models,
 )
 from embedway.cli.log import show_log
@@ -50,6 +52,8 @@ app = typer.Typer(
 )
 app.command("run", short_help="Embed files, folders, tables or standard input.")(run.run)
 app.command("search", short_help="Search the output of run.")(search.search)
+app.command("verify", short_help="Prove that the rows of a collection are right; repair them.")(verify.verify)
+app.command("forget", short_help="Remove documents from collections, older versions and the cache.")(forget.forget)
 app.command("embed", short_help="Print vectors of texts as JSON lines.")(embed.embed)
 app.command("select", short_help="Show which model fits the texts best, and why.")(select.select)
 app.command("plan", short_help="Show tokens, cost and time of embedding texts with each model.")(plan.plan)

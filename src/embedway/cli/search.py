@@ -1,34 +1,52 @@
-"""`embedway search`: search the output of `embedway run`."""
+"""`embedway search`: search a collection."""
 
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from embedway.cli.options import Invocation, JsonFlag, decode_text
-from embedway.cli.output import DownloadProgress, note, one_line, print_json, print_table, wait_for
-from embedway.errors import DimensionsError, SpaceMismatchError, UnknownModelError, UsageError
+from embedway.cli.options import Invocation, JsonFlag, check_text, decode_text
+from embedway.cli.output import DownloadProgress, note, print_json, print_line, wait_for
+from embedway.errors import UsageError
 
 if TYPE_CHECKING:
-    from embedway._embedder import AsyncEmbedder
-    from embedway.collections.search import Hit
+    from embedway.collections.query import SearchAnswer, SearchOptions
     from embedway.collections.stores.base import Store
     from embedway.config import Config
-    from embedway.types import EmbedResult, Overflow, Receipt
 
-#: Maximum characters of a row's text in a table.
-SNIPPET_CHARACTERS = 160
+ModeChoice = Literal["vector", "keyword", "hybrid"]
 
 
 def search(
     context: typer.Context,
-    destination: Annotated[
-        str, typer.Argument(metavar="DEST", help="Output of `embedway run`: X.parquet, X.jsonl or lancedb:DIR#TABLE.")
-    ],
-    query: Annotated[str, typer.Argument(metavar="QUERY", callback=decode_text, help="Text to search for.")],
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="Collection, as `embedway run --to` names it.")],
+    query: Annotated[
+        list[str] | None, typer.Argument(metavar="[QUERY]...", callback=decode_text, help="Texts to search for.")
+    ] = None,
     *,
     top: Annotated[int, typer.Option("--top", "-n", min=1, metavar="N", help="Number of rows to show.")] = 5,
+    mode: Annotated[
+        ModeChoice, typer.Option("--mode", help="Rank by vectors, by keywords (BM25), or by both lists fused.")
+    ] = "vector",
+    where: Annotated[
+        str | None,
+        typer.Option("--where", metavar="CONDITION", callback=decode_text, help="Only rows with, such as lang = 'de'."),
+    ] = None,
+    group: Annotated[bool, typer.Option("--group", help="Show one row of each document.")] = False,
+    neighbours: Annotated[
+        int, typer.Option("--neighbours", min=0, max=100, metavar="N", help="Chunks to show before and after each row.")
+    ] = 0,
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            "--queries",
+            metavar="FILE",
+            callback=check_text,
+            help="Search for the lines of FILE (- is standard input), or its JSON Lines with query and id.",
+        ),
+    ] = None,
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Read queries line by line.")] = False,
     model: Annotated[
         str | None,
         typer.Option(
@@ -40,170 +58,90 @@ def search(
     ] = None,
     rerank: Annotated[
         str | None,
-        typer.Option("--rerank", metavar="MODEL", help="Reorder the nearest rows with this reranker."),
+        typer.Option("--rerank", metavar="MODEL", help="Reorder the best rows with this reranker."),
     ] = None,
     candidates: Annotated[
-        int, typer.Option("--candidates", min=1, metavar="N", help="Number of nearest rows to rerank.")
+        int, typer.Option("--candidates", min=1, metavar="N", help="Number of rows to rerank, or to fuse of each list.")
     ] = 50,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the rows of DEST that are nearest to QUERY, with the model that created DEST."""
+    """Find the rows of DEST that answer each QUERY best, with the model that created DEST."""
     invocation = Invocation.of(context)
+    asked = _asked(query, queries, interactive=interactive, as_json=as_json)
     config = invocation.config()
+    from embedway.collections.query import SearchOptions, parse_condition
     from embedway.collections.stores import open_store
 
+    options = SearchOptions(top, mode, parse_condition(where), group, neighbours, rerank, candidates, model)
     start = time.perf_counter()
-    collection = open_store(destination)
-    request = _SearchRequest(query, model, top, rerank, candidates)
-    found = wait_for(_search(invocation, config, collection, request))
-    seconds = time.perf_counter() - start
-    if as_json:
-        print_json(_to_json(collection, found, seconds))
-        return
-    _print_hits(found.hits)
-    _print_notes(invocation, collection, found, seconds)
+    store = open_store(destination)
+    try:
+        if interactive:
+            from embedway.cli.search_session import run_session
+
+            wait_for(run_session(invocation, config, store, options))
+            return
+        answers = wait_for(_search(invocation, config, store, [text for _, text in asked], options))
+    finally:
+        store.close()
+    run = _Run(store, options, time.perf_counter() - start, single=queries is None and len(asked) == 1)
+    _print_answers(invocation, run, asked, answers, as_json=as_json)
 
 
 @dataclass(frozen=True)
-class _SearchRequest:
-    query: str
-    model: str | None
-    top: int
-    reranker: str | None
-    candidates: int
+class _Run:
+    store: "Store"
+    options: "SearchOptions"
+    seconds: float
+    single: bool
 
 
-@dataclass(frozen=True)
-class _SearchResult:
-    """Hits, best first, each with its similarity if its score is from a reranker; and the receipts."""
+def _asked(query: list[str] | None, queries: str | None, *, interactive: bool, as_json: bool) -> list[tuple[str, str]]:
+    """Return ids and texts of the queries. Raises UsageError unless they come from exactly one place."""
+    places = [bool(query), queries is not None, interactive]
+    if sum(places) != 1:
+        raise UsageError("name what to search for in one way: QUERY, --queries FILE or --interactive")
+    if interactive and as_json:
+        raise UsageError("--interactive prints tables; for JSON, use --queries -")
+    if queries is not None:
+        from embedway.cli.search_queries import read_queries
 
-    hits: "list[tuple[Hit, float | None]]"
-    receipt: "Receipt"
-    reranked: "Receipt | None" = None
+        return read_queries(queries)
+    return [(str(number), text) for number, text in enumerate(query or [], 1)]
 
 
 async def _search(
-    invocation: Invocation, config: "Config", collection: "Store", request: _SearchRequest
-) -> _SearchResult:
-    import asyncio
-
+    invocation: Invocation, config: "Config", store: "Store", queries: list[str], options: "SearchOptions"
+) -> "list[SearchAnswer]":
     from embedway._embedder import AsyncEmbedder
+    from embedway.collections.query import search_collection
 
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
-        answer = await _query_vector(invocation, embedder, config, collection, request)
-        most = request.top if request.reranker is None else max(request.top, request.candidates)
-        hits = await asyncio.to_thread(collection.search, answer.vectors[0], most)
-        if request.reranker is None:
-            plain: list[tuple[Hit, float | None]] = [(hit, None) for hit in hits]
-            return _SearchResult(plain, answer.receipt)
-        # Rows over the reranker's limit are truncated.
-        texts = [hit.text for hit in hits]
-        result = await embedder.rerank(
-            request.query, texts, model=request.reranker, top_n=request.top, on_overflow="truncate"
-        )
-        best: list[tuple[Hit, float | None]] = [
-            (replace(hits[n], score=float(result.scores[n])), hits[n].score) for n in result.order
+        return await search_collection(embedder, store, queries, options, note=lambda text: note(invocation, text))
+
+
+def _print_answers(
+    invocation: Invocation,
+    run: _Run,
+    asked: list[tuple[str, str]],
+    answers: "list[SearchAnswer]",
+    *,
+    as_json: bool,
+) -> None:
+    from embedway.cli.search_output import answer_json, collection_json, print_hits, print_notes
+
+    seconds, document = round(run.seconds, 4), {"collection": collection_json(run.store), "mode": run.options.mode}
+    if as_json and run.single:
+        print_json(document | answer_json(answers[0]) | {"seconds": seconds})
+    elif as_json:
+        found = [
+            {"id": asked_id, "query": text, **answer_json(answer)}
+            for (asked_id, text), answer in zip(asked, answers, strict=True)
         ]
-        return _SearchResult(best, answer.receipt, result.receipt)
-
-
-async def _query_vector(
-    invocation: Invocation, embedder: "AsyncEmbedder", config: "Config", collection: "Store", request: _SearchRequest
-) -> "EmbedResult":
-    """Embed the query, (1, d), in the space of the collection. Raises SpaceMismatchError."""
-    name, dimensions = request.model or _name_of(collection, config), collection.space.dimensions
-    if request.model is not None:
-        _refuse_other_model(collection, request.model)
-    try:
-        description = await embedder.models.describe(name, dimensions, load=True)
-    except DimensionsError:
-        description = await embedder.models.describe(name, None, load=True)
-    except UnknownModelError as error:
-        if request.model is not None:
-            raise
-        raise UsageError(
-            f"{collection.destination} contains vectors of {collection.space.id}, whose model is not in the catalog: "
-            "name the model with --model, as hf:OWNER/NAME or as its folder"
-        ) from error
-    try:
-        comparison = collection.check_space(description.space)
-    except SpaceMismatchError:
-        if request.model is None:
-            note(invocation, f"{name} was looked up by name; for a model in a local folder, use --model ./FOLDER")
-        raise
-    if comparison.unknown:
-        from embedway.collections.verify import verify_space
-
-        note(invocation, await verify_space(embedder, collection, description.space, comparison.unknown, model=name))
-    overflow: Overflow = "error" if config.embedding.on_overflow == "error" else "truncate"
-    return await embedder.embed(
-        [request.query], input_type="query", model=name, dimensions=dimensions, on_overflow=overflow
-    )
-
-
-def _name_of(collection: "Store", config: "Config") -> str:
-    """Return the name of a collection's model. Its space contains only the last part of the name of your own model."""
-    from embedway.catalog import default_catalog
-    from embedway.catalog.services import default_services
-    from embedway.providers.names import own_models
-
-    short = collection.space.model
-    if short in default_catalog() or short.casefold() in default_services():
-        return short
-    own = [facts.name for facts in own_models(config).values() if facts.name.rsplit("/", 1)[-1] == short]
-    return own[0] if len(own) == 1 else short
-
-
-def _refuse_other_model(collection: "Store", model: str) -> None:
-    """Raise SpaceMismatchError, before weights or keys are needed, if both models are in the catalog and differ."""
-    from embedway.catalog import default_catalog
-    from embedway.catalog.services import default_services
-
-    catalog, services = default_catalog(), default_services()
-
-    def canonical(name: str) -> str:
-        if (service := services.get(name.casefold())) is not None:
-            return service.name
-        return catalog.get(name).name if name in catalog else ""
-
-    asked, own = canonical(model), canonical(collection.space.model)
-    if asked and own and asked != own:
-        raise SpaceMismatchError(
-            collection=collection.destination, collection_space=collection.space.id, asked_space=asked
-        )
-
-
-def _to_json(collection: "Store", found: _SearchResult, seconds: float) -> dict[str, object]:
-    document: dict[str, object] = {
-        "collection": {
-            "destination": collection.destination,
-            "count": collection.count,
-            "space": collection.space.to_json(),
-        },
-        "hits": [
-            {"rank": rank, **asdict(hit), **({} if similarity is None else {"similarity": similarity})}
-            for rank, (hit, similarity) in enumerate(found.hits, 1)
-        ],
-        "receipt": asdict(found.receipt),
-        "seconds": round(seconds, 4),
-    }
-    if found.reranked is not None:
-        document["rerank"] = {"candidates": found.reranked.texts, "receipt": asdict(found.reranked)}
-    return document
-
-
-def _print_notes(invocation: Invocation, collection: "Store", found: _SearchResult, seconds: float) -> None:
-    if found.receipt.truncations:
-        note(invocation, "the query was truncated at the model's limit")
-    read = f", {found.reranked.texts} reranked by {found.reranked.model}" if found.reranked is not None else ""
-    if found.reranked is not None and found.reranked.truncations:
-        note(invocation, f"{len(found.reranked.truncations)} rows were truncated at the reranker's limit")
-    note(invocation, f"{len(found.hits)} of {collection.count:,} rows, {collection.space.id}{read}, {seconds:.2f} s")
-
-
-def _print_hits(hits: "list[tuple[Hit, float | None]]") -> None:
-    rows = [
-        (str(rank), f"{hit.score:.3f}", f"{hit.source}:{hit.start_line}", one_line(hit.text, SNIPPET_CHARACTERS))
-        for rank, (hit, _) in enumerate(hits, 1)
-    ]
-    print_table(("rank", "score", "where", "text"), rows, right=(0, 1))
+        print_json(document | {"answers": found, "seconds": seconds})
+    else:
+        for (_, text), answer in zip(asked, answers, strict=True):
+            if not run.single:
+                print_line(f"{'' if answer is answers[0] else chr(10)}# {' '.join(text.split())}")
+            print_hits(answer)
+            print_notes(invocation, run.store, answer, run.options, run.seconds)

@@ -1,1 +1,32 @@
-"""Collections: read documents, split them into chunks, embed and store them, and search the store."""
+"""Collections: read documents, split them into chunks, embed and store them, and search the store.
+
+`open` and `open_async` open a collection for Python programs. Names are imported when they are used, because `import
+embedway` and the command line must start quickly.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from embedway.collections.collection import AsyncCollection, Collection
+    from embedway.collections.collection import open_collection as open  # noqa: A004  as `open` of the language
+    from embedway.collections.query import SearchAnswer, SearchHit
+
+    open_async = AsyncCollection.open
+
+__all__ = ["AsyncCollection", "Collection", "SearchAnswer", "SearchHit", "open", "open_async"]
+
+
+def __getattr__(name: str) -> object:
+    if name in {"AsyncCollection", "Collection", "open", "open_async"}:
+        from embedway.collections import collection  # noqa: PLC0415  see above
+
+        if name == "open_async":
+            return collection.AsyncCollection.open
+        return getattr(collection, "open_collection" if name == "open" else name)
+    if name in {"SearchAnswer", "SearchHit"}:
+        from embedway.collections import query  # noqa: PLC0415  see above
+
+        return getattr(query, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,22 +1,21 @@
-"""Read sources as batches of consecutive chunks; a job embeds each batch with one call."""
+"""Read the changed documents of sources as batches of consecutive chunks; a job embeds each batch with one call."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from embedway.collections.chunking import whole_document
-from embedway.collections.readers import read_files
+from embedway.collections.cutting import cut_document
+from embedway.collections.documents import DocumentKey
+from embedway.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
-    from typing import IO
+    from collections.abc import Generator, Iterator
 
+    from embedway.collections.changes import Changes
     from embedway.collections.chunking import Chunker
-    from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions
-    from embedway.collections.readers import SourceFile
+    from embedway.collections.documents import ByteCounter, OnBadRow, RawDocument
     from embedway.collections.stores.base import Chunk
-    from embedway.errors import SourceError
 
 #: Maximum characters of a batch, so that read-ahead stays small even with long chunks or long values to keep.
 MAX_BATCH_CHARACTERS = 4 << 20
@@ -46,37 +45,42 @@ def chunk_characters(chunk: Chunk) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ChunkBatch:
-    """Chunks, and the progress of the readers when the last chunk was created."""
+    """Chunks, and the progress of the readers when the last chunk was created.
+
+    `replaced` are documents with chunks in this batch whose rows in the collection are outdated; a document is in the
+    `replaced` of each of its batches.
+    """
 
     chunks: tuple[Chunk, ...]
     documents: int
     bytes_read: int
     bytes_total: int | None
+    replaced: frozenset[DocumentKey] = field(default=frozenset())
 
 
 class ChunkReader:
-    """Lazy reader that splits sources into batches of chunks.
+    """Lazy reader that splits changed documents into batches of chunks. Unchanged ones are not even parsed.
 
-    For use in one thread, except for `stop`.
+    `documents` is an open iterator, of which `on_bad_row` gets the errors too. For use in one thread, except for
+    `stop`.
     """
 
     def __init__(
         self,
-        files: Sequence[SourceFile],
-        options: ReadOptions,
+        documents: Generator[RawDocument, None, None],
         chunker: Chunker | None,
+        changes: Changes,
         *,
         on_bad_row: OnBadRow,
         counter: ByteCounter,
-        standard_input: IO[bytes] | None = None,
     ) -> None:
-        self._documents = read_files(
-            files, options, on_bad_row=self._note, counter=counter, standard_input=standard_input
-        )
+        self._documents = documents
+        self._changes = changes
         self._on_bad_row = on_bad_row
         self._chunker = chunker
         self._counter = counter
         self._document_count = 0
+        self._replaced: set[DocumentKey] = set()
         self._chunks = self._cut()
         self._stopped = False
         self._count = 0
@@ -97,7 +101,10 @@ class ChunkReader:
         self._count += len(chunks)
         if not chunks:
             return None
-        return ChunkBatch(tuple(chunks), self._document_count, self._counter.done, self._counter.total)
+        here = {key_of(chunk) for chunk in chunks}
+        replaced = frozenset(here & self._replaced)
+        self._replaced &= {key_of(chunks[-1])}
+        return ChunkBatch(tuple(chunks), self._document_count, self._counter.done, self._counter.total, replaced)
 
     def stop(self) -> None:
         """End with the current batch. Thread-safe."""
@@ -108,16 +115,48 @@ class ChunkReader:
         self._chunks.close()
         self._documents.close()
 
-    def _note(self, fault: SourceError) -> None:
+    def _note(self, raw: RawDocument, fault: SourceError) -> None:
         if self._stopped:
             raise fault
         self._on_bad_row(fault)
+        self._changes.keep(raw.key)
 
     def _cut(self) -> Generator[Chunk, None, None]:
-        for document in self._documents:
-            self._document_count += 1
-            cut = self._chunker.chunks(document) if self._chunker else (whole_document(document),)
-            for chunk in cut:
+        for raw in self._documents:
+            if self._stopped:
+                return
+            for chunk in self._changed(raw):
                 if self._stopped:
                     return
                 yield chunk
+
+    def _changed(self, raw: RawDocument) -> list[Chunk]:
+        """Return the chunks of a document whose rows are missing or outdated."""
+        changes = self._changes
+        fingerprint = changes.fingerprint(raw)
+        change = changes.decide(raw, fingerprint)
+        if change == "unchanged":
+            changes.counts[change] += 1
+            return []
+        try:
+            document = raw.parse()
+        except SourceError as fault:
+            self._note(raw, fault)
+            return []
+        chunks = list(cut_document(document, self._chunker, fingerprint)) if document is not None else []
+        if not chunks:
+            changes.forget(raw.key)
+            return []
+        self._document_count += 1
+        changes.counts[change] += 1
+        if change == "updated":
+            self._replaced.add(raw.key)
+        elif change == "resumed":
+            present = changes.rows_of(raw.key)
+            chunks = [chunk for chunk in chunks if chunk.id not in present]
+        return chunks
+
+
+def key_of(chunk: Chunk) -> DocumentKey:
+    """Return the key of a chunk's document."""
+    return DocumentKey(chunk.source, chunk.document_id)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.collections.chunk_reader import MAX_BATCH_CHARACTERS, batch_sizes, chunk_characters
 from embedway.collections.chunking import whole_document
+from embedway.collections.cutting import open_chunker
 from embedway.collections.documents import ByteCounter
 from embedway.collections.readers import find_files, read_files
-from embedway.collections.run import open_chunker
 from embedway.errors import SourceError, TextTooLongError
 from embedway.money import usd
 from embedway.selection.deduplication import TextDeduplicator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunking import Chunker
     from embedway.collections.documents import Document
-    from embedway.collections.run import RunOptions
+    from embedway.collections.options import RunOptions
     from embedway.types import Plan
 
 #: Documents that are read, and split for every model, at a time. Their characters are limited too.
@@ -133,7 +133,7 @@ class _ModelPlanner:
             chunks = [whole_document(document) for document in documents]
         else:
             chunks = [chunk for document in documents for chunk in self.chunker.chunks(document)]
-        return [(chunk.text, chunk_characters(chunk)) for chunk in chunks]
+        return [(chunk.embedded_text, chunk_characters(chunk)) for chunk in chunks]
 
     def batches(self, texts: Sequence[tuple[str, int]], *, last: bool) -> Iterator[list[str]]:
         """Iterate over the batches that these texts fill, and the rest if they are the last."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from embedway._version import __version__
+from embedway.collections.values import ColumnType
 
 if TYPE_CHECKING:
-    from embedway.collections.values import ColumnType
     from embedway.space import Space
+
+#: Version of the format of collections. Version 1 has no version field; 3 has a record, and can be changed.
+FORMAT_VERSION = 3
 
 #: Number format of stored vectors. `bits` keeps only the signs.
 VectorType: TypeAlias = Literal["float32", "float16", "int8", "bits"]
@@ -30,6 +33,8 @@ class ChunkSettings:
     #: `headings`, `none`, or a pattern with fields in braces, such as `{title}: {headings}`.
     context: str = "headings"
     max_tokens: int | None = None
+    #: Handling of texts over the model's limit.
+    on_overflow: str = "truncate"
     version: int = CHUNKING_VERSION
 
     def fingerprint(self, content_hash: str) -> str:
@@ -86,7 +91,97 @@ class Record:
     vector_type: VectorType = "float32"
     facts: dict[str, Any] = field(default_factory=dict)
     revision: str = ""
+    #: Version of the collection's format. Collections of versions before 3 can be read and searched, not changed.
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all facts but the space, which has its own JSON form."""
+        return {
+            "chunking": asdict(self.chunking),
+            "keep": dict(self.keep),
+            "sources": [asdict(source) for source in self.sources],
+            "reading": asdict(self.reading),
+            "made_by": asdict(self.made_by),
+            "vector_type": self.vector_type,
+            "facts": self.facts,
+            "revision": self.revision,
+        }
+
+    @classmethod
+    def from_json(cls, facts: object, space: Space) -> Record:
+        """Read the output of `to_json`. Raises ValueError for anything else."""
+        if not isinstance(facts, dict):
+            raise ValueError("is not a record")  # noqa: TRY004  one error type for every invalid record
+        keep, vector_type = _text_table(facts.get("keep", {})), facts.get("vector_type", "float32")
+        own, revision, sources = facts.get("facts", {}), facts.get("revision", ""), facts.get("sources", [])
+        valid = isinstance(own, dict) and isinstance(revision, str) and isinstance(sources, list)
+        if not valid or vector_type not in VECTOR_TYPES or not set(keep.values()) <= set(get_args(ColumnType)):
+            raise ValueError("is not a record")
+        return cls(
+            space=space,
+            chunking=_read(ChunkSettings, facts.get("chunking", {})),
+            keep=cast("dict[str, ColumnType]", keep),
+            sources=tuple(_read(SourceRecord, source) for source in sources),
+            reading=_read(ReadRecord, facts.get("reading", {})),
+            made_by=_read(MadeBy, facts.get("made_by", {})),
+            vector_type=vector_type,
+            facts=own,
+            revision=revision,
+        )
+
+    @classmethod
+    def of_settings(cls, space: Space, settings: object, keep: dict[str, ColumnType], version: int) -> Record:
+        """Return the record of a collection of version 1 or 2, which has a table of settings."""
+        found = settings if isinstance(settings, dict) else {}
+        sizes = {name: _size(found.get(name)) for name in ("chunk_tokens", "overlap_tokens", "max_tokens")}
+        chunking = ChunkSettings(chunk=found.get("chunk") is not False, context="none", version=0, **sizes)
+        made_by = MadeBy(embedway="", runtime=str(found.get("runtime", "")))
+        return cls(space, chunking, keep, made_by=made_by, format_version=version)
 
     def with_space(self, space: Space) -> Record:
         """Return the record with a space that has more facts."""
         return replace(self, space=space)
+
+
+_Part = TypeVar("_Part", ChunkSettings, SourceRecord, ReadRecord, MadeBy)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "str": (str,),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "str | None": (str, type(None)),
+}
+
+
+def _read(kind: type[_Part], facts: object) -> _Part:
+    """Return a part of a record. Raises ValueError; fields of newer versions are ignored."""
+    if not isinstance(facts, dict):
+        raise ValueError("is not a record")  # noqa: TRY004  as in `Record.from_json`
+    values: dict[str, Any] = {}
+    for one in fields(kind):
+        if one.name not in facts:
+            continue
+        value = facts[one.name]
+        if one.type == "tuple[str, ...]":
+            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                raise ValueError("is not a record")
+            value = tuple(value)
+        elif one.type == "dict[str, str]":
+            value = _text_table(value)
+        elif type(value) not in _KINDS[str(one.type)]:
+            raise ValueError("is not a record")
+        values[one.name] = value
+    try:
+        return kind(**values)
+    except TypeError:  # a field without default is missing
+        raise ValueError("is not a record") from None
+
+
+def _text_table(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise ValueError("is not a record")
+    return value
+
+
+def _size(value: object) -> int | None:
+    return value if type(value) is int else None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunk_reader import ChunkBatch
-    from embedway.collections.run import RunOptions
+    from embedway.collections.options import RunOptions
     from embedway.types import EmbedResult
 
 
@@ -81,6 +81,8 @@ class RunSummary:  # a field for each fact of the summary's JSON
     unsure_nanousd: int = 0
     #: Whether a part of the billed tokens and the cost is our own count.
     estimated: bool = False
+    #: Chunks whose vectors an interrupted job had computed.
+    resumed: int = 0
 
     def to_json(self) -> dict[str, str | int | float | tuple[str, ...] | None]:
         """Return all fields, for `--json`."""
@@ -105,12 +107,12 @@ async def is_stored(embedder: AsyncEmbedder, text: str | None, options: RunOptio
 
 
 def note_progress(error: EmbedwayError, done: int, total: int | None) -> None:
-    """Add to the error that stops a job how many texts are in the cache, and how to continue."""
+    """Add to the error that stops a job how many texts are kept, and how to continue."""
     wait_s = getattr(error, "retry_after_s", None)
     when = f" in {math.ceil(wait_s):,} s" if wait_s else ""
     texts = f"{done:,} text{'s' if done > 1 else ''}" if total is None else f"{done:,} of {total:,} texts"
     verb = "is" if texts == "1 text" else "are"
-    error.add_note(f"{texts} {verb} computed and in the cache; run the same command again{when}")
+    error.add_note(f"{texts} {verb} computed and kept; run the same command again{when}")
 
 
 @dataclass(slots=True)
@@ -131,6 +133,8 @@ class Tally:
     routes: tuple[str, ...] = ()
     unsure_nanousd: int = 0
     estimated: bool = False
+    #: Chunks whose vectors an interrupted job had computed.
+    resumed: int = 0
     #: Texts with a vector, those of unfinished batches included, and the last of them.
     computed: int = 0
     last_text: str | None = field(default=None, repr=False)
@@ -148,10 +152,13 @@ class Tally:
         good = (text for row, text in enumerate(texts) if row not in result.errors)
         self.last_text = next(good, self.last_text)
 
-    def add(self, batch: ChunkBatch, result: EmbedResult, now: float) -> None:
-        """Add an embedded batch."""
-        self.documents = batch.documents
-        self.chunks += len(result.vectors)
+    def add(self, documents: int, chunks: int, result: EmbedResult | None, now: float) -> None:
+        """Add an embedded batch: documents so far, its chunks, and what was computed for it."""
+        self.documents = documents
+        self.chunks += chunks
+        self.ended = now
+        if result is None:
+            return
         self.tokens += result.receipt.tokens
         self.truncated += len(result.receipt.truncations)
         self.cached += result.receipt.cache_hits
@@ -165,7 +172,6 @@ class Tally:
         self.routes = tuple(dict.fromkeys((*self.routes, *result.receipt.routes)))
         self.unsure_nanousd += result.receipt.unsure_nanousd
         self.estimated |= result.receipt.estimated
-        self.ended = now
 
     @property
     def seconds(self) -> float:

@@ -61,6 +61,7 @@ from embedway.config.sections import (
     PinsSettings,
     RerankSettings,
     RunSettings,
+    SearchSettings,
     SelectionSettings,
     TuneSettings,
     UpstreamSettings,
@@ -89,9 +90,10 @@ class Config(Section):
 
     Sections: `embedding` (default_model, on_overflow, model_benchmarks), `rerank` (default_model), `local` (backend,
     precision, threads, streams, token_budget), `weights` (directory, places, folders, offline, allow_http,
-    hub_endpoint, hub_token, hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `cache` (backend,
-    codec and limits), `upstream` (retries and timeouts of services), `selection`, `ledger`, `alerts`, `telemetry`,
-    `quality`, `pins`, and `budgets`, `routes` and `models` (tables by name). Each section documents its keys.
+    hub_endpoint, hub_token, hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `search`
+    (directory), `cache` (backend, codec and limits), `upstream` (retries and timeouts of services), `selection`,
+    `ledger`, `alerts`, `telemetry`, `quality`, `pins`, and `budgets`, `routes` and `models` (tables by name). Each
+    section documents its keys.
     `Config()` contains the defaults and reads nothing; `Config.load()` reads files and environment;
     `with_benchmarks` returns a copy with other model facts.
     Secrets have secret types: no repr, dump or error shows them. Each section is one attribute.
@@ -103,6 +105,7 @@ class Config(Section):
     weights: WeightsSettings = Field(default_factory=WeightsSettings)
     tune: TuneSettings = Field(default_factory=TuneSettings)
     run: RunSettings = Field(default_factory=RunSettings)
+    search: SearchSettings = Field(default_factory=SearchSettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
     batching: BatchingSettings = Field(default_factory=BatchingSettings)
     upstream: UpstreamSettings = Field(default_factory=UpstreamSettings)

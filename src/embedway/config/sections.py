@@ -141,6 +141,13 @@ class TuneSettings(Section):
     directory: Folder = Field(default_factory=_path_in(user_cache_path, "tune"))
 
 
+class SearchSettings(Section):
+    """`[search]`: searches of collections."""
+
+    #: Folder of keyword indexes, which contain words of the collections' texts. Each can be deleted at any time.
+    directory: Folder = Field(default_factory=_path_in(user_cache_path, "keywords"))
+
+
 #: Time to live in Redis, in seconds, if none is set: one day.
 DEFAULT_REDIS_TTL_S = 86_400.0
 

@@ -7,9 +7,6 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from embedway.cache.stats import CacheCheck
 from embedway.compute import ComputeRequest
 from embedway.config.local_models import AUTO
 from embedway.errors import (
@@ -41,7 +38,6 @@ from embedway.telemetry.operations import RequestDetails
 from embedway.text import shown_name
 from embedway.types import EmbedResult
 from embedway.urgency import Urgency
-from embedway.vectors import cosines
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -170,7 +166,7 @@ class EmbedPipeline:
         texts, positions = unique_texts(request.texts, request.refused)
         own = model.space_of_size(space.dimensions)
         outcome = facts.outcome if self._hooks.operating else None
-        asked = _compute_request(request, texts, own, spending, outcome)
+        asked = compute_request(request, texts, own, spending, outcome)
         cached = None if self.cache is None else self.cache.wrap(model)
         with fill_outcome_on_failure(outcome, spending, len(texts)):
             try:
@@ -234,7 +230,7 @@ class EmbedPipeline:
         space = space_of(model, request.dimensions, call.normalize)
         texts, positions = unique_texts(request.texts, request.refused)
         own = model.space_of_size(request.dimensions)
-        asked = _compute_request(request, texts, own, CallBudget(Purpose(model.name)))
+        asked = compute_request(request, texts, own, CallBudget(Purpose(model.name)))
         try:
             work = await model.work(asked)
         except TextTooLongError as error:
@@ -354,38 +350,19 @@ class EmbedPipeline:
         request, model = await self.prepare(call, choice.model, choice.dimensions)
         return request, model, space_of(model, request.dimensions, choice.normalize)
 
-    async def check_cache(self, call: Call, sample: int) -> CacheCheck:
-        """Recompute a sample of cached texts, and compare; see `AsyncEmbedder.cache.verify`."""
-        assert self.cache is not None  # noqa: S101  the caller has checked
-        request, model = await self.prepare(call, call.model, call.dimensions)
-        texts, positions = unique_texts(request.texts, {})
-        asked = _compute_request(request, texts, model.space, CallBudget(Purpose(model.name)))
-        stored, metas, damaged = await self.cache.wrap(model).peek(asked)
-        found = [number for number, meta in enumerate(metas) if meta is not None]
-        # Evenly spaced over all hits, so that the sample covers a long list.
-        chosen = [found[place] for place in np.linspace(0, len(found) - 1, min(sample, len(found))).round().astype(int)]
-        if not chosen:
-            return CacheCheck(len(texts), 0, damaged, 0, None, None, 0)
-        computed = await model.compute(asked.only(chosen))
-        vectors = computed.blocks["dense"]
-        same = cosines(vectors, stored[chosen])
-        worst = int(same.argmin())
-        row = row_of(chosen[worst], positions)
-        cost = computed.bill.cost_nanousd
-        return CacheCheck(len(texts), len(found), damaged, len(chosen), float(same[worst]), row, cost)
-
 
 def _count_unique(call: Call) -> int:
     return len({row for row in call.rows if isinstance(row, str)})
 
 
-def _compute_request(
+def compute_request(
     request: EmbedRequest,
     texts: tuple[str, ...],
     space: Space,
     spending: CallBudget,
     outcome: Outcome | None = None,
 ) -> ComputeRequest:
+    """Return the request for unique texts of a checked call."""
     return ComputeRequest(
         texts,
         space,

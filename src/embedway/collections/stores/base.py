@@ -239,6 +239,10 @@ class Store(ABC):
     def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return rows without vectors by id; unknown ids are left out."""
 
+    def purge(self) -> Sequence[str]:
+        """Remove the texts of removed rows from older versions; return what this cannot reach, in plain words."""
+        return ()
+
     def search(self, query_vector: Vectors, top_n: int, *, where: Condition | None = None) -> list[Hit]:
         """Return the `top_n` rows nearest to a query, float32 (d,), best first; equal scores in row order.
 

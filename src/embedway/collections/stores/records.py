@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedway._version import __version__
+from embedway.collections.record import FORMAT_VERSION, Record
 from embedway.collections.stores.temporary import write_whole
 from embedway.errors import SinkError, newer_version
 from embedway.files import read_regular
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-#: Format of the output of `run`, and its version. 1 has no version field; 2 contains all facts of spaces.
+    from embedway.collections.values import ColumnType
+
+#: Format of collections.
 FORMAT = "embedway collection"
-FORMAT_VERSION = 2
 FORMAT_KEY = "embedway.format"
 SPACE_KEY = "embedway.space"
 SETTINGS_KEY = "embedway.settings"
+RECORD_KEY = "embedway.record"
 VERSION_KEY = "embedway.version"
-_FACTS_FORMAT, _FACTS_VERSION = "embedway proven space", 1
+_FACTS_FORMAT, _FACTS_VERSION = "embedway proven space", 2
 _MAX_FACTS_BYTES = 1 << 20
 #: Far more than any model has.
 MAX_DIMENSIONS = 1 << 20
@@ -35,12 +38,12 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.embedway.json")
 
 
-def space_metadata(space: Space, settings: Mapping[str, object]) -> dict[str, str]:
-    """Return the record for a schema's metadata: format, space and settings as JSON, and embedway's version."""
+def record_metadata(record: Record) -> dict[str, str]:
+    """Return the record for a schema's metadata: format, space and the other facts as JSON, and embedway's version."""
     return {
         FORMAT_KEY: str(FORMAT_VERSION),
-        SPACE_KEY: json.dumps(space.to_json(), ensure_ascii=False),
-        SETTINGS_KEY: json.dumps(dict(settings), ensure_ascii=False),
+        SPACE_KEY: json.dumps(record.space.to_json(), ensure_ascii=False),
+        RECORD_KEY: json.dumps(record.to_json(), ensure_ascii=False),
         VERSION_KEY: __version__,
     }
 
@@ -60,8 +63,8 @@ def space_from_json(facts: object, *, destination: str) -> Space:
     return space
 
 
-def check_format(version: object, *, destination: str) -> None:
-    """Raise `SinkError` for a collection of a newer format; None means version 1, which has no version field."""
+def check_format(version: object, *, destination: str) -> int:
+    """Return the version of a collection's format; None means version 1. Raise `SinkError` for a newer one."""
     try:
         found = 1 if version is None else int(version) if isinstance(version, (int, str)) else 0
     except ValueError:
@@ -72,29 +75,57 @@ def check_format(version: object, *, destination: str) -> None:
         )
     if found > FORMAT_VERSION:
         raise SinkError(newer_version(found, FORMAT_VERSION, of="collections"), destination=destination)
+    return found
 
 
-def space_from_metadata(metadata: Mapping[bytes, bytes] | None, *, destination: str) -> Space:
-    """Return the space in the schema metadata of a Parquet file or LanceDB table."""
+def record_from_metadata(
+    metadata: Mapping[bytes, bytes] | None, keep: Mapping[str, ColumnType], *, destination: str
+) -> Record:
+    """Return the record in the schema metadata of a Parquet file or LanceDB table.
+
+    `keep` are the columns beside the built-in ones, which a collection of version 1 or 2 does not record.
+    """
     named = metadata or {}
-    raw = named.get(SPACE_KEY.encode())
-    if raw is None:
-        reason = "has no record of its vector space; it was not written by `embedway run`"
+    if SPACE_KEY.encode() not in named:
+        reason = "has no record of its vector space; it was not written by embedway"
         raise SinkError(reason, destination=destination)
-    version = named.get(FORMAT_KEY.encode())
-    check_format(None if version is None else version.decode("ascii", "replace"), destination=destination)
+    raw = named.get(FORMAT_KEY.encode())
+    version = check_format(None if raw is None else raw.decode("ascii", "replace"), destination=destination)
+    space = space_from_json(_parsed(named.get(SPACE_KEY.encode())), destination=destination)
+    return record_from_json(
+        _parsed(named.get((RECORD_KEY if version == FORMAT_VERSION else SETTINGS_KEY).encode())),
+        space,
+        dict(keep),
+        version,
+        destination=destination,
+    )
+
+
+def record_from_json(
+    facts: object, space: Space, keep: dict[str, ColumnType], version: int, *, destination: str
+) -> Record:
+    """Return the record with these facts, of any version. Raises `SinkError`."""
+    if version < FORMAT_VERSION:
+        return Record.of_settings(space, facts, keep, version)
     try:
-        facts = json.loads(raw)
+        return Record.from_json(facts, space)
+    except ValueError:
+        raise SinkError("has a record that this version cannot read", destination=destination) from None
+
+
+def _parsed(data: bytes | None) -> object:
+    try:
+        return json.loads(data or b"null")
     except (ValueError, RecursionError):
-        facts = None
-    return space_from_json(facts, destination=destination)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
-class VerifiedFacts:
-    """Verified facts in a file beside a store whose own record cannot be changed in place.
+class RecordFile:
+    """Newer facts of a record in a file beside a store whose own record cannot be changed in place.
 
-    They apply only to the record and the number of rows for which they were verified.
+    They apply only to the record and the number of rows for which they were written. Version 1 of the file has the
+    space alone.
     """
 
     path: Path
@@ -102,26 +133,33 @@ class VerifiedFacts:
     rows: int
 
     @classmethod
-    def of_store(cls, path: Path, metadata: Mapping[bytes, bytes], rows: int) -> VerifiedFacts:
-        """Return the facts of the store at a path, with this metadata of its schema."""
-        return cls(sidecar_path(path), metadata[SPACE_KEY.encode()], rows)
+    def of_store(cls, path: Path, metadata: Mapping[bytes, bytes], rows: int) -> RecordFile:
+        """Return the file of the store at a path, with this metadata of its schema."""
+        own = metadata[SPACE_KEY.encode()] + metadata.get(RECORD_KEY.encode(), b"")
+        return cls(sidecar_path(path), own, rows)
 
-    def complete(self, space: Space) -> Space:
-        """Return the space of the record, with the facts that were verified for it."""
-        if space.tokenizer is not None and space.config is not None:
-            return space
+    def complete(self, record: Record) -> Record:
+        """Return the record, with the facts that were written for it."""
         try:
             content = json.loads(read_regular(self.path, most_bytes=_MAX_FACTS_BYTES) or b"")
-            known = (content["format"], content["version"]) == (_FACTS_FORMAT, _FACTS_VERSION)
+            known = content["format"] == _FACTS_FORMAT and content["version"] in {1, _FACTS_VERSION}
             if known and content["of"] == self._digest():
-                return space.with_facts(Space.from_json(content["space"]))
+                record = record.with_space(record.space.with_facts(Space.from_json(content["space"])))
+                if content["version"] > 1 and record.format_version == FORMAT_VERSION:
+                    record = Record.from_json(content["record"], record.space)
         except (OSError, ValueError, KeyError, TypeError, RecursionError, SpaceVersionError):
             pass
-        return space
+        return record
 
-    def write(self, space: Space) -> None:
+    def write(self, record: Record) -> None:
         """Write the facts. Raises OSError."""
-        content = {"format": _FACTS_FORMAT, "version": _FACTS_VERSION, "of": self._digest(), "space": space.to_json()}
+        content = {
+            "format": _FACTS_FORMAT,
+            "version": _FACTS_VERSION,
+            "of": self._digest(),
+            "space": record.space.to_json(),
+            "record": record.to_json(),
+        }
         write_whole(self.path, json.dumps(content, indent=1) + "\n")
 
     def _digest(self) -> str:

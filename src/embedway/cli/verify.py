@@ -1,0 +1,101 @@
+"""`embedway verify`: prove that the rows of a collection are right, and repair them."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from embedway.cli.options import Invocation, JsonFlag
+from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, wait_for
+from embedway.interrupts import explain
+
+if TYPE_CHECKING:
+    from embedway.collections.verification import VerifyReport
+    from embedway.config import Config
+
+#: Faults that a table names.
+_SHOWN = 20
+
+
+def verify(
+    context: typer.Context,
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="A collection, as for `search`.")],
+    *,
+    sample: Annotated[
+        int, typer.Option("--sample", min=1, metavar="N", help="Number of random rows to recompute.")
+    ] = 250,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="NAME", help="Model. Default: that of the collection.")
+    ] = None,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Replace wrong vectors and remove rows of incomplete documents, so that `sync` adds them again.",
+        ),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Recompute a random sample of rows, check that documents are complete, and state what that proves.
+
+    Exit with 1 if a fault is left.
+    """
+    invocation = Invocation.of(context)
+    config = invocation.config()
+    explain("nothing is changed" if not repair else "the collection is as before the command, or completely repaired")
+    report = wait_for(_verify(invocation, config, collection, model, sample, repair=repair))
+    if as_json:
+        print_json({**asdict(report), "faultless": report.faultless})
+    else:
+        _print(invocation, report)
+    if not report.faultless:
+        raise typer.Exit(1)
+
+
+async def _verify(
+    invocation: Invocation, config: "Config", destination: str, model: str | None, sample: int, *, repair: bool
+) -> "VerifyReport":
+    import asyncio
+
+    from embedway._embedder import AsyncEmbedder
+    from embedway.collections.query_model import model_name
+    from embedway.collections.stores import open_store
+    from embedway.collections.verification import verify_collection
+
+    async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
+        store = await asyncio.to_thread(open_store, destination)
+        try:
+            name = model or model_name(store, config)
+            return await verify_collection(embedder, store, model=name, sample=sample, repair=repair)
+        finally:
+            await asyncio.to_thread(store.close)
+
+
+def _print(invocation: Invocation, report: "VerifyReport") -> None:
+    rows = [
+        ("collection", report.destination),
+        ("space", report.space_id),
+        ("rows", f"{report.rows:,} of {report.documents:,} documents"),
+        ("recomputed", f"{report.sampled:,}"),
+        ("wrong", f"{report.wrong:,}"),
+        ("missing", f"{report.missing:,}"),
+        ("orphaned", f"{report.orphaned:,}"),
+    ]
+    if report.repaired or report.removed:
+        rows.append(("repaired", f"{report.repaired:,} rows replaced, {report.removed:,} removed"))
+    print_table(("result", ""), rows)
+    if report.faults:
+        shown = report.faults[:_SHOWN]
+        print_table(("fault", "row or document", "reason"), [(one.kind, one.id, one.reason) for one in shown])
+        if len(report.faults) > len(shown):
+            note(invocation, f"{len(report.faults) - len(shown):,} more faults: --json lists them")
+    print_line(statement(report))
+
+
+def statement(report: "VerifyReport") -> str:
+    """Return the sentence that says what a verification proves."""
+    if not report.rows:
+        return "the collection has no rows"
+    if report.sampled >= report.rows:
+        return f"all rows were recomputed: {report.wrong:,} are wrong"
+    return f"at most {report.bound:.1%} of the rows are wrong, with {report.confidence:.0%} confidence"

@@ -1,0 +1,151 @@
+"""Candidates of a search: rows by vector, by keywords, or by both lists fused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from embedway.collections.fusion import fused
+from embedway.collections.search import Hit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from embedway.collections.keywords import Keywords
+    from embedway.collections.stores.base import Store
+    from embedway.collections.where import Condition
+    from embedway.types import Vectors
+
+#: `vector` ranks by cosine similarity, `keyword` by BM25, `hybrid` by both.
+SearchMode: TypeAlias = Literal["vector", "keyword", "hybrid"]
+#: Weights of the two lists in reciprocal rank fusion, measured by `benchmarks/keywords.py`.
+#: `identifier` is a third list, of the keyword rows that contain an identifier of the query: two lists of other rows
+#: would outrank the only row that has it.
+FUSION_WEIGHTS: Mapping[str, float] = {"vector": 1.0, "keyword": 1.0, "identifier": 1.0}
+#: Growth of a window of keyword rows while a condition leaves too few of them, and rows that are fetched at a time.
+WINDOW_GROWTH = 4
+FETCHED_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row with its scores. `hit.score` is that of the search's mode: cosine, BM25, or the sum of fused ranks.
+
+    Ranks count from 1; they and the scores are None if the row is not in the list.
+    """
+
+    hit: Hit
+    vector_score: float | None = None
+    vector_rank: int | None = None
+    keyword_score: float | None = None
+    keyword_rank: int | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The lists that contain the row."""
+        ranks = (("vector", self.vector_rank), ("keyword", self.keyword_rank))
+        return tuple(name for name, rank in ranks if rank is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Candidates, best first; `complete` if there are no more. `weights` are those of the query's tokens."""
+
+    rows: list[Candidate]
+    complete: bool
+    weights: Mapping[str, float]
+
+
+class CandidateSearch:
+    """Finds candidates in an open store. Blocks; not thread-safe, as the store."""
+
+    def __init__(self, store: Store, keywords: Keywords, weights: Mapping[str, float] = FUSION_WEIGHTS) -> None:
+        self._store = store
+        self._keywords = keywords
+        self._weights = weights
+
+    def find(
+        self, mode: SearchMode, query: str, vector: Vectors | None, count: int, where: Condition | None
+    ) -> Candidates:
+        """Return up to `count` rows of each list of the mode; `vector` is float32 (d,), or None for keywords."""
+        by_vector: list[Hit] = []
+        by_keyword: list[Hit] = []
+        named: frozenset[str] = frozenset()
+        token_weights: Mapping[str, float] = {}
+        if vector is not None and mode != "keyword":
+            by_vector = self._store.search(vector, count, where=where)
+        if mode != "vector":
+            by_keyword, token_weights, named = self._by_keyword(query, count, where)
+        complete = len(by_vector) < count and len(by_keyword) < count
+        if mode == "hybrid":
+            complete = len(by_vector) < count or len(by_keyword) + len(by_vector) >= self._store.count * 2
+        return Candidates(self._joined(mode, by_vector, by_keyword, named), complete, token_weights)
+
+    def _by_keyword(
+        self, query: str, count: int, where: Condition | None
+    ) -> tuple[list[Hit], Mapping[str, float], frozenset[str]]:
+        """Return rows by BM25 that meet the condition: the window grows until enough of them do.
+
+        Also return the weights of tokens, and the ids of rows that contain an identifier of the query.
+        """
+        found: list[Hit] = []
+        window, seen = count, 0
+        while True:
+            hits = self._keywords.search(query, window)
+            named = frozenset(row_id for row_id, _ in hits.named)
+            for first in range(seen, len(hits.rows), FETCHED_ROWS):
+                found.extend(self._fetched(hits.rows[first : first + FETCHED_ROWS], where))
+                if len(found) >= count:
+                    return found[:count], hits.weights, named
+            if len(hits.rows) < window:
+                return found, hits.weights, named
+            window, seen = window * WINDOW_GROWTH, len(hits.rows)
+
+    def _fetched(self, rows: Sequence[tuple[str, float]], where: Condition | None) -> list[Hit]:
+        fetched = self._store.fetch([row_id for row_id, _ in rows])
+        keep = self._store.record.keep
+        found = [(score, fetched[row_id]) for row_id, score in rows if row_id in fetched]
+        if where is not None:
+            from embedway.collections.where import matches  # noqa: PLC0415  only for conditions
+
+            found = [(score, row) for score, row in found if matches(where, row)]
+        return [Hit.of(score, row, keep) for score, row in found]
+
+    def _joined(
+        self, mode: SearchMode, by_vector: list[Hit], by_keyword: list[Hit], named: frozenset[str]
+    ) -> list[Candidate]:
+        vector = {hit.id: (rank, hit) for rank, hit in enumerate(by_vector, 1)}
+        keyword = {hit.id: (rank, hit) for rank, hit in enumerate(by_keyword, 1)}
+        if mode == "hybrid":
+            identifier = [row_id for row_id in keyword if row_id in named]
+            rankings = {"vector": list(vector), "keyword": list(keyword), "identifier": identifier}
+            scores = fused(rankings, self._weights)
+        else:
+            scores = {hit.id: hit.score for hit in by_vector or by_keyword}
+        found = []
+        for row_id, score in scores.items():
+            (vector_rank, one), (keyword_rank, other) = (
+                vector.get(row_id, (None, None)),
+                keyword.get(row_id, (None, None)),
+            )
+            hit = one or other
+            if hit is None:
+                continue  # impossible: each id is in one of the lists
+            found.append(
+                Candidate(
+                    replace(hit, score=score),
+                    None if one is None else one.score,
+                    vector_rank,
+                    None if other is None else other.score,
+                    keyword_rank,
+                )
+            )
+        return found
+
+
+def grouped(rows: Sequence[Candidate]) -> list[Candidate]:
+    """Return the best row of each document, in order."""
+    found: dict[tuple[str, str], Candidate] = {}
+    for row in rows:
+        found.setdefault((row.hit.source, row.hit.document_id), row)
+    return list(found.values())

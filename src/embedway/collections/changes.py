@@ -1,0 +1,134 @@
+"""Differences between the documents of sources and those of a collection."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from embedway.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from embedway.collections.documents import DocumentKey, RawDocument
+    from embedway.collections.record import ChunkSettings, SourceRecord
+    from embedway.collections.stores.base import Store, StoredDocument
+
+#: `resumed`: some rows of the document are already there, with its present fingerprint.
+Change: TypeAlias = Literal["added", "updated", "resumed", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Documents of a collection, and the ids of the rows of incomplete ones that are current."""
+
+    documents: Mapping[DocumentKey, StoredDocument] = field(default_factory=dict)
+    rows: Mapping[DocumentKey, Collection[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, store: Store) -> Manifest:
+        """Read the manifest of an open store. Raises SinkError."""
+        documents = {document.key: document for document in store.documents()}
+        partial = [key for key, document in documents.items() if document.rows < document.total]
+        rows: dict[DocumentKey, set[str]] = {key: set() for key in partial}
+        if partial:
+            columns = ("id", "source", "document_id", "fingerprint")
+            for some in store.read(columns=columns, vectors=False, documents=partial):
+                for row in some.fields:
+                    key = next(iter(partial))._replace(source=row["source"], document_id=row["document_id"])
+                    if row["fingerprint"] == documents[key].fingerprint:
+                        rows[key].add(row["id"])
+        return cls(documents, rows)
+
+
+class Changes:
+    """Comparison of documents that are read, one by one, with a manifest."""
+
+    def __init__(self, manifest: Manifest, settings: ChunkSettings, sources: Iterable[SourceRecord]) -> None:
+        self._manifest = manifest
+        self._settings = settings
+        self._sources = tuple(sources)
+        self._seen: set[DocumentKey] = set()
+        #: Documents that a fault may concern, and those that a fault concerns.
+        self._kept: set[DocumentKey] = set()
+        self._failed: set[DocumentKey] = set()
+        self.counts: dict[Change, int] = dict.fromkeys(("added", "updated", "resumed", "unchanged"), 0)
+
+    def fingerprint(self, raw: RawDocument) -> str:
+        """Return the fingerprint of a document's rows."""
+        return self._settings.fingerprint(raw.content_hash)
+
+    def decide(self, raw: RawDocument, fingerprint: str) -> Change:
+        """Return the change of a document. Raises `SourceError` for a document that was read before."""
+        if raw.key in self._seen:
+            raise SourceError(
+                f"the document {raw.key.document_id!r} appears twice in this source; give each document an id of its "
+                "own, or each file a source name: NAME=PATH",
+                path=raw.key.source,
+            )
+        self._seen.add(raw.key)
+        stored = self._manifest.documents.get(raw.key)
+        if stored is None:
+            return "added"
+        if stored.fingerprint != fingerprint or stored.rows > stored.total:
+            return "updated"
+        return "unchanged" if stored.rows == stored.total else "resumed"
+
+    def rows_of(self, key: DocumentKey) -> Collection[str]:
+        """Return the ids of the rows of a resumed document that are current."""
+        return self._manifest.rows.get(key, ())
+
+    def is_stored(self, key: DocumentKey) -> bool:
+        """Return whether the collection has rows of a document."""
+        return key in self._manifest.documents
+
+    def forget(self, key: DocumentKey) -> None:
+        """Treat a document as not found: it has nothing to embed."""
+        self._seen.discard(key)
+
+    def keep(self, key: DocumentKey) -> None:
+        """Keep the rows of a document that cannot be used."""
+        self._seen.add(key)
+        if key in self._manifest.documents:
+            self._failed.add(key)
+
+    def keep_of_fault(self, fault: SourceError) -> None:
+        """Keep the rows of all documents that a fault may concern: of a row, a file, or everything below a folder."""
+        place = os.path.realpath(fault.path)
+        for source in self._sources:
+            if fault.path == source.name or place == source.path:
+                below, exact = "", fault.id
+            elif place.startswith(source.path.rstrip(os.sep) + os.sep):
+                below, exact = Path(place).relative_to(source.path).as_posix(), None
+                exact = None if fault.id is None else f"{below}/{fault.id}"
+            else:
+                continue
+            for key in self._manifest.documents:
+                if key.source == source.name and key not in self._seen and _concerns(key, below, exact):
+                    self._kept.add(key)
+
+    @property
+    def kept(self) -> int:
+        """Number of documents that keep their rows because they cannot be used."""
+        return len((self._kept - self._seen) | self._failed)
+
+    def removed(self) -> list[DocumentKey]:
+        """Return the documents of these sources that were neither found nor kept."""
+        names = {source.name for source in self._sources}
+        gone = (key for key in self._manifest.documents if key.source in names)
+        return [key for key in gone if key not in self._seen and key not in self._kept]
+
+    def emptied(self) -> list[SourceRecord]:
+        """Return the sources of which nothing was found, though the collection has documents of them."""
+        found = {key.source for key in self._seen} | {key.source for key in self._kept}
+        stored = {key.source for key in self._manifest.documents}
+        return [source for source in self._sources if source.name in stored - found]
+
+
+def _concerns(key: DocumentKey, below: str, exact: str | None) -> bool:
+    """Return whether a fault of the row `exact`, or of everything at the path `below`, may concern a document."""
+    if exact is not None:
+        return key.document_id == exact
+    return not below or key.document_id == below or key.document_id.startswith(f"{below}/")

@@ -1,0 +1,250 @@
+"""Atoms of a document with known structure: blocks, or parts of large blocks, with the headings that begin them.
+
+A heading, or the signature of a definition, is never alone: it is part of the first atom of its section. So is the
+header of a table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from embedway.collections.chunking import sizes
+from embedway.collections.chunking.borders import inner_spans, lines
+from embedway.collections.chunking.context import one_line
+from embedway.collections.chunking.natural import sections
+from embedway.collections.chunking.sizes import trimmed, trimmed_lines
+from embedway.collections.documents import Block
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from embedway.collections.chunking.natural import NaturalSplitter
+    from embedway.collections.chunking.sizes import Sizer
+    from embedway.collections.documents import Document
+
+#: Maximum headings of a path, and characters of each. Deeper ones replace the innermost.
+_MAX_DEPTH = 16
+_MAX_HEADING = 300
+#: Level of a block that continues a section.
+CONTINUES = 0
+
+
+@dataclass(slots=True)
+class Atom:
+    """Part of a document that is never cut: `text[start:end]`, with at most the tokens of a chunk.
+
+    `level` is that of the heading or definition that begins it, or 0. `is_inner` is true if the atom before is of the
+    same block. `first` and `last` are the numbers of tokens before its beginning and its end.
+    """
+
+    start: int
+    end: int
+    first: int
+    last: int
+    path: tuple[str, ...]
+    heading: str = ""
+    level: int = CONTINUES
+    is_inner: bool = False
+    is_prose: bool = False
+    header: tuple[int, int] | None = None
+    header_tokens: int = 0
+
+
+def parts(document: Document) -> Iterator[tuple[Block, bool]]:
+    """Iterate over all text of a document as blocks; very large ones in parts, which are marked as continued."""
+    text = document.text
+    for block in _all_blocks(document):
+        if block.end - block.start <= sizes.SECTION_CHARACTERS // 4:
+            yield block, False
+            continue
+        is_continued = False
+        for start, end in inner_spans(text, block):
+            for first, last in sections(text[start:end]):
+                is_header = not is_continued and block.kind == "table"
+                header_end = block.header_end if is_header or block.kind == "table" else 0
+                yield Block(block.kind, start + first, start + last, block.level, header_end), is_continued
+                is_continued = True
+
+
+def _all_blocks(document: Document) -> Iterator[Block]:
+    """Iterate over the blocks, with paragraphs for the text between them."""
+    text = document.text
+    end = 0
+    for block in document.blocks or ():
+        if block.start < end or block.end > len(text) or block.start >= block.end:
+            continue
+        if text[end : block.start].strip():
+            yield Block("paragraph", *trimmed_lines(text, end, block.start))
+        if text[block.start : block.end].strip():
+            yield block
+        end = block.end
+    if text[end:].strip():
+        yield Block("paragraph", *trimmed_lines(text, end, len(text)))
+
+
+def segments(document: Document) -> Iterator[list[tuple[Block, bool]]]:
+    """Iterate over groups of parts that are tokenized at once, which begin at a heading where possible."""
+    group: list[tuple[Block, bool]] = []
+    border = 0
+    for part, is_continued in parts(document):
+        if group and part.end - group[0][0].start > sizes.SECTION_CHARACTERS:
+            cut = border or len(group)
+            yield group[:cut]
+            group, border = group[cut:], 0
+        starts_section = bool(part.level) and not (group and group[-1][0].level)
+        if starts_section and group and part.start - group[0][0].start > sizes.SECTION_CHARACTERS // 2:
+            border = len(group)
+        group.append((part, is_continued))
+    if group:
+        yield group
+
+
+class AtomMaker:
+    """Maker of the atoms of one document, segment by segment.
+
+    `room` is the maximum of tokens of a chunk beside special tokens, prompt and context.
+    """
+
+    def __init__(self, text: str, room: int, sizer: Sizer, natural: NaturalSplitter) -> None:
+        self._text = text
+        self._room = room
+        #: Maximum tokens of headings that wait for their text.
+        self._most_heading = room * 3 // 4
+        self._sizer = sizer
+        self._natural = natural
+        self._stack: list[tuple[int, str]] = []
+        self._offset = 0
+        self._header: tuple[int, int] | None = None
+
+    def atoms(self, segment: list[tuple[Block, bool]]) -> list[Atom]:
+        """Return the atoms of a segment, whose text becomes the loaded one."""
+        self._offset = segment[0][0].start
+        self._sizer.load(self._text[self._offset : segment[-1][0].end])
+        made: list[Atom] = []
+        waiting: Atom | None = None
+        for block, is_continued in segment:
+            if block.level:
+                waiting = self._with_heading(made, waiting, block)
+                continue
+            spans = self._spans(block, is_continued, waiting)
+            for number, (start, end) in enumerate(spans):
+                made.append(self._atom(block, start, end, is_inner=is_continued or number > 0))
+                if waiting:
+                    self._begin(made[-1], waiting)
+                    waiting = None
+        if waiting:
+            self._append_last(made, waiting)
+        return made
+
+    def _with_heading(self, made: list[Atom], waiting: Atom | None, block: Block) -> Atom:
+        """Return the headings that wait for their text, with one more; those that fill a chunk are an atom."""
+        while self._stack and self._stack[-1][0] >= block.level:
+            self._stack.pop()
+        path = tuple(label for _, label in self._stack)
+        label = one_line(self._text[block.start : block.start + 8 * _MAX_HEADING])[:_MAX_HEADING]
+        if len(self._stack) >= _MAX_DEPTH:
+            self._stack.pop()
+        self._stack.append((block.level, label))
+        if waiting and self._tokens(waiting.start, block.end) <= self._most_heading:
+            waiting.end, waiting.last = block.end, self._last(block.end)
+            return waiting
+        if waiting:
+            made.extend(self._cut_heading(waiting))
+        first, last = self._first(block.start), self._last(block.end)
+        heading = Atom(block.start, block.end, first, last, path, label, block.level)
+        if last - first <= self._most_heading:
+            return heading
+        *begun, heading = self._cut_heading(heading)
+        made.extend(begun)
+        return heading
+
+    def _cut_heading(self, waiting: Atom) -> Iterator[Atom]:
+        """Iterate over atoms of headings; one that is larger than half of a chunk is cut."""
+        pieces = self._fitting(waiting.start, waiting.end, self._most_heading)
+        for number, (start, end) in enumerate(pieces):
+            first, last = self._first(start), self._last(end)
+            yield Atom(start, end, first, last, waiting.path, waiting.heading, 0 if number else waiting.level)
+
+    def _begin(self, atom: Atom, waiting: Atom) -> None:
+        """Put headings before the first atom of their section."""
+        atom.start, atom.first = waiting.start, waiting.first
+        atom.path, atom.heading, atom.level = waiting.path, waiting.heading, waiting.level
+
+    def _append_last(self, made: list[Atom], waiting: Atom) -> None:
+        """Append headings without text to the atom before them if they fit; else they are an atom."""
+        if made and waiting.last - made[-1].first <= self._room:
+            made[-1].end, made[-1].last = waiting.end, waiting.last
+        else:
+            made.extend(self._cut_heading(waiting))
+
+    def _spans(self, block: Block, is_continued: bool, waiting: Atom | None) -> list[tuple[int, int]]:
+        """Return the span of a block if it fits into a chunk with its headings, else the spans of its parts."""
+        text = self._text
+        if block.kind == "table":
+            if not is_continued:
+                has_header = block.start < block.header_end <= block.end
+                self._header = (block.start, block.header_end) if has_header else None
+        else:
+            self._header = None
+        room = self._room - (waiting.last - waiting.first if waiting else 0)
+        if self._tokens(block.start, block.end) <= room:
+            return [(block.start, block.end)]
+        header_tokens = self._header_tokens()
+        capacity = max(min(room, self._room - header_tokens), self._room // 4)
+        found = [(block.start, block.end)] if is_continued else list(inner_spans(text, block))
+        spans: list[tuple[int, int]] = []
+        for start, end in found:
+            spans += self._fitting(start, end, capacity)
+        is_header_first = self._header and not is_continued and len(spans) > 1 and spans[0][1] <= self._header[1]
+        if is_header_first and self._tokens(spans[0][0], spans[1][1]) <= room:
+            spans[:2] = [(spans[0][0], spans[1][1])]
+        return spans
+
+    def _fitting(self, start: int, end: int, capacity: int) -> Iterator[tuple[int, int]]:
+        """Iterate over spans with at most `capacity` tokens, without white space at their ends."""
+        first, last = trimmed(self._text, start, end)
+        if first == last:
+            return
+        if self._tokens(first, last) <= capacity:
+            yield trimmed_lines(self._text, start, end)
+            return
+        for line_start, line_end in lines(self._text, first, last):
+            one, two = trimmed(self._text, line_start, line_end)
+            if one == two:
+                continue
+            if self._tokens(one, two) <= capacity:
+                yield trimmed_lines(self._text, line_start, line_end)
+                continue
+            for part_start, part_end in self._natural.pieces(self._text[one:two], capacity):
+                yield trimmed(self._text, one + part_start, one + part_end)
+
+    def _atom(self, block: Block, start: int, end: int, *, is_inner: bool) -> Atom:
+        path = tuple(label for _, label in self._stack)
+        first, last = self._first(start), self._last(end)
+        atom = Atom(start, end, first, last, path, is_inner=is_inner)
+        atom.is_prose = block.kind in {"paragraph", "quote"}
+        if is_inner and self._header and start >= self._header[1]:
+            atom.header_tokens = self._header_tokens()
+            atom.header = self._header if atom.header_tokens else None
+        return atom
+
+    def _header_tokens(self) -> int:
+        """Return the tokens of the current table's header, or 0 if it is too large to be repeated."""
+        if self._header is None:
+            return 0
+        start, end = self._header
+        if start >= self._offset:
+            self._known_header = self._tokens(start, end) + 1
+        return self._known_header if self._known_header <= self._room // 2 else 0
+
+    _known_header: int = 0
+
+    def _tokens(self, start: int, end: int) -> int:
+        return self._last(end) - self._first(start)
+
+    def _first(self, offset: int) -> int:
+        return self._sizer.first(offset - self._offset)
+
+    def _last(self, offset: int) -> int:
+        return self._sizer.before(offset - self._offset)

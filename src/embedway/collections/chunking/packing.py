@@ -1,0 +1,135 @@
+"""Pack atoms into chunks of the least cost.
+
+The cost prefers few and full chunks that begin with a heading and do not mix sections. The best borders of a segment
+are found by dynamic programming, in time linear in the number of atoms, because a chunk has a bounded size.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from embedway.collections.chunking.atoms import CONTINUES
+from embedway.collections.chunking.borders import sentences
+from embedway.collections.chunking.pieces import Piece
+from embedway.collections.chunking.sizes import BORDER_TOKENS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from embedway.collections.chunking.atoms import Atom
+
+#: Lowest level of a definition; see `Block.level`.
+_DEFINITION = 7
+#: Maximum characters of an overlap for each token.
+_OVERLAP_CHARACTERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Costs of a chunk, relative to one more chunk. Chosen by `benchmarks/retrieval.py`."""
+
+    #: Of a chunk that is empty, decreasing with the square of its fill.
+    unfilled: float = 1.0
+    #: Of a beginning inside a section, and of one inside a block.
+    inside_section: float = 0.25
+    inside_block: float = 0.4
+    #: Of a heading or definition within a chunk: of the same or a lower section, and of a higher one.
+    heading: float = 0.1
+    definition: float = 0.05
+    higher: float = 0.5
+
+
+COSTS = Costs()
+
+
+def pack(
+    atoms: Sequence[Atom],
+    room: int,
+    contexts: Sequence[int],
+    overlaps: Sequence[tuple[int, int]],
+    costs: Costs = COSTS,
+) -> list[Piece]:
+    """Return the pieces of the least total cost; none has more than `room` tokens, its repeated text included.
+
+    `contexts` has for each atom the number of tokens of the context of a chunk that it begins; `overlaps` has the start
+    and the number of tokens of the text before it that a chunk may repeat.
+    """
+    count = len(atoms)
+    # An overlap must leave room for the atom after it; else the exact count cuts the overlap into a chunk of its own.
+    overlaps = [
+        (start, tokens if used + tokens + atom.last - atom.first <= room - BORDER_TOKENS else 0)
+        for atom, used, (start, tokens) in zip(atoms, contexts, overlaps, strict=True)
+    ]
+    best = [float("inf")] * (count + 1)
+    best[0] = 0.0
+    origin = [0] * (count + 1)
+    for start, first in enumerate(atoms):
+        repeated = contexts[start] + (first.header_tokens or overlaps[start][1])
+        base = best[start] + 1.0 + (_start_cost(first, costs) if start else 0.0)
+        top = first.level or (_DEFINITION if first.path else 0)
+        mixed = 0.0
+        for end in range(start, count):
+            atom = atoms[end]
+            if end > start and atom.level != CONTINUES:
+                mixed += _mixing_cost(atom.level, top, costs)
+            tokens = atom.last - first.first + repeated
+            if tokens > room and end > start:
+                break
+            unfilled = 1.0 - min(tokens / room, 1.0)
+            cost = base + mixed + costs.unfilled * unfilled * unfilled
+            if cost < best[end + 1]:
+                best[end + 1], origin[end + 1] = cost, start
+    borders = [count]
+    while borders[-1]:
+        borders.append(origin[borders[-1]])
+    borders.reverse()
+    pieces: list[Piece] = []
+    for start, end in itertools.pairwise(borders):
+        first = atoms[start]
+        begin = first.start
+        if not first.header and pieces and overlaps[start][1] and overlaps[start][0] > pieces[-1].start:
+            begin = overlaps[start][0]
+        repeated = contexts[start] + (first.header_tokens or overlaps[start][1])
+        tokens = atoms[end - 1].last - first.first + repeated
+        pieces.append(Piece(begin, atoms[end - 1].end, first.path, first.heading, first.header, tokens))
+    return pieces
+
+
+def find_overlaps(
+    text: str, atoms: Sequence[Atom], most: int, tokens: Callable[[int, int], int]
+) -> list[tuple[int, int]]:
+    """Return for each atom that continues prose the whole sentences before it, of at most `most` tokens."""
+    none = [(atom.start, 0) for atom in atoms]
+    if not most:
+        return none
+    for number in range(1, len(atoms)):
+        before, atom = atoms[number - 1], atoms[number]
+        if atom.level != CONTINUES or not (atom.is_prose and before.is_prose):
+            continue
+        for earlier in reversed(atoms[max(number - most, 0) : number]):
+            if not earlier.is_prose or none[number][1] >= most:
+                break
+            least = max(earlier.start, before.end - most * _OVERLAP_CHARACTERS)
+            starts = [start for start, _ in sentences(text, least, earlier.end)]
+            is_whole = least == earlier.start and earlier.level == CONTINUES
+            shared = [(start, tokens(start, before.end)) for start in (starts if is_whole else starts[1:])]
+            fitting = [one for one in shared if one[1] <= most]
+            if fitting:
+                none[number] = fitting[0]
+            if len(fitting) < len(shared) or not is_whole:
+                break
+    return none
+
+
+def _start_cost(first: Atom, costs: Costs) -> float:
+    if first.level != CONTINUES:
+        return 0.0
+    return costs.inside_block if first.is_inner else costs.inside_section
+
+
+def _mixing_cost(level: int, top: int, costs: Costs) -> float:
+    """Return the cost of a heading within a chunk."""
+    usual = costs.definition if level >= _DEFINITION else costs.heading
+    return usual + (costs.higher if level < top else 0.0)

@@ -1,0 +1,141 @@
+"""Remove documents from a collection with everything that embedway keeps of them, and say what it cannot reach."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from embedway.collections.keywords import forget_keywords
+from embedway.collections.stored_chunks import place_of
+from embedway.collections.stores.base import join_context
+from embedway.errors import CacheError, EmbedwayError, SinkError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway._embedder import AsyncEmbedder
+    from embedway.collections.documents import DocumentKey
+    from embedway.collections.stores.base import Store
+
+#: What no program here can reach.
+ALWAYS_LEFT = (
+    "copies, backups and exports of the collection",
+    "logs and caches of services that computed the vectors, and texts in the memory of running processes",
+)
+_CACHE_TEXTS = 2048
+
+
+@dataclass(slots=True)
+class ForgetReport:
+    """Result of `forget`: documents, rows and cached vectors that are gone, and what may still contain their texts."""
+
+    destination: str
+    documents: list[str] = field(default_factory=list)
+    rows: int = 0
+    cached: int = 0
+    left: list[str] = field(default_factory=list)
+
+
+def find_documents(store: Store, names: Sequence[str], *, source: str | None = None) -> list[DocumentKey]:
+    """Return the documents of an open collection with these names, `document_id` or `source/document_id`.
+
+    Raises `UsageError` for an unknown name, and for one that several sources have, unless `source` decides.
+    """
+    wanted: dict[str, list[DocumentKey]] = {name: [] for name in names}
+    for found in store.documents():
+        if source is not None and found.key.source != source:
+            continue
+        for name in {found.key.document_id, f"{found.key.source}/{found.key.document_id}"} & wanted.keys():
+            wanted[name].append(found.key)
+    for name, keys in wanted.items():
+        if not keys:
+            where = f" in the source {source!r}" if source is not None else ""
+            raise UsageError(
+                f"{store.destination} has no document {name!r}{where}; `embedway search` shows their names"
+            )
+        if len(keys) > 1:
+            places = ", ".join(sorted({key.source for key in keys}))
+            raise UsageError(f"several sources have a document {name!r} ({places}); name one with --source")
+    return list(dict.fromkeys(key for keys in wanted.values() for key in keys))
+
+
+async def forget_documents(
+    embedder: AsyncEmbedder, store: Store, names: Sequence[str], *, model: str, source: str | None = None
+) -> ForgetReport:
+    """Remove documents from an open collection, its older versions, its keyword index and the cache.
+
+    Cached vectors are found by the texts of the rows, so those of texts that are no longer in the collection remain;
+    the report says so. Raises as `find_documents`, `SinkError`, and `CacheError` if the cache cannot be changed, after
+    the rows are gone.
+    """
+    report = ForgetReport(store.destination)
+    with store.lock():
+        await asyncio.to_thread(store.open)
+        keys = await asyncio.to_thread(find_documents, store, names, source=source)
+        report.documents = sorted(map(place_of, keys))
+        texts = await asyncio.to_thread(_texts_of, store, keys)
+        report.rows = len(texts)
+        await asyncio.to_thread(_remove, store, keys)
+        report.left += await asyncio.to_thread(_purge, store)
+        await asyncio.to_thread(forget_keywords, store.destination, embedder.config.search.directory)
+    await _forget_cached(embedder, store, texts, report, model=model)
+    sources = ", ".join(sorted({key.source for key in keys}))
+    report.left.append(f"the source {sources}: a sync adds the document again unless it is removed or excluded there")
+    report.left += ALWAYS_LEFT
+    return report
+
+
+def _texts_of(store: Store, keys: Sequence[DocumentKey]) -> list[str]:
+    """Return the texts that the model received for the rows of documents."""
+    texts: list[str] = []
+    for rows in store.read(columns=("text", "context"), vectors=False, documents=set(keys)):
+        texts += [join_context(fields.get("context"), fields["text"]) for fields in rows.fields]
+    return texts
+
+
+def _remove(store: Store, keys: Sequence[DocumentKey]) -> None:
+    store.begin_update(store.record)
+    try:
+        store.remove(set(keys))
+        store.commit()
+    except BaseException:
+        store.abort()
+        raise
+
+
+def _purge(store: Store) -> list[str]:
+    """Remove texts from older versions of the store; return what may still contain them."""
+    try:
+        return list(store.purge())
+    except SinkError as error:
+        return [f"older versions of the collection: {error}"]
+
+
+async def _forget_cached(
+    embedder: AsyncEmbedder, store: Store, texts: Sequence[str], report: ForgetReport, *, model: str
+) -> None:
+    """Delete the cached vectors of texts, and note other entries of the cache that may be of these texts."""
+    try:
+        for first in range(0, len(texts), _CACHE_TEXTS):
+            report.cached += await embedder.cache.forget(texts[first : first + _CACHE_TEXTS], model=model)
+        stats = await embedder.cache.stats()
+    except UsageError:
+        return  # there is no cache
+    except CacheError:
+        raise
+    except EmbedwayError as error:
+        report.left.append(f"the cache: {model} could not be opened to find its entries ({error})")
+        return
+    others = sorted(
+        name for name, one in stats.models.items() if one.entries and not _is_model(name, store.space.model)
+    )
+    if others:
+        report.left.append(
+            "vectors of the same texts that other models cached, which contain no text "
+            f"({', '.join(others[:5])}): `embedway cache clear --model NAME` deletes them"
+        )
+
+
+def _is_model(name: str, short: str) -> bool:
+    return name == short or name.rpartition("/")[2] == short

@@ -1,0 +1,386 @@
+"""Engine of jobs: read sources, split changed documents into chunks, embed them, and write them to a collection.
+
+Three steps run at once, each on one batch of chunks: one thread reads and splits the next batch, the current one is
+embedded, and another thread writes the previous one. So at most three batches are in memory, however large the corpus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from typing import IO, TYPE_CHECKING, Any
+
+from embedway import unfinished
+from embedway.collections.changes import Changes, Manifest
+from embedway.collections.chunk_reader import ChunkReader, batch_sizes, key_of
+from embedway.collections.cutting import open_chunker
+from embedway.collections.documents import ByteCounter
+from embedway.collections.embedding import BatchEmbedder
+from embedway.collections.journal import Journal, journal_path
+from embedway.collections.record import MadeBy, ReadRecord, Record
+from embedway.collections.rejects import RejectsFile
+from embedway.collections.report import Tally, is_stored, note_progress, rows_were
+from embedway.collections.shim_reading import find_sources, read_documents
+from embedway.errors import EmbedwayError, SinkError, SourceError, SpaceMismatchError, UsageError
+from embedway.space import comparable
+from embedway.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from embedway._embedder import AsyncEmbedder
+    from embedway.collections.documents import DocumentKey
+    from embedway.collections.options import RunOptions, SyncOptions
+    from embedway.collections.record import SourceRecord
+    from embedway.collections.report import RunProgress
+    from embedway.collections.stores.base import Chunk, Store
+    from embedway.types import ModelDescription, Vectors
+
+#: Interval between two tries to lock a collection, in seconds.
+_LOCK_AGAIN_S = 0.5
+
+
+@dataclass(slots=True)
+class Kept:
+    """What a stopped job keeps, for messages."""
+
+    #: Computed vectors in the journal, and rows in a store without transactions.
+    vectors: int = 0
+    rows: int = 0
+    complete: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Result of a job, from which summaries are made."""
+
+    described: ModelDescription
+    inventory: Any
+    changes: Changes
+    recut: bool = False
+    removed: list[DocumentKey] = field(default_factory=list)
+    chunks_removed: int = 0
+
+
+class Job:
+    """One change of a collection. `sync` is None for a new collection, and the options of a sync otherwise."""
+
+    def __init__(
+        self,
+        embedder: AsyncEmbedder,
+        store: Store,
+        options: RunOptions,
+        *,
+        sync: SyncOptions | None = None,
+        progress: RunProgress | None = None,
+        clock: Callable[[], float],
+        kept: Kept | None = None,
+    ) -> None:
+        self._embedder = embedder
+        self._store = store
+        self.options = options
+        self._sync = sync
+        self._progress = progress
+        self._clock = clock
+        self._kept = kept or Kept()
+        self.rejects = RejectsFile(store.rejects_path)
+        self.tally = Tally(notes=options.notes)
+        self._locks = ExitStack()
+        self._manifest = Manifest()
+        self._old: Record | None = None
+        self._begun = False
+        self._outdated: set[DocumentKey] = set()
+
+    async def run(self, sources: Sequence[str], standard_input: IO[bytes] | None) -> Outcome:
+        """Run the job. Raises as `run_job` does."""
+        with closing(Worker("embedway-reader")) as reader, closing(Worker("embedway-writer")) as writer:
+            await self._lock(writer)
+            try:
+                return await self._run(sources, standard_input, reader, writer)
+            finally:
+                await writer.call(self._store.close)
+                await writer.call(self._locks.close)
+
+    async def _lock(self, writer: Worker) -> None:
+        while True:
+            try:
+                await writer.call(self._locks.enter_context, self._store.lock())
+            except SinkError as error:
+                if not self.options.wait or "another process" not in str(error):
+                    raise
+            else:
+                return
+            await asyncio.sleep(_LOCK_AGAIN_S)
+
+    async def _run(
+        self, sources: Sequence[str], standard_input: IO[bytes] | None, reader: Worker, writer: Worker
+    ) -> Outcome:
+        await writer.call(self._open)
+        options, old = self.options, self._old
+        if not sources and old is not None:
+            sources = [f"{one.name}={one.path}" for one in old.sources if one.path != "-"]
+        inventory = await reader.call(find_sources, sources, options.read_options())
+        if old is not None:
+            _refuse_same_names(inventory.sources, old.sources, sources)
+        await self._check_destination(inventory, writer)
+        described = await self._describe()
+        chunker, settings = open_chunker(described, options)
+        changes = Changes(self._manifest, settings, inventory.sources)
+
+        def on_bad_row(fault: SourceError) -> None:
+            self._on_bad_row(fault)
+            changes.keep_of_fault(fault)
+
+        for fault in inventory.faults:
+            on_bad_row(fault)
+        counter = ByteCounter()
+        documents = read_documents(
+            inventory, options.read_options(), on_bad_row=on_bad_row, counter=counter, standard_input=standard_input
+        )
+        chunk_reader = ChunkReader(documents, chunker, changes, on_bad_row=self._on_bad_row, counter=counter)
+        record = Record(
+            described.space,
+            chunking=settings,
+            sources=_joined(old, inventory.sources),
+            reading=_reading(options),
+            made_by=MadeBy(runtime=described.runtime),
+            facts={} if old is None else old.facts,
+            keep=dict.fromkeys(options.keep, "text")
+            if old is None
+            else {**dict.fromkeys(options.keep, "text"), **old.keep},
+        )
+        outcome = Outcome(described, inventory, changes, recut=old is not None and old.chunking != settings)
+        journal = Journal(journal_path(self._store.destination), described.space, (options.on_overflow,))
+        batches = BatchEmbedder(self._embedder, self._store.destination, options, journal, self.tally, self._on_bad_row)
+        try:
+            await self._stream(chunk_reader, batches, record, reader, writer, changes)
+            await self._finish(outcome, record, writer)
+            await uncancelled(writer.call(self._commit, record))
+            self._kept.complete = True
+        except BaseException as error:
+            await self._abort(error, chunk_reader, inventory, journal, reader, writer)
+            raise
+        await reader.call(chunk_reader.close)
+        await writer.call(self.rejects.remove_outdated)
+        await writer.call(journal.remove)
+        return outcome
+
+    def _open(self) -> None:
+        """Open an existing collection for a sync; resolve the options that its record decides."""
+        store = self._store
+        if self._sync is not None:
+            if store.exists():
+                store.open()
+                self._old = store.record
+                self._manifest = Manifest.of(store)
+            self.options = self._sync.resolve(self._old)
+        elif store.exists() and not self.options.overwrite:
+            raise SinkError(
+                "already exists; `embedway sync SOURCE --to DEST` updates it, and --overwrite, or overwrite=True, "
+                "replaces it",
+                destination=store.destination,
+            )
+
+    async def _check_destination(self, inventory: Any, writer: Worker) -> None:
+        if self._old is None:
+            await writer.call(self._store.prepare, overwrite=self.options.overwrite)
+        refuse_own_source(
+            inventory.files, (self._store.destination, *map(str, (self.rejects.path, *self._store.sidecars)))
+        )
+        if not self.options.overwrite:
+            await writer.call(self.rejects.refuse_existing)
+
+    async def _describe(self) -> ModelDescription:
+        """Describe the model; that of an existing collection is not loaded unless its facts need it."""
+        options, old = self.options, self._old
+        if old is None:
+            return await self._embedder.models.describe(options.model, options.dimensions, load=True)
+        if options.model == "auto":
+            self.options = options = replace(options, model=old.space.model)
+        described = await self._embedder.models.describe(options.model, options.dimensions)
+        if not comparable(described.space, old.space):
+            described = await self._embedder.models.describe(options.model, options.dimensions, load=True)
+        if not comparable(described.space, old.space):
+            raise SpaceMismatchError(
+                collection=self._store.destination,
+                collection_space=old.space.id,
+                asked_space=described.space.id,
+                asked="the documents",
+            )
+        return described
+
+    async def _stream(  # noqa: PLR0917  the parts of one job
+        self,
+        chunk_reader: ChunkReader,
+        batches: BatchEmbedder,
+        record: Record,
+        reader: Worker,
+        writer: Worker,
+        changes: Changes,
+    ) -> None:
+        """Embed and write all chunks of changed documents."""
+        sizes = batch_sizes()
+        await writer.call(batches.journal.read)
+        pending = reader.call(chunk_reader.next_batch, next(sizes))
+        writing: asyncio.Future[None] | None = None
+        while (batch := await pending) is not None:
+            if not self._begun:
+                await writer.call(self._begin, record)
+            pending = reader.call(chunk_reader.next_batch, next(sizes))
+            self.tally.begin(self._clock())
+            done = await batches.embed(batch, record.space)
+            if self._store.transactional:
+                await writer.call(batches.journal.add, done.new_texts, done.new_vectors)
+                self._kept.vectors = batches.journal.count
+            ended = self._clock()
+            if writing is not None:
+                await writing
+            for row in done.failed:
+                changes.keep(key_of(row))
+            if not done.chunks:
+                continue
+            writing = writer.call(self._write, batch.replaced, done.chunks, done.vectors)
+            self.tally.add(batch.documents, len(done.chunks), done.result, ended)
+            if self._progress is not None:
+                self._progress.update(self.tally.status(batch))
+        if writing is not None:
+            await writing
+        elif self._old is None:
+            first = self.rejects.first
+            rejected = f"; {rows_were(self.rejects.count)} rejected, the first: {first}" if first else ""
+            raise SourceError(f"there is nothing to embed{rejected}", path="sources")
+
+    def _begin(self, record: Record) -> None:
+        if self._begun:
+            return
+        store = self._store
+        if self._old is not None:
+            store.begin_update(record)
+        elif store.transactional:
+            store.begin(record)
+        else:
+            # Rows that are written stay if the job is stopped, so that a sync continues it.
+            store.begin(record)
+            store.commit()
+            store.open()
+            store.begin_update(record)
+        self._begun = True
+
+    def _write(self, replaced: Collection[DocumentKey], chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        outdated = (set(replaced) & {key_of(chunk) for chunk in chunks}) - self._outdated
+        if outdated:
+            self._store.remove(outdated)
+            self._outdated |= outdated
+        self._store.write(chunks, vectors)
+        if not self._store.transactional:
+            self._kept.rows += len(chunks)
+
+    async def _finish(self, outcome: Outcome, record: Record, writer: Worker) -> None:
+        """Remove the documents that the sources no longer have."""
+        if self._sync is None:
+            return
+        emptied = outcome.changes.emptied()
+        if emptied and not self._sync.allow_empty:
+            raise SourceError(
+                "has no document, but the collection has documents of it; if they are to be removed, say so: "
+                "--allow-empty, or allow_empty=True",
+                path=emptied[0].path,
+            )
+        outcome.removed = outcome.changes.removed()
+        if outcome.removed:
+            await writer.call(self._begin, record)
+            await writer.call(self._store.remove, outcome.removed)
+        rows = self._manifest.documents
+        outcome.chunks_removed = sum(rows[key].rows for key in (*outcome.removed, *self._outdated))
+
+    def _commit(self, record: Record) -> None:
+        """Commit the rejects, then the collection."""
+        old = self._old
+        with unfinished.commit():
+            self.rejects.commit()
+            if self._begun:
+                self._store.commit()
+            elif old is not None and replace(record, made_by=old.made_by, revision=old.revision) != old:
+                self._store.write_record(replace(record, made_by=old.made_by, revision=old.revision))
+
+    async def _abort(  # noqa: PLR0917  the parts of one job
+        self,
+        error: BaseException,
+        chunk_reader: ChunkReader,
+        inventory: Any,
+        journal: Journal,
+        reader: Worker,
+        writer: Worker,
+    ) -> None:
+        options = self.options
+        is_kept = bool(self._kept.vectors or self._kept.rows)
+        if isinstance(error, EmbedwayError) and self.tally.computed:
+            is_kept = is_kept or await is_stored(self._embedder, self.tally.last_text, options)
+            if is_kept:
+                note_progress(error, self.tally.computed, chunk_reader.total)
+        chunk_reader.stop()
+        # In this order, because the store removes the folder that it created only if the folder is empty.
+        await writer.call(self.rejects.abort)
+        await writer.call(self._store.abort)
+        await writer.call(journal.close)
+        closed = reader.call(chunk_reader.close)
+        if not isinstance(error, asyncio.CancelledError) and all(f.size_bytes is not None for f in inventory.files):
+            # A reader of a pipe may wait forever, so it is not awaited. Nor is any reader after a cancellation,
+            # because it may parse a document for long. Readers leave nothing behind.
+            await closed
+
+    def _on_bad_row(self, fault: SourceError) -> None:
+        if self.options.on_error == "stop":
+            raise fault
+        self.rejects.add(fault)
+
+
+async def uncancelled(future: asyncio.Future[None]) -> None:
+    """Wait for a commit, and ignore cancellations, because the destination may already exist."""
+    while not future.done():
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+    future.result()
+
+
+def refuse_own_source(files: Sequence[Any], written: Sequence[str]) -> None:
+    """Raise `UsageError` if a path that will be written is one of the sources."""
+    sources = {os.path.realpath(file.path) for file in files}
+    for path in written:
+        if os.path.realpath(path) in sources:
+            raise UsageError(f"{path} is a source and would be overwritten; choose another destination")
+
+
+def _refuse_same_names(found: Sequence[SourceRecord], recorded: Sequence[SourceRecord], given: Sequence[str]) -> None:
+    """Raise `UsageError` for a source with the name of a recorded one and another path, unless the name was given."""
+    paths = {one.name: one.path for one in recorded}
+    for one in found:
+        known = paths.get(one.name, one.path)
+        if known != one.path and not any(text.startswith(f"{one.name}=") for text in given):
+            raise UsageError(
+                f"the collection has a source {one.name!r} from {known}; give {one.path} another name with "
+                f"NAME={one.path}, or replace that source with {one.name}={one.path}"
+            )
+
+
+def _joined(old: Record | None, found: Sequence[SourceRecord]) -> tuple[SourceRecord, ...]:
+    """Return the recorded sources, and those of this job in place of recorded ones with their names."""
+    sources = {} if old is None else {one.name: one for one in old.sources}
+    return tuple({**sources, **{one.name: one for one in found}}.values())
+
+
+def _reading(options: RunOptions) -> ReadRecord:
+    return ReadRecord(
+        options.text_field,
+        options.id_field,
+        options.format,
+        options.encoding,
+        options.include,
+        options.exclude,
+        options.follow_links,
+    )

@@ -1,0 +1,191 @@
+"""Journal of a job: vectors that are computed and not yet committed, so that a repeated job computes nothing twice.
+
+A journal is an append-only file of fixed-size records in the user's state folder. It contains vectors and hashes of
+texts, never texts. A record that a killed process wrote in part is dropped. The job removes its journal after the
+commit. Only one job uses a journal at a time, because it holds the lock of the destination.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import stat
+import struct
+import time
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedway.files import FILE_MODE, make_private_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.space import Space
+    from embedway.types import Vectors
+
+_log = logging.getLogger("embedway.collections")
+
+#: Header: name and version of the format, digest of the space and options, dimensions.
+_MAGIC = b"embedway journal 1\n"
+_HEADER = struct.Struct(f"<{len(_MAGIC)}s16sI")
+_KEY_BYTES = 16
+#: Journals of jobs that were never repeated are removed after this time.
+_KEPT_S = 30 * 24 * 3600
+_ENDING = ".journal"
+
+
+def journal_path(destination: str) -> Path:
+    """Return the path of a destination's journal: in the state folder, named after a hash of the destination."""
+    import platformdirs  # noqa: PLC0415  only jobs need it
+
+    form, colon, place = destination.partition(":")
+    is_address = bool(colon) and len(form) > 1
+    name = destination if is_address else os.path.realpath(destination)
+    if form == "lancedb":
+        name = f"lancedb:{os.path.realpath(place.rpartition('#')[0])}#{place.rpartition('#')[2]}"
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return Path(platformdirs.user_state_path("embedway", appauthor=False)) / "jobs" / f"{digest}{_ENDING}"
+
+
+class Journal:
+    """Vectors by text, of one destination and one space. `facts` are other options that decide on vectors.
+
+    Methods block, and are called by one thread. If the file cannot be written, the journal warns once and keeps no
+    more vectors; the job goes on.
+    """
+
+    def __init__(self, path: Path, space: Space, facts: Sequence[str] = ()) -> None:
+        self._path = path
+        identity = json.dumps([space.to_json(), *facts], sort_keys=True).encode()
+        self._digest = hashlib.blake2b(identity, digest_size=16).digest()
+        self._dimensions = space.dimensions
+        self._record = np.dtype([("key", f"V{_KEY_BYTES}"), ("check", "<u4"), ("vector", "<f4", (space.dimensions,))])
+        self._rows: Any = np.empty(0, self._record)
+        self._order: Any = np.empty(0, np.int64)
+        self._keys: Any = np.empty(0, f"S{_KEY_BYTES}")
+        self._descriptor: int | None = None
+        #: Number of vectors in the file.
+        self.count = 0
+
+    def read(self) -> None:
+        """Read the vectors of an interrupted job. A journal of another space is ignored, and replaced later."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        except OSError:
+            return
+        with os.fdopen(descriptor, "rb") as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode) or file.read(_HEADER.size) != self._header():
+                return
+            count = (state.st_size - _HEADER.size) // self._record.itemsize
+            if count:
+                self._rows = np.memmap(file, self._record, "r", offset=_HEADER.size, shape=(count,))
+        self.count = len(self._rows)
+        keys = np.frombuffer(np.ascontiguousarray(self._rows["key"]).tobytes(), f"S{_KEY_BYTES}")
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+
+    def find(self, texts: Sequence[str]) -> dict[int, Vectors]:
+        """Return the vectors of texts that the journal contains, by position; damaged records are ignored."""
+        if not len(self._keys):
+            return {}
+        found: dict[int, Vectors] = {}
+        keys = [self._key(text) for text in texts]
+        # numpy drops zero bytes at the ends of both sides, so the comparison of complete keys decides.
+        places = np.searchsorted(self._keys, np.array(keys, f"S{_KEY_BYTES}"))
+        for row, (key, place) in enumerate(zip(keys, places.tolist(), strict=True)):
+            if place >= len(self._order):
+                continue
+            record = self._rows[self._order[place]]
+            vector = np.array(record["vector"], np.float32)
+            if bytes(record["key"]) == key and int(record["check"]) == _checksum(key, vector):
+                found[row] = vector
+        return found
+
+    def add(self, texts: Sequence[str], vectors: Vectors) -> None:
+        """Append vectors, float32 (n, d), with one write, so that a killed process loses at most the last of them."""
+        if self._descriptor is None and not self._begin():
+            return
+        rows = np.empty(len(texts), self._record)
+        for row, text in enumerate(texts):
+            key = self._key(text)
+            rows["key"][row] = np.void(key)
+            rows["check"][row] = _checksum(key, vectors[row])
+        rows["vector"] = vectors
+        try:
+            self._append(rows.tobytes())
+        except OSError as error:
+            self._give_up(error)
+        else:
+            self.count += len(texts)
+
+    def remove(self) -> None:
+        """Remove the file, and those of jobs that were not repeated for a month."""
+        self.close()
+        self.count = 0
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for other in self._path.parent.glob(f"*{_ENDING}"):
+                if time.time() - other.stat().st_mtime > _KEPT_S:
+                    other.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file. Its vectors stay for a repeated job."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        self._rows = np.empty(0, self._record)
+        self._keys = np.empty(0, f"S{_KEY_BYTES}")
+
+    def _begin(self) -> bool:
+        """Open the file for appending; drop an incomplete record, or the content for another space."""
+        if self._dimensions == 0:
+            return False
+        try:
+            make_private_folder(self._path.parent)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+            self._descriptor = os.open(self._path, flags, FILE_MODE)
+            if self.count:
+                end = _HEADER.size + self.count * self._record.itemsize
+                os.ftruncate(self._descriptor, end)
+                os.lseek(self._descriptor, end, os.SEEK_SET)
+            else:
+                os.ftruncate(self._descriptor, 0)
+                self._append(self._header())
+        except OSError as error:
+            self._give_up(error)
+            return False
+        return True
+
+    def _append(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view and self._descriptor is not None:
+            view = view[os.write(self._descriptor, view) :]
+
+    def _give_up(self, error: OSError) -> None:
+        _log.warning(
+            "computed vectors cannot be kept in %s (%s), so an interrupted job starts again",
+            self._path.parent,
+            error.strerror,
+        )
+        self._dimensions = 0
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _header(self) -> bytes:
+        return _HEADER.pack(_MAGIC, self._digest, self._record["vector"].shape[0])
+
+    def _key(self, text: str) -> bytes:
+        return hashlib.blake2b(text.encode(), key=self._digest, digest_size=_KEY_BYTES).digest()
+
+
+def _checksum(key: bytes, vector: Vectors) -> int:
+    return zlib.crc32(np.ascontiguousarray(vector, "<f4").tobytes(), zlib.crc32(key))

@@ -1,0 +1,148 @@
+"""Options of jobs that write collections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from embedway.collections.documents import ReadOptions
+from embedway.errors import UsageError
+
+if TYPE_CHECKING:
+    from embedway.collections.documents import SourceFormat
+    from embedway.collections.record import Record
+    from embedway.types import Overflow
+
+#: What precedes the text of a chunk for the model, unless the options say otherwise.
+DEFAULT_CONTEXT = "headings"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:  # a field for each option of a job
+    """Options of a job.
+
+    `chunk_tokens` includes special tokens, prompt and context; None means 256, or the model's limit if lower.
+    `overlap_tokens` None means 32, or less for small chunks. With `chunk` false, each document is one row, truncated at
+    the model's limit unless `on_overflow` says otherwise. `on_error` decides about unusable rows: `stop` ends the job,
+    `skip` records the row and continues.
+    """
+
+    model: str = "auto"
+    dimensions: int | None = None
+    chunk: bool = True
+    chunk_tokens: int | None = None
+    overlap_tokens: int | None = None
+    #: `headings`, `none`, or a pattern with fields in braces; see `ChunkSettings`.
+    context: str = DEFAULT_CONTEXT
+    on_error: Literal["stop", "skip"] = "stop"
+    on_overflow: Overflow = "truncate"
+    overwrite: bool = False
+    text_field: str = "text"
+    id_field: str = "id"
+    keep: tuple[str, ...] = ()
+    format: SourceFormat = "auto"
+    #: Whether to follow symbolic links inside folders.
+    follow_links: bool = False
+    encoding: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    #: Collection whose budget is charged, and whose vector space must match.
+    collection: str = ""
+    #: Maximum cost of the job, in nano-dollars.
+    most_nanousd: int | None = None
+    #: Notes on the choice of the model, for the summary.
+    notes: tuple[str, ...] = ()
+    #: Whether to wait while another process changes the destination.
+    wait: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject options that contradict each other."""
+        if not self.chunk and (self.chunk_tokens is not None or self.overlap_tokens is not None):
+            raise UsageError("chunk size and overlap cannot be set if documents are not split into chunks")
+
+    def read_options(self) -> ReadOptions:
+        """Return the options for readers. Raises `UsageError`."""
+        return ReadOptions(
+            self.text_field,
+            self.id_field,
+            self.keep,
+            self.format,
+            self.follow_links,
+            self.encoding,
+            self.include,
+            self.exclude,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOptions:  # a field for each option of a sync
+    """Options of a sync. Those that are None are as in the collection's record, or as in `RunOptions` without one.
+
+    `allow_empty` accepts that a source has no document left. `remove` names sources whose documents are removed.
+    """
+
+    model: str | None = None
+    dimensions: int | None = None
+    chunk: bool | None = None
+    chunk_tokens: int | None = None
+    overlap_tokens: int | None = None
+    context: str | None = None
+    on_error: Literal["stop", "skip"] = "stop"
+    on_overflow: Overflow = "truncate"
+    text_field: str | None = None
+    id_field: str | None = None
+    keep: tuple[str, ...] | None = None
+    format: SourceFormat | None = None
+    follow_links: bool | None = None
+    encoding: str | None = None
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+    collection: str = ""
+    most_nanousd: int | None = None
+    notes: tuple[str, ...] = ()
+    allow_empty: bool = False
+    remove: tuple[str, ...] = ()
+    wait: bool = False
+
+    def resolve(self, record: Record | None) -> RunOptions:
+        """Return the options of the job; `record` is that of an existing collection. Raises `UsageError`."""
+        known = {} if record is None else _recorded(record, self)
+        given = {name: value for name in _SHARED if (value := getattr(self, name)) is not None}
+        return RunOptions(**{**known, **given})
+
+    def with_model(self, options: RunOptions) -> SyncOptions:
+        """Return the options with a model that was selected."""
+        return replace(self, model=options.model, dimensions=options.dimensions, notes=options.notes)
+
+
+#: Fields that are the same in both kinds of options.
+_SHARED = (
+    *("model", "dimensions", "chunk", "chunk_tokens", "overlap_tokens", "context", "on_error", "on_overflow"),
+    *("text_field", "id_field", "keep", "format", "follow_links", "encoding", "include", "exclude"),
+    *("collection", "most_nanousd", "notes", "wait"),
+)
+
+
+def _recorded(record: Record, given: SyncOptions) -> dict[str, Any]:
+    """Return the options in a record, without chunk sizes that do not apply to the given options."""
+    chunking, reading = record.chunking, record.reading
+    cuts = chunking.chunk if given.chunk is None else given.chunk
+    sizes: dict[str, Any] = {}
+    if cuts and chunking.chunk:
+        sizes["chunk_tokens"] = chunking.chunk_tokens
+        if given.chunk_tokens is None:
+            sizes["overlap_tokens"] = chunking.overlap_tokens
+    return {
+        **sizes,
+        "dimensions": record.space.dimensions,
+        "chunk": chunking.chunk,
+        "context": chunking.context,
+        "text_field": reading.text_field,
+        "id_field": reading.id_field,
+        "keep": tuple(record.keep),
+        "format": reading.format,
+        "follow_links": reading.follow_links,
+        "encoding": reading.encoding,
+        "include": reading.include,
+        "exclude": reading.exclude,
+    }

@@ -1,0 +1,65 @@
+"""Lock of a local collection: a file beside it that one process locks. The lock of a killed process is free at once."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from embedway.errors import SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def exclusive(path: Path, *, destination: str) -> Iterator[None]:
+    """Lock the collection at a path. Raises `SinkError` if another process, or another lock of this one, holds it."""
+    name = path.parent.resolve() / f".{path.name}.embedway-lock"
+    descriptor = _locked(name, destination)
+    try:
+        yield
+    finally:
+        # The file is removed while it is locked, so no other process can hold a lock on it.
+        with suppress(OSError):
+            name.unlink()
+        os.close(descriptor)
+
+
+def _locked(name: Path, destination: str) -> int:
+    while True:
+        try:
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        except OSError as error:
+            raise SinkError(f"cannot be locked: {error.strerror}", destination=destination) from error
+        try:
+            _lock(descriptor)
+            if _is_at(descriptor, name):
+                return descriptor
+        except OSError:
+            os.close(descriptor)
+            reason = "another process changes the collection; wait until it ends"
+            raise SinkError(reason, destination=destination) from None
+        os.close(descriptor)  # its holder has removed the file meanwhile
+
+
+def _lock(descriptor: int) -> None:
+    if os.name == "nt":
+        import msvcrt  # noqa: PLC0415  Windows only
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        return
+    import fcntl  # noqa: PLC0415  POSIX only
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_at(descriptor: int, name: Path) -> bool:
+    """Return whether the open file is still the one with this name."""
+    own = os.fstat(descriptor)
+    try:
+        found = name.stat()
+    except FileNotFoundError:
+        return False
+    return (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino)

@@ -1,0 +1,161 @@
+"""Keyword index: follows the collection, is private, and survives damage and concurrent processes."""
+
+import sqlite3
+import stat
+import threading
+
+import numpy as np
+import pytest
+
+from embedway.collections import keyword_index
+from embedway.collections.documents import DocumentKey
+from embedway.collections.keywords import Keywords, forget_keywords, index_path
+from embedway.collections.record import Record
+from embedway.collections.stores.base import Chunk
+from embedway.errors import SinkError
+from embedway.space import Space
+from memory_store import MemoryStore
+
+RECORD = Record(Space("fake", "ab" * 32, 8, "mean", normalized=True))
+TEXTS = {
+    "a": "The event loop runs tasks. Error E1133 stops it.",
+    "b": "Glaciers carve valleys.",
+    "c": "The connector retries tasks after a timeout.",
+}
+
+
+def chunk(name, text, fingerprint="1"):
+    return Chunk(f"{name}#0", name, text, 0, len(text), 1, None, "docs", {}, fingerprint=fingerprint)
+
+
+def write(store, texts, fingerprint="1"):
+    store.write([chunk(name, text, fingerprint) for name, text in texts.items()], np.ones((len(texts), 8), np.float32))
+    store.commit()
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = MemoryStore(f"memory:{tmp_path}")
+    store.begin(RECORD)
+    write(store, TEXTS)
+    store.open()
+    return store
+
+
+@pytest.fixture
+def keywords(store, tmp_path):
+    return Keywords(store, tmp_path / "keywords")
+
+
+def ids(hits):
+    return [row_id for row_id, _ in hits.rows]
+
+
+def test_finds_words_identifiers_and_forms(keywords):
+    update = keywords.update()
+    assert (update.added, update.removed, update.rebuilt) == (3, 0, True)
+    assert ids(keywords.search("E1133", 5)) == ["a#0"]
+    assert ids(keywords.search("retried by the connector", 5))[0] == "c#0"
+    assert keywords.search("zebra", 5).rows == []
+    assert keywords.search("!?", 5).rows == []
+    assert keywords.update() == type(update)()
+
+
+def test_operators_of_fts5_are_plain_words(keywords):
+    keywords.update()
+    for query in ('"', "NOT loop", "text:loop", "loop*", "NEAR(a b)", "a AND (", "^loop", "{text}: loop", "--loop"):
+        keywords.search(query, 5)
+
+
+def test_the_file_is_private(keywords, tmp_path):
+    keywords.update()
+    assert stat.S_IMODE(keywords.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "keywords").stat().st_mode) == 0o700
+
+
+def test_a_change_of_the_collection_changes_only_its_rows(keywords, store):
+    keywords.update()
+    store.begin_update(store.record)
+    store.remove({DocumentKey("docs", "b")})
+    write(store, {"a": "A loop of zebras.", "d": "New glaciers."}, "2")
+    store.open()
+    update = keywords.update()
+    assert (update.added, update.removed, update.rebuilt) == (2, 1, False)
+    assert ids(keywords.search("E1133", 5)) == []
+    assert ids(keywords.search("zebra", 5)) == ["a#0"]
+    assert ids(keywords.search("glacier", 5)) == ["d#0"]
+    # Removed texts are in none of the tables.
+    connection = sqlite3.connect(keywords.path)
+    connection.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, words, row)")
+    assert not connection.execute("SELECT * FROM temp.terms WHERE term IN ('valley', 'e1133')").fetchall()
+    connection.close()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "version", "other tables", "empty"])
+def test_a_damaged_index_is_built_again(keywords, damage):
+    keywords.update()
+    if damage == "garbage":
+        keywords.path.write_bytes(b"\x00garbage" * 5000)
+    elif damage == "truncated":
+        keywords.path.write_bytes(keywords.path.read_bytes()[:5000])
+    elif damage == "empty":
+        keywords.path.write_bytes(b"")
+    else:
+        connection = sqlite3.connect(keywords.path)
+        connection.execute("PRAGMA user_version = 1" if damage == "version" else "DROP TABLE rows")
+        connection.commit()
+        connection.close()
+    assert keywords.update().rebuilt or damage == "other tables"
+    try:
+        found = ids(keywords.search("E1133", 5))
+    finally:
+        keywords.update()
+    assert found == ["a#0"] or damage == "other tables"
+    assert ids(keywords.search("E1133", 5)) == ["a#0"]
+
+
+def test_forgetting_deletes_the_file(keywords, store, tmp_path):
+    keywords.update()
+    assert forget_keywords(store.destination, tmp_path / "keywords")
+    assert list((tmp_path / "keywords").iterdir()) == []
+    assert not forget_keywords(store.destination, tmp_path / "keywords")
+    assert keywords.update().rebuilt
+
+
+def test_the_path_does_not_depend_on_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    first = index_path("a.parquet", tmp_path), index_path("lancedb:db#t", tmp_path)
+    monkeypatch.chdir(tmp_path / "sub")
+    assert first == (index_path("../a.parquet", tmp_path), index_path("lancedb:../db#t", tmp_path))
+
+
+def test_threads_build_it_once(store, tmp_path):
+    updates, start = [], threading.Barrier(4)
+
+    def build():
+        mine = MemoryStore(store.destination)
+        mine.open()
+        keywords = Keywords(mine, tmp_path / "keywords")
+        start.wait()
+        updates.append(keywords.update())
+        assert ids(keywords.search("E1133", 5)) == ["a#0"]
+
+    threads = [threading.Thread(target=build) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(update.added for update in updates) == [0, 0, 0, 3]
+
+
+def test_sqlite_without_fts5_is_told_with_a_remedy(keywords, monkeypatch):
+    monkeypatch.setattr(keyword_index, "has_fts5", lambda: False)
+    with pytest.raises(SinkError, match="--mode vector"):
+        keywords.update()
+
+
+def test_an_unusable_folder_is_told_with_the_setting(store, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SinkError, match=r"search\.directory"):
+        Keywords(store, tmp_path / "file").update()

@@ -1,0 +1,113 @@
+"""Search by vector, keywords and both: conditions, groups, neighbours, and the blocking interface."""
+
+import asyncio
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from embedway.collections.candidates import CandidateSearch
+from embedway.collections.keywords import Keywords
+from embedway.collections.query import MODES, Searcher, SearchOptions, neighbour_ids
+from embedway.collections.record import Record
+from embedway.collections.stores.base import Chunk
+from embedway.errors import UsageError
+from embedway.space import Space
+from memory_store import MemoryStore
+
+WORDS = ["apple", "pear", "plum", "kiwi"]
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Return 30 documents of two chunks; the only row with E1133 is the farthest from every vector."""
+    store = MemoryStore(f"memory:{tmp_path}")
+    store.begin(Record(Space("fake", "ab" * 32, 2, "mean", normalized=True), keep={"n": "int"}))
+    chunks, vectors = [], []
+    for number in range(30):
+        for part in range(2):
+            text = f"The {WORDS[number % 4]} of error {number}. Part {part}."
+            text += " It means E1133." if (number, part) == (29, 1) else ""
+            name = f"d{number}.md"
+            chunks.append(
+                Chunk(
+                    f"s/{name}#{part}",
+                    name,
+                    text,
+                    0,
+                    9,
+                    1,
+                    None,
+                    "s",
+                    {"n": number},
+                    number=part,
+                    total=2,
+                    fingerprint="1",
+                )
+            )
+            angle = (number * 2 + part) / 60 * np.pi
+            vectors.append([np.cos(angle), np.sin(angle)])
+    store.write(chunks, np.array(vectors, np.float32))
+    store.commit()
+    store.open()
+    return store
+
+
+@pytest.fixture
+def searcher(store, tmp_path):
+    config = SimpleNamespace(search=SimpleNamespace(directory=tmp_path / "keywords"))
+    return Searcher(SimpleNamespace(config=config), store)
+
+
+@pytest.fixture
+def candidates(store, tmp_path):
+    keywords = Keywords(store, tmp_path / "keywords")
+    keywords.update()
+    return CandidateSearch(store, keywords)
+
+
+def keyword(searcher, query, **options):
+    [answer] = asyncio.run(searcher.search([query], SearchOptions(mode="keyword", **options)))
+    return answer
+
+
+def test_an_identifier_is_the_best_hybrid_row_though_its_vector_is_the_farthest(candidates):
+    query = np.array([1, 0], np.float32)
+    found = candidates.find("hybrid", "what does the error E1133 mean", query, 50, None)
+    assert found.rows[0].hit.id == "s/d29.md#1"
+    assert found.rows[0].sources == ("keyword",)
+    assert candidates.find("vector", "E1133", query, 50, None).rows[0].hit.id == "s/d0.md#0"
+
+
+def test_keywords_alone_need_no_model(searcher):
+    answer = keyword(searcher, "E1133")
+    assert [one.hit.id for one in answer.hits] == ["s/d29.md#1"]
+    [hit] = answer.hits
+    assert hit.text[hit.snippet.start : hit.snippet.end] == "It means E1133."
+    assert [hit.text[a:b] for a, b in hit.snippet.words] == ["E1133"]
+    assert hit.hit.metadata == {"n": 29}
+    assert answer.receipt is None
+    assert keyword(searcher, "zebra").hits == []
+
+
+def test_group_returns_one_row_of_each_document(searcher):
+    answer = keyword(searcher, "error", group=True, top=20)
+    assert len({one.hit.document_id for one in answer.hits}) == len(answer.hits) == 20
+    assert len(keyword(searcher, "error", group=True, top=100).hits) == 30
+
+
+def test_neighbours_are_the_chunks_beside_a_hit(searcher):
+    [hit] = keyword(searcher, "E1133", neighbours=3).hits
+    assert [(one.id, one.number) for one in hit.before] == [("s/d29.md#0", 0)]
+    assert hit.after == ()
+    assert neighbour_ids(hit.hit, 0) == []
+
+
+@pytest.mark.parametrize("wrong", [{"mode": "x"}, {"top": 0}, {"candidates": True}, {"neighbours": -1}])
+def test_options_are_checked(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        SearchOptions(**wrong)
+
+
+def test_modes():
+    assert MODES == ("vector", "keyword", "hybrid")

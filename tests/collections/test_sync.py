@@ -1,0 +1,84 @@
+"""Syncs on a store in memory, with an embedder whose vectors depend on the text."""
+
+import asyncio
+
+import pytest
+
+from embedway.collections import chunk_reader
+from embedway.collections.options import SyncOptions
+from embedway.collections.sync import sync_collection
+from embedway.errors import SourceError, UnavailableError
+from memory_store import PLACES, MemoryStore
+
+
+@pytest.fixture(autouse=True)
+def no_collections(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    PLACES.clear()
+
+
+@pytest.fixture
+def docs(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.md").write_text(f"# Title {number}\n\nthe event loop of {number}\n")
+    return folder
+
+
+def sync(embedder, sources, **options):
+    return asyncio.run(sync_collection(embedder, MemoryStore("memory:a"), sources, SyncOptions(**options)))
+
+
+def rows():
+    return {key: (fields["fingerprint"], fields["text"]) for key, (fields, _) in PLACES["memory:a"][1].items()}
+
+
+def test_a_sync_adds_updates_and_removes(fake_embedder, docs):
+    embedder = fake_embedder()
+    first = sync(embedder, [str(docs)])
+    assert (first.added, first.updated, first.removed, first.unchanged) == (5, 0, 0, 0)
+    (docs / "1.md").write_text("another text")
+    (docs / "2.md").unlink()
+    (docs / "new.md").write_text("a new text")
+    second = sync(embedder, [])
+    assert (second.added, second.updated, second.removed, second.unchanged) == (1, 1, 1, 3)
+    found = rows()
+    PLACES.clear()
+    sync(embedder, [str(docs)])
+    assert rows() == found
+
+
+def test_nothing_changed_computes_nothing(fake_embedder, docs):
+    sync(fake_embedder(), [str(docs)])
+    embedder = fake_embedder()
+    assert sync(embedder, []).unchanged == 5
+    assert embedder.calls == []
+
+
+def test_an_interrupted_sync_computes_nothing_twice(fake_embedder, docs, monkeypatch):
+    monkeypatch.setattr(chunk_reader, "FIRST_BATCH_CHUNKS", 1)
+    monkeypatch.setattr(chunk_reader, "MAX_BATCH_CHUNKS", 1)
+
+    async def fail(texts):
+        if len(embedder.calls) == 4:
+            raise UnavailableError("the service failed", route="r", status=500)
+
+    embedder = fake_embedder(on_embed=fail)
+    with pytest.raises(UnavailableError, match=r".*") as caught:
+        sync(embedder, [str(docs)])
+    assert "3 texts are computed and kept" in caught.value.__notes__[0]
+    again = fake_embedder()
+    summary = sync(again, [str(docs)])
+    assert (summary.resumed, sum(again.calls)) == (3, summary.chunks_written - 3)
+
+
+def test_a_source_that_is_empty_removes_nothing_unless_it_is_allowed(fake_embedder, docs):
+    sync(fake_embedder(), [str(docs)])
+    for path in docs.iterdir():
+        path.unlink()
+    with pytest.raises(SourceError, match="--allow-empty"):
+        sync(fake_embedder(), [])
+    assert len(rows()) > 0
+    assert sync(fake_embedder(), [], allow_empty=True).removed == 5
+    assert rows() == {}
