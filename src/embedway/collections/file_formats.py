@@ -36,7 +36,7 @@ FORMATS: dict[SourceFormat, Format] = {
     "text": Format(),
     "lines": Format(rows=True),
     "markdown": Format("markdown", "markdown:parse_markdown"),
-    "mdx": Format("markdown", "markdown:parse_mdx"),
+    "mdx": Format("markdown", "mdx:parse_mdx"),
     "rst": Format("rst", "rst:parse_rst"),
     "html": Format("html", "html:parse_html"),
     "asciidoc": Format("text", "asciidoc:parse_asciidoc"),
