@@ -118,8 +118,6 @@ class TableReader:
         for text in filters:
             for first_row, batch in self._batches(names, text):
                 rows = rows_of(batch, self.record, vectors=vectors, first_row=first_row, destination=self._destination)
-                if columns is None and not can_be_changed(self.record):
-                    self._check(rows.fields, first_row)
                 yield Rows(complete(rows.fields, columns, self.record), rows.vectors)
 
     def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -137,27 +135,28 @@ class TableReader:
         if where is not None:
             columns = columns_of(self.record)
             text = to_sql(check_where(where, columns), columns)
-        nearest = self._nearest(query, top_n, text)
-        rows = self._rows_of(nearest)
-        return [Hit.of(1.0 - distance, rows[row], self.record.keep) for distance, row in nearest]
+        rows = self._nearest(query, top_n, text)
+        for number, row in enumerate(rows):
+            check_fields(row, number, destination=self._destination, version=self.record.format_version)
+        whole = complete(rows, None, self.record)
+        distances = [row["_distance"] for row in rows]
+        return [Hit.of(1.0 - distance, row, self.record.keep) for distance, row in zip(distances, whole, strict=True)]
 
-    def _nearest(self, query: Vectors, top_n: int, text: str | None) -> list[tuple[float, str]]:
-        """Return distances and ids; rows with equal distances in row order, also if `top_n` cuts them."""
+    def _nearest(self, query: Vectors, top_n: int, text: str | None) -> list[dict[str, Any]]:
+        """Return the nearest rows; those with equal distances in row order, also if `top_n` cuts them."""
         limit = top_n + _MORE_ROWS
         while True:
             found = self.table.search(query, vector_column_name="vector").distance_type("cosine").limit(limit)
             found = found if text is None else found.where(text, prefilter=True)
-            rows = found.with_row_id(True).select(["id", "_distance"]).to_list()
-            ranked = sorted((row["_distance"], row["_rowid"], row["id"]) for row in rows)
-            if len(ranked) < limit or limit >= self.count or ranked[-1][0] > ranked[top_n - 1][0]:
+            table = found.with_row_id(True).select([*self._fields, "_distance"]).to_arrow()
+            # Vectors of length 0 have no distance.
+            table = table.sort_by([("_distance", "ascending"), ("_rowid", "ascending")])
+            distances = table.column("_distance").to_pylist()
+            if len(distances) < limit or limit >= self.count or distances[-1] > distances[top_n - 1]:
                 break
             limit = min(limit * 4, self.count)
-        return [(distance, row_id) for distance, _, row_id in ranked[:top_n] if math.isfinite(distance)]
-
-    def _rows_of(self, nearest: Sequence[tuple[float, str]]) -> dict[str, dict[str, Any]]:
-        rows = self.fetch([row_id for _, row_id in nearest])
-        self._check(rows.values(), 0)
-        return rows
+        fields = fields_in(table.slice(0, top_n), self.record, first_row=0, destination=self._destination)
+        return [row for row in fields if math.isfinite(row["_distance"])]
 
     def _batches(self, names: Sequence[str], text: str | None = None) -> Iterator[tuple[int, Any]]:
         """Iterate over batches that are not empty, with the number of their first row, in row order."""
@@ -169,7 +168,3 @@ class TableReader:
                 part = batch.slice(start, READ_ROWS)
                 yield first_row, part
                 first_row += part.num_rows
-
-    def _check(self, rows: Any, first_row: int) -> None:
-        for number, row in enumerate(rows, first_row):
-            check_fields(row, number, destination=self._destination, version=self.record.format_version)

@@ -117,7 +117,7 @@ class TableWriter:
 
 
 def rewrite(reader: TableReader, folder: Path, name: str) -> None:
-    """Create in a folder a table with the rows, the schema and the state of another one, and nothing of its older versions."""
+    """Create a table in a folder with the rows, the schema and the state of another one, without its older versions."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     schema = reader.table.schema
