@@ -166,11 +166,15 @@ def without_row(error: EmbedwayError) -> str:
 class SourceError(InputError):
     """A file, line or row of a source cannot be used. `line` counts from 1.
 
-    `id` is that of the row, None if it is unknown. `kind` is the class of the error that the row caused.
+    `id` is that of the row, None if it is unknown. `kind` is the class of the error that the row caused. `key` is the
+    source and id of the document that could not be read; with `key_is_prefix`, all documents whose ids begin with that
+    id could not be.
     """
 
     id: str | None = None
     kind = "SourceError"
+    key: tuple[str, str] | None = None
+    key_is_prefix = False
 
     def __init__(self, message: str, *, path: Path | str, line: int | None = None, field: str | None = None) -> None:
         self.path = str(path)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def open_chunker(described: ModelDescription, options: RunOptions) -> tuple[Chunker | None, ChunkSettings]:
     """Return the chunker, or None, and the settings that the collection records. Raises `UsageError`."""
     if not options.chunk:
-        settings = ChunkSettings(chunk=False, context=options.context, max_tokens=described.max_tokens)
+        settings = ChunkSettings(
+            chunk=False, context=options.context, max_tokens=described.max_tokens, on_overflow=options.on_overflow
+        )
         return None, settings
     prompt = described.space.document_prompt
     limits = chunk_limits(
@@ -36,8 +38,9 @@ def open_chunker(described: ModelDescription, options: RunOptions) -> tuple[Chun
         overlap_tokens=limits.overlap_tokens,
         context=options.context,
         max_tokens=described.max_tokens,
+        on_overflow=options.on_overflow,
     )
-    return Chunker(described.tokenizer, limits), settings
+    return Chunker(described.tokenizer, limits, settings), settings
 
 
 def cut_document(document: Document, chunker: Chunker | None, fingerprint: str = "") -> Sequence[Chunk]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from typing_extensions import override
 
+from embedway.collections.encodings import check_encoding, decode_document
 from embedway.collections.stores.base import RESERVED_COLUMNS
 from embedway.collections.values import Value  # noqa: TC001  type aliases are evaluated
 from embedway.errors import SourceError, UsageError
@@ -17,11 +18,35 @@ from embedway.errors import SourceError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from embedway.collections.values import ColumnType
+
 Kind: TypeAlias = Literal["markdown", "rst", "text", "html", "code"]
 #: Kinds of blocks. A heading, or the signature of a definition, begins a section that ends before the next one of the
 #: same or a lower level.
 BlockKind: TypeAlias = Literal["heading", "definition", "paragraph", "list", "table", "code", "quote"]
-SourceFormat: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
+#: Format of standard input, and of files with an unknown ending. `text` is one document per line on standard input, and
+#: the complete file elsewhere; `lines` is one document per line everywhere.
+SourceFormat: TypeAlias = Literal[
+    "auto",
+    "text",
+    "lines",
+    "markdown",
+    "mdx",
+    "rst",
+    "html",
+    "asciidoc",
+    "ipynb",
+    "code",
+    "pdf",
+    "docx",
+    "pptx",
+    "epub",
+    "jsonl",
+    "json",
+    "csv",
+    "tsv",
+    "parquet",
+]
 
 #: Handler for the error of one row or file. It raises the error, or records it and returns, so that reading continues.
 OnBadRow: TypeAlias = "Callable[[SourceError], None]"
@@ -60,7 +85,8 @@ class Block:
     kind: BlockKind
     start: int
     end: int
-    #: Level of a heading, from 1; definitions are below headings, so they begin at 7.
+    #: Level of a heading, from 1; definitions are below headings, so they begin at 7. Another block with a level ends
+    #: the sections of this level and below, as text after the indented lines of a definition does.
     level: int = 0
     #: End of the header rows of a table, which begin at `start`; 0 if it has none.
     header_end: int = 0
@@ -150,9 +176,13 @@ class ReadOptions:
     #: Patterns as in `.gitignore`: only these files of folders, which may have any extension; and none of these.
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    #: Declared types of kept columns; the values of the others keep the type that they have in the source.
+    keep_types: Mapping[str, ColumnType] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
-        """Reject kept columns with the names of built-in columns."""
+        """Reject unknown encodings, and kept columns with the names of built-in columns."""
+        if self.encoding is not None:
+            check_encoding(self.encoding)
         if taken := sorted(set(self.keep) & RESERVED_COLUMNS):
             raise UsageError(
                 f"cannot keep the columns {', '.join(taken)}: the output has its own columns with these names"
@@ -179,6 +209,8 @@ def text_fault(text: object) -> str | None:
         return f"must be text, is {type(text).__name__}"
     if not text or text.isspace():
         return "is empty"
+    if "\0" in text:
+        return "has a NUL character"
     return surrogate_fault(text)
 
 
@@ -199,8 +231,4 @@ def surrogate_fault(text: str) -> str | None:
 
 def decode_utf8(data: bytes, path: str) -> str:
     """Return a file's text, without byte order mark. Raises `SourceError` with the line that is not UTF-8."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise SourceError("is not UTF-8; convert the file, or skip it", path=path, line=line) from None
+    return decode_document(data, path, encoding=None)

@@ -1,68 +1,225 @@
-"""Files below a folder, in sorted order. Symbolic links are followed only on request."""
+"""Files below a folder, in sorted order, and those that are skipped. Links are followed only on request."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from embedway.collections.file_formats import (
+    FORMATS,
+    format_of,
+    is_lock_file,
+    is_named_minified,
+    lacks_library,
+)
+from embedway.collections.ignore_rules import IGNORE_FILES, Rules, patterns, read_rules, rules_above
 from embedway.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
-    from pathlib import Path
 
-_SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
+    from embedway.collections.documents import ReadOptions, SourceFormat
+    from embedway.collections.skipped import SkippedFiles
+
+#: Folders that contain only what programs made, whatever is beside them.
+_MADE_FOLDERS = frozenset({"__pycache__", "node_modules", "bower_components", "__pypackages__"})
+#: Folders that programs write to, if a file of a build is beside them.
+_OUTPUT_FOLDERS = frozenset({"build", "dist", "target", "out", "obj"})
+_BUILD_FILES = frozenset(
+    (
+        "package.json",
+        "pyproject.toml",
+        "setup.py",
+        "setup.cfg",
+        "cargo.toml",
+        "pom.xml",
+        "build.gradle",
+        "build.gradle.kts",
+        "cmakelists.txt",
+        "build.sbt",
+        "mix.exs",
+        "meson.build",
+        "composer.json",
+        "stack.yaml",
+    )
+)
+#: Files that mark a folder as the cache of a program (https://bford.info/cachedir/) or as an environment.
+_CACHE_TAG = "CACHEDIR.TAG"
+_ENVIRONMENT_TAGS = ("pyvenv.cfg", "conda-meta")
 
 
-def walk_folder(
-    folder: Path, endings: Collection[str], *, follow_links: bool, on_link: Callable[[str], None]
-) -> Iterator[tuple[str, str, int]]:
-    """Iterate over regular files with one of these endings: path, real path, and size in bytes.
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A regular file below a folder. `relative` is its path below the folder, with slashes, as the system has it."""
 
-    The files of a folder come before those of its subfolders. Hidden files and folders, virtual environments and
-    folders of installed packages are skipped. Without `follow_links`, links to such a file, or to a folder, go to
-    `on_link`: they may lead out of the folder that the user named. A folder with several paths is walked once. Raises
-    `SourceError` if a folder cannot be listed.
+    path: str
+    relative: str
+    real: str
+    size_bytes: int
+    format: SourceFormat
+    language: str
+    gzipped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    path: str
+    relative: str  # empty, or with a slash at its end
+    real: str
+    rules: Rules | None
+
+
+class FolderWalk:
+    """Walk of one folder.
+
+    Skipped files go to `skipped`. A folder that cannot be listed goes to `on_fault`, with its path below the
+    root, which is empty or ends with a slash. A folder with several paths is walked once.
     """
-    waiting = [("" if str(folder) == "." else str(folder), os.path.realpath(folder))]
-    walked = set()
-    while waiting:
-        path, real = waiting.pop()
-        if real in walked:
-            continue
-        walked.add(real)
-        folders = []
-        for entry in _entries(path):
-            is_folder = _has_kind(entry.is_dir)
-            if not (_is_readable_folder(entry) if is_folder else _is_readable_file(entry, endings)):
+
+    def __init__(
+        self,
+        root: str,
+        options: ReadOptions,
+        skipped: SkippedFiles,
+        on_fault: Callable[[SourceError, str], None],
+    ) -> None:
+        self._root = "" if root in {".", "./"} else root
+        self._options = options
+        self._skipped = skipped
+        self._on_fault = on_fault
+        self._include = patterns(options.include, name="--include")
+        self._exclude = patterns(options.exclude, name="--exclude")
+
+    def files(self) -> Iterator[FoundFile]:
+        """Iterate over the files to read. The files of a folder come before those of its subfolders."""
+        try:
+            rules = rules_above(self._root or ".")
+        except SourceError as error:
+            self._on_fault(error, "")
+            return
+        waiting = [_Folder(self._root, "", os.path.realpath(self._root or "."), rules)]
+        walked = set()
+        while waiting:
+            folder = waiting.pop()
+            if folder.real in walked:
                 continue
-            linked = entry.is_symlink()
-            if linked and not follow_links:
-                on_link(entry.path)
+            walked.add(folder.real)
+            folders: list[_Folder] = []
+            try:
+                entries, names = _entries(folder.path)
+                rules = self._rules(folder, names)
+            except SourceError as error:
+                self._skipped.add("unreadable", f"{folder.path or '.'}/")
+                self._on_fault(error, folder.relative)
                 continue
-            found = os.path.join(path, entry.name)  # noqa: PTH118  a Path for each of many files takes long
-            found_real = os.path.realpath(found) if linked else os.path.join(real, entry.name)  # noqa: PTH118
-            if is_folder:
-                folders.append((found, found_real))
-            else:
-                yield found, found_real, entry.stat().st_size
-        waiting += reversed(folders)
+            for entry in entries:
+                found = self._look_at(entry, folder, names, rules)
+                if isinstance(found, _Folder):
+                    folders.append(found)
+                elif found is not None:
+                    yield found
+            waiting += reversed(folders)
+
+    def _rules(self, folder: _Folder, names: Collection[str]) -> Rules | None:
+        if not any(name in names for name in IGNORE_FILES):
+            return folder.rules
+        strip = len(folder.relative)
+        links = self._options.follow_links
+        return read_rules(folder.path, names, prefix="", strip=strip, above=folder.rules, follow_links=links)
+
+    def _look_at(
+        self, entry: os.DirEntry[str], folder: _Folder, names: Collection[str], rules: Rules | None
+    ) -> FoundFile | _Folder | None:
+        is_folder = _has_kind(entry.is_dir)
+        relative = f"{folder.relative}{entry.name}{'/' if is_folder else ''}"
+        reason = self._reason(entry, relative, names, rules, is_folder=is_folder)
+        if reason:
+            self._skipped.add(reason, printable_path(f"{entry.path}{'/' if is_folder else ''}"))
+            return None
+        path = os.path.join(folder.path, entry.name)  # noqa: PTH118  a Path for each of many files takes long
+        linked = entry.is_symlink()
+        real = os.path.realpath(path) if linked else os.path.join(folder.real, entry.name)  # noqa: PTH118
+        if is_folder:
+            return _Folder(path, relative, real, rules)
+        # With --include, a file may have any ending.
+        name, language, gzipped = format_of(entry.name) or ("text", "", False)
+        return FoundFile(path, relative, real, entry.stat().st_size, name, language, gzipped)
+
+    def _reason(
+        self, entry: os.DirEntry[str], path: str, names: Collection[str], rules: Rules | None, *, is_folder: bool
+    ) -> str:
+        """Return the reason to skip an entry, or an empty text."""
+        if reason := self._rule_reason(entry, path, rules):
+            return reason
+        if is_folder:
+            reason = _folder_reason(entry, names)
+        elif _has_kind(entry.is_file):
+            reason = self._file_reason(entry, path)
+        elif entry.is_symlink():
+            return "broken link"
+        else:
+            return "special file"
+        if not reason and entry.is_symlink() and not self._options.follow_links:
+            # A link may lead out of the folder that the user named.
+            return "link"
+        return reason
+
+    def _rule_reason(self, entry: os.DirEntry[str], path: str, rules: Rules | None) -> str:
+        if entry.name.startswith("."):
+            return "hidden"
+        if rules is not None and rules.ignores(path):
+            return "ignored"
+        return "excluded" if self._exclude is not None and self._exclude.match_file(path) else ""
+
+    def _file_reason(self, entry: os.DirEntry[str], path: str) -> str:
+        found = format_of(entry.name)
+        if self._include is not None:
+            if not self._include.match_file(path):
+                return "not included"
+        elif is_lock_file(entry.name):
+            return "lock file"
+        elif found is None:
+            return "ending"
+        elif is_named_minified(entry.name):
+            return "minified"
+        if found is not None and lacks_library(found[0]):
+            return "library"
+        return "" if entry.is_symlink() or entry.stat().st_size else "empty"
 
 
-def _entries(path: str) -> list[os.DirEntry[str]]:
+def printable_path(path: str) -> str:
+    """Return a path as valid text. Bytes that are not UTF-8 are escaped, so that different paths stay different."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def describe_endings() -> str:
+    """Return the formats that are read, for messages."""
+    return ", ".join(name for name in FORMATS if name not in {"text", "lines", "code"}) + ", text and source code"
+
+
+def _entries(path: str) -> tuple[list[os.DirEntry[str]], frozenset[str]]:
+    """Return the sorted entries of a folder, and their names."""
     try:
         with os.scandir(path or ".") as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise SourceError(f"cannot be listed: {error.strerror}", path=error.filename) from None
+        raise SourceError(f"cannot be listed: {error.strerror}", path=printable_path(path or ".")) from None
+    return found, frozenset(entry.name for entry in found)
 
 
-def _is_readable_folder(entry: os.DirEntry[str]) -> bool:
-    return entry.name not in _SKIPPED_FOLDERS and not os.path.lexists(os.path.join(entry.path, "pyvenv.cfg"))  # noqa: PTH118
+def _folder_reason(entry: os.DirEntry[str], names: Collection[str]) -> str:
+    if entry.name in _MADE_FOLDERS:
+        return "build folder"
+    if entry.name in _OUTPUT_FOLDERS and any(name.lower() in _BUILD_FILES for name in names):
+        return "build folder"
+    if any(_contains(entry, tag) for tag in _ENVIRONMENT_TAGS):
+        return "environment"
+    return "build folder" if _contains(entry, _CACHE_TAG) else ""
 
 
-def _is_readable_file(entry: os.DirEntry[str], endings: Collection[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in endings and _has_kind(entry.is_file)  # noqa: PTH122
+def _contains(entry: os.DirEntry[str], name: str) -> bool:
+    return os.path.lexists(os.path.join(entry.path, name))  # noqa: PTH118
 
 
 def _has_kind(check: Callable[[], bool]) -> bool:

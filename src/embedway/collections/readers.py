@@ -1,113 +1,82 @@
 """Read documents from sources.
 
-A source is a folder, a file, or `-` for standard input. Folders are walked in sorted order; each text file is
-one document: Markdown, reStructuredText, text, HTML and source code. Files of rows (`.jsonl`, `.ndjson`, `.csv`,
-`.tsv`, `.parquet`, and gzipped JSON Lines) inside folders are skipped, because the caller must choose the field
-that contains the text: name them as separate sources. Hidden files and folders, virtual environments,
-`__pycache__`, `node_modules` and empty files are skipped too. Symbolic links inside folders are not followed unless
-requested; a link that is named as a source is.
+A source is a folder, a file, or `-` for standard input. Folders are walked in sorted order. A file is one document, or
+has rows (JSON Lines, JSON arrays, CSV, TSV, Parquet), each of which is one document. `find_sources` says which files
+are read; `docs/documents.md` describes the rules.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
-import re
+import shutil
 import stat
 import sys
+import tempfile
 import zlib
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
-from embedway.collections.documents import MAX_FILE_BYTES, Document, SourceFormat, decode_utf8, text_fault
-from embedway.collections.folders import walk_folder
-from embedway.collections.html import html_to_text
-from embedway.collections.rows import IteratedLines, UnpackedLines, read_csv, read_jsonl, read_lines
+from embedway.collections.documents import MAX_FILE_BYTES, Document, DocumentKey, RawDocument, text_fault
+from embedway.collections.encodings import binary_fault, decode_document
+from embedway.collections.file_formats import FORMATS, binary_parser, text_parser
+from embedway.collections.inventory import STANDARD_INPUT, Inventory, SourceFile, find_sources, source_record
+from embedway.collections.lines import (
+    CountedLines,
+    IteratedLines,
+    UnpackedLines,
+    as_stream,
+    open_lines,
+    peek_block,
+    peek_line,
+)
+from embedway.collections.row_formats import is_json_rows, read_csv, read_json, read_jsonl, read_lines
+from embedway.collections.rows import ColumnsError, NoTextField, RowReader
+from embedway.collections.skipped import SkippedFiles
 from embedway.collections.table import read_parquet
-from embedway.errors import EmbedwayError, SourceError, UsageError
+from embedway.errors import SourceError
 from embedway.files import READ_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-    from embedway.collections.documents import ByteCounter, Kind, OnBadRow, ReadOptions
-    from embedway.collections.rows import Lines
+    from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions, SourceFormat
+    from embedway.collections.lines import Lines
 
-STANDARD_INPUT = "-"
+__all__ = [
+    "STANDARD_INPUT",
+    "Inventory",
+    "SkippedFiles",
+    "SourceFile",
+    "find_files",
+    "find_sources",
+    "links_note",
+    "read_documents",
+    "read_files",
+    "source_record",
+]
 
-_CODE = (
-    ".py .pyi .js .mjs .ts .tsx .jsx .java .go .rs .c .h .cc .cpp .hpp .cs .rb .php .swift .kt .scala .sh "
-    ".sql .toml .yaml .yml"
-)
-KINDS: dict[str, Kind] = {
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".rst": "rst",
-    ".txt": "text",
-    ".html": "html",
-    ".htm": "html",
-    **dict.fromkeys(_CODE.split(), "code"),
-}
-_ROW_FORMATS: tuple[tuple[str, SourceFormat], ...] = (
-    (".jsonl", "jsonl"),
-    (".ndjson", "jsonl"),
-    (".jsonl.gz", "jsonl"),
-    (".ndjson.gz", "jsonl"),
-    (".csv", "csv"),
-    (".tsv", "tsv"),
-    (".parquet", "parquet"),
-)
-_MARKDOWN_TITLE = re.compile(r"^#{1,6}[ \t]++(\S[^\n]*)$", re.MULTILINE)
-_RST_TITLE = re.compile(r"^(\S[^\n]*)\n([=\-~^\"'#*+`:.])\2{2,}[ \t]*$", re.MULTILINE)
-#: Characters that are searched for a title. A later title belongs to a section, not to the document.
-_TITLE_REACH_CHARACTERS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A file to read. `named` is true for a path given by the caller, false for a file found in a folder."""
-
-    path: str
-    format: SourceFormat
-    named: bool
-    size_bytes: int | None
-
-    @property
-    def name(self) -> str:
-        """The path as valid text; bytes that are not UTF-8 are replaced."""
-        return os.fsencode(self.path).decode("utf-8", "replace")
+#: Maximum number of unusable files and rows that one error names, and of documents that are read to find them.
+_MAX_FAULTS = 20
+_MAX_READ_AFTER_FAULT = 100_000
+#: Mean characters of a line from which code is minified, and languages in which it is.
+_MINIFIED_LINE = 500
+_MINIFIED_CHARACTERS = 5_000
+_MINIFIED_LANGUAGES = frozenset({"javascript", "typescript", "css"})
 
 
 def find_files(
     sources: Sequence[str], options: ReadOptions, *, on_link: Callable[[str], None] = lambda _: None
 ) -> tuple[SourceFile, ...]:
-    """Return all files to read, in reading order, without duplicates. Raises `SourceError` for an invalid source.
-
-    The paths of links that are not followed go to `on_link`.
-    """
-    files: dict[str, SourceFile] = {}
-    for source in sources:
-        if not source.strip():
-            raise UsageError("a source has an empty name; is a variable unset?")
-        if source == STANDARD_INPUT:
-            stream_format: SourceFormat = "text" if options.format == "auto" else options.format
-            if stream_format == "parquet":
-                raise SourceError("Parquet cannot be read from standard input; name the file", path=source)
-            files.setdefault(source, SourceFile(source, stream_format, named=True, size_bytes=None))
-            continue
-        path = Path(source)
-        if path.is_dir():
-            for real, file in _files_in(path, options, on_link):
-                files.setdefault(real, file)
-        elif path.exists():
-            size = path.stat().st_size if path.is_file() else None
-            file = SourceFile(source, _format_of(source, options), named=True, size_bytes=size)
-            files.setdefault(os.path.realpath(source), file)
-        else:
-            raise SourceError("there is no such file or folder", path=source)
-    return tuple(files.values())
+    """Return the files of `find_sources`; raise its first fault. The paths of links not followed go to `on_link`."""
+    inventory = find_sources(sources, options)
+    for fault in inventory.faults:
+        raise fault
+    for link in inventory.skipped.names("link"):
+        on_link(link)
+    return inventory.files
 
 
 def links_note(count: int) -> str:
@@ -116,147 +85,357 @@ def links_note(count: int) -> str:
     return f"{links} not followed: --follow-links, or follow_links=True, follows links in folders"
 
 
-def _files_in(folder: Path, options: ReadOptions, on_link: Callable[[str], None]) -> Iterator[tuple[str, SourceFile]]:
-    """Iterate over the files of a folder, with their real paths. Raises `SourceError` if there are none."""
-    links: list[str] = []
-    empty = True
-    for path, real, size in walk_folder(folder, KINDS, follow_links=options.follow_links, on_link=links.append):
-        empty = False
-        yield real, SourceFile(path, "auto", named=False, size_bytes=size)
-    if empty:
-        note = f"; {links_note(len(links))}" if links else ""
-        raise SourceError(
-            "the folder has no readable file (Markdown, reStructuredText, text, HTML, source code); name files "
-            f"of rows explicitly{note}",
-            path=str(folder),
-        )
-    for link in links:
-        on_link(link)
+def read_documents(
+    files: Inventory | Sequence[SourceFile],
+    options: ReadOptions,
+    *,
+    on_bad_row: OnBadRow,
+    counter: ByteCounter,
+    standard_input: IO[bytes] | None = None,
+) -> Generator[RawDocument, None, None]:
+    """Stream the documents of all files, in order, without parsing them.
+
+    With an inventory, its `faults` go to `on_bad_row` first, and files that are empty or binary are added to its
+    `skipped`. The error of a row or file goes to `on_bad_row`, with the key of its documents. If it raises the error,
+    reading goes on, without documents, until other unusable files are known; then the error is raised, with notes that
+    name them. `standard_input` is the stream for `-`; by default the process's own.
+    """
+    found = files if isinstance(files, Inventory) else Inventory(tuple(files), ())
+    faults = _Faults(on_bad_row)
+    sizes = [file.size_bytes for file in found.files]
+    counter.total = None if None in sizes else sum(size or 0 for size in sizes)
+    for fault in found.faults:
+        faults.add(fault)
+    reader = _Reader(options, found.skipped, faults, counter, standard_input)
+    for file in found.files:
+        if faults.is_enough() or (faults.is_stopping() and file.size_bytes is None):
+            break
+        for document in reader.read(file):
+            if not faults.is_stopping():
+                yield document
+            elif faults.is_enough():
+                break
+    faults.raise_first()
 
 
 def read_files(
-    files: Sequence[SourceFile],
+    files: Inventory | Sequence[SourceFile],
     options: ReadOptions,
     *,
     on_bad_row: OnBadRow,
     counter: ByteCounter,
     standard_input: IO[bytes] | None = None,
 ) -> Generator[Document, None, None]:
-    """Stream the documents of all files, in order.
-
-    The error of a row, or of one file of a folder, goes to `on_bad_row`. Raises `SourceError` if a file cannot be
-    read further. `standard_input` is the stream for `-`; by default the process's own.
-    """
-    sizes = [file.size_bytes for file in files]
-    counter.total = None if None in sizes else sum(size or 0 for size in sizes)
-    for file in files:
-        if file.path == STANDARD_INPUT:
-            stream = _open_standard_input(standard_input)
-            yield from _read_stream(stream, file, options, on_bad_row=on_bad_row, advance=counter.advance)
-        elif file.format == "auto":
-            yield from _read_whole(file, options, on_bad_row=on_bad_row, counter=counter)
-        else:
-            yield from _read_rows(file, options, on_bad_row=on_bad_row, counter=counter)
-
-
-def _format_of(source: str, options: ReadOptions) -> SourceFormat:
-    """Return the format of a named file: `auto` for one document, anything else for rows."""
-    lowered = source.lower()
-    for ending, row_format in _ROW_FORMATS:
-        if lowered.endswith(ending):
-            return row_format
-    if Path(lowered).suffix in KINDS:
-        return "auto"
-    if options.format == "auto":
-        raise SourceError(
-            "the format is unknown from the file's extension; set it: text, jsonl, csv, tsv or parquet",
-            path=source,
-        )
-    return "auto" if options.format == "text" else options.format
+    """Stream the parsed documents of all files, in order; as `read_documents`."""
+    faults = _Faults(on_bad_row)
+    documents = read_documents(files, options, on_bad_row=faults.add, counter=counter, standard_input=standard_input)
+    for raw in documents:
+        if faults.is_enough():
+            break
+        try:
+            document = raw.parse()
+        except SourceError as error:
+            faults.add(error)
+            continue
+        if document is not None and not faults.is_stopping():
+            yield document
+    faults.raise_first()
 
 
-def _read_bytes(file: SourceFile, *, follow_links: bool) -> bytes:
-    """Return the content of a file. Raises `SourceError` for a large file, and OSError.
+class _Faults:
+    """Errors of rows and files. After the handler raises one, the others are collected."""
 
-    A file of a folder may have become a link or a pipe since the folder was listed.
-    """
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-    if not file.named:
-        flags = READ_FLAGS | (0 if follow_links else getattr(os, "O_NOFOLLOW", 0))
-    with os.fdopen(os.open(file.path, flags), "rb") as opened:
+    def __init__(self, on_bad_row: OnBadRow) -> None:
+        self._on_bad_row = on_bad_row
+        self._found: list[SourceError] = []
+        self._read = 0
+
+    def is_stopping(self) -> bool:
+        """Whether the handler has raised an error."""
+        return bool(self._found)
+
+    def is_enough(self) -> bool:
+        """Whether enough errors are known, or enough was read to find them. Called for each document."""
+        self._read += self.is_stopping()
+        return len(self._found) > _MAX_FAULTS or self._read > _MAX_READ_AFTER_FAULT
+
+    def add(self, fault: SourceError) -> None:
+        """Pass an error to the handler, or collect it."""
+        if self._found:
+            if len(self._found) <= _MAX_FAULTS:
+                self._found.append(fault)
+            return
+        try:
+            self._on_bad_row(fault)
+        except SourceError as error:
+            if error is not fault:
+                raise
+            self._found.append(fault)
+
+    def raise_first(self) -> None:
+        """Raise the first error, if the handler raised it, with notes on the others."""
+        if not self._found:
+            return
+        first, *others = self._found
+        for other in others[: _MAX_FAULTS - 1]:
+            first.add_note(f"also {other}")
+        if len(others) >= _MAX_FAULTS:
+            first.add_note("and more")
+        raise first
+
+
+class _Reader:
+    """Reader of one file after the other."""
+
+    def __init__(
+        self,
+        options: ReadOptions,
+        skipped: SkippedFiles,
+        faults: _Faults,
+        counter: ByteCounter,
+        standard_input: IO[bytes] | None,
+    ) -> None:
+        self._options = options
+        self._skipped = skipped
+        self._faults = faults
+        self._counter = counter
+        self._standard_input = standard_input
+
+    def read(self, file: SourceFile) -> Iterator[RawDocument]:
+        """Iterate over the documents of a file. Errors go to the handler."""
+
+        def bad(error: SourceError) -> None:
+            if error.key is None:
+                rows = file.format == "auto" or FORMATS[file.format].rows
+                error.key, error.key_is_prefix = (file.source, file.document_id), rows
+            if isinstance(error, NoTextField):
+                raise error
+            self._faults.add(error)
+
+        try:
+            if file.format == "auto" or FORMATS[file.format].rows:
+                yield from self._rows(file, bad)
+            elif (document := self._whole(file)) is not None:
+                yield document
+        except NoTextField:
+            self._skipped.add("no text field", file.name)
+        except SourceError as error:
+            if isinstance(error, ColumnsError) and file.named:
+                raise
+            bad(error)
+        except (OSError, EOFError, zlib.error) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            bad(SourceError(f"cannot be read completely: {reason}", path=file.name))
+
+    def _open(self, file: SourceFile) -> IO[bytes]:
+        """Open a file. One of a folder may have become a link or a pipe since the folder was listed."""
+        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+        if not file.named:
+            flags = READ_FLAGS | (0 if self._options.follow_links else getattr(os, "O_NOFOLLOW", 0))
+        try:
+            opened = os.fdopen(os.open(file.path, flags), "rb")
+        except OSError as error:
+            self._skipped.add("unreadable", file.name)
+            raise SourceError(f"cannot be read: {error.strerror}", path=file.name) from None
         if not file.named and not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            opened.close()
             raise SourceError("is not a regular file", path=file.name)
-        data = opened.read(MAX_FILE_BYTES + 1)
+        return opened
+
+    def _whole(self, file: SourceFile) -> RawDocument | None:
+        """Return a file as one document, or None if it is skipped."""
+        try:
+            data = self._read_bytes(file)
+        finally:
+            self._counter.advance(file.size_bytes or 0)
+        return self._document(file, data)
+
+    def _read_bytes(self, file: SourceFile) -> bytes:
+        if file.path == STANDARD_INPUT:
+            return _read_lines(_open_standard_input(self._standard_input), file.name)
+        with self._open(file) as opened:
+            stream = gzip.GzipFile(fileobj=opened) if file.gzipped else opened
+            data = stream.read(MAX_FILE_BYTES + 1)
+        _check_size(data, file.name)
+        return data
+
+    def _document(self, file: SourceFile, data: bytes) -> RawDocument | None:
+        if not data.strip(b" \t\r\n"):
+            self._skip(file, "empty", "is empty")
+            return None
+        form = FORMATS[file.format]
+        encoding = self._options.encoding
+        text = ""
+        if not form.binary:
+            if fault := binary_fault(data, encoding=encoding):
+                self._skip(file, "binary", fault)
+                return None
+            text = self._decode(file, data)
+            if file.language in _MINIFIED_LANGUAGES and not file.named and _is_minified(text):
+                self._skip(file, "minified", "is minified")
+                return None
+        digest = hashlib.blake2b(f"{file.format} {encoding or ''}\n".encode(), digest_size=16)
+        digest.update(data)
+        content_hash = digest.hexdigest()
+        key = DocumentKey(file.source, file.document_id)
+        content: str | bytes = data if form.binary else text
+
+        def parse() -> Document | None:
+            try:
+                document = _parse(file, content, content_hash)
+            except SourceError as error:
+                error.key = key
+                raise
+            if reason := text_fault(document.text):
+                self._without_text(file, reason)
+                return None
+            return document
+
+        return RawDocument(key, content_hash, parse)
+
+    def _decode(self, file: SourceFile, data: bytes) -> str:
+        if file.format == "html":
+            from embedway.collections.parsers.html import decode_html  # noqa: PLC0415  imports its parser
+
+            return decode_html(data, file.name, self._options.encoding)
+        return decode_document(data, file.name, encoding=self._options.encoding)
+
+    def _skip(self, file: SourceFile, reason: str, fault: str) -> None:
+        """Skip a file of a folder. Raises SourceError for a named one."""
+        if file.named:
+            raise SourceError(fault, path=file.name)
+        self._skipped.add(reason, file.name)
+
+    def _without_text(self, file: SourceFile, fault: str) -> None:
+        try:
+            self._skip(file, "empty", fault)
+        except SourceError as error:
+            error.key = (file.source, file.document_id)
+            raise
+
+    def _rows(self, file: SourceFile, bad: OnBadRow) -> Iterator[RawDocument]:
+        rows = RowReader(file.name, file.source, file.document_id, self._options, named=file.named)
+        if file.path == STANDARD_INPUT:
+            lines: Lines = CountedLines(_open_standard_input(self._standard_input), self._counter.advance)
+            if file.format == "parquet":
+                with tempfile.TemporaryFile() as copy:
+                    shutil.copyfileobj(as_stream(lines), copy)
+                    size = copy.tell()
+                    yield from read_parquet(copy, rows, size_bytes=size, on_bad_row=bad, advance=lambda _: None)
+                return
+            yield from self._stream(lines, file, rows, bad)
+            return
+        if file.format == "parquet":
+            size = file.size_bytes or 0
+            yield from read_parquet(file.path, rows, size_bytes=size, on_bad_row=bad, advance=self._counter.advance)
+            return
+        with self._open(file) as opened:
+            packed = opened.peek(2)[:2] == b"\x1f\x8b" if isinstance(opened, io.BufferedReader) else False
+            advance = self._counter.advance
+            if packed or file.gzipped:
+                lines = UnpackedLines(opened, file.name, advance)
+            else:
+                lines = CountedLines(opened, advance)
+            yield from self._stream(lines, file, rows, bad)
+
+    def _stream(self, lines: Lines, file: SourceFile, rows: RowReader, bad: OnBadRow) -> Iterator[RawDocument]:
+        tabular = file.format in {"csv", "tsv"}
+        stream = open_lines(lines, file.name, encoding=self._options.encoding, carriage_returns=tabular)
+        name = file.format
+        if name == "auto":
+            head, stream = peek_line(stream)
+            name = _sniff(head)
+        if name == "json":
+            head, stream = peek_block(stream)
+            if not is_json_rows(head):
+                yield from self._json_text(file, stream)
+                return
+        if name == "lines":
+            yield from read_lines(stream, rows, on_bad_row=bad)
+        elif name == "jsonl":
+            yield from read_jsonl(stream, rows, on_bad_row=bad)
+        elif name == "json":
+            yield from read_json(stream, rows, on_bad_row=bad)
+        else:
+            delimiter = "\t" if name == "tsv" else None
+            yield from read_csv(stream, rows, delimiter=delimiter, on_bad_row=bad)
+
+    def _json_text(self, file: SourceFile, stream: io.BufferedReader) -> Iterator[RawDocument]:
+        """Read JSON that is not an array of rows as one document."""
+        data = stream.read(MAX_FILE_BYTES + 1)
+        _check_size(data, file.name)
+        document_id = file.document_id.removesuffix("/") or os.path.basename(file.name)  # noqa: PTH119
+        document = self._document(replace(file, format="text", document_id=document_id), data)
+        if document is not None:
+            yield document
+
+
+def _parse(file: SourceFile, content: str | bytes, content_hash: str) -> Document:
+    form = FORMATS[file.format]
+    if isinstance(content, bytes):
+        parsed = binary_parser(file.format)(content, file.name)
+    else:
+        parser = text_parser(file.format)
+        if parser is None:
+            text = _plain(content) if form.kind == "text" else content
+            return Document(
+                file.document_id,
+                text,
+                file.source,
+                kind=form.kind,
+                language=file.language,
+                content_hash=content_hash,
+            )
+        parsed = parser(content, file.name)
+    return Document(
+        file.document_id,
+        parsed.text,
+        file.source,
+        title=parsed.title,
+        kind=form.kind,
+        line_marks=parsed.line_marks,
+        blocks=parsed.blocks,
+        page_marks=parsed.page_marks,
+        content_hash=content_hash,
+    )
+
+
+def _plain(text: str) -> str:
+    from embedway.collections.parsers.data_uris import without_data_uris  # noqa: PLC0415  for long texts only
+
+    return without_data_uris(text) if len(text) > 1 << 8 else text
+
+
+def _is_minified(text: str) -> bool:
+    return len(text) > _MINIFIED_CHARACTERS and len(text) > _MINIFIED_LINE * (text.count("\n") + 1)
+
+
+def _sniff(head: bytes) -> SourceFormat:
+    """Return the format of standard input: JSON, if its first line begins as an object or as an array of objects."""
+    start = head.lstrip()
+    if is_json_rows(start) or start in {b"[", b"[\n"}:
+        return "json"
+    return "jsonl" if start.startswith(b"{") and start.rstrip().endswith(b"}") else "lines"
+
+
+def _check_size(data: bytes, name: str) -> None:
     if len(data) > MAX_FILE_BYTES:
         raise SourceError(
             f"has more than {MAX_FILE_BYTES:,} bytes, the limit for one document; split it, or pass it to standard "
             "input, where each line is a document",
-            path=file.name,
+            path=name,
         )
+
+
+def _read_lines(lines: Lines, name: str) -> bytes:
+    """Return the content of standard input as one document."""
+    parts, size = [], 0
+    while size <= MAX_FILE_BYTES and (part := lines.readline(1 << 20)):
+        parts.append(part)
+        size += len(part)
+    data = b"".join(parts)
+    _check_size(data, name)
     return data
-
-
-def _read_whole(
-    file: SourceFile, options: ReadOptions, *, on_bad_row: OnBadRow, counter: ByteCounter
-) -> Iterator[Document]:
-    try:
-        text = decode_utf8(_read_bytes(file, follow_links=options.follow_links), file.name)
-    except SourceError as error:
-        on_bad_row(error)
-        return
-    except OSError as error:
-        on_bad_row(SourceError(f"cannot be read: {error.strerror}", path=file.name))
-        return
-    finally:
-        counter.advance(file.size_bytes or 0)
-    kind = KINDS.get(Path(file.path).suffix.lower(), "text")
-    title: str | None = None
-    marks: Sequence[tuple[int, int]] = ()
-    if kind == "html":
-        text, title, marks = html_to_text(text)
-    elif kind in {"markdown", "rst"}:
-        title = _title(text, _MARKDOWN_TITLE if kind == "markdown" else _RST_TITLE)
-    if reason := text_fault(text):
-        # Empty files such as `__init__.py` are common and contain nothing to embed.
-        if file.named:
-            on_bad_row(SourceError(reason, path=file.name))
-        return
-    yield Document(id=file.name, text=text, source=file.name, title=title, kind=kind, line_marks=marks)
-
-
-def _title(text: str, pattern: re.Pattern[str]) -> str | None:
-    found = pattern.search(text, 0, _TITLE_REACH_CHARACTERS)
-    if found is None:
-        return None
-    title = found[1].strip()
-    if pattern is _MARKDOWN_TITLE:
-        # Without the closing sequence of a heading. A regular expression for it takes cubic time.
-        title = title.rstrip("#").rstrip() or title[0]
-    return title
-
-
-def _read_rows(
-    file: SourceFile, options: ReadOptions, *, on_bad_row: OnBadRow, counter: ByteCounter
-) -> Iterator[Document]:
-    if file.format == "parquet":
-        size = file.size_bytes or 0
-        yield from read_parquet(
-            file.path, file.name, options, size_bytes=size, on_bad_row=on_bad_row, advance=counter.advance
-        )
-        return
-    try:
-        with Path(file.path).open("rb") as raw:
-            if file.path.lower().endswith(".gz"):
-                with gzip.open(raw) as unpacked:
-                    lines = UnpackedLines(raw, unpacked, file.name, counter.advance)
-                    # The compressed bytes are already counted.
-                    yield from _read_stream(lines, file, options, on_bad_row=on_bad_row, advance=lambda _: None)
-            else:
-                yield from _read_stream(raw, file, options, on_bad_row=on_bad_row, advance=counter.advance)
-    except EmbedwayError:
-        raise
-    except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"cannot be read completely: {error}", path=file.name) from error
 
 
 def _open_standard_input(stream: IO[bytes] | None) -> Lines:
@@ -265,19 +444,3 @@ def _open_standard_input(stream: IO[bytes] | None) -> Lines:
     if stream is None or stream is getattr(sys.__stdin__, "buffer", None):
         return os.fdopen(0, "rb", closefd=False)
     return stream if isinstance(stream, io.BufferedIOBase) else IteratedLines(stream)
-
-
-def _read_stream(
-    lines: Lines,
-    file: SourceFile,
-    options: ReadOptions,
-    *,
-    on_bad_row: OnBadRow,
-    advance: Callable[[int], None],
-) -> Iterator[Document]:
-    if file.format == "text":
-        return read_lines(lines, file.name, on_bad_row=on_bad_row, advance=advance)
-    if file.format == "jsonl":
-        return read_jsonl(lines, file.name, options, on_bad_row=on_bad_row, advance=advance)
-    delimiter = "\t" if file.format == "tsv" else ","
-    return read_csv(lines, file.name, options, delimiter=delimiter, on_bad_row=on_bad_row, advance=advance)

@@ -1,180 +1,209 @@
-"""Streaming readers for files of rows: JSON Lines, CSV, and plain lines; rows of tables to documents.
-
-The error of a row goes to `on_bad_row`, which raises or records it; the error of a file is raised at once. A row has a
-maximum size, so that memory is limited whatever the file contains.
-"""
+"""Rows of files to documents: text, id, title and kept columns, with unique ids."""
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
-from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Protocol
+from array import array
+from typing import TYPE_CHECKING
 
+from embedway.collections.column_types import convert_value, plain_value
 from embedway.collections.documents import (
     MAX_ID_CHARACTERS,
-    MAX_RATIO,
-    MAX_ROW_BYTES,
     MAX_TITLE_CHARACTERS,
     NO_METADATA,
-    UNCHECKED_BYTES,
     Document,
+    DocumentKey,
+    RawDocument,
     surrogate_fault,
     text_fault,
 )
 from embedway.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from embedway.collections.documents import OnBadRow, ReadOptions
+    from embedway.collections.documents import ReadOptions
+    from embedway.collections.values import Value
 
-    Advance = Callable[[int], None]
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-#: Maximum bytes of a line that is skipped because it is too long; beyond it, the file is an error.
-_MAX_SKIPPED_BYTES = 1 << 30
-_SKIPPED_PART_BYTES = 1 << 20
-
-
-class Lines(Protocol):
-    """A binary stream that is read by lines."""
-
-    def readline(self, size: int, /) -> bytes:
-        """Return the next line, or its first `size` bytes; nothing at the end."""
+_SHOWN_COLUMNS = 10
+_SHOWN_CHARACTERS = 40
+_DEFAULT_ID = "id"
+_HASH_MASK = (1 << 64) - 1
 
 
-def read_lines(stream: Lines, source: str, *, on_bad_row: OnBadRow, advance: Advance) -> Iterator[Document]:
-    """Read one document per line; skip blank lines."""
-    for number, raw in _numbered(stream, source, on_bad_row, advance):
-        try:
-            text = _decode(raw, source, number).rstrip("\r\n")
-        except SourceError as error:
-            on_bad_row(error)
-            continue
-        if text and not text.isspace():
-            yield Document(id=f"{source}:{number}", text=text, source=source, line=number)
+class RowIds:
+    """Set of the ids of a file, with the line of each: 24 to 48 bytes an id.
+
+    Ids are compared by their hashes of 64 bits. In ten million ids, two different ones are taken for equal with a
+    probability of 0.000003.
+    """
+
+    def __init__(self) -> None:
+        self._resize(1 << 10)
+        self._count = 0
+
+    def add(self, name: str, line: int) -> int | None:
+        """Add an id; return the line of the id if it is in the set already."""
+        if 3 * self._count > 2 * len(self._lines):
+            old = [(one, at) for one, at in zip(self._hashes, self._lines, strict=True) if at]
+            self._resize(2 * len(self._lines))
+            for one, at in old:
+                self._insert(one, at)
+        known = self._insert(hash(name) & _HASH_MASK, line)
+        self._count += known is None
+        return known
+
+    def _resize(self, size: int) -> None:
+        self._hashes = array("Q", bytes(8 * size))
+        self._lines = array("q", bytes(8 * size))
+
+    def _insert(self, value: int, line: int) -> int | None:
+        hashes, lines = self._hashes, self._lines
+        mask = len(lines) - 1
+        place = value & mask
+        while lines[place]:
+            if hashes[place] == value:
+                return lines[place]
+            place = (place + 1) & mask
+        hashes[place], lines[place] = value, line
+        return None
 
 
-def read_jsonl(
-    stream: Lines, source: str, options: ReadOptions, *, on_bad_row: OnBadRow, advance: Advance
-) -> Iterator[Document]:
-    """Read one document per JSON object; skip blank lines."""
-    for number, raw in _numbered(stream, source, on_bad_row, advance):
-        if raw.isspace():
-            continue
-        try:
-            document = to_document(_json_object(raw, source, number), source, number, options)
-        except SourceError as error:
-            on_bad_row(error)
-            continue
-        yield document
+class NoTextField(SourceError):  # noqa: N818  not an error: the file is skipped
+    """A file of rows in a folder does not have the field of texts, so it is skipped."""
 
 
-def read_csv(
-    stream: Lines,
-    source: str,
-    options: ReadOptions,
-    *,
-    delimiter: str = ",",
-    on_bad_row: OnBadRow,
-    advance: Advance,
-) -> Iterator[Document]:
-    """Read one document per record below the header; a document's line is the first line of its record."""
-    if csv.field_size_limit() < MAX_ROW_BYTES:
-        # Python's default, 128 KiB, is less than a long document.
-        csv.field_size_limit(MAX_ROW_BYTES)
-    lines = _CsvLines(stream, source, advance)
-    # Strict: an unclosed quote is an error; otherwise the rest of the file would be one text.
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        header = next(reader, [])
-    except csv.Error as error:
-        raise SourceError(f"is not CSV: {error}", path=source, line=1) from None
-    _refuse_bad_header(header, source, options)
-    while True:
-        line = lines.begin_record()
-        try:
-            cells = next(reader)
-            if cells:
-                yield to_document(_csv_record(header, cells, source, line), source, line, options)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            on_bad_row(SourceError(f"is not CSV: {error}", path=source, line=line))
-        except SourceError as error:
-            if lines.too_long:
-                raise
-            on_bad_row(error)
+class ColumnsError(SourceError):
+    """A named file lacks a requested column. It stops a job that skips bad rows, too: the option is wrong."""
 
 
-class _CsvLines:
-    """Decoded lines of a CSV file, with a limit for one record, because an unclosed quote reads all lines."""
+class RowReader:
+    """Converter of the rows of one file. `source` is the name of the source; ids of rows follow `prefix`."""
 
-    def __init__(self, stream: Lines, source: str, advance: Advance) -> None:
-        self._stream = stream
+    def __init__(self, path: str, source: str, prefix: str, options: ReadOptions, *, named: bool = True) -> None:
+        self.path = path
+        self.options = options
         self._source = source
-        self._advance = advance
-        self._line = 0
-        self._record_line = 1
-        self._record_bytes = 0
-        self.too_long = False
+        self._prefix = prefix
+        self._named = named
+        self._ids = RowIds()
+        self._columns_are_known = False
+        self._begun = False
 
-    def begin_record(self) -> int:
-        """Begin a record and return its first line."""
-        self._record_line, self._record_bytes = self._line + 1, 0
-        return self._record_line
+    def fault(self, reason: str, line: int | None, field: str | None = None) -> SourceError:
+        """Return an error of a row whose id is unknown."""
+        return SourceError(reason, path=self.path, line=line, field=field)
 
-    def __iter__(self) -> _CsvLines:
-        return self
+    def check_columns(self, columns: Sequence[str], *, line: int | None, what: str) -> None:
+        """Raise `SourceError` if a requested column is missing, or is the name of several columns.
 
-    def __next__(self) -> str:
-        raw = self._stream.readline(MAX_ROW_BYTES + 1)
-        if not raw:
-            raise StopIteration
-        self._line += 1
-        self._advance(len(raw))
-        self._record_bytes += len(raw)
-        if self._record_bytes > MAX_ROW_BYTES:
-            self.too_long = True
-            raise SourceError(
-                f"the record has more than {MAX_ROW_BYTES:,} bytes; close its quote, or split it",
-                path=self._source,
-                line=self._record_line,
-            )
-        # Bytes that are not UTF-8 become lone surrogates, so that only their own row is rejected.
-        text = raw.removeprefix(_BYTE_ORDER_MARK) if self._line == 1 else raw
-        return text.decode("utf-8", "surrogateescape")
+        A file of a folder may lack kept columns. Without a column of texts, it raises `NoTextField`.
+        """
+        options = self.options
+        self._columns_are_known = self._begun = True
+        if not self._named and options.text_field not in columns:
+            raise NoTextField("has no texts", path=self.path)
+        shown = ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in columns[:_SHOWN_COLUMNS]) or "none"
+        named = ((options.text_field, "--text-field, or text_field="), (options.id_field, "--id-field, or id_field="))
+        for name, option in named:
+            similar = [column for column in columns if column.strip().lower() == name.lower()]
+            optional = name == options.id_field and name in {_DEFAULT_ID, ""} and not similar
+            if name not in columns and not optional:
+                reason = f"the {what} has no such column; name the right one: {option}; columns: {shown}"
+                raise ColumnsError(reason, path=self.path, line=line, field=name)
+        for name in options.keep if self._named else ():
+            if name not in columns:
+                reason = f"is not a column that can be kept; existing columns: {shown}"
+                raise ColumnsError(reason, path=self.path, line=line, field=name)
+        for name in wanted_columns(options):
+            if columns.count(name) > 1:
+                reason = "is the name of several columns; rename all but one"
+                raise ColumnsError(reason, path=self.path, line=line, field=name)
 
+    def line(self, text: str, number: int) -> RawDocument:
+        """Return the document of a line of plain text. Raises SourceError."""
+        return self.document({self.options.text_field: text}, number)
 
-def _refuse_bad_header(header: list[str], source: str, options: ReadOptions) -> None:
-    """Raise `SourceError` if a requested column is missing or ambiguous."""
-    if options.text_field not in header:
-        raise SourceError(
-            "the header has no such column; name the right one: --text-field, or text_field=",
-            path=source,
-            line=1,
-            field=options.text_field,
+    def document(self, row: Mapping[str, object], line: int) -> RawDocument:
+        """Return the document of a row. Raises SourceError, with the row's id if it is known."""
+        if not self._named and not self._begun and row.get(self.options.text_field) is None:
+            raise NoTextField("has no texts", path=self.path)
+        self._begun = True
+        name = self._identifier(row, line)
+        key = DocumentKey(self._source, f"{self._prefix}{name}")
+        try:
+            if (first := self._ids.add(name, line)) is not None:
+                reason = f"the id {name!r} is also that of line {first:,}; ids must be unique"
+                raise self.fault(reason, line, self.options.id_field)
+            return self._document(row, key, line)
+        except SourceError as error:
+            error.key = key
+            if row.get(self.options.id_field) not in (None, ""):
+                error.id = name
+            raise
+
+    def _document(self, row: Mapping[str, object], key: DocumentKey, line: int) -> RawDocument:
+        name = self.options.text_field
+        text = row.get(name)
+        if text is None:
+            raise self.fault(f"is missing{self._similar(row)}", line, name)
+        if reason := text_fault(text):
+            raise self.fault(reason, line, name)
+        title = row.get("title")
+        title = title[:MAX_TITLE_CHARACTERS] if isinstance(title, str) and text_fault(title) is None else None
+        metadata = self._metadata(row, line) if self.options.keep else NO_METADATA
+        digest = _hash(str(text), title, metadata)
+        document = Document(
+            id=key.document_id,
+            text=str(text),
+            source=key.source,
+            line=line,
+            title=title,
+            metadata=metadata,
+            content_hash=digest,
         )
-    refuse_unknown(options.keep, header, source, line=1)
-    refuse_duplicates(options, header, source, line=1)
+        return RawDocument(key, digest, lambda: document)
 
+    def _similar(self, row: Mapping[str, object]) -> str:
+        if not row or self._columns_are_known:
+            return ""
+        shown = ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in list(row)[:_SHOWN_COLUMNS])
+        return f"; the row has {shown}: --text-field names the right one"
 
-def refuse_unknown(keep: Sequence[str], columns: Sequence[str], source: str, *, line: int | None) -> None:
-    """Raise `SourceError` for a field to keep that is not a column."""
-    for name in keep:
-        if name not in columns:
-            known = ", ".join(map(repr, columns[:10]))
-            raise SourceError(
-                f"is not a column that can be kept; existing columns: {known}", path=source, line=line, field=name
-            )
+    def _identifier(self, row: Mapping[str, object], line: int) -> str:
+        field = self.options.id_field
+        value = row.get(field)
+        if value is None or value == "":
+            return str(line)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise self.fault(f"must be text or an integer, is {type(value).__name__}", line, field)
+        if "\0" in value:
+            raise self.fault("has a NUL character", line, field)
+        if reason := surrogate_fault(value):
+            raise self.fault(reason, line, field)
+        if len(value) > MAX_ID_CHARACTERS:
+            reason = f"has {len(value):,} characters; an id may have {MAX_ID_CHARACTERS:,}"
+            raise self.fault(reason, line, field)
+        return value
 
-
-def refuse_duplicates(options: ReadOptions, columns: Sequence[str], source: str, *, line: int | None) -> None:
-    """Raise `SourceError` for a requested column that occurs twice."""
-    for name in wanted_columns(options):
-        if columns.count(name) > 1:
-            raise SourceError("is the name of several columns; rename all but one", path=source, line=line, field=name)
+    def _metadata(self, row: Mapping[str, object], line: int) -> dict[str, Value]:
+        kept: dict[str, Value] = {}
+        for name in self.options.keep:
+            try:
+                value = plain_value(row.get(name))
+                if (declared := self.options.keep_types.get(name)) is not None:
+                    value = convert_value(value, declared)
+            except ValueError as error:
+                raise self.fault(f"{error}; --keep {name}:json keeps any JSON value", line, name) from None
+            texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+            for text in texts:
+                if isinstance(text, str) and (reason := surrogate_fault(text)):
+                    raise self.fault(reason, line, name)
+            kept[name] = value
+        return kept
 
 
 def wanted_columns(options: ReadOptions) -> list[str]:
@@ -182,157 +211,11 @@ def wanted_columns(options: ReadOptions) -> list[str]:
     return [*dict.fromkeys((options.text_field, options.id_field, "title", *options.keep))]
 
 
-def _numbered(stream: Lines, source: str, on_bad_row: OnBadRow, advance: Advance) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    while raw := stream.readline(MAX_ROW_BYTES + 1):
-        number += 1
-        advance(len(raw))
-        if len(raw) > MAX_ROW_BYTES:
-            fault = SourceError(f"the line has more than {MAX_ROW_BYTES:,} bytes; split it", path=source, line=number)
-            on_bad_row(fault)
-            if not raw.endswith(b"\n"):
-                _skip_line(stream, fault, advance)
-            continue
-        yield number, raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw
-
-
-def _skip_line(stream: Lines, fault: SourceError, advance: Advance) -> None:
-    """Skip the rest of a line. Raises its error if the line does not end."""
-    skipped = 0
-    while part := stream.readline(_SKIPPED_PART_BYTES):
-        advance(len(part))
-        skipped += len(part)
-        if part.endswith(b"\n"):
-            return
-        if skipped > _MAX_SKIPPED_BYTES:
-            raise fault
-
-
-def _decode(raw: bytes, source: str, line: int) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        raise SourceError("is not UTF-8", path=source, line=line) from None
-
-
-def _json_object(raw: bytes, source: str, line: int) -> dict[str, object]:
-    try:
-        row = json.loads(_decode(raw, source, line))
-    except (ValueError, RecursionError) as error:
-        where = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise SourceError(f"is not JSON{where}", path=source, line=line) from None
-    if not isinstance(row, dict):
-        raise SourceError(f"must be a JSON object, is {type(row).__name__}", path=source, line=line)
-    return row
-
-
-def _csv_record(header: list[str], cells: list[str], source: str, line: int) -> Mapping[str, object]:
-    if len(cells) > len(header):
-        raise SourceError("has more cells than the header", path=source, line=line)
-    return dict(zip(header, cells, strict=False))
-
-
-def to_document(row: Mapping[str, object], source: str, line: int, options: ReadOptions) -> Document:
-    """Return a row as a document. Raises `SourceError`, with the row's id if it has one."""
-    try:
-        return _document(row, source, line, options)
-    except SourceError as error:
-        if row.get(options.id_field) not in (None, "") and error.field != options.id_field:
-            with suppress(SourceError):
-                error.id = _identifier(row[options.id_field], source, line, options.id_field)
-        raise
-
-
-def _document(row: Mapping[str, object], source: str, line: int, options: ReadOptions) -> Document:
-    name = options.text_field
-    text = row.get(name)
-    if text is None:
-        raise SourceError("is missing", path=source, line=line, field=name)
-    if reason := text_fault(text):
-        raise SourceError(reason, path=source, line=line, field=name)
-    title = row.get("title")
-    return Document(
-        id=_identifier(row.get(options.id_field), source, line, options.id_field),
-        text=text,  # type: ignore[arg-type]  # text_fault lets only str pass
-        source=source,
-        line=line,
-        title=title[:MAX_TITLE_CHARACTERS] if isinstance(title, str) and text_fault(title) is None else None,
-        metadata=_metadata(row, source, line, options.keep) if options.keep else NO_METADATA,
-    )
-
-
-def _identifier(value: object, source: str, line: int, field: str) -> str:
-    if value is None or value == "":
-        return f"{source}:{line}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        reason = f"must be text or an integer, is {type(value).__name__}"
-        raise SourceError(reason, path=source, line=line, field=field)
-    if reason_or_none := surrogate_fault(value):
-        raise SourceError(reason_or_none, path=source, line=line, field=field)
-    if len(value) > MAX_ID_CHARACTERS:
-        reason = f"has {len(value):,} characters; an id may have {MAX_ID_CHARACTERS:,}"
-        raise SourceError(reason, path=source, line=line, field=field)
-    return value
-
-
-def _metadata(row: Mapping[str, object], source: str, line: int, keep: tuple[str, ...]) -> dict[str, str | None]:
-    kept: dict[str, str | None] = {}
-    for name in keep:
-        value = row.get(name)
-        if value is not None and not isinstance(value, str):
-            value = _as_json(value, source, line, name)
-        if value is not None and (reason := surrogate_fault(value)):
-            raise SourceError(reason, path=source, line=line, field=name)
-        kept[name] = value
-    return kept
-
-
-def _as_json(value: object, source: str, line: int, field: str) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, default=str)
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        raise SourceError("cannot be written as JSON", path=source, line=line, field=field) from None
-
-
-class IteratedLines:
-    """Lines of a stream that may support only iteration."""
-
-    def __init__(self, stream: Iterable[bytes]) -> None:
-        self._stream = stream
-        self._iterator: Iterator[bytes] | None = None
-        self._rest = b""
-
-    def readline(self, size: int, /) -> bytes:
-        """Return the next line, or its first `size` bytes."""
-        self._iterator = self._iterator or iter(self._stream)
-        line = self._rest or next(self._iterator, b"")
-        self._rest = line[size:]
-        return line[:size]
-
-
-class UnpackedLines:
-    """Lines of a compressed file. Counts the compressed bytes as they are used."""
-
-    def __init__(self, raw: IO[bytes], unpacked: Lines, source: str, advance: Advance) -> None:
-        self._raw = raw
-        self._unpacked = unpacked
-        self._source = source
-        self._advance = advance
-        self._packed_bytes = self._unpacked_bytes = 0
-
-    def readline(self, size: int, /) -> bytes:
-        """Return the next line. Raises `SourceError` if the file unpacks to far more than text does."""
-        line = self._unpacked.readline(size)
-        packed = self._raw.tell()
-        if packed != self._packed_bytes:
-            self._advance(packed - self._packed_bytes)
-            self._packed_bytes = packed
-        self._unpacked_bytes += len(line)
-        if self._unpacked_bytes > max(UNCHECKED_BYTES, MAX_RATIO * packed):
-            raise SourceError(
-                f"unpacks to more than {MAX_RATIO} times its size; if that is right, unpack it and name the new file",
-                path=self._source,
-            )
-        return line
+def _hash(text: str, title: str | None, metadata: Mapping[str, Value]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    parts: Iterable[str] = (text, title or "", json.dumps(dict(metadata), default=str) if metadata else "")
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()

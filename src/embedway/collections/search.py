@@ -50,7 +50,10 @@ class Hit:
         return cls(
             score=float(score),
             **{name: row[name] for name in HIT_COLUMNS},
-            **{name: row.get(name) for name in ("number", "total", "page", "headings")},
+            number=row.get("number"),
+            total=row.get("total"),
+            page=row.get("page"),
+            headings=row.get("headings"),
             metadata={name: row.get(name) for name in keep},
         )
 

@@ -3,50 +3,50 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from embedway.collections.documents import MAX_RATIO, MAX_ROW_BYTES, UNCHECKED_BYTES
-from embedway.collections.rows import refuse_duplicates, refuse_unknown, to_document, wanted_columns
+from embedway.collections.rows import wanted_columns
 from embedway.collections.stores.base import LIBRARY_ERRORS
 from embedway.errors import EmbedwayError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from embedway.collections.documents import Document, OnBadRow, ReadOptions
+    from embedway.collections.documents import OnBadRow, RawDocument
+    from embedway.collections.rows import RowReader
 
 _BATCH_ROWS = 512
 _TEXT_TYPES = frozenset({"string", "large_string", "binary"})
 
 
 def read_parquet(
-    path: str,
-    source: str,
-    options: ReadOptions,
+    file: str | IO[bytes],
+    rows: RowReader,
     *,
     size_bytes: int,
     on_bad_row: OnBadRow,
     advance: Callable[[int], None],
-) -> Iterator[Document]:
+) -> Iterator[RawDocument]:
     """Read one document per row; a document's line is the number of its row, from 1."""
     import pyarrow.parquet as pq  # noqa: PLC0415  heavy, and most jobs read no Parquet
 
-    with _library_errors(source):
+    with _library_errors(rows.path):
         # Repeated values stay in a dictionary: a small file may repeat a large value in all its rows.
-        with pq.ParquetFile(path) as file:
-            columns = _columns(file, source, options)
-            texts = [name for name in columns if str(file.schema_arrow.field(name).type) in _TEXT_TYPES]
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
-            _refuse_bomb(file, size_bytes, source)
-            bytes_per_row = size_bytes / max(file.metadata.num_rows, 1)
+        with pq.ParquetFile(file) as opened:
+            columns = _columns(opened, rows)
+            texts = [name for name in columns if str(opened.schema_arrow.field(name).type) in _TEXT_TYPES]
+        with pq.ParquetFile(file, read_dictionary=texts) as opened:
+            _refuse_bomb(opened, size_bytes, rows.path)
+            bytes_per_row = size_bytes / max(opened.metadata.num_rows, 1)
             number = 0
             # One row group at a time: over a complete file, `iter_batches` reads ahead without limit.
-            for group in range(file.num_row_groups):
-                for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=columns):
+            for group in range(opened.num_row_groups):
+                for batch in opened.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=columns):
                     for index in range(batch.num_rows):
                         number += 1
                         try:
-                            document = to_document(_row(batch, index, source, number), source, number, options)
+                            document = rows.document(_row(batch, index, rows.path, number), number)
                         except SourceError as error:
                             on_bad_row(error)
                             continue
@@ -65,18 +65,11 @@ def _library_errors(source: str) -> Iterator[None]:
         raise SourceError(f"cannot be read as Parquet: {type(error).__name__}", path=source) from error
 
 
-def _columns(file: Any, source: str, options: ReadOptions) -> list[str]:
+def _columns(file: Any, rows: RowReader) -> list[str]:
     """Return the columns to read. Raises `SourceError` for a missing or ambiguous one."""
     names = file.schema_arrow.names
-    if options.text_field not in names:
-        raise SourceError(
-            "the file has no such column; name the right one: --text-field, or text_field=",
-            path=source,
-            field=options.text_field,
-        )
-    refuse_unknown(options.keep, names, source, line=None)
-    refuse_duplicates(options, names, source, line=None)
-    return [name for name in wanted_columns(options) if name in names]
+    rows.check_columns(names, line=None, what="file")
+    return [name for name in wanted_columns(rows.options) if name in names]
 
 
 def _refuse_bomb(file: Any, size_bytes: int, source: str) -> None:

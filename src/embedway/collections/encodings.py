@@ -1,0 +1,131 @@
+"""Encodings of text files: byte order marks, the user's choice, and files that are no text."""
+
+from __future__ import annotations
+
+import codecs
+
+from embedway.errors import SourceError, UsageError
+
+#: Longer marks come first: the mark of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+#: First bytes of common binary files.
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF87a", "a GIF image"),
+    (b"GIF89a", "a GIF image"),
+    (b"II*\0", "a TIFF image"),
+    (b"MM\0*", "a TIFF image"),
+    (b"%PDF-", "a PDF document"),
+    (b"PK\x03\x04", "a ZIP archive or office document"),
+    (b"PK\x05\x06", "a ZIP archive"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old office document"),
+    (b"\x1f\x8b\x08", "a gzip archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ\0", "an xz archive"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"\x7fELF", "a program (ELF)"),
+    (b"\xcf\xfa\xed\xfe", "a program (Mach-O)"),
+    (b"\xca\xfe\xba\xbe", "a program (Java or Mach-O)"),
+    (b"\0asm", "a WebAssembly module"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"PAR1", "a Parquet file"),
+    (b"ARROW1\0\0", "an Arrow file"),
+    (b"OggS\0", "an Ogg file"),
+    (b"ID3\x03", "an MP3 file"),
+    (b"ID3\x04", "an MP3 file"),
+    (b"wOFF", "a font"),
+    (b"wOF2", "a font"),
+)
+_NUL = b"\0"
+_SAMPLE_BYTES = 4096
+
+
+def check_encoding(name: str) -> None:
+    """Raise UsageError if a name is not that of a text encoding."""
+    try:
+        is_text = getattr(codecs.lookup(name), "_is_text_encoding", True)
+    except (LookupError, ValueError):
+        is_text = False
+    if not is_text:
+        raise UsageError(f"no encoding is called {name!r}; examples: utf-8, cp1252, latin-1, utf-16-le, shift_jis")
+
+
+def mark_of(data: bytes) -> tuple[str, int] | None:
+    """Return the encoding that a byte order mark declares, and the mark's length; None without a mark."""
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return encoding, len(mark)
+    return None
+
+
+def signature_of(data: bytes) -> str | None:
+    """Return what kind of binary file begins with these bytes, or None."""
+    return next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
+
+
+def binary_fault(data: bytes, *, encoding: str | None) -> str | None:
+    """Return why content is binary, or None. Text in UTF-16 without a mark is not: see `unmarked_utf16`."""
+    if (name := signature_of(data)) is not None:
+        return f"is {name}, not text"
+    if encoding is None and mark_of(data) is None and _NUL in data and unmarked_utf16(data) is None:
+        return "contains NUL bytes, so it is binary, not text"
+    return None
+
+
+def unmarked_utf16(data: bytes) -> str | None:
+    """Return the encoding of text that looks like UTF-16 without a byte order mark: half of its bytes are NUL."""
+    sample = data[:_SAMPLE_BYTES]
+    pairs = len(sample) // 2
+    if pairs < 2 or mark_of(data) is not None:
+        return None
+    even, odd = sample[0 : pairs * 2 : 2].count(0), sample[1 : pairs * 2 : 2].count(0)
+    if 2 * even > pairs and 20 * odd < pairs:
+        return "utf-16-be"
+    return "utf-16-le" if 2 * odd > pairs and 20 * even < pairs else None
+
+
+def unmarked_fault(data: bytes) -> str | None:
+    """Return why text cannot be read as UTF-8 because it is UTF-16 without a mark, or None."""
+    name = unmarked_utf16(data)
+    if name is None:
+        return None
+    return f"looks like UTF-16{name[-2:].upper()} without a byte order mark: --encoding {name}"
+
+
+def decode_document(data: bytes, path: str, *, encoding: str | None) -> str:
+    """Return the text of a file, without byte order mark.
+
+    A mark decides on the encoding, then `encoding`, then UTF-8. Raises SourceError with the line that is invalid.
+    """
+    marked = mark_of(data)
+    name, skip = marked or (encoding or "utf-8", 0)
+    if marked is None and encoding is None and (fault := unmarked_fault(data)):
+        raise SourceError(fault, path=path)
+    try:
+        text = str(memoryview(data)[skip:], name)
+    except UnicodeDecodeError as error:
+        reason, at = _decode_fault(name, marked=marked is not None, given=encoding is not None), error.start + skip
+        line = data.count(b"\n", 0, at) + 1 if name not in {"utf-16-le", "utf-16-be"} else None
+        raise SourceError(reason, path=path, line=line) from None
+    except UnicodeError:
+        raise SourceError(f"is not valid {name}", path=path) from None
+    if (at := text.find("\0")) >= 0:
+        raise SourceError("contains a NUL character", path=path, line=text.count("\n", 0, at) + 1)
+    return text
+
+
+def _decode_fault(name: str, *, marked: bool, given: bool) -> str:
+    if marked and name != "utf-8":
+        return f"is not valid {name.upper()}, which its byte order mark declares"
+    if given and not marked:
+        return f"is not valid {name}; is --encoding right?"
+    return "is not UTF-8; name its encoding, such as --encoding cp1252, or convert the file"

@@ -1,0 +1,141 @@
+"""Rules of `.gitignore` and `.embedwayignore`, in the folders above a source and below it, and patterns of options."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedway.errors import SourceError, UsageError
+from embedway.files import READ_FLAGS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from pathspec import GitIgnoreSpec
+
+#: Files of rules. In one folder, the rules of the later one override those of the earlier one.
+IGNORE_FILES = (".gitignore", ".embedwayignore")
+_REPOSITORY = ".git"
+_MAX_BYTES = 1 << 20
+#: Maximum wildcards of one pattern. The time to match a name grows with its length to the power of the wildcards.
+MAX_WILDCARDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Rules of one folder, and those of the folders above it.
+
+    They are asked for paths relative to the source's root: without the first `strip` characters, and after `prefix`,
+    the path is relative to the folder of the rules.
+    """
+
+    spec: GitIgnoreSpec
+    prefix: str
+    strip: int
+    above: Rules | None
+
+    def ignores(self, path: str) -> bool:
+        """Return whether a path is ignored; that of a folder ends with a slash. The lowest folder decides."""
+        rules: Rules | None = self
+        while rules is not None:
+            decision = rules.spec.check_file(rules.prefix + path[rules.strip :]).include
+            if decision is not None:
+                return decision
+            rules = rules.above
+        return False
+
+
+def patterns(lines: Iterable[str], *, name: str) -> GitIgnoreSpec | None:
+    """Return the patterns of an option; None if there are none. Raises UsageError for an invalid one."""
+    given = list(lines)
+    if not given:
+        return None
+    for line in given:
+        if fault := _pattern_fault(line):
+            raise UsageError(f"{name} {line!r}: {fault}")
+    return _compile(given)
+
+
+def rules_above(root: str) -> Rules | None:
+    """Return the rules of the folders above a source, up to the root of its repository.
+
+    Rules that ignore the source itself are left out, because the user named it. Raises SourceError.
+    """
+    folder = os.path.abspath(root)  # noqa: PTH100
+    top = _repository_of(folder)
+    if top is None or top == folder:
+        return None
+    below = Path(os.path.relpath(folder, top)).parts
+    rules: Rules | None = None
+    path = top
+    for level, part in enumerate(below):
+        prefix = "/".join(below[level:]) + "/"
+        found = read_rules(path, IGNORE_FILES, prefix=prefix, strip=0, above=rules, follow_links=False)
+        rules = found if found is None or not found.ignores("") else rules
+        path = os.path.join(path, part)  # noqa: PTH118
+    return rules
+
+
+def read_rules(
+    folder: str, names: Collection[str], *, prefix: str, strip: int, above: Rules | None, follow_links: bool
+) -> Rules | None:
+    """Return the rules of a folder, whose files have these names, below those above. Raises SourceError."""
+    lines: list[str] = []
+    for name in IGNORE_FILES:
+        if name in names:
+            lines += _read_lines(os.path.join(folder, name), follow_links=follow_links)  # noqa: PTH118
+    return Rules(_compile(lines), prefix, strip, above) if lines else above
+
+
+def _repository_of(folder: str) -> str | None:
+    """Return the root of the repository that contains a folder, or None."""
+    while True:
+        if os.path.lexists(os.path.join(folder, _REPOSITORY)):  # noqa: PTH118
+            return folder
+        parent = os.path.dirname(folder)  # noqa: PTH120
+        if parent == folder:
+            return None
+        folder = parent
+
+
+def _read_lines(path: str, *, follow_links: bool) -> list[str]:
+    """Return the patterns of a file; none if it does not exist or is no regular file, as in git."""
+    flags = READ_FLAGS | (0 if follow_links else getattr(os, "O_NOFOLLOW", 0))
+    try:
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except (FileNotFoundError, IsADirectoryError):
+        return []
+    except OSError as error:
+        raise SourceError(f"its patterns cannot be read: {error.strerror}", path=path) from None
+    if len(data) > _MAX_BYTES:
+        raise SourceError(f"has more than {_MAX_BYTES:,} bytes, the limit for patterns", path=path)
+    lines = data.decode("utf-8-sig", "surrogateescape").split("\n")
+    for number, line in enumerate(lines, 1):
+        if fault := _pattern_fault(line):
+            raise SourceError(fault, path=path, line=number)
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _pattern_fault(line: str) -> str | None:
+    if line.startswith("#"):
+        return None
+    wildcards = line.replace("**", "*").count("*")
+    if wildcards > MAX_WILDCARDS:
+        return f"the pattern has {wildcards} wildcards, the limit is {MAX_WILDCARDS}; write several patterns"
+    return None
+
+
+def _compile(lines: Sequence[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec  # noqa: PLC0415  only jobs with folders need it
+
+    good: list[str] = []
+    for line in lines:
+        try:
+            GitIgnoreSpec.from_lines([line])
+        except ValueError:
+            continue  # git ignores an invalid pattern, too
+        good.append(line)
+    return GitIgnoreSpec.from_lines(good)

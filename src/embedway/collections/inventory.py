@@ -1,0 +1,178 @@
+"""Files of sources: which are read, as which documents, and which are skipped."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from embedway.collections.file_formats import FORMATS, format_of
+from embedway.collections.folders import FolderWalk, describe_endings, printable_path
+from embedway.collections.record import SourceRecord
+from embedway.collections.skipped import SkippedFiles
+from embedway.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from embedway.collections.documents import ReadOptions, SourceFormat
+
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file to read. `named` is true for a path given by the caller, false for a file found in a folder.
+
+    `document_id` is the id of its document, or what the ids of its rows begin with. `format` is `auto` only for
+    standard input whose format is found from its beginning.
+    """
+
+    path: str
+    source: str
+    document_id: str
+    format: SourceFormat
+    named: bool
+    size_bytes: int | None
+    language: str = ""
+    gzipped: bool = False
+
+    @property
+    def name(self) -> str:
+        """The path as valid text; bytes that are not UTF-8 are escaped."""
+        return printable_path(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Files of sources in reading order, skipped ones, and errors of folders and files that cannot be read."""
+
+    files: tuple[SourceFile, ...]
+    sources: tuple[SourceRecord, ...]
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
+    faults: tuple[SourceError, ...] = ()
+
+
+def find_sources(sources: Sequence[str], options: ReadOptions) -> Inventory:
+    """Return the files of sources, without duplicates: `PATH`, `NAME=PATH`, or `-` for standard input.
+
+    Raises `UsageError` if two sources have the same name, and `SourceError` for sources that do not exist, all in one,
+    and for a folder without a file that can be read.
+    """
+    return _Finder(options).find(sources)
+
+
+def source_record(given: str) -> tuple[SourceRecord, str]:
+    """Return the record of a source, and its path. Raises UsageError."""
+    name, equals, path = given.partition("=")
+    if not equals or os.path.lexists(given) or not name or os.sep in name:
+        name, path = "", given
+    if not path.strip():
+        raise UsageError("a source has an empty name; is a variable unset?")
+    if path == STANDARD_INPUT:
+        return SourceRecord(name or STANDARD_INPUT, STANDARD_INPUT), path
+    absolute = os.path.abspath(path)  # noqa: PTH100  it does not follow links
+    found = printable_path(os.path.basename(absolute) or absolute)  # noqa: PTH119
+    return SourceRecord(name or found, printable_path(absolute)), path
+
+
+class _Finder:
+    """Search for the files of sources."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        self._options = options
+        self._skipped = SkippedFiles()
+        self._faults: list[SourceError] = []
+        self._files: dict[str, SourceFile] = {}
+
+    def find(self, sources: Sequence[str]) -> Inventory:
+        records = _unique_records(sources)
+        missing = [path for _, path in records if path != STANDARD_INPUT and not os.path.exists(path)]  # noqa: PTH110
+        if missing:
+            error = SourceError("there is no such file or folder", path=printable_path(missing[0]))
+            for path in missing[1:]:
+                error.add_note(f"{printable_path(path)}: there is no such file or folder")
+            raise error
+        for record, path in records:
+            if path == STANDARD_INPUT:
+                self._add_standard_input(record.name)
+            elif os.path.isdir(path):  # noqa: PTH112
+                self._add_folder(record.name, path)
+            else:
+                self._add_file(record.name, path)
+        return Inventory(
+            tuple(self._files.values()), tuple(record for record, _ in records), self._skipped, tuple(self._faults)
+        )
+
+    def _add_standard_input(self, source: str) -> None:
+        name = "lines" if self._options.format == "text" else self._options.format
+        document_id = "" if name == "auto" or FORMATS[name].rows else STANDARD_INPUT
+        self._files[STANDARD_INPUT] = SourceFile(STANDARD_INPUT, source, document_id, name, named=True, size_bytes=None)
+
+    def _add_file(self, source: str, path: str) -> None:
+        name = os.path.basename(path)  # noqa: PTH119
+        found = format_of(name)
+        if found is None and self._options.format == "auto":
+            raise SourceError(
+                f"the format is unknown from the file's extension; set it with --format: {describe_endings()}",
+                path=printable_path(path),
+            )
+        form, language, gzipped = found or (self._options.format, "", name.lower().endswith(".gz"))
+        status = os.stat(path)  # noqa: PTH116
+        size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        document_id = "" if FORMATS[form].rows else printable_path(name)
+        file = SourceFile(
+            path, source, document_id, form, named=True, size_bytes=size, language=language, gzipped=gzipped
+        )
+        self._add(os.path.realpath(path), file)
+
+    def _add_folder(self, source: str, path: str) -> None:
+        before, faults = self._skipped, len(self._faults)
+        own = SkippedFiles()
+        ids: dict[str, str] = {}
+        count = 0
+
+        def on_fault(error: SourceError, relative: str) -> None:
+            error.key, error.key_is_prefix = (source, printable_path(relative)), True
+            self._faults.append(error)
+
+        for found in FolderWalk(path, self._options, own, on_fault).files():
+            count += 1
+            document_id = printable_path(found.relative)
+            if document_id in ids:
+                error = SourceError(f"has the same id as {ids[document_id]!r}; rename one", path=found.relative)
+                error.key = (source, document_id)
+                self._faults.append(error)
+                continue
+            ids[document_id] = printable_path(found.path)
+            prefix = f"{document_id}/" if FORMATS[found.format].rows else document_id
+            facts = (found.format, False, found.size_bytes, found.language, found.gzipped)
+            self._add(found.real, SourceFile(found.path, source, prefix, *facts))
+        before.update(own)
+        if not count and len(self._faults) == faults:
+            told = f"; {own.summary(names_hint=False)}" if own.total else ""
+            raise SourceError(
+                f"the folder has no file that can be read ({describe_endings()}){told}", path=printable_path(path)
+            )
+
+    def _add(self, real: str, file: SourceFile) -> None:
+        if real in self._files:
+            if self._files[real].source != file.source:
+                self._skipped.add("named twice", file.name)
+            return
+        self._files[real] = file
+
+
+def _unique_records(sources: Iterable[str]) -> list[tuple[SourceRecord, str]]:
+    """Return the records and paths of sources. Raises UsageError for two sources with one name."""
+    found: dict[str, tuple[SourceRecord, str]] = {}
+    for given in sources:
+        record, path = source_record(given)
+        known = found.setdefault(record.name, (record, path))
+        if known[0].path != record.path:
+            raise UsageError(
+                f"the sources {known[0].path} and {record.path} have the same name, {record.name!r}; give one another "
+                f"name: NAME={path}"
+            )
+    return list(found.values())
