@@ -175,8 +175,9 @@ class AsyncCollection:
         from embedway.collections.sync import sync_collection  # noqa: PLC0415
 
         await self._here()
-        if self._model is not None:
-            options.setdefault("model", self._model)
+        model = await self._model_name() if self.exists else self._model
+        if model is not None:
+            options.setdefault("model", model)
         chosen = SyncOptions(**options)
         try:
             return await sync_collection(self._embedder, self._destination, sources, chosen, progress=progress)
