@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from embedway.collections.record import Record
 from embedway.collections.stores import create_store, open_store
 from embedway.collections.stores.base import Chunk
 from embedway.collections.stores.records import sidecar_path
@@ -17,7 +18,7 @@ def test_jsonl_gives_the_exact_floats(tmp_path, space):
     values = np.array([[0.1, -1e-9, 3e-38, 16777216, -0.0, 1 / 3], [1, 2, 1e20, 1e-45, 123456.79, -5]], np.float32)
     chunks = [Chunk(str(n), "d", "x", 0, 1, 1, None, "s", {"topic": "t"}) for n in range(2)]
     store = create_store(str(path))
-    store.begin(space, {"a": 1}, ("topic",))
+    store.begin(Record(space, facts={"a": 1}, keep={"topic": "text"}))
     store.write(chunks, values)
     store.commit()
     rows = [json.loads(line) for line in path.read_bytes().splitlines()]
@@ -54,7 +55,7 @@ def test_jsonl_killed_between_its_two_renames_keeps_the_old_space(tmp_path, writ
 def test_jsonl_changed_after_it_was_written(tmp_path, space, make_rows):
     path = tmp_path / "out.jsonl"
     store = create_store(str(path))
-    store.begin(space, {}, ())
+    store.begin(Record(space))
     store.write(*make_rows(3))
     store.commit()
     lines = path.read_bytes().splitlines(keepends=True)

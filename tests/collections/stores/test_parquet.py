@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from embedway._version import __version__
+from embedway.collections.record import Record
 from embedway.collections.stores import create_store
 from inside import rows_in_group
 
@@ -39,7 +40,7 @@ def test_parquet_holds_fixed_size_vectors_and_says_what_it_is(tmp_path, write, m
 def test_parquet_streams_row_groups(tmp_path, space, make_rows, monkeypatch):
     monkeypatch.setattr("embedway.collections.stores.arrow.ROW_GROUP_ROWS", 10)
     store = create_store(str(tmp_path / "out.parquet"))
-    store.begin(space, {}, ())
+    store.begin(Record(space))
     for first in range(0, 36, 4):
         store.write(*make_rows(4, first))
         assert rows_in_group(store) < 10
