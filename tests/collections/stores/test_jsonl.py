@@ -27,7 +27,7 @@ def test_jsonl_gives_the_exact_floats(tmp_path, space):
     assert rows[0]["topic"] == "t"
     (entry,) = json.loads(sidecar_path(path).read_text())["collections"]
     assert entry["space"] == space.to_json()
-    assert (entry["settings"], entry["rows"], entry["bytes"]) == ({"a": 1}, 2, path.stat().st_size)
+    assert (entry["record"]["facts"], entry["rows"], entry["bytes"]) == ({"a": 1}, 2, path.stat().st_size)
 
 
 def test_jsonl_killed_between_its_two_renames_keeps_the_old_space(tmp_path, write, space, monkeypatch):
@@ -65,3 +65,34 @@ def test_jsonl_changed_after_it_was_written(tmp_path, space, make_rows):
     path.write_bytes(b"".join(lines) + lines[0])
     with pytest.raises(SinkError, match="another version"):
         open_store(str(path))
+
+
+def test_a_change_copies_the_lines_that_stay_as_they_are(tmp_path, write, make_rows, space):
+    path = tmp_path / "out.jsonl"
+    write(str(path), (4,))
+    foreign = json.dumps({**json.loads(path.read_bytes().splitlines()[1]), "more": 1}).encode()
+    before = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([before[0], foreign, *before[2:]]) + b"\n")
+    sidecar = json.loads(sidecar_path(path).read_text())
+    sidecar["collections"][0]["bytes"] = path.stat().st_size
+    sidecar_path(path).write_text(json.dumps(sidecar))
+    store = open_store(str(path))
+    store.begin_update(store.record)
+    store.remove({("a/b.md", "d2")})
+    store.write(*make_rows(1, 9))
+    store.commit()
+    assert path.read_bytes().splitlines()[:3] == [before[0], foreign, before[3]]
+    assert [row["id"] for rows in store.read() for row in rows.fields] == ["d0#0", "d1#0", "d3#0", "d9#0"]
+    assert np.array_equal(next(store.read()).vectors[1], make_rows(4)[1][1])
+
+
+def test_a_kept_value_that_looks_like_the_vector_is_not_one(tmp_path, space):
+    path = tmp_path / "out.jsonl"
+    value = {"a": 1, "vector": [1, 2, 3, 4, 5, 6]}
+    store = create_store(str(path))
+    store.begin(Record(space, keep={"extra": "json"}))
+    store.write([Chunk("1", "d", "x", 0, 1, 1, None, "s", {"extra": value})], np.ones((1, 6), np.float32))
+    store.commit()
+    (rows,) = open_store(str(path)).read()
+    assert rows.fields[0]["extra"] == value
+    assert np.array_equal(rows.vectors, np.ones((1, 6)))
