@@ -49,7 +49,6 @@ def columns_in(condition: Condition) -> set[str]:
 
 
 def _expression(condition: Condition) -> Any:
-    import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
     match condition:
@@ -58,12 +57,7 @@ def _expression(condition: Condition) -> Any:
         case Compare(column, operator, value):
             return _compared(pc.field(column), operator, _arrow_scalar(value))
         case In(column, values):
-            if isinstance(values[0], float):  # `isin` takes 0.0 and -0.0 as different
-                return _joined([pc.field(column) == value for value in values], conjunction=False)
-            # `isin` is false for null, and not unknown.
-            scalars = [_arrow_scalar(value) for value in values]
-            inside = pc.field(column).isin(pa.array(scalars, scalars[0].type))
-            return pc.if_else(pc.field(column).is_valid(), inside, pa.scalar(None, pa.bool_()))
+            return _in(pc.field(column), values)
         case IsNull(column):
             return pc.field(column).is_null()
         case Not(part):
@@ -73,24 +67,37 @@ def _expression(condition: Condition) -> Any:
 
 
 def to_sql(condition: Condition, columns: Mapping[str, ColumnType]) -> str:
-    """Return the condition as a filter of LanceDB. Raises `UsageError` for a column's name that it cannot quote."""
+    """Return the condition as a filter of LanceDB. Raises `UsageError` for a column's name that it cannot quote.
+
+    The filter is false where the condition is unknown: `not` stands at comparisons only, and each requires a value.
+    LanceDB's optimizer takes `x <> 1 OR x <> 2` as true, also where x is null.
+    """
+    return _sql(condition, columns, negated=False)
+
+
+def _sql(condition: Condition, columns: Mapping[str, ColumnType], *, negated: bool) -> str:
     match condition:
-        case Compare(column, operator, value):
-            kind = columns[column]
-            if operator == "contains":
-                return f"array_has({quoted_name(column)}, {sql_value(value, kind)})"
-            # Casts of times in columns to numbers compare exactly, and in every year.
-            name = _sql_operand(column, kind)
-            return f"({name} {'<>' if operator == '!=' else operator} {sql_value(value, kind)})"
-        case In(column, values):
-            kind = columns[column]
-            return f"({_sql_operand(column, kind)} IN ({', '.join(sql_value(value, kind) for value in values)}))"
-        case IsNull(column):
-            return f"({quoted_name(column)} IS NULL)"
         case Not(part):
-            return f"(NOT {to_sql(part, columns)})"
-    word = " AND " if isinstance(condition, And) else " OR "
-    return f"({word.join(to_sql(part, columns) for part in condition.parts)})"
+            return _sql(part, columns, negated=not negated)
+        case IsNull(column):
+            return f"({quoted_name(column)} IS {'NOT ' if negated else ''}NULL)"
+        case Compare(column) | In(column):
+            test = _sql_test(condition, columns[column])
+            return f"({quoted_name(column)} IS NOT NULL AND {'NOT ' if negated else ''}({test}))"
+    word = " AND " if isinstance(condition, And) != negated else " OR "
+    return f"({word.join(_sql(part, columns, negated=negated) for part in condition.parts)})"
+
+
+def _sql_test(condition: Compare | In, kind: ColumnType) -> str:
+    name = quoted_name(condition.column)
+    # Times are compared as numbers, which is exact in every year.
+    operand = f"CAST({name} AS BIGINT)" if kind == "timestamp" else name
+    if isinstance(condition, In):
+        return f"{operand} IN ({', '.join(sql_value(value, kind) for value in condition.values)})"
+    value = sql_value(condition.value, kind)
+    if condition.operator == "contains":
+        return f"array_has({name}, {value})"
+    return f"{operand} {'<>' if condition.operator == '!=' else condition.operator} {value}"
 
 
 def quoted_name(name: str) -> str:
@@ -113,11 +120,6 @@ def sql_value(value: Any, kind: ColumnType) -> str:
         case "timestamp":
             return str(_microseconds(value))
     return "'" + str(value).replace("'", "''") + "'"
-
-
-def _sql_operand(column: str, kind: ColumnType) -> str:
-    name = quoted_name(column)
-    return f"CAST({name} AS BIGINT)" if kind == "timestamp" else name
 
 
 def _microseconds(value: datetime) -> int:
@@ -145,6 +147,18 @@ def _compared(left: Any, operator: Operator, right: Any) -> Any:
         case ">":
             return left > right
     return left >= right
+
+
+def _in(column: Any, values: tuple[Any, ...]) -> Any:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow.compute as pc  # noqa: PLC0415 - heavy
+
+    if isinstance(values[0], float):  # `isin` takes 0.0 and -0.0 as different
+        return _joined([column == value for value in values], conjunction=False)
+    scalars = [_arrow_scalar(value) for value in values]
+    inside = column.isin(pa.array(scalars, scalars[0].type))
+    # `isin` is false for null, and not unknown.
+    return pc.if_else(column.is_valid(), inside, pa.scalar(None, pa.bool_()))
 
 
 def _list_contains(column: Any, text: str) -> Any:
