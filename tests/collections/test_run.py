@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway import Config
-from embedway.collections import chunk_reader, readers
+from embedway.collections import chunk_reader
+from embedway.collections.parsers import html
+from embedway.collections.parsers.base import ParsedText
 from embedway.collections.run import RunOptions, run_job
 from embedway.collections.stores import open_store
+from embedway.collections.stores.base import join_context
 from embedway.collections.stores.parquet import ParquetStore
 from embedway.errors import (
     AuthenticationError,
@@ -84,7 +87,7 @@ def test_every_row_has_the_vector_of_its_own_text(fake_embedder, vectors_for, ro
     texts = [f"the event loop of row {n}" for n in range(101)]
     for n, vector in enumerate(vectors_for(texts)):
         hit = collection.search(vector, 1)[0]
-        assert (hit.id, hit.text, hit.start_line) == (f"{n}#0", texts[n], n + 1)
+        assert (hit.id, hit.text, hit.start_line) == (f"rows.jsonl/{n}#0", texts[n], n + 1)
         assert hit.score == pytest.approx(1.0, abs=1e-5)
     assert embedder.calls[:3] == [4, 8, 16]
     assert sum(embedder.calls) == 101
@@ -99,7 +102,7 @@ def test_rows_keep_the_order_of_the_sources(fake_embedder, vectors_for, tmp_path
         (folder / name).write_text("\n\n".join(f"{name} part {n} of the event loop" for n in range(30)))
     summary = run(fake_embedder(), [str(folder)], out / "o.parquet", RunOptions(chunk_tokens=48))
     table = pq.read_table(out / "o.parquet")
-    sources = table["source"].to_pylist()
+    sources = table["document_id"].to_pylist()
     assert sources == sorted(sources)
     assert summary.documents == 3
     assert summary.chunks == table.num_rows > 30
@@ -107,9 +110,13 @@ def test_rows_keep_the_order_of_the_sources(fake_embedder, vectors_for, tmp_path
     for source in set(sources):
         own = [line for line, other in zip(lines, sources, strict=True) if other == source]
         assert own == sorted(own)
-    assert np.allclose(np.array(table["vector"].to_pylist()), vectors_for(table["text"].to_pylist()))
-    settings = json.loads(table.schema.metadata[b"embedway.settings"])
-    assert (settings["chunk_tokens"], settings["overlap_tokens"]) == (48, 11)
+    texts = [
+        join_context(context, text)
+        for context, text in zip(*table.select(["context", "text"]).to_pydict().values(), strict=True)
+    ]
+    assert np.allclose(np.array(table["vector"].to_pylist()), vectors_for(texts))
+    chunking = open_store(str(out / "o.parquet")).record.chunking
+    assert (chunking.chunk_tokens, chunking.overlap_tokens) == (48, 11)
 
 
 def test_the_summary_and_the_progress(fake_embedder, rows_file, out, monkeypatch):
@@ -344,14 +351,13 @@ class TestEmbedderFaults:
     @pytest.mark.parametrize(
         ("cache", "size", "said"),
         [
-            ("sqlite", 40, r"\d+ of 40 texts are computed and in the cache; run the same command again in 8 s"),
-            ("sqlite", 500, r"\d+ texts are computed and in the cache; run the same command again in 8 s"),
-            ("none", 40, ""),
-            ("memory", 40, ""),
-            ("of a model whose vectors depend on the batch", 40, ""),
+            ("sqlite", 40, r"\d+ of 40 texts are computed and kept; run the same command again in 8 s"),
+            ("sqlite", 500, r"\d+ texts are computed and kept; run the same command again in 8 s"),
+            ("none", 40, r"\d+ of 40 texts are computed and kept; run the same command again in 8 s"),
+            ("of a model whose vectors depend on the batch", 40, r"\d+ of 40 texts are computed and kept; .*"),
         ],
     )
-    def test_that_stop_a_job_say_what_is_in_the_cache(self, fake_embedder, rows_file, out, cache, size, said):
+    def test_that_stop_a_job_say_what_is_kept(self, fake_embedder, rows_file, out, cache, size, said):
         async def limit(texts):
             late = RateLimitedError("the limit is used up", route="r", status=429, retry_after_s=7.5)
             return {row: late for row, text in enumerate(texts) if int(text.split()[-1]) >= 30}
@@ -469,12 +475,12 @@ def test_cancelling_does_not_wait_for_a_parser(fake_embedder, tmp_path, out, mon
     async def main():
         loop, parsing = asyncio.get_running_loop(), asyncio.Event()
 
-        def parse(markup):
+        def parse(markup, path):
             loop.call_soon_threadsafe(parsing.set)
             returning.wait()
-            return markup, None, ()
+            return ParsedText(markup)
 
-        monkeypatch.setattr(readers, "html_to_text", parse)
+        monkeypatch.setattr(html, "parse_html", parse)
         task = asyncio.create_task(run_job(fake_embedder(), [str(page)], str(out / "o.parquet"), RunOptions()))
         await parsing.wait()
         task.cancel()

@@ -10,7 +10,7 @@ import time
 
 from embedway.collections import chunk_reader
 from embedway.collections.run import RunOptions, run_job
-from embedway.collections.stores import jsonl, lancedb, parquet
+from embedway.collections.stores import store_for
 from fake_embedder import FakeEmbedder
 
 source, destination, moment, *flags = sys.argv[1:]
@@ -46,8 +46,7 @@ def patched(store_class):
     store_class.begin, store_class.commit = begin_then_wait, commit_around
 
 
-for each in (parquet.ParquetStore, jsonl.JsonlStore, lancedb.LanceDBStore):
-    patched(each)
+patched(type(store_for(destination)))
 chunk_reader.FIRST_BATCH_CHUNKS = chunk_reader.MAX_BATCH_CHUNKS = 20
 embedder = FakeEmbedder(on_embed=on_embed)
 options = RunOptions(on_error="skip", overwrite="overwrite" in flags)

@@ -92,7 +92,10 @@ def _global_options(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no notes.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print the log with retries and skipped routes on standard error.")
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Print the log with retries, skipped routes and skipped files on standard error."
+        ),
     ] = False,
     show_traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
     version: Annotated[
@@ -107,6 +110,7 @@ def _global_options(
     if invocation is not None:  # None while a shell asks for completions
         invocation.files = tuple(config or ())
         invocation.quiet = quiet
+        invocation.verbose = verbose
         invocation.traceback = show_traceback
 
 

@@ -26,6 +26,7 @@ class Invocation:
 
     files: tuple[Path, ...] = ()
     quiet: bool = False
+    verbose: bool = False
     traceback: bool = False
 
     @classmethod
@@ -74,7 +75,27 @@ PrecisionChoice: TypeAlias = Literal["auto", "f32", "bf16"]
 InputTypeChoice: TypeAlias = Literal["query", "document"]
 OverflowChoice: TypeAlias = Literal["truncate", "mean", "error"]
 OnErrorChoice: TypeAlias = Literal["stop", "skip"]
-FormatChoice: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
+FormatChoice: TypeAlias = Literal[
+    "auto",
+    "text",
+    "lines",
+    "markdown",
+    "mdx",
+    "rst",
+    "html",
+    "asciidoc",
+    "ipynb",
+    "code",
+    "pdf",
+    "docx",
+    "pptx",
+    "epub",
+    "jsonl",
+    "json",
+    "csv",
+    "tsv",
+    "parquet",
+]
 PresetChoice: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"]
 
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -144,6 +165,26 @@ FitOption: TypeAlias = Annotated[
 ]
 FollowLinksFlag: TypeAlias = Annotated[
     bool, typer.Option("--follow-links", help="Follow symbolic links inside folders; they may lead out of them.")
+]
+IncludeOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="GLOB",
+        help="Read only these files of folders, with any extension; a pattern as in .gitignore; repeatable.",
+    ),
+]
+ExcludeOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="GLOB", help="Skip these files and folders of folders; repeatable."),
+]
+EncodingOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        metavar="NAME",
+        help="Encoding of files without byte order mark or declaration, such as cp1252. Default: UTF-8.",
+    ),
 ]
 OverflowOption: TypeAlias = Annotated[
     OverflowChoice | None, typer.Option("--on-overflow", help="Handling of texts over the model's limit.")
@@ -215,6 +256,18 @@ def refuse_both(model: object, preset: PresetChoice | None, models: list[str] | 
     for option, given in (("--preset", preset), ("--models", models)):
         if model and given:
             raise UsageError(f"--model names a model and {option} selects one; use only one of them")
+
+
+def read_overrides(
+    include: list[str] | None, exclude: list[str] | None, encoding: str | None, *, follow_links: bool
+) -> dict[str, Any]:
+    """Return the options of a job that decide which files are read, and how."""
+    return {
+        "include": tuple(include or ()),
+        "exclude": tuple(exclude or ()),
+        "encoding": encoding,
+        "follow_links": follow_links,
+    }
 
 
 def job_overrides(

@@ -16,6 +16,7 @@ from embedway.cli.output import (
     error_console,
     note,
     note_pipes,
+    note_skipped,
     print_json,
     print_table,
     report_of_work,
@@ -41,7 +42,7 @@ def run(  # long, because typer reads the options from the signature
     context: typer.Context,
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE", help="Folders, text files, JSONL, CSV, Parquet, or - for standard input."),
+        typer.Argument(metavar="SOURCE", help="Folders, files or - for standard input; NAME=PATH names a source."),
     ],
     *,
     destination: Annotated[
@@ -95,7 +96,11 @@ def run(  # long, because typer reads the options from the signature
     ] = "id",
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="COLUMN", help="Column to copy to DEST; repeatable."),
+        typer.Option(
+            "--keep",
+            metavar="COLUMN[:TYPE]",
+            help="Column to copy to DEST; repeatable. TYPE is text, int, float, bool, timestamp, list or json.",
+        ),
     ] = None,
     dimensions: shared.DimensionsOption = None,
     backend: shared.BackendOption = None,
@@ -103,6 +108,9 @@ def run(  # long, because typer reads the options from the signature
     threads: shared.ThreadsOption = None,
     streams: shared.StreamsOption = None,
     token_budget: shared.TokenBudgetOption = None,
+    include: shared.IncludeOption = None,
+    exclude: shared.ExcludeOption = None,
+    encoding: shared.EncodingOption = None,
     follow_links: shared.FollowLinksFlag = False,
     metrics_file: shared.MetricsFileOption = None,
     as_json: shared.JsonFlag = False,
@@ -120,8 +128,10 @@ def run(  # long, because typer reads the options from the signature
             **shared.metrics_overrides(metrics_file),
         }
     )
+    from embedway.collections.column_types import split_keep
     from embedway.money import to_nanousd
 
+    names, types = split_keep(keep or ())
     options = shared.job_options(
         config,
         selecting=bool(preset or named),
@@ -133,9 +143,10 @@ def run(  # long, because typer reads the options from the signature
         overwrite=overwrite,
         text_field=text_field,
         id_field=id_field,
-        keep=tuple(keep or ()),
+        keep=names,
+        keep_types=types,
         format=format_,
-        follow_links=follow_links,
+        **shared.read_overrides(include, exclude, encoding, follow_links=follow_links),
         most_nanousd=None if max_cost is None else to_nanousd(max_cost, name="--max-cost"),
     )
     selecting = model is None and any(wanted is not None for wanted in (preset, named, max_cost, collection))
@@ -233,10 +244,7 @@ def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bo
     if summary.truncated and not as_json:
         texts = "1 text was" if summary.truncated == 1 else f"{summary.truncated:,} texts were"
         note(invocation, f"{texts} truncated at the model's limit")
-    if summary.links_skipped:
-        from embedway.collections.readers import links_note
-
-        note(invocation, links_note(summary.links_skipped))
+    note_skipped(invocation, summary.skipped)
     if summary.rejected:
         from embedway.collections.report import rows_were
 

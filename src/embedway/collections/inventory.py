@@ -14,7 +14,7 @@ from embedway.collections.skipped import SkippedFiles
 from embedway.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from embedway.collections.documents import ReadOptions, SourceFormat
 
@@ -54,13 +54,13 @@ class Inventory:
     faults: tuple[SourceError, ...] = ()
 
 
-def find_sources(sources: Sequence[str], options: ReadOptions) -> Inventory:
+def find_sources(sources: Sequence[str], options: ReadOptions, *, may_be_empty: Collection[str] = ()) -> Inventory:
     """Return the files of sources, without duplicates: `PATH`, `NAME=PATH`, or `-` for standard input.
 
     Raises `UsageError` if two sources have the same name, and `SourceError` for sources that do not exist, all in one,
-    and for a folder without a file that can be read.
+    and for a folder without a file that can be read, unless `may_be_empty` has the name of the source.
     """
-    return _Finder(options).find(sources)
+    return _Finder(options, may_be_empty).find(sources)
 
 
 def source_record(given: str) -> tuple[SourceRecord, str]:
@@ -80,8 +80,9 @@ def source_record(given: str) -> tuple[SourceRecord, str]:
 class _Finder:
     """Search for the files of sources."""
 
-    def __init__(self, options: ReadOptions) -> None:
+    def __init__(self, options: ReadOptions, may_be_empty: Collection[str]) -> None:
         self._options = options
+        self._may_be_empty = may_be_empty
         self._skipped = SkippedFiles()
         self._faults: list[SourceError] = []
         self._files: dict[str, SourceFile] = {}
@@ -150,7 +151,7 @@ class _Finder:
             facts = (found.format, False, found.size_bytes, found.language, found.gzipped)
             self._add(found.real, SourceFile(found.path, source, prefix, *facts))
         before.update(own)
-        if not count and len(self._faults) == faults:
+        if not count and len(self._faults) == faults and source not in self._may_be_empty:
             told = f"; {own.summary(names_hint=False)}" if own.total else ""
             raise SourceError(
                 f"the folder has no file that can be read ({describe_endings()}){told}", path=printable_path(path)

@@ -7,7 +7,6 @@ embedded, and another thread writes the previous one. So at most three batches a
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING
@@ -18,14 +17,26 @@ from embedway.collections.chunk_reader import ChunkReader, batch_sizes, key_of
 from embedway.collections.cutting import open_chunker
 from embedway.collections.documents import ByteCounter
 from embedway.collections.embedding import BatchEmbedder
+from embedway.collections.inventory import Inventory
+from embedway.collections.job_sources import (
+    find_known_sources,
+    joined_sources,
+    named_sources,
+    reading_record,
+    recorded_sources,
+    refuse_dropped,
+    refuse_own_source,
+    refuse_same_names,
+)
 from embedway.collections.journal import Journal, journal_path
 from embedway.collections.kept_columns import KeptColumns
-from embedway.collections.readers import find_sources, read_documents
-from embedway.collections.record import MadeBy, ReadRecord, Record
+from embedway.collections.preparation import describe_model, open_for_sync
+from embedway.collections.provenance import catalog_facts, made_by
+from embedway.collections.readers import read_documents
+from embedway.collections.record import Record
 from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import Tally, is_stored, note_progress, rows_were
-from embedway.errors import EmbedwayError, SinkError, SourceError, SpaceMismatchError, UsageError
-from embedway.space import comparable
+from embedway.errors import EmbedwayError, SinkError, SourceError
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -34,11 +45,10 @@ if TYPE_CHECKING:
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunk_reader import ChunkBatch
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.inventory import Inventory, SourceFile
     from embedway.collections.options import RunOptions, SyncOptions
-    from embedway.collections.record import SourceRecord
     from embedway.collections.report import RunProgress
     from embedway.collections.stores.base import Chunk, Store
+    from embedway.space import Space
     from embedway.types import ModelDescription, Vectors
 
 #: Interval between two tries to lock a collection, in seconds.
@@ -59,9 +69,11 @@ class Kept:
 class Outcome:
     """Result of a job, from which summaries are made."""
 
-    described: ModelDescription
+    space: Space
     inventory: Inventory
     changes: Changes
+    #: Names of sources whose documents are removed.
+    dropped: Collection[str] = ()
     recut: bool = False
     removed: list[DocumentKey] = field(default_factory=list)
     chunks_removed: int = 0
@@ -123,13 +135,17 @@ class Job:
     ) -> Outcome:
         await writer.call(self._open)
         options, old = self.options, self._old
+        dropped = self._dropped()
+        if old is not None and dropped and not sources:
+            return await self._drop(old, dropped, writer)
         if not sources and old is not None:
-            sources = [f"{one.name}={one.path}" for one in old.sources if one.path != "-"]
-        inventory = await reader.call(find_sources, sources, options.read_options())
+            sources = recorded_sources(old)
+        inventory = await reader.call(find_known_sources, sources, options.read_options(), old)
         if old is not None:
-            _refuse_same_names(inventory.sources, old.sources, sources)
+            refuse_same_names(inventory.sources, old.sources, sources)
+            refuse_dropped(inventory.sources, dropped)
         await self._check_destination(inventory, writer)
-        described = await self._describe()
+        described = await self._describe(old)
         chunker, settings = open_chunker(described, options)
         changes = Changes(self._manifest, settings, inventory.sources)
 
@@ -145,14 +161,16 @@ class Job:
         record = Record(
             described.space,
             chunking=settings,
-            sources=_joined(old, inventory.sources),
-            reading=_reading(options),
-            made_by=MadeBy(runtime=described.runtime),
-            facts={} if old is None else old.facts,
+            sources=joined_sources(old, inventory.sources, dropped),
+            reading=reading_record(options),
+            made_by=made_by(described),
+            facts=(old.facts if old is not None else {}) or catalog_facts(described.space.model),
             keep={} if old is None else old.keep,
         )
         self._columns = KeptColumns(options.keep, options.keep_types, record.keep)
-        outcome = Outcome(described, inventory, changes, recut=old is not None and old.chunking != settings)
+        outcome = Outcome(
+            described.space, inventory, changes, dropped, recut=old is not None and old.chunking != settings
+        )
         journal = Journal(journal_path(self._store.destination), described.space, (options.on_overflow,))
         batches = BatchEmbedder(self._embedder, self._store.destination, options, journal, self.tally, self._on_bad_row)
         try:
@@ -172,17 +190,18 @@ class Job:
         """Open an existing collection for a sync; resolve the options that its record decides."""
         store = self._store
         if self._sync is not None:
-            if store.exists():
-                store.open()
-                self._old = store.record
-                self._manifest = Manifest.of(store)
-            self.options = self._sync.resolve(self._old)
+            opened = open_for_sync(store, self._sync)
+            self.options, self._old, self._manifest = opened.options, opened.old, opened.manifest
         elif store.exists() and not self.options.overwrite:
             raise SinkError(
                 "already exists; `embedway sync SOURCE --to DEST` updates it, and --overwrite, or overwrite=True, "
                 "replaces it",
                 destination=store.destination,
             )
+
+    async def _describe(self, old: Record | None) -> ModelDescription:
+        self.options, described = await describe_model(self._embedder, self.options, old, self._store.destination)
+        return described
 
     async def _check_destination(self, inventory: Inventory, writer: Worker) -> None:
         if self._old is None:
@@ -192,25 +211,6 @@ class Job:
         )
         if not self.options.overwrite:
             await writer.call(self.rejects.refuse_existing)
-
-    async def _describe(self) -> ModelDescription:
-        """Describe the model; that of an existing collection is not loaded unless its facts need it."""
-        options, old = self.options, self._old
-        if old is None:
-            return await self._embedder.models.describe(options.model, options.dimensions, load=True)
-        if options.model == "auto":
-            self.options = options = replace(options, model=old.space.model)
-        described = await self._embedder.models.describe(options.model, options.dimensions)
-        if not comparable(described.space, old.space):
-            described = await self._embedder.models.describe(options.model, options.dimensions, load=True)
-        if not comparable(described.space, old.space):
-            raise SpaceMismatchError(
-                collection=self._store.destination,
-                collection_space=old.space.id,
-                asked_space=described.space.id,
-                asked="the documents",
-            )
-        return described
 
     async def _stream(  # noqa: PLR0917  the parts of one job
         self,
@@ -227,10 +227,8 @@ class Job:
         pending = reader.call(chunk_reader.next_batch, next(sizes))
         writing: asyncio.Future[None] | None = None
         while (batch := await pending) is not None:
-            if not self._begun:
-                self._columns.infer(batch.chunks)
-                record = replace(record, keep=self._columns.types)
-                await writer.call(self._begin, record)
+            self._columns.infer(batch.chunks)
+            await writer.call(self._begin, replace(record, keep=self._columns.types))
             pending = reader.call(chunk_reader.next_batch, next(sizes))
             batch = self._fitting(batch, changes)
             if not batch.chunks:
@@ -253,7 +251,12 @@ class Job:
                 self._progress.update(self.tally.status(batch))
         if writing is not None:
             await writing
-        elif self._old is None:
+        else:
+            self._refuse_nothing()
+
+    def _refuse_nothing(self) -> None:
+        """Raise `SourceError` if a new collection would have no rows."""
+        if self._old is None:
             first = self.rejects.first
             rejected = f"; {rows_were(self.rejects.count)} rejected, the first: {first}" if first else ""
             raise SourceError(f"there is nothing to embed{rejected}", path="sources")
@@ -294,6 +297,30 @@ class Job:
         if not self._store.transactional:
             self._kept.rows += len(chunks)
 
+    def _dropped(self) -> set[str]:
+        """Return the names of the sources to remove. Raises UsageError for unknown ones."""
+        if self._sync is None or not self._sync.remove:
+            return set()
+        if self._old is None:
+            raise SinkError("does not exist, so it has no source to remove", destination=self._store.destination)
+        return named_sources(self._old, self._sync.remove)
+
+    def _documents_of(self, names: Collection[str]) -> list[DocumentKey]:
+        return [key for key in self._manifest.documents if key.source in names]
+
+    async def _drop(self, old: Record, dropped: Collection[str], writer: Worker) -> Outcome:
+        """Remove sources, and change nothing else. Needs no model."""
+        record = replace(old, sources=joined_sources(old, (), dropped))
+        outcome = Outcome(old.space, Inventory((), ()), Changes(self._manifest, old.chunking, ()), dropped)
+        try:
+            await self._finish(outcome, record, writer)
+            await uncancelled(writer.call(self._commit, record))
+        except BaseException:
+            await writer.call(self._store.abort)
+            raise
+        self._kept.complete = True
+        return outcome
+
     async def _finish(self, outcome: Outcome, record: Record, writer: Worker) -> None:
         """Remove the documents that the sources no longer have."""
         if self._sync is None:
@@ -305,7 +332,7 @@ class Job:
                 "--allow-empty, or allow_empty=True",
                 path=emptied[0].path,
             )
-        outcome.removed = outcome.changes.removed()
+        outcome.removed = outcome.changes.removed() + self._documents_of(outcome.dropped)
         if outcome.removed:
             await writer.call(self._begin, record)
             await writer.call(self._store.remove, outcome.removed)
@@ -363,41 +390,3 @@ async def uncancelled(future: asyncio.Future[None]) -> None:
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
     future.result()
-
-
-def refuse_own_source(files: Sequence[SourceFile], written: Sequence[str]) -> None:
-    """Raise `UsageError` if a path that will be written is one of the sources."""
-    sources = {os.path.realpath(file.path) for file in files}
-    for path in written:
-        if os.path.realpath(path) in sources:
-            raise UsageError(f"{path} is a source and would be overwritten; choose another destination")
-
-
-def _refuse_same_names(found: Sequence[SourceRecord], recorded: Sequence[SourceRecord], given: Sequence[str]) -> None:
-    """Raise `UsageError` for a source with the name of a recorded one and another path, unless the name was given."""
-    paths = {one.name: one.path for one in recorded}
-    for one in found:
-        known = paths.get(one.name, one.path)
-        if known != one.path and not any(text.startswith(f"{one.name}=") for text in given):
-            raise UsageError(
-                f"the collection has a source {one.name!r} from {known}; give {one.path} another name with "
-                f"NAME={one.path}, or replace that source with {one.name}={one.path}"
-            )
-
-
-def _joined(old: Record | None, found: Sequence[SourceRecord]) -> tuple[SourceRecord, ...]:
-    """Return the recorded sources, and those of this job in place of recorded ones with their names."""
-    sources = {} if old is None else {one.name: one for one in old.sources}
-    return tuple({**sources, **{one.name: one for one in found}}.values())
-
-
-def _reading(options: RunOptions) -> ReadRecord:
-    return ReadRecord(
-        options.text_field,
-        options.id_field,
-        options.format,
-        options.encoding,
-        options.include,
-        options.exclude,
-        options.follow_links,
-    )

@@ -40,7 +40,7 @@ from embedway.errors import SourceError
 from embedway.files import READ_FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions, SourceFormat
     from embedway.collections.lines import Lines
@@ -50,9 +50,7 @@ __all__ = [
     "Inventory",
     "SkippedFiles",
     "SourceFile",
-    "find_files",
     "find_sources",
-    "links_note",
     "read_documents",
     "read_files",
     "source_record",
@@ -65,24 +63,6 @@ _MAX_READ_AFTER_FAULT = 100_000
 _MINIFIED_LINE = 500
 _MINIFIED_CHARACTERS = 5_000
 _MINIFIED_LANGUAGES = frozenset({"javascript", "typescript", "css"})
-
-
-def find_files(
-    sources: Sequence[str], options: ReadOptions, *, on_link: Callable[[str], None] = lambda _: None
-) -> tuple[SourceFile, ...]:
-    """Return the files of `find_sources`; raise its first fault. The paths of links not followed go to `on_link`."""
-    inventory = find_sources(sources, options)
-    for fault in inventory.faults:
-        raise fault
-    for link in inventory.skipped.names("link"):
-        on_link(link)
-    return inventory.files
-
-
-def links_note(count: int) -> str:
-    """Return a note for the user about links that were not followed."""
-    links = "1 link was" if count == 1 else f"{count:,} links were"
-    return f"{links} not followed: --follow-links, or follow_links=True, follows links in folders"
 
 
 def read_documents(

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 #: Maximum number of names that are kept for each reason; the others are only counted.
 MAX_NAMES = 1000
@@ -60,6 +60,16 @@ class SkippedFiles:
         if len(names) < MAX_NAMES:
             names.append(name)
 
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any]) -> SkippedFiles:
+        """Return the files of `to_json`."""
+        skipped = cls()
+        for reason, facts in value.get("reasons", {}).items():
+            for name in facts["names"]:
+                skipped.add(reason, name)
+            skipped.counts[reason] = facts["count"]
+        return skipped
+
     def update(self, other: SkippedFiles) -> None:
         """Add the files of another object."""
         for reason, count in other.counts.items():
@@ -105,7 +115,7 @@ class SkippedFiles:
         reasons = {
             reason: {"count": count, "names": list(self.names(reason))} for reason, count in self.counts.most_common()
         }
-        return {"count": self.total, "reasons": reasons}
+        return {"count": self.total, "reasons": reasons, "summary": self.summary(names_hint=False)}
 
     def _part(self, reason: str, count: int) -> str:
         part = f"{count:,} {REASONS[reason][count > 1]}"

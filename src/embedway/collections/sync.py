@@ -80,7 +80,7 @@ async def sync_collection(
     tally, counts = job.tally, outcome.changes.counts
     return SyncSummary(
         destination=store.destination,
-        space_id=outcome.described.space.id,
+        space_id=outcome.space.id,
         added=counts["added"],
         updated=counts["updated"] + counts["resumed"],
         removed=len(outcome.removed),

@@ -24,12 +24,31 @@ _MIN_INT = -(1 << 63)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def to_arrow(condition: Condition) -> Any:
+def to_arrow(condition: Condition, schema: Any = None) -> Any:
     """Return the condition as a `pyarrow.compute.Expression`, for filters of tables and datasets.
 
-    Columns of timestamps must be in UTC, and those of lists must contain texts.
+    Columns of timestamps must be in UTC, and those of lists must contain texts. With a schema, `UsageError` is raised
+    for a column that it lacks.
     """
-    import pyarrow as pa  # noqa: PLC0415 - heavy
+    if schema is not None:
+        names = schema.names
+        for column in sorted(columns_in(condition)):
+            if column not in names:
+                raise UsageError(f"there is no column {column!r}; known columns: {', '.join(names[:30])}")
+    return _expression(condition)
+
+
+def columns_in(condition: Condition) -> set[str]:
+    """Return the names of the columns of a condition."""
+    match condition:
+        case Compare(column) | In(column) | IsNull(column):
+            return {column}
+        case Not(part):
+            return columns_in(part)
+    return set().union(*(columns_in(part) for part in condition.parts))
+
+
+def _expression(condition: Condition) -> Any:
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
     match condition:
@@ -38,37 +57,47 @@ def to_arrow(condition: Condition) -> Any:
         case Compare(column, operator, value):
             return _compared(pc.field(column), operator, _arrow_scalar(value))
         case In(column, values):
-            # `isin` is false for null, and not unknown.
-            scalars = [_arrow_scalar(value) for value in values]
-            inside = pc.field(column).isin(pa.array(scalars, scalars[0].type))
-            return pc.if_else(pc.field(column).is_valid(), inside, pa.scalar(None, pa.bool_()))
+            return _in(pc.field(column), values)
         case IsNull(column):
             return pc.field(column).is_null()
         case Not(part):
-            return ~to_arrow(part)
-    parts = [to_arrow(part) for part in condition.parts]
+            return ~_expression(part)
+    parts = [_expression(part) for part in condition.parts]
     return _joined(parts, conjunction=isinstance(condition, And))
 
 
 def to_sql(condition: Condition, columns: Mapping[str, ColumnType]) -> str:
-    """Return the condition as a filter of LanceDB. Raises `UsageError` for a column's name that it cannot quote."""
+    """Return the condition as a filter of LanceDB. Raises `UsageError` for a column's name that it cannot quote.
+
+    The filter is false where the condition is unknown: `not` stands at comparisons only, and each requires a value.
+    LanceDB's optimizer takes `x <> 1 OR x <> 2` as true, also where x is null.
+    """
+    return _sql(condition, columns, negated=False)
+
+
+def _sql(condition: Condition, columns: Mapping[str, ColumnType], *, negated: bool) -> str:
     match condition:
-        case Compare(column, operator, value):
-            kind = columns[column]
-            if operator == "contains":
-                return f"array_has({quoted_name(column)}, {sql_value(value, kind)})"
-            # Casts of times in columns to numbers compare exactly, and in every year.
-            name = _sql_operand(column, kind)
-            return f"({name} {'<>' if operator == '!=' else operator} {sql_value(value, kind)})"
-        case In(column, values):
-            kind = columns[column]
-            return f"({_sql_operand(column, kind)} IN ({', '.join(sql_value(value, kind) for value in values)}))"
-        case IsNull(column):
-            return f"({quoted_name(column)} IS NULL)"
         case Not(part):
-            return f"(NOT {to_sql(part, columns)})"
-    word = " AND " if isinstance(condition, And) else " OR "
-    return f"({word.join(to_sql(part, columns) for part in condition.parts)})"
+            return _sql(part, columns, negated=not negated)
+        case IsNull(column):
+            return f"({quoted_name(column)} IS {'NOT ' if negated else ''}NULL)"
+        case Compare(column) | In(column):
+            test = _sql_test(condition, columns[column])
+            return f"({quoted_name(column)} IS NOT NULL AND {'NOT ' if negated else ''}({test}))"
+    word = " AND " if isinstance(condition, And) != negated else " OR "
+    return f"({word.join(_sql(part, columns, negated=negated) for part in condition.parts)})"
+
+
+def _sql_test(condition: Compare | In, kind: ColumnType) -> str:
+    name = quoted_name(condition.column)
+    # Times are compared as numbers, which is exact in every year.
+    operand = f"CAST({name} AS BIGINT)" if kind == "timestamp" else name
+    if isinstance(condition, In):
+        return f"{operand} IN ({', '.join(sql_value(value, kind) for value in condition.values)})"
+    value = sql_value(condition.value, kind)
+    if condition.operator == "contains":
+        return f"array_has({name}, {value})"
+    return f"{operand} {'<>' if condition.operator == '!=' else condition.operator} {value}"
 
 
 def quoted_name(name: str) -> str:
@@ -91,11 +120,6 @@ def sql_value(value: Any, kind: ColumnType) -> str:
         case "timestamp":
             return str(_microseconds(value))
     return "'" + str(value).replace("'", "''") + "'"
-
-
-def _sql_operand(column: str, kind: ColumnType) -> str:
-    name = quoted_name(column)
-    return f"CAST({name} AS BIGINT)" if kind == "timestamp" else name
 
 
 def _microseconds(value: datetime) -> int:
@@ -125,14 +149,26 @@ def _compared(left: Any, operator: Operator, right: Any) -> Any:
     return left >= right
 
 
+def _in(column: Any, values: tuple[Any, ...]) -> Any:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow.compute as pc  # noqa: PLC0415 - heavy
+
+    if isinstance(values[0], float):  # `isin` takes 0.0 and -0.0 as different
+        return _joined([column == value for value in values], conjunction=False)
+    scalars = [_arrow_scalar(value) for value in values]
+    inside = column.isin(pa.array(scalars, scalars[0].type))
+    # `isin` is false for null, and not unknown.
+    return pc.if_else(column.is_valid(), inside, pa.scalar(None, pa.bool_()))
+
+
 def _list_contains(column: Any, text: str) -> Any:
     """Return whether a list has a text. Arrow has no such function: the joined list is searched for it."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
-    joined = pc.binary_join(column.cast(pa.list_(pa.binary())), pa.scalar(_SEPARATOR))
-    edge = pa.scalar(_SEPARATOR)
-    framed = pc.binary_join_element_wise(edge, joined, edge, pa.scalar(b""))
+    joined = pc.binary_join(column.cast(pa.list_(pa.binary())), pc.scalar(_SEPARATOR))
+    edge = pc.scalar(_SEPARATOR)
+    framed = pc.binary_join_element_wise(edge, joined, edge, pc.scalar(b""))
     found = pc.match_substring(framed, _SEPARATOR + text.encode() + _SEPARATOR)
     # An empty list and a list of one empty text are joined to the same bytes.
     return found & (pc.list_value_length(column) > 0)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway.collections.documents import ByteCounter, ReadOptions
-from embedway.collections.readers import find_files, read_files
+from embedway.collections.readers import find_sources, read_files
 from embedway.collections.stores import open_store
 from embedway.collections.stores.records import sidecar_path
 from embedway.errors import EmbedwayError, SinkError
@@ -196,15 +196,23 @@ def mutated(data, chances):
 
 def read_everything(path):
     """Read a file as a collection and as a source; raise anything that is not our error."""
+    store = None
     try:
         store = open_store(str(path))
+        list(store.documents())
+        store.fetch(["d0#0", "x"])
+        for _ in range(2):
+            store.search(np.ones(store.space.dimensions, np.float32), 2)
         list(store.read())
-        store.search(np.ones(store.space.dimensions, np.float32), 2)
+        store.begin_update(store.record)
+        store.remove({("a/b.md", "d1")})
+        store.commit()
     except EmbedwayError:
-        pass
+        if store is not None:
+            store.abort()
     options = ReadOptions(keep=("topic",))
     try:
-        files = find_files([str(path)], options)
+        files = find_sources([str(path)], options)
         for document in read_files(files, options, on_bad_row=lambda fault: None, counter=ByteCounter()):
             document.text.encode()
     except EmbedwayError:

@@ -1,59 +1,62 @@
 """LanceDB tables: `lancedb:DIR#TABLE`.
 
-A table is a folder, `DIR/TABLE.lance`. It is written in a temporary folder beside it and renamed when it is
+A table is a folder, `DIR/TABLE.lance`. A new one is written in a temporary folder beside it and renamed when it is
 complete. Folders cannot be replaced atomically: an old table is moved into the temporary folder first. If the
-process is killed between the two renames, the next run restores it.
+process is killed between the two renames, the next use of the table restores it.
+
+A change adds versions to the table, which readers do not see before `commit`; see `lancedb_table`. A change that was
+not completed is undone by the next one.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
+import secrets
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
 from embedway import unfinished
-from embedway.collections.search import HIT_COLUMNS, Hit
-from embedway.collections.stores.arrow import RowGroup, check_columns, rows_of, sink_errors
-from embedway.collections.stores.base import READ_ROWS, Store, check_fields
-from embedway.collections.stores.records import VerifiedFacts, space_from_metadata, space_metadata
+from embedway.collections.stores.arrow import RowGroup, sink_errors
+from embedway.collections.stores.base import Store
+from embedway.collections.stores.lancedb_reader import TableReader
+from embedway.collections.stores.lancedb_table import (
+    Head,
+    connect,
+    lancedb_errors,
+    replace_table,
+    require_lancedb,
+    restore,
+    restore_moved,
+    table_path,
+)
+from embedway.collections.stores.lancedb_writer import TableWriter, rewrite
+from embedway.collections.stores.locks import exclusive
 from embedway.collections.stores.temporary import refuse_existing, stale_paths, temporary_path
-from embedway.errors import MissingExtraError, SinkError, UsageError
-from embedway.opt_out import opt_out_of_telemetry
+from embedway.errors import SinkError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
-    from embedway.collections.stores.base import Chunk, Rows
-    from embedway.types import Space, Vectors
+    from embedway.collections.documents import DocumentKey
+    from embedway.collections.record import Record, VectorType
+    from embedway.collections.search import Hit
+    from embedway.collections.stores.base import Chunk, Rows, StoredDocument
+    from embedway.collections.where import Condition
+    from embedway.types import Vectors
 
 SCHEME = "lancedb:"
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_REPLACED = "replaced.lance"
-
-
-@contextmanager
-def lancedb_errors(destination: str, action: str) -> Iterator[None]:
-    """Convert errors of LanceDB to `SinkError`; its messages may quote rows, so they are only chained."""
-    with sink_errors(destination, action):
-        try:
-            yield
-        except BaseException as error:
-            # The error of a panic in Rust is not an Exception, and no module exports its class.
-            if type(error).__name__ != "PanicException":
-                raise
-            raise SinkError(f"{action} failed: the table is damaged", destination=destination) from error
 
 
 class LanceDBStore(Store):
-    """Store in a LanceDB table; its schema's metadata contains the space and the settings."""
+    """Store in a LanceDB table."""
 
-    _group: RowGroup
-    _facts: VerifiedFacts
+    vector_types: ClassVar[frozenset[VectorType]] = frozenset({"float32", "float16"})
 
     def __init__(self, destination: str) -> None:
         super().__init__(destination)
@@ -63,11 +66,14 @@ class LanceDBStore(Store):
                 f"{destination!r} is not lancedb:DIR#TABLE; a table name may contain only letters, digits and _ . -"
             )
         self._folder = Path(folder)
+        self._path = table_path(self._folder, self._name)
         self._overwrite = False
         self._temporary: Path | None = None
         self._made_folder = False
-        # The declared type lacks methods that the object has.
-        self._table: Any = None
+        self._reader: TableReader | None = None
+        self._writer: TableWriter | None = None
+        #: State before the present change, while an update lasts.
+        self._before: Head | None = None
 
     @property
     @override
@@ -75,65 +81,114 @@ class LanceDBStore(Store):
         return self._folder / f"{self._name}.rejects.jsonl"
 
     @override
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        made_folder = False
+        with sink_errors(self.destination, "locking"):
+            if not self._folder.exists():
+                unfinished.track_empty(self._folder)
+                self._folder.mkdir(parents=True)
+                made_folder = True
+        try:
+            with exclusive(self._path, destination=self.destination):
+                yield
+        finally:
+            if made_folder:
+                with suppress(OSError):  # it is not empty
+                    self._folder.rmdir()
+
+    @override
+    def exists(self) -> bool:
+        with sink_errors(self.destination, "reading"):
+            restore_moved(self._path)
+        return self._path.exists() or self._path.is_symlink()
+
+    @override
     def prepare(self, *, overwrite: bool) -> None:
-        _require_lancedb()
+        require_lancedb()
         self._overwrite = overwrite
         refuse_existing(self._path, overwrite=overwrite, destination=self.destination)
         nearest = next(parent for parent in (self._folder, *self._folder.absolute().parents) if parent.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise SinkError(f"{nearest} is not a writable folder", destination=self.destination)
 
-    def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
+    @override
+    def begin(self, record: Record) -> None:
         """Create an empty table in a temporary folder."""
-        self.space = space
-        self._group = RowGroup(space, keep, space_metadata(space, settings))
+        self._check_names(record)
+        self.record = replace(record, revision=secrets.token_hex(8))
         with lancedb_errors(self.destination, "creating the table"):
-            opt_out_of_telemetry()
-            import lancedb  # noqa: PLC0415 - heavy, and an extra
-
             if not self._folder.exists():
                 unfinished.track_empty(self._folder)
                 self._folder.mkdir(parents=True)
                 self._made_folder = True
             self._remove_stale()
-            self._temporary = temporary_path(self._path)
-            self._temporary.mkdir()
-            database = lancedb.connect(str(self._temporary))
-            self._table = database.create_table(self._name, schema=self._group.schema)
+            self._temporary = self._new_temporary()
+            group = RowGroup(self.record)
+            table = connect(self._temporary).create_table(self._name, schema=group.schema)
+            self._writer = TableWriter(table, group)
 
+    @override
+    def begin_update(self, record: Record) -> None:
+        """Note the present version in the table's folder, and undo a change that was not completed."""
+        record = self._checked_update(record)
+        self._check_names(record)
+        with lancedb_errors(self.destination, "starting the change"):
+            reader = self._fresh_reader()
+            table = connect(self._folder).open_table(self._name)
+            if reader.unfinished_from is not None:
+                table.restore(reader.unfinished_from)
+            self._before = Head(reader.record)
+            Head(reader.record, table.version).write(self._path, reader.metadata)
+            self.record = record
+            self._writer = TableWriter(table, RowGroup(record), base_version=table.version)
+            self._writer.add_columns()
+
+    @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Buffer rows and add them in large fragments, because each addition creates a version."""
-        self._group.add(chunks, vectors)
-        if self._group.full:
-            self._flush()
+        self._check_rows(chunks, vectors)
+        with lancedb_errors(self.destination, "writing"):
+            self._writing.write(chunks, vectors)
 
+    @override
+    def remove(self, documents: Collection[DocumentKey]) -> None:
+        with lancedb_errors(self.destination, "removing"):
+            self._writing.remove(documents)
+
+    @override
     def commit(self) -> None:
-        """Add the remaining rows and rename the table's folder."""
-        self._flush()
-        self._table = None
-        refuse_existing(self._path, overwrite=self._overwrite, destination=self.destination)
-        if self._temporary is None:
-            return
-        finished = _table_path(self._temporary, self._name)
-        replaced = self._temporary / _REPLACED
-        with sink_errors(self.destination, "finishing the table"):
-            if self._path.exists():
-                self._path.rename(replaced)
-            try:
-                finished.rename(self._path)
-            except OSError:
-                if replaced.exists():
-                    replaced.rename(self._path)
-                raise
-            unfinished.remove(self._temporary)
-        self._temporary = None
+        """Add the remaining rows, then rename the new table's folder, or name the new version."""
+        writer = self._writing
+        with lancedb_errors(self.destination, "writing"):
+            writer.finish()
+        if self._before is not None:
+            record = replace(self.record, revision=secrets.token_hex(8))
+            with lancedb_errors(self.destination, "finishing the change"):
+                Head(record).write(self._path, self._opened.metadata)
+            self.record, self._before = record, None
+        elif self._temporary is not None:
+            refuse_existing(self._path, overwrite=self._overwrite, destination=self.destination)
+            with sink_errors(self.destination, "finishing the table"):
+                replace_table(table_path(self._temporary, self._name), self._path, self._temporary)
+            self._temporary = None
+        self._writer, self._reader = None, None
+        self._made_folder = False
+        self.count = self._opened.count
 
+    @override
     def abort(self) -> None:
-        """Remove the temporary folder, and the database's folder if it was created for this table."""
-        self._table = None
+        """Undo the change, or remove the temporary folder, and the folder that was created for the table."""
+        writer, self._writer = self._writer, None
+        if self._before is not None and writer is not None:
+            before, self._before = self._before, None
+            self.record = before.record
+            # If this fails, readers still see the version before, and the next change undoes this one.
+            with suppress(SinkError), lancedb_errors(self.destination, "undoing"):
+                writer.undo()
+                before.write(self._path, self._opened.metadata)
         if self._temporary is not None:
-            self._group.clear()
-            _restore(self._temporary, self._path)
+            restore(self._temporary, self._path)
             unfinished.remove(self._temporary)
             self._temporary = None
         if self._made_folder:
@@ -143,74 +198,102 @@ class LanceDBStore(Store):
 
     @override
     def open(self) -> None:
-        _require_lancedb()
-        if not self._path.is_dir():
-            raise SinkError("there is no such table", destination=self.destination)
+        require_lancedb()
+        self._reader = None
         with lancedb_errors(self.destination, "reading"):
-            opt_out_of_telemetry()
-            import lancedb  # noqa: PLC0415 - heavy, and an extra
-
-            self._table = lancedb.connect(str(self._folder)).open_table(self._name)
-            schema = self._table.schema
-            metadata = schema.metadata
-            self.count = self._table.count_rows()
-        space = space_from_metadata(metadata, destination=self.destination)
-        self._facts = VerifiedFacts.of_store(self._folder / self._name, metadata, self.count)
-        self.space = self._facts.complete(space)
-        with lancedb_errors(self.destination, "reading"):
-            check_columns(schema, self.space.dimensions, destination=self.destination)
+            restore_moved(self._path)
+            if not self._path.is_dir():
+                raise SinkError("there is no such table", destination=self.destination)
+            reader = self._opened
+        self.record, self.count = reader.record, reader.count
 
     @override
-    def read(self) -> Iterator[Rows]:
-        first_row = 0
+    def close(self) -> None:
+        self._reader = None
+
+    @override
+    def documents(self) -> Iterator[StoredDocument]:
         with lancedb_errors(self.destination, "reading"):
-            for batch in self._table.search().to_batches(READ_ROWS):
-                if batch.num_rows:
-                    yield rows_of(batch, self.space.dimensions, first_row=first_row, destination=self.destination)
-                first_row += batch.num_rows
+            yield from self._opened.documents()
+
+    @override
+    def read(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        vectors: bool = True,
+        documents: Collection[DocumentKey] | None = None,
+    ) -> Iterator[Rows]:
+        with lancedb_errors(self.destination, "reading"):
+            yield from self._opened.read(columns, documents, vectors=vectors)
+
+    @override
+    def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        with lancedb_errors(self.destination, "reading"):
+            return self._opened.fetch(ids)
+
+    @override
+    def write_record(self, record: Record) -> None:
+        reader = self._opened
+        with sink_errors(self.destination, "writing"):
+            reader.write_record(record)
+        self.record = record
+
+    @override
+    def purge(self) -> Sequence[str]:
+        """Write the table again without its older versions, which contain removed rows, and without its indexes."""
+        reader = self._fresh_reader()
+        with lancedb_errors(self.destination, "removing older versions"):
+            self._remove_stale()
+            temporary = self._new_temporary()
+            try:
+                rewrite(reader, temporary, self._name)
+                has_indexes = bool(reader.table.list_indices())
+                replace_table(table_path(temporary, self._name), self._path, temporary)
+            except BaseException:
+                restore(temporary, self._path)
+                unfinished.remove(temporary)
+                raise
+        self._reader = None
+        return ("the table's indexes were dropped with its older versions; create them again",) if has_indexes else ()
+
+    @override
+    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+        with lancedb_errors(self.destination, "searching"):
+            return self._opened.search(query, top_n, where)
 
     @property
-    def _path(self) -> Path:
-        return _table_path(self._folder, self._name)
+    def _opened(self) -> TableReader:
+        """The reader of the collection as it was committed the last time."""
+        if self._reader is None:
+            self._reader = TableReader(self._folder, self._name, self.destination)
+        return self._reader
 
-    def _search(self, query: Vectors, top_n: int) -> list[Hit]:
-        """Search with LanceDB by cosine distance, which is exact if the table has no index."""
-        with lancedb_errors(self.destination, "searching"):
-            found = self._table.search(query, vector_column_name="vector").distance_type("cosine").limit(top_n)
-            rows = found.select([*HIT_COLUMNS, "_distance"]).to_list()
-        for number, row in enumerate(rows):
-            check_fields(row, number, destination=self.destination)
-        return [Hit.of(1.0 - row["_distance"], row) for row in rows]
+    @property
+    def _writing(self) -> TableWriter:
+        if self._writer is None:
+            raise SinkError("no change was started", destination=self.destination)
+        return self._writer
 
-    def _write_facts(self, space: Space) -> None:
-        self._facts.write(space)
+    def _fresh_reader(self) -> TableReader:
+        self._reader = None
+        return self._opened
 
-    def _flush(self) -> None:
-        if not self._group.rows:
-            return
-        with lancedb_errors(self.destination, "writing"):
-            self._table.add(self._group.table())
-        self._group.clear()
+    def _new_temporary(self) -> Path:
+        temporary = temporary_path(self._path)
+        temporary.mkdir()
+        return temporary
+
+    def _check_names(self, record: Record) -> None:
+        for name in record.keep:
+            if "." in name or not name:
+                raise SinkError(
+                    f"LanceDB has no columns with a full stop in their name, such as {name!r}; rename the field",
+                    destination=self.destination,
+                )
 
     def _remove_stale(self) -> None:
         """Remove files left by killed processes, and restore a table that one of them moved away."""
         for stale in stale_paths(self._path):
-            _restore(stale, self._path)
+            restore(stale, self._path)
             unfinished.remove(stale)
-
-
-def _table_path(folder: Path, table: str) -> Path:
-    """Return the folder of a LanceDB table."""
-    return folder / f"{table}.lance"
-
-
-def _require_lancedb() -> None:
-    if importlib.util.find_spec("lancedb") is None:
-        raise MissingExtraError("a LanceDB table", extra="lancedb", package="lancedb")
-
-
-def _restore(temporary: Path, path: Path) -> None:
-    """Restore a table that was moved away, if the new one is missing."""
-    replaced = temporary / _REPLACED
-    if replaced.exists() and not path.exists():
-        replaced.rename(path)

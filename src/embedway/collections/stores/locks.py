@@ -31,6 +31,10 @@ def _locked(name: Path, destination: str) -> int:
     while True:
         try:
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        except FileNotFoundError:
+            raise SinkError(
+                f"the folder {name.parent} does not exist; create it first", destination=destination
+            ) from None
         except OSError as error:
             raise SinkError(f"cannot be locked: {error.strerror}", destination=destination) from error
         try:

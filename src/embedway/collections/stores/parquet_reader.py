@@ -224,7 +224,7 @@ def _matching(table: Any, where: Condition) -> npt.NDArray[np.bool_]:
     """Return which rows of a table meet a condition."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
-    from embedway.collections.where_forms import to_arrow  # noqa: PLC0415 - only for conditions
+    from embedway.collections.where_forms import to_arrow  # noqa: PLC0415  only for conditions
 
     name = "_row"
     numbered = table.append_column(name, pa.array(np.arange(table.num_rows)))

@@ -1,0 +1,91 @@
+"""Sources of a job, compared with those of the collection's record."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from embedway.collections.inventory import STANDARD_INPUT, find_sources
+from embedway.collections.record import ReadRecord
+from embedway.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from embedway.collections.documents import ReadOptions
+    from embedway.collections.inventory import Inventory, SourceFile
+    from embedway.collections.options import RunOptions
+    from embedway.collections.record import Record, SourceRecord
+
+
+def recorded_sources(old: Record) -> list[str]:
+    """Return the recorded sources in the form `NAME=PATH`, without standard input."""
+    return [f"{one.name}={one.path}" for one in old.sources if one.path != STANDARD_INPUT]
+
+
+def find_known_sources(sources: Sequence[str], options: ReadOptions, old: Record | None) -> Inventory:
+    """Return the files of sources. A folder that the record knows may be empty. Raises as `find_sources` does."""
+    known = () if old is None else tuple(one.name for one in old.sources)
+    return find_sources(sources, options, may_be_empty=known)
+
+
+def named_sources(old: Record, given: Sequence[str]) -> set[str]:
+    """Return the names of recorded sources that are given by name or path. Raises UsageError for others."""
+    names = {one.name for one in old.sources}
+    paths = {one.path: one.name for one in old.sources}
+    found = set()
+    for text in given:
+        name = text if text in names else paths.get(os.path.abspath(text))  # noqa: PTH100  it does not follow links
+        if name is None:
+            known = ", ".join(sorted(names)) or "none"
+            raise UsageError(f"the collection has no source {text!r}; its sources are: {known}")
+        found.add(name)
+    return found
+
+
+def refuse_own_source(files: Sequence[SourceFile], written: Sequence[str]) -> None:
+    """Raise `UsageError` if a path that will be written is one of the sources."""
+    sources = {os.path.realpath(file.path) for file in files}
+    for path in written:
+        if os.path.realpath(path) in sources:
+            raise UsageError(f"{path} is a source and would be overwritten; choose another destination")
+
+
+def refuse_same_names(found: Sequence[SourceRecord], recorded: Sequence[SourceRecord], given: Sequence[str]) -> None:
+    """Raise `UsageError` for a source with the name of a recorded one and another path, unless the name was given."""
+    paths = {one.name: one.path for one in recorded}
+    for one in found:
+        known = paths.get(one.name, one.path)
+        if known != one.path and not any(text.startswith(f"{one.name}=") for text in given):
+            raise UsageError(
+                f"the collection has a source {one.name!r} from {known}; give {one.path} another name with "
+                f"NAME={one.path}, or replace that source with {one.name}={one.path}"
+            )
+
+
+def refuse_dropped(found: Sequence[SourceRecord], dropped: Collection[str]) -> None:
+    """Raise `UsageError` for a source that is to be read and to be removed."""
+    for one in found:
+        if one.name in dropped:
+            raise UsageError(f"the source {one.name!r} is given both to be read and to be removed")
+
+
+def joined_sources(
+    old: Record | None, found: Sequence[SourceRecord], dropped: Collection[str] = ()
+) -> tuple[SourceRecord, ...]:
+    """Return the recorded sources, and those of this job in place of recorded ones with their names."""
+    sources = {} if old is None else {one.name: one for one in old.sources if one.name not in dropped}
+    return tuple({**sources, **{one.name: one for one in found}}.values())
+
+
+def reading_record(options: RunOptions) -> ReadRecord:
+    """Return the options of the readers for the record."""
+    return ReadRecord(
+        options.text_field,
+        options.id_field,
+        options.format,
+        options.encoding,
+        options.include,
+        options.exclude,
+        options.follow_links,
+    )
