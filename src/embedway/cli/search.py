@@ -143,6 +143,8 @@ def _print_answers(
     else:
         for (_, text), answer in zip(asked, answers, strict=True):
             if not run.single:
-                print_line(f"{'' if answer is answers[0] else chr(10)}# {' '.join(text.split())}")
+                if answer is not answers[0]:
+                    print_line()
+                print_line(f"# {' '.join(text.split())}")
             print_hits(answer)
             print_notes(invocation, run.store, answer, run.options, run.seconds)
