@@ -74,7 +74,27 @@ PrecisionChoice: TypeAlias = Literal["auto", "f32", "bf16"]
 InputTypeChoice: TypeAlias = Literal["query", "document"]
 OverflowChoice: TypeAlias = Literal["truncate", "mean", "error"]
 OnErrorChoice: TypeAlias = Literal["stop", "skip"]
-FormatChoice: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
+FormatChoice: TypeAlias = Literal[
+    "auto",
+    "text",
+    "lines",
+    "markdown",
+    "mdx",
+    "rst",
+    "html",
+    "asciidoc",
+    "ipynb",
+    "code",
+    "pdf",
+    "docx",
+    "pptx",
+    "epub",
+    "jsonl",
+    "json",
+    "csv",
+    "tsv",
+    "parquet",
+]
 PresetChoice: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"]
 
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -147,6 +167,47 @@ FollowLinksFlag: TypeAlias = Annotated[
 ]
 OverflowOption: TypeAlias = Annotated[
     OverflowChoice | None, typer.Option("--on-overflow", help="Handling of texts over the model's limit.")
+]
+ContextOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="headings|none|PATTERN",
+        help="Text before each chunk for the model; a pattern has the fields {title}, {headings}, {source} and "
+        "{document}. Default: headings.",
+    ),
+]
+KeepOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="COLUMN[:TYPE]",
+        callback=decode_text,
+        help="Column to copy, as text, int, float, bool, timestamp, list or json; repeatable. Default type: that of "
+        "the first rows.",
+    ),
+]
+IncludeOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="PATTERN",
+        callback=decode_text,
+        help="Read only these files of folders, whatever their extension; as in .gitignore, repeatable.",
+    ),
+]
+ExcludeOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        callback=decode_text,
+        help="Do not read these files of folders; as in .gitignore, repeatable.",
+    ),
+]
+EncodingOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--encoding", metavar="NAME", help="Encoding of files that declare none. Default: UTF-8."),
 ]
 MetricsFileOption: TypeAlias = Annotated[
     Path | None,
@@ -267,6 +328,16 @@ def job_options(
         collection=collection or "",
         **others,
     )
+
+
+def kept_columns(keep: list[str] | None) -> dict[str, Any]:
+    """Return the fields `keep` and `keep_types` of the options of a job; None if the option was not given."""
+    if not keep:
+        return {"keep": None, "keep_types": None}
+    from embedway.collections.column_types import split_keep
+
+    names, types = split_keep(keep)
+    return {"keep": names, "keep_types": types}
 
 
 def runtime_overrides(

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedway.cli import options as shared
+from embedway.cli.job_report import tell_skipped
 from embedway.cli.output import (
     DownloadProgress,
     count_of,
     duration,
-    note,
     note_pipes,
     print_json,
     print_line,
@@ -76,10 +76,7 @@ def plan(  # long, because typer reads the options from the signature
         print_json(planned.to_json())
     else:
         _print_plan(planned)
-    if planned.links_skipped:
-        from embedway.collections.readers import links_note
-
-        note(invocation, links_note(planned.links_skipped))
+        tell_skipped(invocation, planned.skipped)
 
 
 def _print_plan(planned: "JobPlan") -> None:
