@@ -93,11 +93,11 @@ def test_an_interrupt_while_standard_input_stays_open_ends_the_job_cleanly(tmp_p
     script = (
         "import asyncio, sys\nsys.path.insert(0, sys.argv[2])\nfrom fake_embedder import FakeEmbedder\n"
         "from embedway.collections import readers\nfrom embedway.collections.run import RunOptions, run_job\n"
-        "read_lines = readers.read_lines\n"
+        "opened = readers._open_standard_input\n"
         "def announced(*args, **more):\n"
         "    print('ready', flush=True)\n"
-        "    return read_lines(*args, **more)\n"
-        "readers.read_lines = announced\n"
+        "    return opened(*args, **more)\n"
+        "readers._open_standard_input = announced\n"
         "job = run_job(FakeEmbedder(), ['-'], sys.argv[1], RunOptions(), standard_input=sys.stdin.buffer)\n"
         "asyncio.run(job)\n"
     )

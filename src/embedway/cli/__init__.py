@@ -28,6 +28,7 @@ from embedway.cli import (
     search,
     select,
     state,
+    sync,
     trust,
     verify,
     verify_models,
@@ -51,6 +52,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run", short_help="Embed files, folders, tables or standard input.")(run.run)
+app.command("sync", short_help="Keep a collection equal to its sources.")(sync.sync)
 app.command("search", short_help="Search the output of run.")(search.search)
 app.command("verify", short_help="Prove that the rows of a collection are right; repair them.")(verify.verify)
 app.command("forget", short_help="Remove documents from collections, older versions and the cache.")(forget.forget)

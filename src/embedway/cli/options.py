@@ -189,6 +189,25 @@ EncodingOption: TypeAlias = Annotated[
 OverflowOption: TypeAlias = Annotated[
     OverflowChoice | None, typer.Option("--on-overflow", help="Handling of texts over the model's limit.")
 ]
+ContextOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="headings|none|PATTERN",
+        help="Text before each chunk for the model; a pattern has the fields {title}, {headings}, {source} and "
+        "{document}. Default: headings.",
+    ),
+]
+KeepOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="COLUMN[:TYPE]",
+        callback=decode_text,
+        help="Column to copy, as text, int, float, bool, timestamp, list or json; repeatable. Default type: that of "
+        "the first rows.",
+    ),
+]
 MetricsFileOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -320,6 +339,16 @@ def job_options(
         collection=collection or "",
         **others,
     )
+
+
+def kept_columns(keep: list[str] | None) -> dict[str, Any]:
+    """Return the fields `keep` and `keep_types` of the options of a job; None if the option was not given."""
+    if not keep:
+        return {"keep": None, "keep_types": None}
+    from embedway.collections.column_types import split_keep
+
+    names, types = split_keep(keep)
+    return {"keep": names, "keep_types": types}
 
 
 def runtime_overrides(

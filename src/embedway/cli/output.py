@@ -49,7 +49,7 @@ def continuation(config: "Config") -> str:
     return f"vectors that are already in the cache ({backend}) are reused; run the same command again to continue"
 
 
-def describe_destination(path: Path, name: str, unless_complete: str = "") -> Callable[[], str]:
+def describe_destination(path: Path, name: str, unless_complete: str | Callable[[], str] = "") -> Callable[[], str]:
     """Return a function that says whether the destination `name` was written since now.
 
     If it was not, the function also returns `unless_complete`.
@@ -60,7 +60,8 @@ def describe_destination(path: Path, name: str, unless_complete: str = "") -> Ca
         if _file_version(path) != before:
             return f"{printable(name)} is complete"
         state = "not written" if before is None else "unchanged"
-        return "\n".join(filter(None, (f"{printable(name)} is {state}", unless_complete)))
+        more = unless_complete if isinstance(unless_complete, str) else unless_complete()
+        return "\n".join(filter(None, (f"{printable(name)} is {state}", more)))
 
     return describe
 

@@ -1,17 +1,15 @@
 """`embedway run`: embed files, folders or standard input into a file of vectors or a vector store."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedway.cli import options as shared
 from embedway.cli.job_metrics import job_metrics
+from embedway.cli.job_report import PARTLY_FAILED, cost_rows, stopped_job, tell_rejected
 from embedway.cli.output import (
     DownloadProgress,
-    continuation,
     count,
-    describe_destination,
     duration,
     error_console,
     note,
@@ -28,14 +26,10 @@ from embedway.cli.output import (
 from embedway.interrupts import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from embedway.collections.job import Kept
     from embedway.collections.report import RunStatus, RunSummary
     from embedway.collections.run import RunOptions
     from embedway.config import Config
-
-#: Exit code of a job that completed with rejected rows.
-PARTLY_FAILED = 4
 
 
 def run(  # long, because typer reads the options from the signature
@@ -94,23 +88,17 @@ def run(  # long, because typer reads the options from the signature
     id_field: Annotated[
         str, typer.Option("--id-field", metavar="NAME", help="Field or column that contains a row's id.")
     ] = "id",
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--keep",
-            metavar="COLUMN[:TYPE]",
-            help="Column to copy to DEST; repeatable. TYPE is text, int, float, bool, timestamp, list or json.",
-        ),
-    ] = None,
+    keep: shared.KeepOption = None,
+    context_: shared.ContextOption = None,
+    include: shared.IncludeOption = None,
+    exclude: shared.ExcludeOption = None,
+    encoding: shared.EncodingOption = None,
     dimensions: shared.DimensionsOption = None,
     backend: shared.BackendOption = None,
     precision: shared.PrecisionOption = None,
     threads: shared.ThreadsOption = None,
     streams: shared.StreamsOption = None,
     token_budget: shared.TokenBudgetOption = None,
-    include: shared.IncludeOption = None,
-    exclude: shared.ExcludeOption = None,
-    encoding: shared.EncodingOption = None,
     follow_links: shared.FollowLinksFlag = False,
     metrics_file: shared.MetricsFileOption = None,
     as_json: shared.JsonFlag = False,
@@ -128,10 +116,8 @@ def run(  # long, because typer reads the options from the signature
             **shared.metrics_overrides(metrics_file),
         }
     )
-    from embedway.collections.column_types import split_keep
     from embedway.money import to_nanousd
 
-    names, types = split_keep(keep or ())
     options = shared.job_options(
         config,
         selecting=bool(preset or named),
@@ -143,28 +129,24 @@ def run(  # long, because typer reads the options from the signature
         overwrite=overwrite,
         text_field=text_field,
         id_field=id_field,
-        keep=names,
-        keep_types=types,
+        **{name: value for name, value in shared.kept_columns(keep).items() if value is not None},
+        **({"context": context_} if context_ is not None else {}),
         format=format_,
         **shared.read_overrides(include, exclude, encoding, follow_links=follow_links),
         most_nanousd=None if max_cost is None else to_nanousd(max_cost, name="--max-cost"),
     )
     selecting = model is None and any(wanted is not None for wanted in (preset, named, max_cost, collection))
-    explain(stopped_job(config, destination))
+    from embedway.collections.job import Kept
+
+    kept = Kept()
+    explain(stopped_job(config, destination, kept))
     with job_metrics(config, metrics_file) as job:
-        summary = wait_for(_run(invocation, config, sources, destination, options, selecting=selecting))
+        summary = wait_for(_run(invocation, config, sources, destination, options, kept=kept, selecting=selecting))
         job.rejected = summary.rejected
         job.end(succeeded=True)
         _report(invocation, summary, as_json=as_json)
         if summary.rejected:
             raise typer.Exit(PARTLY_FAILED)
-
-
-def stopped_job(config: "Config", destination: str) -> "Callable[[], str]":
-    """Return a function that says what a job stopped by a signal has left."""
-    folder, _, table = destination.removeprefix("lancedb:").partition("#")
-    path = Path(folder) / f"{table}.lance" if destination.startswith("lancedb:") else Path(destination)
-    return describe_destination(path, destination, continuation(config))
 
 
 async def _run(
@@ -174,6 +156,7 @@ async def _run(
     destination: str,
     options: "RunOptions",
     *,
+    kept: "Kept",
     selecting: bool,
 ) -> "RunSummary":
     from embedway._embedder import AsyncEmbedder
@@ -181,7 +164,7 @@ async def _run(
     from embedway.collections.run import run_job
 
     note_pipes(invocation, sources)
-    progress = _Progress() if wants_progress(invocation) else None
+    progress = JobProgress() if wants_progress(invocation) else None
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         try:
             if selecting:
@@ -193,13 +176,14 @@ async def _run(
                 options,
                 progress=progress,
                 standard_input=standard_input() if "-" in sources else None,
+                kept=kept,
             )
         finally:
             if progress is not None:
                 progress.stop()
 
 
-class _Progress:
+class JobProgress:
     """Progress bar of a job: texts and tokens per second, and the time left if the sources' size is known."""
 
     def __init__(self) -> None:
@@ -245,10 +229,7 @@ def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bo
         texts = "1 text was" if summary.truncated == 1 else f"{summary.truncated:,} texts were"
         note(invocation, f"{texts} truncated at the model's limit")
     note_skipped(invocation, summary.skipped)
-    if summary.rejected:
-        from embedway.collections.report import rows_were
-
-        note(invocation, f"{rows_were(summary.rejected)} rejected; {summary.rejects_path} lists them with reasons")
+    tell_rejected(invocation, summary.rejected, summary.rejects_path)
     with report_of_work(invocation, as_json=as_json):
         if as_json:
             print_json(summary.to_json())
@@ -257,8 +238,6 @@ def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bo
 
 
 def _print_summary(summary: "RunSummary") -> None:
-    from embedway.money import usd
-
     rows = [
         ("written to", summary.destination),
         ("space", summary.space_id),
@@ -272,12 +251,5 @@ def _print_summary(summary: "RunSummary") -> None:
         ("time", f"{duration(summary.seconds)}, with the loading of the model, which speed excludes"),
         ("speed", f"{count(summary.texts_per_s)} texts/s, {count(summary.tokens_per_s)} tokens/s"),
     ]
-    if summary.cost_nanousd is None:
-        rows.append(("cost", f"unknown: no price for {summary.billed_tokens:,} tokens"))
-    elif summary.billed_tokens or summary.cost_nanousd:
-        unsure = ""
-        if summary.unsure_nanousd:
-            why = "failed requests may be billed, or the reported usage is implausible"
-            unsure = f", of which ${usd(summary.unsure_nanousd)} is unsure ({why})"
-        rows.append(("cost", f"${usd(summary.cost_nanousd)} for {summary.billed_tokens:,} tokens{unsure}"))
+    rows += cost_rows(summary.cost_nanousd, summary.billed_tokens, summary.unsure_nanousd)
     print_table(("result", ""), rows)

@@ -7,6 +7,7 @@ embedded, and another thread writes the previous one. So at most three batches a
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING
@@ -25,6 +26,7 @@ from embedway.collections.job_sources import (
     reading_record,
     recorded_sources,
     refuse_dropped,
+    refuse_emptied,
     refuse_own_source,
     refuse_same_names,
 )
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from embedway.collections.stores.base import Chunk, Store
     from embedway.space import Space
     from embedway.types import ModelDescription, Vectors
+
+_log = logging.getLogger("embedway.collections")
 
 #: Interval between two tries to lock a collection, in seconds.
 _LOCK_AGAIN_S = 0.5
@@ -184,6 +188,8 @@ class Job:
         await reader.call(chunk_reader.close)
         await writer.call(self.rejects.remove_outdated)
         await writer.call(journal.remove)
+        for line in inventory.skipped.lines():
+            _log.info("%s", line)
         return outcome
 
     def _open(self) -> None:
@@ -325,13 +331,7 @@ class Job:
         """Remove the documents that the sources no longer have."""
         if self._sync is None:
             return
-        emptied = outcome.changes.emptied()
-        if emptied and not self._sync.allow_empty:
-            raise SourceError(
-                "has no document, but the collection has documents of it; if they are to be removed, say so: "
-                "--allow-empty, or allow_empty=True",
-                path=emptied[0].path,
-            )
+        refuse_emptied(outcome.changes, self._sync)
         outcome.removed = outcome.changes.removed() + self._documents_of(outcome.dropped)
         if outcome.removed:
             await writer.call(self._begin, record)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from embedway.collections.inventory import STANDARD_INPUT, find_sources
 from embedway.collections.record import ReadRecord
-from embedway.errors import UsageError
+from embedway.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from embedway.collections.changes import Changes
     from embedway.collections.documents import ReadOptions
     from embedway.collections.inventory import Inventory, SourceFile
-    from embedway.collections.options import RunOptions
+    from embedway.collections.options import RunOptions, SyncOptions
     from embedway.collections.record import Record, SourceRecord
 
 
@@ -89,3 +90,14 @@ def reading_record(options: RunOptions) -> ReadRecord:
         options.exclude,
         options.follow_links,
     )
+
+
+def refuse_emptied(changes: Changes, sync: SyncOptions) -> None:
+    """Raise `SourceError` for a source of which nothing is left, unless that is allowed."""
+    emptied = changes.emptied()
+    if emptied and not sync.allow_empty:
+        raise SourceError(
+            "has no document, but the collection has documents of it; if they are to be removed, say so: "
+            "--allow-empty, or allow_empty=True",
+            path=emptied[0].path,
+        )

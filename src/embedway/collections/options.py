@@ -94,7 +94,7 @@ class SyncOptions:  # a field for each option of a sync
     overlap_tokens: int | None = None
     context: str | None = None
     on_error: Literal["stop", "skip"] = "stop"
-    on_overflow: Overflow = "truncate"
+    on_overflow: Overflow | None = None
     text_field: str | None = None
     id_field: str | None = None
     keep: tuple[str, ...] | None = None
@@ -144,6 +144,7 @@ def _recorded(record: Record, given: SyncOptions) -> dict[str, Any]:
         "dimensions": record.space.dimensions,
         "chunk": chunking.chunk,
         "context": chunking.context,
+        "on_overflow": chunking.on_overflow,
         "text_field": reading.text_field,
         "id_field": reading.id_field,
         "keep": tuple(record.keep),

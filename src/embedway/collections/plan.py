@@ -194,7 +194,7 @@ async def plan_job(
                 for batch in planner.batches(texts, last=not some):
                     unique = planner.deduplicator.filter(batch) if cached else batch
                     if unique and planner.plan.too_long is None:
-                        await _add(planner.plan, embedder, name, unique, options, unfit=unfit)
+                        await add_texts(planner.plan, embedder, name, unique, options, unfit=unfit)
             if not some:
                 break
     if not any(planner.plan.texts for planner in planners):
@@ -213,9 +213,16 @@ async def _open_planner(embedder: AsyncEmbedder, model: str, options: RunOptions
     return _ModelPlanner(open_chunker(described, options)[0], ModelPlan(described.model, described.space.id))
 
 
-async def _add(
-    plan: ModelPlan, embedder: AsyncEmbedder, model: str, texts: Sequence[str], options: RunOptions, *, unfit: bool
+async def add_texts(
+    plan: ModelPlan,
+    embedder: AsyncEmbedder,
+    model: str,
+    texts: Sequence[str],
+    options: RunOptions,
+    *,
+    unfit: bool = False,
 ) -> None:
+    """Add the plan of some texts. With `unfit`, a text over the model's limit is an error in the plan."""
     try:
         plan.add(
             await embedder.plan(

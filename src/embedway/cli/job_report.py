@@ -1,0 +1,53 @@
+"""Messages that the commands `run` and `sync` share: skipped files, rejected rows, cost, and what is kept."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedway.cli.options import Invocation
+from embedway.cli.output import continuation, describe_destination, note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embedway.collections.job import Kept
+    from embedway.config import Config
+
+#: Exit code of a job that completed with rejected rows.
+PARTLY_FAILED = 4
+
+
+def stopped_job(config: "Config", destination: str, kept: "Kept") -> "Callable[[], str]":
+    """Return a function that says what a job stopped by a signal has left."""
+    folder, _, table = destination.removeprefix("lancedb:").partition("#")
+    path = Path(folder) / f"{table}.lance" if destination.startswith("lancedb:") else Path(destination)
+
+    def what_is_kept() -> str:
+        again = "run the same command again to continue"
+        parts = [f"{kept.rows:,} rows are written to {destination}"] if kept.rows else []
+        parts += [f"{kept.vectors:,} computed vectors are kept outside of it"] if kept.vectors else []
+        return f"{' and '.join(parts)}; {again}" if parts else continuation(config)
+
+    return describe_destination(path, destination, what_is_kept)
+
+
+def tell_rejected(invocation: Invocation, rejected: int, path: str | None) -> None:
+    """Say how many rows were rejected, and where they are listed."""
+    if rejected:
+        from embedway.collections.report import rows_were
+
+        note(invocation, f"{rows_were(rejected)} rejected; {path} lists them with reasons")
+
+
+def cost_rows(cost_nanousd: int | None, billed_tokens: int, unsure_nanousd: int) -> list[tuple[str, str]]:
+    """Return the row of a summary with the cost; none for a job that costs nothing."""
+    from embedway.money import usd
+
+    if cost_nanousd is None:
+        return [("cost", f"unknown: no price for {billed_tokens:,} tokens")]
+    if not billed_tokens and not cost_nanousd:
+        return []
+    unsure = ""
+    if unsure_nanousd:
+        why = "failed requests may be billed, or the reported usage is implausible"
+        unsure = f", of which ${usd(unsure_nanousd)} is unsure ({why})"
+    return [("cost", f"${usd(cost_nanousd)} for {billed_tokens:,} tokens{unsure}")]

@@ -1,0 +1,183 @@
+"""Dry runs of syncs: what would change, and what it would cost. Nothing is computed or written."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+from embedway.collections.changes import Changes
+from embedway.collections.chunk_reader import ChunkReader, batch_sizes
+from embedway.collections.cutting import open_chunker
+from embedway.collections.documents import ByteCounter
+from embedway.collections.job_sources import (
+    find_known_sources,
+    named_sources,
+    recorded_sources,
+    refuse_dropped,
+    refuse_emptied,
+    refuse_same_names,
+)
+from embedway.collections.journal import Journal, journal_path
+from embedway.collections.options import SyncOptions
+from embedway.collections.plan import ModelPlan, add_texts
+from embedway.collections.preparation import describe_model, open_for_sync
+from embedway.collections.readers import read_documents
+from embedway.collections.stores import store_for
+from embedway.selection.deduplication import TextDeduplicator
+from embedway.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway._embedder import AsyncEmbedder
+    from embedway.collections.documents import DocumentKey
+    from embedway.collections.options import RunOptions
+    from embedway.collections.preparation import Opened
+    from embedway.collections.stores.base import Store
+    from embedway.errors import SourceError
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPlan:  # a field for each fact of the plan's JSON
+    """Changes that a sync would make. `resumed` counts texts that an interrupted job has computed.
+
+    `model` is the plan of the texts to compute; None if only sources are removed.
+    """
+
+    destination: str
+    added: int
+    updated: int
+    removed: int
+    unchanged: int
+    kept: int
+    rejected: int
+    chunks: int
+    chunks_removed: int
+    resumed: int
+    settings_changed: bool
+    skipped: dict[str, Any] = field(default_factory=dict)
+    model: ModelPlan | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON types, with money in dollars."""
+        facts = {name: getattr(self, name) for name in self.__slots__ if name != "model"}
+        return {**facts, "embedding": None if self.model is None else self.model.to_json()}
+
+
+async def plan_sync(
+    embedder: AsyncEmbedder,
+    destination: str | Store,
+    sources: Sequence[str] = (),
+    options: SyncOptions | None = None,
+    *,
+    standard_input: IO[bytes] | None = None,
+) -> SyncPlan:
+    """Plan `sync_collection`: read the sources, compute, spend and write nothing. Raises as it does."""
+    store = store_for(destination) if isinstance(destination, str) else destination
+    sync = options or SyncOptions()
+    with closing(Worker("embedway-reader")) as reader:
+        try:
+            opened = await reader.call(open_for_sync, store, sync)
+            return await _plan(embedder, store, list(sources), sync, opened, reader, standard_input)
+        finally:
+            await reader.call(store.close)
+
+
+async def _plan(  # noqa: PLR0917  the parts of one plan
+    embedder: AsyncEmbedder,
+    store: Store,
+    sources: list[str],
+    sync: SyncOptions,
+    opened: Opened,
+    reader: Worker,
+    standard_input: IO[bytes] | None,
+) -> SyncPlan:
+    old, rows = opened.old, opened.manifest.documents
+    dropped = named_sources(old, sync.remove) if old is not None and sync.remove else set()
+    gone = [key for key in rows if key.source in dropped]
+    if dropped and not sources:
+        chunks = sum(rows[key].rows for key in gone)
+        return SyncPlan(store.destination, 0, 0, len(gone), 0, 0, 0, 0, chunks, 0, settings_changed=False)
+    if not sources and old is not None:
+        sources = recorded_sources(old)
+    read_options = opened.options.read_options()
+    inventory = await reader.call(find_known_sources, sources, read_options, old)
+    if old is not None:
+        refuse_same_names(inventory.sources, old.sources, sources)
+        refuse_dropped(inventory.sources, dropped)
+    run, described = await describe_model(embedder, opened.options, old, store.destination, load=False)
+    chunker, settings = open_chunker(described, run)
+    changes = Changes(opened.manifest, settings, inventory.sources)
+    rejected: list[None] = []
+
+    def on_bad_row(fault: SourceError) -> None:
+        if run.on_error == "stop":
+            raise fault
+        rejected.append(None)
+        changes.keep_of_fault(fault)
+
+    counter = ByteCounter()
+    documents = read_documents(
+        inventory, read_options, on_bad_row=on_bad_row, counter=counter, standard_input=standard_input
+    )
+    chunk_reader = ChunkReader(documents, chunker, changes, on_bad_row=on_bad_row, counter=counter)
+    journal = Journal(journal_path(store.destination), described.space, (run.on_overflow,))
+    model = ModelPlan(run.model, described.space.id)
+    counts = await _count(embedder, chunk_reader, journal, model, run, reader)
+    refuse_emptied(changes, sync)
+    removed = changes.removed() + gone
+    return SyncPlan(
+        destination=store.destination,
+        added=changes.counts["added"],
+        updated=changes.counts["updated"] + changes.counts["resumed"],
+        removed=len(removed),
+        unchanged=changes.counts["unchanged"],
+        kept=changes.kept,
+        rejected=len(rejected),
+        chunks=counts.chunks,
+        chunks_removed=sum(rows[key].rows for key in {*removed, *counts.replaced} if key in rows),
+        resumed=counts.resumed,
+        settings_changed=old is not None and old.chunking != settings,
+        skipped=inventory.skipped.to_json(),
+        model=model,
+    )
+
+
+@dataclass(slots=True)
+class _Counts:
+    chunks: int = 0
+    resumed: int = 0
+    replaced: set[DocumentKey] = field(default_factory=set)
+
+
+async def _count(  # noqa: PLR0917  the parts of one plan
+    embedder: AsyncEmbedder,
+    chunk_reader: ChunkReader,
+    journal: Journal,
+    model: ModelPlan,
+    run: RunOptions,
+    reader: Worker,
+) -> _Counts:
+    """Count the chunks to write, and plan the texts to compute, in the batches of a sync."""
+    counts = _Counts()
+    cached = embedder.config.cache.backend != "none"
+    deduplicator = TextDeduplicator()
+    sizes = batch_sizes()
+    await reader.call(journal.read)
+    try:
+        while (batch := await reader.call(chunk_reader.next_batch, next(sizes))) is not None:
+            texts = [chunk.embedded_text for chunk in batch.chunks]
+            known = journal.find(texts)
+            texts = [text for row, text in enumerate(texts) if row not in known]
+            counts.chunks += len(batch.chunks)
+            counts.resumed += len(known)
+            counts.replaced |= batch.replaced
+            model.texts += len(texts)
+            unique = deduplicator.filter(texts) if cached else texts
+            if unique:
+                await add_texts(model, embedder, run.model, unique, run)
+    finally:
+        await reader.call(chunk_reader.close)
+        journal.close()
+    return counts
