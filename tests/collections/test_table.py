@@ -82,16 +82,15 @@ def test_a_large_value_that_is_repeated_is_not_copied(tmp_path, monkeypatch):
     assert read(path)[1][0] == (1, "text", "has 32,768 characters; the limit is 1,024: split it")
     monkeypatch.setattr(table_module, "UNCHECKED_BYTES", 1 << 10)
     monkeypatch.setattr(table_module, "MAX_RATIO", 2)
-    with pytest.raises(SourceError, match="row group 0 unpacks to more than 2 times"):
-        read(path)
+    assert "row group 0 unpacks to more than 2 times" in read(path)[1][0][2]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"text\na\n", b"PAR1" + b"\xff" * 100 + b"PAR1"])
 def test_a_file_that_is_something_else(tmp_path, content):
     path = tmp_path / "a.parquet"
     path.write_bytes(content)
-    with pytest.raises(SourceError, match="cannot be read as Parquet"):
-        read(path)
+    (fault,) = read(path)[1]
+    assert "cannot be read as Parquet" in fault[2]
 
 
 def test_no_rows(tmp_path):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from embedway.errors import SourceError
@@ -96,18 +94,17 @@ class Changes:
 
     def keep_of_fault(self, fault: SourceError) -> None:
         """Keep the rows of all documents that a fault may concern: of a row, a file, or everything below a folder."""
-        place = os.path.realpath(fault.path)
-        for source in self._sources:
-            if fault.path == source.name or place == source.path:
-                below, exact = "", fault.id
-            elif place.startswith(source.path.rstrip(os.sep) + os.sep):
-                below, exact = Path(place).relative_to(source.path).as_posix(), None
-                exact = None if fault.id is None else f"{below}/{fault.id}"
-            else:
+        if fault.key is None:
+            names, begins = {source.name for source in self._sources}, ""
+        else:
+            names, begins = {fault.key[0]}, fault.key[1]
+        for key in self._manifest.documents:
+            if key.source not in names or key in self._seen:
                 continue
-            for key in self._manifest.documents:
-                if key.source == source.name and key not in self._seen and _concerns(key, below, exact):
-                    self._kept.add(key)
+            if key.document_id == begins or (
+                (fault.key is None or fault.key_is_prefix) and _is_below(key.document_id, begins)
+            ):
+                self._kept.add(key)
 
     @property
     def kept(self) -> int:
@@ -127,8 +124,6 @@ class Changes:
         return [source for source in self._sources if source.name in stored - found]
 
 
-def _concerns(key: DocumentKey, below: str, exact: str | None) -> bool:
-    """Return whether a fault of the row `exact`, or of everything at the path `below`, may concern a document."""
-    if exact is not None:
-        return key.document_id == exact
-    return not below or key.document_id == below or key.document_id.startswith(f"{below}/")
+def _is_below(document_id: str, begins: str) -> bool:
+    """Return whether a document is a row of the file, or a file of the folder, at the path `begins`."""
+    return not begins or begins == "." or document_id.startswith(begins if begins.endswith("/") else f"{begins}/")

@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
+#: In this order: a bool is an int, too.
+_PYTHON_TYPES: tuple[tuple[type, ColumnType], ...] = (
+    (bool, "bool"),
+    (int, "int"),
+    (float, "float"),
+    (str, "text"),
+    (datetime, "timestamp"),
+)
 _INT_BITS = 63
-_TRUE = frozenset({"true", "yes", "1"})
-_FALSE = frozenset({"false", "no", "0"})
+_BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def split_keep(given: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ColumnType]]:
@@ -26,7 +33,7 @@ def split_keep(given: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ColumnT
     for one in given:
         name, colon, suffix = one.rpartition(":")
         if colon and name and suffix in _TYPES:
-            types[name] = cast("ColumnType", suffix)
+            types[name] = suffix
         else:
             name = one
         names.append(name)
@@ -44,21 +51,25 @@ def plain_value(value: object) -> Value:
         if value.bit_length() > _INT_BITS:
             raise ValueError("has more than 64 bits")
         return value
-    if isinstance(value, Decimal):
-        value = float(value)
-    if isinstance(value, float):
-        if math.isinf(value):
-            raise ValueError("is infinite")
-        return None if math.isnan(value) else value
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+    if isinstance(value, (float, Decimal)):
+        return _plain_number(float(value))
     if isinstance(value, date):
-        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+        return _plain_time(value)
     if isinstance(value, (bytes, bytearray)):
         raise ValueError("is bytes")  # noqa: TRY004  one error for all values
-    if isinstance(value, (list, tuple, dict)):
-        return _plain_json(value)
-    return str(value)
+    return _plain_json(value) if isinstance(value, (list, tuple, dict)) else str(value)
+
+
+def _plain_number(value: float) -> Value:
+    if math.isinf(value):
+        raise ValueError("is infinite")
+    return None if math.isnan(value) else value
+
+
+def _plain_time(value: date) -> Value:
+    if not isinstance(value, datetime):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
 def convert_value(value: Value, column_type: ColumnType) -> Value:
@@ -102,16 +113,9 @@ def infer_types(rows: Sequence[Mapping[str, Value]], names: Sequence[str]) -> di
 
 def type_of(value: Value) -> ColumnType:
     """Return the type of a value that is not None."""
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int):
-        return "int"
-    if isinstance(value, float):
-        return "float"
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, datetime):
-        return "timestamp"
+    for python_type, name in _PYTHON_TYPES:
+        if isinstance(value, python_type):
+            return name
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return "list"
     return "json"
@@ -129,14 +133,12 @@ def _parse(value: str, column_type: ColumnType) -> Value:
             case "float":
                 return plain_value(float(text))
             case "bool":
-                if text.lower() not in _TRUE | _FALSE:
-                    raise ValueError
-                return text.lower() in _TRUE
+                return _BOOLS[text.lower()]
             case "timestamp":
                 return plain_value(datetime.fromisoformat(text))
             case _:
                 return fit_value(_plain_json(json.loads(text)), column_type)
-    except (ValueError, OverflowError, RecursionError):
+    except (ValueError, KeyError, OverflowError, RecursionError):
         raise ValueError(f"is not {column_type}") from None
 
 

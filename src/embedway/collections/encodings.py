@@ -82,10 +82,10 @@ def binary_fault(data: bytes, *, encoding: str | None) -> str | None:
 
 
 def unmarked_utf16(data: bytes) -> str | None:
-    """Return the encoding that text looks like, if it is UTF-16 without a byte order mark: half of its bytes are NUL."""
+    """Return the encoding of text that looks like UTF-16 without a byte order mark: half of its bytes are NUL."""
     sample = data[:_SAMPLE_BYTES]
     pairs = len(sample) // 2
-    if pairs < 2 or mark_of(data) is not None:  # noqa: PLR2004
+    if pairs < 2 or mark_of(data) is not None:
         return None
     even, odd = sample[0 : pairs * 2 : 2].count(0), sample[1 : pairs * 2 : 2].count(0)
     if 2 * even > pairs and 20 * odd < pairs:

@@ -136,10 +136,25 @@ ENDINGS: dict[str, tuple[SourceFormat, str]] = {
     **{ending: (name, "") for name, endings in _DOCUMENTS.items() for ending in endings.split()},
     **{ending: ("code", language) for language, endings in _LANGUAGES.items() for ending in endings.split()},
 }
+_TEXT_NAMES = (
+    "authors",
+    "changelog",
+    "changes",
+    "contributing",
+    "copying",
+    "history",
+    "install",
+    "license",
+    "licence",
+    "news",
+    "notice",
+    "readme",
+    "todo",
+)
 #: Files without an ending, in lower case.
 NAMES: dict[str, tuple[SourceFormat, str]] = {
     **dict.fromkeys(
-        "authors changelog changes contributing copying history install license licence news notice readme todo".split(),
+        _TEXT_NAMES,
         ("text", ""),
     ),
     "makefile": ("code", "make"),
@@ -153,8 +168,18 @@ NAMES: dict[str, tuple[SourceFormat, str]] = {
 }
 #: Names of files that record versions of dependencies; they contain nothing to search for.
 LOCK_FILES = frozenset(
-    "package-lock.json package-lock.yaml npm-shrinkwrap.json pnpm-lock.yaml bun.lockb go.sum packages.lock.json "
-    "gradle.lockfile package.resolved cabal.project.freeze".split()
+    (
+        "package-lock.json",
+        "package-lock.yaml",
+        "npm-shrinkwrap.json",
+        "pnpm-lock.yaml",
+        "bun.lockb",
+        "go.sum",
+        "packages.lock.json",
+        "gradle.lockfile",
+        "package.resolved",
+        "cabal.project.freeze",
+    )
 )
 _LOCK_ENDINGS = (".lock", "-lock.json", "-lock.yaml", "-lock.yml")
 _MINIFIED = (".min.js", ".min.mjs", ".min.cjs", ".min.css", ".bundle.js", ".min.html")
@@ -191,7 +216,11 @@ def is_named_minified(name: str) -> bool:
 
 def lacks_library(name: SourceFormat) -> bool:
     """Return whether the library that parses a format is not installed."""
-    return bool(FORMATS[name].library) and not _is_installed(FORMATS[name].library)
+    form = FORMATS[name]
+    needed = [form.library] if form.library else []
+    if form.parser:
+        needed.append(f"{_PARSERS}.{form.parser.partition(':')[0]}")
+    return not all(_is_installed(module) for module in needed)
 
 
 @cache

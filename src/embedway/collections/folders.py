@@ -27,8 +27,22 @@ _MADE_FOLDERS = frozenset({"__pycache__", "node_modules", "bower_components", "_
 #: Folders that programs write to, if a file of a build is beside them.
 _OUTPUT_FOLDERS = frozenset({"build", "dist", "target", "out", "obj"})
 _BUILD_FILES = frozenset(
-    "package.json pyproject.toml setup.py setup.cfg cargo.toml pom.xml build.gradle build.gradle.kts cmakelists.txt "
-    "build.sbt mix.exs meson.build composer.json stack.yaml".split()
+    (
+        "package.json",
+        "pyproject.toml",
+        "setup.py",
+        "setup.cfg",
+        "cargo.toml",
+        "pom.xml",
+        "build.gradle",
+        "build.gradle.kts",
+        "cmakelists.txt",
+        "build.sbt",
+        "mix.exs",
+        "meson.build",
+        "composer.json",
+        "stack.yaml",
+    )
 )
 #: Files that mark a folder as the cache of a program (https://bford.info/cachedir/) or as an environment.
 _CACHE_TAG = "CACHEDIR.TAG"
@@ -59,8 +73,8 @@ class _Folder:
 class FolderWalk:
     """Walk of one folder.
 
-    Skipped files go to `skipped`. A folder that cannot be listed goes to `on_fault`, with its path below the root, which
-    is empty or ends with a slash. A folder with several paths is walked once.
+    Skipped files go to `skipped`. A folder that cannot be listed goes to `on_fault`, with its path below the
+    root, which is empty or ends with a slash. A folder with several paths is walked once.
     """
 
     def __init__(
@@ -136,12 +150,8 @@ class FolderWalk:
         self, entry: os.DirEntry[str], path: str, names: Collection[str], rules: Rules | None, *, is_folder: bool
     ) -> str:
         """Return the reason to skip an entry, or an empty text."""
-        if entry.name.startswith("."):
-            return "hidden"
-        if rules is not None and rules.ignores(path):
-            return "ignored"
-        if self._exclude is not None and self._exclude.match_file(path):
-            return "excluded"
+        if reason := self._rule_reason(entry, path, rules):
+            return reason
         if is_folder:
             reason = _folder_reason(entry, names)
         elif _has_kind(entry.is_file):
@@ -154,6 +164,13 @@ class FolderWalk:
             # A link may lead out of the folder that the user named.
             return "link"
         return reason
+
+    def _rule_reason(self, entry: os.DirEntry[str], path: str, rules: Rules | None) -> str:
+        if entry.name.startswith("."):
+            return "hidden"
+        if rules is not None and rules.ignores(path):
+            return "ignored"
+        return "excluded" if self._exclude is not None and self._exclude.match_file(path) else ""
 
     def _file_reason(self, entry: os.DirEntry[str], path: str) -> str:
         found = format_of(entry.name)

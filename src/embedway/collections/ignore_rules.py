@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedway.errors import SourceError, UsageError
@@ -66,7 +67,7 @@ def rules_above(root: str) -> Rules | None:
     top = _repository_of(folder)
     if top is None or top == folder:
         return None
-    below = os.path.relpath(folder, top).split(os.sep)
+    below = Path(os.path.relpath(folder, top)).parts
     rules: Rules | None = None
     path = top
     for level, part in enumerate(below):

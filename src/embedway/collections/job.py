@@ -10,7 +10,7 @@ import asyncio
 import os
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from embedway import unfinished
 from embedway.collections.changes import Changes, Manifest
@@ -19,10 +19,11 @@ from embedway.collections.cutting import open_chunker
 from embedway.collections.documents import ByteCounter
 from embedway.collections.embedding import BatchEmbedder
 from embedway.collections.journal import Journal, journal_path
+from embedway.collections.kept_columns import KeptColumns
+from embedway.collections.readers import find_sources, read_documents
 from embedway.collections.record import MadeBy, ReadRecord, Record
 from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import Tally, is_stored, note_progress, rows_were
-from embedway.collections.shim_reading import find_sources, read_documents
 from embedway.errors import EmbedwayError, SinkError, SourceError, SpaceMismatchError, UsageError
 from embedway.space import comparable
 from embedway.worker import Worker
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from embedway._embedder import AsyncEmbedder
+    from embedway.collections.chunk_reader import ChunkBatch
     from embedway.collections.documents import DocumentKey
+    from embedway.collections.inventory import Inventory, SourceFile
     from embedway.collections.options import RunOptions, SyncOptions
     from embedway.collections.record import SourceRecord
     from embedway.collections.report import RunProgress
@@ -57,7 +60,7 @@ class Outcome:
     """Result of a job, from which summaries are made."""
 
     described: ModelDescription
-    inventory: Any
+    inventory: Inventory
     changes: Changes
     recut: bool = False
     removed: list[DocumentKey] = field(default_factory=list)
@@ -92,6 +95,7 @@ class Job:
         self._old: Record | None = None
         self._begun = False
         self._outdated: set[DocumentKey] = set()
+        self._columns = KeptColumns((), {}, {})
 
     async def run(self, sources: Sequence[str], standard_input: IO[bytes] | None) -> Outcome:
         """Run the job. Raises as `run_job` does."""
@@ -133,8 +137,6 @@ class Job:
             self._on_bad_row(fault)
             changes.keep_of_fault(fault)
 
-        for fault in inventory.faults:
-            on_bad_row(fault)
         counter = ByteCounter()
         documents = read_documents(
             inventory, options.read_options(), on_bad_row=on_bad_row, counter=counter, standard_input=standard_input
@@ -147,10 +149,9 @@ class Job:
             reading=_reading(options),
             made_by=MadeBy(runtime=described.runtime),
             facts={} if old is None else old.facts,
-            keep=dict.fromkeys(options.keep, "text")
-            if old is None
-            else {**dict.fromkeys(options.keep, "text"), **old.keep},
+            keep={} if old is None else old.keep,
         )
+        self._columns = KeptColumns(options.keep, options.keep_types, record.keep)
         outcome = Outcome(described, inventory, changes, recut=old is not None and old.chunking != settings)
         journal = Journal(journal_path(self._store.destination), described.space, (options.on_overflow,))
         batches = BatchEmbedder(self._embedder, self._store.destination, options, journal, self.tally, self._on_bad_row)
@@ -183,7 +184,7 @@ class Job:
                 destination=store.destination,
             )
 
-    async def _check_destination(self, inventory: Any, writer: Worker) -> None:
+    async def _check_destination(self, inventory: Inventory, writer: Worker) -> None:
         if self._old is None:
             await writer.call(self._store.prepare, overwrite=self.options.overwrite)
         refuse_own_source(
@@ -227,8 +228,13 @@ class Job:
         writing: asyncio.Future[None] | None = None
         while (batch := await pending) is not None:
             if not self._begun:
+                self._columns.infer(batch.chunks)
+                record = replace(record, keep=self._columns.types)
                 await writer.call(self._begin, record)
             pending = reader.call(chunk_reader.next_batch, next(sizes))
+            batch = self._fitting(batch, changes)
+            if not batch.chunks:
+                continue
             self.tally.begin(self._clock())
             done = await batches.embed(batch, record.space)
             if self._store.transactional:
@@ -251,6 +257,17 @@ class Job:
             first = self.rejects.first
             rejected = f"; {rows_were(self.rejects.count)} rejected, the first: {first}" if first else ""
             raise SourceError(f"there is nothing to embed{rejected}", path="sources")
+
+    def _fitting(self, batch: ChunkBatch, changes: Changes) -> ChunkBatch:
+        """Return a batch without the documents whose kept values do not fit their columns."""
+        chunks, bad = self._columns.fit(batch.chunks)
+        rejected = set()
+        for chunk, fault in bad:
+            if key_of(chunk) not in rejected:
+                rejected.add(key_of(chunk))
+                self._on_bad_row(fault)
+                changes.keep(key_of(chunk))
+        return replace(batch, chunks=tuple(chunks))
 
     def _begin(self, record: Record) -> None:
         if self._begun:
@@ -309,7 +326,7 @@ class Job:
         self,
         error: BaseException,
         chunk_reader: ChunkReader,
-        inventory: Any,
+        inventory: Inventory,
         journal: Journal,
         reader: Worker,
         writer: Worker,
@@ -348,7 +365,7 @@ async def uncancelled(future: asyncio.Future[None]) -> None:
     future.result()
 
 
-def refuse_own_source(files: Sequence[Any], written: Sequence[str]) -> None:
+def refuse_own_source(files: Sequence[SourceFile], written: Sequence[str]) -> None:
     """Raise `UsageError` if a path that will be written is one of the sources."""
     sources = {os.path.realpath(file.path) for file in files}
     for path in written:

@@ -124,7 +124,7 @@ class _Rewound(io.RawIOBase):
         return size
 
 
-class TellingRaw(_Rewound):
+class _TellingRaw(_Rewound):
     """A rewound stream that knows how many bytes were read from it, for the ratio of compressed ones."""
 
     def __init__(self, head: bytes, lines: Lines) -> None:
@@ -150,7 +150,7 @@ def open_lines(lines: Lines, source: str, *, encoding: str | None, carriage_retu
     """
     head = lines.readline(HEAD_BYTES)
     if head.startswith(_GZIP_MAGIC):
-        lines = UnpackedLines(io.BufferedReader(TellingRaw(head, lines)), source, lambda _: None)
+        lines = UnpackedLines(io.BufferedReader(_TellingRaw(head, lines)), source, lambda _: None)
         head = lines.readline(HEAD_BYTES)
     marked = mark_of(head)
     if fault := binary_fault(head, encoding=encoding):
@@ -166,10 +166,20 @@ def open_lines(lines: Lines, source: str, *, encoding: str | None, carriage_retu
     return io.BufferedReader(_Rewound(head, lines, convert), HEAD_BYTES)
 
 
-def peek_line(stream: io.BufferedReader, source: str) -> tuple[bytes, io.BufferedReader]:
+def as_stream(lines: Lines) -> io.BufferedReader:
+    """Return lines as a stream of bytes."""
+    return io.BufferedReader(_Rewound(b"", lines))
+
+
+def peek_line(stream: io.BufferedReader) -> tuple[bytes, io.BufferedReader]:
     """Return the beginning of a stream, its first line or less, and a stream that contains it still."""
-    del source
     head = stream.readline(HEAD_BYTES)
+    return head, io.BufferedReader(_Rewound(head, stream), HEAD_BYTES)
+
+
+def peek_block(stream: io.BufferedReader) -> tuple[bytes, io.BufferedReader]:
+    """Return the first bytes of a stream, and a stream that contains them still."""
+    head = stream.read(HEAD_BYTES)
     return head, io.BufferedReader(_Rewound(head, stream), HEAD_BYTES)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from embedway.collections.documents import ByteCounter
 from embedway.collections.plan import next_documents, plan_job
-from embedway.collections.readers import find_files, read_files
+from embedway.collections.readers import find_sources, read_files
 from embedway.config.local_models import AUTO
 from embedway.errors import BudgetExceededError, NoModelError, UsageError
 from embedway.ledger.refusals import MAX_COST
@@ -162,7 +162,7 @@ async def open_texts(
         del fault  # choosing a model does not need every row
 
     with contextlib.closing(Worker("embedway-reader")) as reader:
-        files = await reader.call(find_files, sources, options.read_options())
+        files = await reader.call(find_sources, sources, options.read_options())
         documents = read_files(
             files, options.read_options(), on_bad_row=skip, counter=ByteCounter(), standard_input=standard_input
         )

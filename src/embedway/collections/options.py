@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from embedway.collections.documents import ReadOptions
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from embedway.collections.documents import SourceFormat
     from embedway.collections.record import Record
+    from embedway.collections.values import ColumnType
     from embedway.types import Overflow
 
 #: What precedes the text of a chunk for the model, unless the options say otherwise.
@@ -40,6 +43,8 @@ class RunOptions:  # a field for each option of a job
     text_field: str = "text"
     id_field: str = "id"
     keep: tuple[str, ...] = ()
+    #: Declared types of kept columns; the others are inferred from the first rows.
+    keep_types: Mapping[str, ColumnType] = field(default_factory=dict)
     format: SourceFormat = "auto"
     #: Whether to follow symbolic links inside folders.
     follow_links: bool = False
@@ -71,6 +76,7 @@ class RunOptions:  # a field for each option of a job
             self.encoding,
             self.include,
             self.exclude,
+            self.keep_types,
         )
 
 
@@ -92,6 +98,7 @@ class SyncOptions:  # a field for each option of a sync
     text_field: str | None = None
     id_field: str | None = None
     keep: tuple[str, ...] | None = None
+    keep_types: Mapping[str, ColumnType] | None = None
     format: SourceFormat | None = None
     follow_links: bool | None = None
     encoding: str | None = None
@@ -118,7 +125,7 @@ class SyncOptions:  # a field for each option of a sync
 #: Fields that are the same in both kinds of options.
 _SHARED = (
     *("model", "dimensions", "chunk", "chunk_tokens", "overlap_tokens", "context", "on_error", "on_overflow"),
-    *("text_field", "id_field", "keep", "format", "follow_links", "encoding", "include", "exclude"),
+    *("text_field", "id_field", "keep", "keep_types", "format", "follow_links", "encoding", "include", "exclude"),
     *("collection", "most_nanousd", "notes", "wait"),
 )
 
@@ -140,6 +147,7 @@ def _recorded(record: Record, given: SyncOptions) -> dict[str, Any]:
         "text_field": reading.text_field,
         "id_field": reading.id_field,
         "keep": tuple(record.keep),
+        "keep_types": record.keep,
         "format": reading.format,
         "follow_links": reading.follow_links,
         "encoding": reading.encoding,

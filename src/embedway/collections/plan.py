@@ -11,7 +11,7 @@ from embedway.collections.chunk_reader import MAX_BATCH_CHARACTERS, batch_sizes,
 from embedway.collections.chunking import whole_document
 from embedway.collections.cutting import open_chunker
 from embedway.collections.documents import ByteCounter
-from embedway.collections.readers import find_files, read_files
+from embedway.collections.readers import find_sources, read_files
 from embedway.errors import SourceError, TextTooLongError
 from embedway.money import usd
 from embedway.selection.deduplication import TextDeduplicator
@@ -103,6 +103,8 @@ class JobPlan:
     models: tuple[ModelPlan, ...]
     #: Symbolic links in folders that were not followed.
     links_skipped: int = 0
+    #: Files and folders that were not read, by reason; see `SkippedFiles.to_json`.
+    skipped: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
@@ -111,6 +113,7 @@ class JobPlan:
             "characters": self.characters,
             "models": [one.to_json() for one in self.models],
             "links_skipped": self.links_skipped,
+            "skipped": self.skipped,
         }
 
 
@@ -177,8 +180,7 @@ async def plan_job(
     read_options = options.read_options()
     count = characters = 0
     with closing(Worker("embedway-reader")) as reader:
-        links: list[str] = []
-        files = await reader.call(find_files, sources, read_options, on_link=links.append)
+        files = await reader.call(find_sources, sources, read_options)
         documents = read_files(
             files, read_options, on_bad_row=refuse, counter=ByteCounter(), standard_input=standard_input
         )
@@ -197,7 +199,13 @@ async def plan_job(
                 break
     if not any(planner.plan.texts for planner in planners):
         raise SourceError("there is nothing to embed", path="sources")
-    return JobPlan(count, characters, tuple(planner.plan for planner in planners), len(links))
+    return JobPlan(
+        count,
+        characters,
+        tuple(planner.plan for planner in planners),
+        files.skipped.counts["link"],
+        files.skipped.to_json(),
+    )
 
 
 async def _open_planner(embedder: AsyncEmbedder, model: str, options: RunOptions) -> _ModelPlanner:

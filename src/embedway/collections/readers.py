@@ -1,8 +1,8 @@
 """Read documents from sources.
 
 A source is a folder, a file, or `-` for standard input. Folders are walked in sorted order. A file is one document, or
-has rows (JSON Lines, JSON arrays, CSV, TSV, Parquet), each of which is one document. `find_sources` says which files are
-read; `docs/documents.md` describes the rules.
+has rows (JSON Lines, JSON arrays, CSV, TSV, Parquet), each of which is one document. `find_sources` says which files
+are read; `docs/documents.md` describes the rules.
 """
 
 from __future__ import annotations
@@ -23,18 +23,26 @@ from embedway.collections.documents import MAX_FILE_BYTES, Document, DocumentKey
 from embedway.collections.encodings import binary_fault, decode_document
 from embedway.collections.file_formats import FORMATS, binary_parser, text_parser
 from embedway.collections.inventory import STANDARD_INPUT, Inventory, SourceFile, find_sources, source_record
-from embedway.collections.lines import CountedLines, IteratedLines, UnpackedLines, open_lines, peek_line
+from embedway.collections.lines import (
+    CountedLines,
+    IteratedLines,
+    UnpackedLines,
+    as_stream,
+    open_lines,
+    peek_block,
+    peek_line,
+)
 from embedway.collections.row_formats import is_json_rows, read_csv, read_json, read_jsonl, read_lines
-from embedway.collections.rows import RowReader
+from embedway.collections.rows import ColumnsError, NoTextField, RowReader
 from embedway.collections.skipped import SkippedFiles
 from embedway.collections.table import read_parquet
 from embedway.errors import SourceError
 from embedway.files import READ_FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
-    from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions
+    from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions, SourceFormat
     from embedway.collections.lines import Lines
 
 __all__ = [
@@ -42,7 +50,9 @@ __all__ = [
     "Inventory",
     "SkippedFiles",
     "SourceFile",
+    "find_files",
     "find_sources",
+    "links_note",
     "read_documents",
     "read_files",
     "source_record",
@@ -55,6 +65,24 @@ _MAX_READ_AFTER_FAULT = 100_000
 _MINIFIED_LINE = 500
 _MINIFIED_CHARACTERS = 5_000
 _MINIFIED_LANGUAGES = frozenset({"javascript", "typescript", "css"})
+
+
+def find_files(
+    sources: Sequence[str], options: ReadOptions, *, on_link: Callable[[str], None] = lambda _: None
+) -> tuple[SourceFile, ...]:
+    """Return the files of `find_sources`; raise its first fault. The paths of links not followed go to `on_link`."""
+    inventory = find_sources(sources, options)
+    for fault in inventory.faults:
+        raise fault
+    for link in inventory.skipped.names("link"):
+        on_link(link)
+    return inventory.files
+
+
+def links_note(count: int) -> str:
+    """Return a note for the user about links that were not followed."""
+    links = "1 link was" if count == 1 else f"{count:,} links were"
+    return f"{links} not followed: --follow-links, or follow_links=True, follows links in folders"
 
 
 def read_documents(
@@ -80,12 +108,12 @@ def read_documents(
         faults.add(fault)
     reader = _Reader(options, found.skipped, faults, counter, standard_input)
     for file in found.files:
-        if faults.is_enough or (faults.stopping and file.size_bytes is None):
+        if faults.is_enough() or (faults.is_stopping() and file.size_bytes is None):
             break
         for document in reader.read(file):
-            if not faults.stopping:
+            if not faults.is_stopping():
                 yield document
-            elif faults.is_enough:
+            elif faults.is_enough():
                 break
     faults.raise_first()
 
@@ -102,14 +130,14 @@ def read_files(
     faults = _Faults(on_bad_row)
     documents = read_documents(files, options, on_bad_row=faults.add, counter=counter, standard_input=standard_input)
     for raw in documents:
-        if faults.is_enough:
+        if faults.is_enough():
             break
         try:
             document = raw.parse()
         except SourceError as error:
             faults.add(error)
             continue
-        if document is not None and not faults.stopping:
+        if document is not None and not faults.is_stopping():
             yield document
     faults.raise_first()
 
@@ -122,15 +150,13 @@ class _Faults:
         self._found: list[SourceError] = []
         self._read = 0
 
-    @property
-    def stopping(self) -> bool:
+    def is_stopping(self) -> bool:
         """Whether the handler has raised an error."""
         return bool(self._found)
 
-    @property
     def is_enough(self) -> bool:
         """Whether enough errors are known, or enough was read to find them. Called for each document."""
-        self._read += self.stopping
+        self._read += self.is_stopping()
         return len(self._found) > _MAX_FAULTS or self._read > _MAX_READ_AFTER_FAULT
 
     def add(self, fault: SourceError) -> None:
@@ -182,6 +208,8 @@ class _Reader:
             if error.key is None:
                 rows = file.format == "auto" or FORMATS[file.format].rows
                 error.key, error.key_is_prefix = (file.source, file.document_id), rows
+            if isinstance(error, NoTextField):
+                raise error
             self._faults.add(error)
 
         try:
@@ -189,7 +217,11 @@ class _Reader:
                 yield from self._rows(file, bad)
             elif (document := self._whole(file)) is not None:
                 yield document
+        except NoTextField:
+            self._skipped.add("no text field", file.name)
         except SourceError as error:
+            if isinstance(error, ColumnsError) and file.named:
+                raise
             bad(error)
         except (OSError, EOFError, zlib.error) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -229,16 +261,19 @@ class _Reader:
 
     def _document(self, file: SourceFile, data: bytes) -> RawDocument | None:
         if not data.strip(b" \t\r\n"):
-            return self._skip(file, "empty", "is empty")
+            self._skip(file, "empty", "is empty")
+            return None
         form = FORMATS[file.format]
         encoding = self._options.encoding
         text = ""
         if not form.binary:
             if fault := binary_fault(data, encoding=encoding):
-                return self._skip(file, "binary", fault)
+                self._skip(file, "binary", fault)
+                return None
             text = self._decode(file, data)
             if file.language in _MINIFIED_LANGUAGES and not file.named and _is_minified(text):
-                return self._skip(file, "minified", "is minified")
+                self._skip(file, "minified", "is minified")
+                return None
         digest = hashlib.blake2b(f"{file.format} {encoding or ''}\n".encode(), digest_size=16)
         digest.update(data)
         content_hash = digest.hexdigest()
@@ -252,7 +287,8 @@ class _Reader:
                 error.key = key
                 raise
             if reason := text_fault(document.text):
-                return self._without_text(file, reason)
+                self._without_text(file, reason)
+                return None
             return document
 
         return RawDocument(key, content_hash, parse)
@@ -261,7 +297,7 @@ class _Reader:
         if file.format == "html":
             from embedway.collections.parsers.html import decode_html  # noqa: PLC0415  imports its parser
 
-            return decode_html(data, file.name, encoding=self._options.encoding)
+            return decode_html(data, file.name, self._options.encoding)
         return decode_document(data, file.name, encoding=self._options.encoding)
 
     def _skip(self, file: SourceFile, reason: str, fault: str) -> None:
@@ -278,12 +314,12 @@ class _Reader:
             raise
 
     def _rows(self, file: SourceFile, bad: OnBadRow) -> Iterator[RawDocument]:
-        rows = RowReader(file.name, file.source, file.document_id, self._options)
+        rows = RowReader(file.name, file.source, file.document_id, self._options, named=file.named)
         if file.path == STANDARD_INPUT:
-            lines = CountedLines(_open_standard_input(self._standard_input), self._counter.advance)
+            lines: Lines = CountedLines(_open_standard_input(self._standard_input), self._counter.advance)
             if file.format == "parquet":
                 with tempfile.TemporaryFile() as copy:
-                    shutil.copyfileobj(open_raw(lines), copy)
+                    shutil.copyfileobj(as_stream(lines), copy)
                     size = copy.tell()
                     yield from read_parquet(copy, rows, size_bytes=size, on_bad_row=bad, advance=lambda _: None)
                 return
@@ -306,10 +342,12 @@ class _Reader:
         tabular = file.format in {"csv", "tsv"}
         stream = open_lines(lines, file.name, encoding=self._options.encoding, carriage_returns=tabular)
         name = file.format
-        if name in {"auto", "json"}:
-            head, stream = peek_line(stream, file.name)
-            name = _sniff(head) if name == "auto" else name
-            if name == "json" and not is_json_rows(head + stream.peek(64)[:64]):
+        if name == "auto":
+            head, stream = peek_line(stream)
+            name = _sniff(head)
+        if name == "json":
+            head, stream = peek_block(stream)
+            if not is_json_rows(head):
                 yield from self._json_text(file, stream)
                 return
         if name == "lines":
@@ -330,17 +368,6 @@ class _Reader:
         document = self._document(replace(file, format="text", document_id=document_id), data)
         if document is not None:
             yield document
-
-
-def open_raw(lines: Lines) -> IO[bytes]:
-    """Return a stream of bytes from lines."""
-    return peek_line(io.BufferedReader(io.BytesIO()), "")[1] if lines is None else _as_stream(lines)
-
-
-def _as_stream(lines: Lines) -> IO[bytes]:
-    from embedway.collections.lines import TellingRaw  # noqa: PLC0415
-
-    return io.BufferedReader(TellingRaw(b"", lines))
 
 
 def _parse(file: SourceFile, content: str | bytes, content_hash: str) -> Document:
@@ -383,7 +410,7 @@ def _is_minified(text: str) -> bool:
     return len(text) > _MINIFIED_CHARACTERS and len(text) > _MINIFIED_LINE * (text.count("\n") + 1)
 
 
-def _sniff(head: bytes) -> str:
+def _sniff(head: bytes) -> SourceFormat:
     """Return the format of standard input: JSON, if its first line begins as an object or as an array of objects."""
     start = head.lstrip()
     if is_json_rows(start) or start in {b"[", b"[\n"}:

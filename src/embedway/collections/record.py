@@ -133,8 +133,14 @@ class Record:
     def of_settings(cls, space: Space, settings: object, keep: dict[str, ColumnType], version: int) -> Record:
         """Return the record of a collection of version 1 or 2, which has a table of settings."""
         found = settings if isinstance(settings, dict) else {}
-        sizes = {name: _size(found.get(name)) for name in ("chunk_tokens", "overlap_tokens", "max_tokens")}
-        chunking = ChunkSettings(chunk=found.get("chunk") is not False, context="none", version=0, **sizes)
+        chunking = ChunkSettings(
+            chunk=found.get("chunk") is not False,
+            chunk_tokens=_size(found.get("chunk_tokens")),
+            overlap_tokens=_size(found.get("overlap_tokens")),
+            context="none",
+            max_tokens=_size(found.get("max_tokens")),
+            version=0,
+        )
         made_by = MadeBy(embedway="", runtime=str(found.get("runtime", "")))
         return cls(space, chunking, keep, made_by=made_by, format_version=version)
 

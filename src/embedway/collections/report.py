@@ -72,6 +72,8 @@ class RunSummary:  # a field for each fact of the summary's JSON
     lossy: int = 0
     #: Symbolic links in folders that were not followed.
     links_skipped: int = 0
+    #: Files and folders that were not read, by reason; see `SkippedFiles.to_json`.
+    skipped: dict[str, Any] = field(default_factory=dict)
     #: Notes of all receipts; see `Receipt.notes`.
     notes: tuple[str, ...] = ()
     #: Batches computed or requests sent, and the routes that answered.
@@ -84,7 +86,7 @@ class RunSummary:  # a field for each fact of the summary's JSON
     #: Chunks whose vectors an interrupted job had computed.
     resumed: int = 0
 
-    def to_json(self) -> dict[str, str | int | float | tuple[str, ...] | None]:
+    def to_json(self) -> dict[str, Any]:
         """Return all fields, for `--json`."""
         return asdict(self)
 

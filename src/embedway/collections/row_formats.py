@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedway.collections.documents import MAX_ROW_BYTES
 from embedway.collections.lines import HEAD_BYTES, numbered_lines, peek_line
-from embedway.collections.rows import check_columns
 from embedway.errors import SourceError
 
 if TYPE_CHECKING:
@@ -130,22 +129,14 @@ def read_csv(
         # Python's default, 128 KiB, is less than a long document.
         csv.field_size_limit(MAX_ROW_BYTES)
     lines = _CsvLines(stream, rows)
-    head, lines.stream = peek_line(stream, rows.path)
-    if head[:4].lower() == b"sep=":  # written by Excel
-        delimiter = head[4:5].decode("ascii", "replace")
-        lines.skip()
-        head, lines.stream = peek_line(lines.stream, rows.path)
-    header_text = head.decode("utf-8", "replace")
-    delimiter = delimiter or _separator(header_text, rows.options.text_field)
-    spaced = _is_spaced(header_text, delimiter)
     # Strict: an unclosed quote is an error; otherwise the rest of the file would be one text.
-    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=spaced)
+    reader = csv.reader(lines, strict=True, **_dialect(lines, delimiter, rows.options.text_field))
     header_line = lines.begin_record()
     try:
         header = [cell.strip() for cell in next(reader, [])]
     except csv.Error as error:
         raise rows.fault(f"is not CSV: {error}", header_line) from None
-    check_columns(rows.options, header, rows.path, line=header_line, what="header")
+    rows.check_columns(header, line=header_line, what="header")
     while True:
         line = lines.begin_record()
         try:
@@ -200,6 +191,18 @@ class _CsvLines:
             raise self._rows.fault(reason, self._record_line)
         # Bytes that are not UTF-8 become lone surrogates, so that only their own row is rejected.
         return raw.decode("utf-8", "surrogateescape")
+
+
+def _dialect(lines: _CsvLines, delimiter: str | None, text_field: str) -> dict[str, Any]:
+    """Return the arguments of the reader, from the header. Skips the line `sep=;`, which Excel writes before it."""
+    head, lines.stream = peek_line(lines.stream)
+    if head[:4].lower() == b"sep=" and head[4:5].isascii() and head[4:5].strip(b"\r\n"):
+        delimiter = head[4:5].decode()
+        lines.skip()
+        head, lines.stream = peek_line(lines.stream)
+    header = head.decode("utf-8", "replace")
+    delimiter = delimiter or _separator(header, text_field)
+    return {"delimiter": delimiter, "skipinitialspace": _is_spaced(header, delimiter)}
 
 
 def _separator(header: str, text_field: str) -> str:

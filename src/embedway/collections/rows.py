@@ -70,19 +70,56 @@ class RowIds:
         return None
 
 
+class NoTextField(SourceError):  # noqa: N818  not an error: the file is skipped
+    """A file of rows in a folder does not have the field of texts, so it is skipped."""
+
+
+class ColumnsError(SourceError):
+    """A named file lacks a requested column. It stops a job that skips bad rows, too: the option is wrong."""
+
+
 class RowReader:
     """Converter of the rows of one file. `source` is the name of the source; ids of rows follow `prefix`."""
 
-    def __init__(self, path: str, source: str, prefix: str, options: ReadOptions) -> None:
+    def __init__(self, path: str, source: str, prefix: str, options: ReadOptions, *, named: bool = True) -> None:
         self.path = path
         self.options = options
         self._source = source
         self._prefix = prefix
+        self._named = named
         self._ids = RowIds()
+        self._columns_are_known = False
+        self._begun = False
 
     def fault(self, reason: str, line: int | None, field: str | None = None) -> SourceError:
         """Return an error of a row whose id is unknown."""
         return SourceError(reason, path=self.path, line=line, field=field)
+
+    def check_columns(self, columns: Sequence[str], *, line: int | None, what: str) -> None:
+        """Raise `SourceError` if a requested column is missing, or is the name of several columns.
+
+        A file of a folder may lack kept columns. Without a column of texts, it raises `NoTextField`.
+        """
+        options = self.options
+        self._columns_are_known = self._begun = True
+        if not self._named and options.text_field not in columns:
+            raise NoTextField("has no texts", path=self.path)
+        shown = ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in columns[:_SHOWN_COLUMNS]) or "none"
+        named = ((options.text_field, "--text-field, or text_field="), (options.id_field, "--id-field, or id_field="))
+        for name, option in named:
+            similar = [column for column in columns if column.strip().lower() == name.lower()]
+            optional = name == options.id_field and name in {_DEFAULT_ID, ""} and not similar
+            if name not in columns and not optional:
+                reason = f"the {what} has no such column; name the right one: {option}; columns: {shown}"
+                raise ColumnsError(reason, path=self.path, line=line, field=name)
+        for name in options.keep if self._named else ():
+            if name not in columns:
+                reason = f"is not a column that can be kept; existing columns: {shown}"
+                raise ColumnsError(reason, path=self.path, line=line, field=name)
+        for name in wanted_columns(options):
+            if columns.count(name) > 1:
+                reason = "is the name of several columns; rename all but one"
+                raise ColumnsError(reason, path=self.path, line=line, field=name)
 
     def line(self, text: str, number: int) -> RawDocument:
         """Return the document of a line of plain text. Raises SourceError."""
@@ -90,6 +127,9 @@ class RowReader:
 
     def document(self, row: Mapping[str, object], line: int) -> RawDocument:
         """Return the document of a row. Raises SourceError, with the row's id if it is known."""
+        if not self._named and not self._begun and row.get(self.options.text_field) is None:
+            raise NoTextField("has no texts", path=self.path)
+        self._begun = True
         name = self._identifier(row, line)
         key = DocumentKey(self._source, f"{self._prefix}{name}")
         try:
@@ -126,7 +166,7 @@ class RowReader:
         return RawDocument(key, digest, lambda: document)
 
     def _similar(self, row: Mapping[str, object]) -> str:
-        if not row:
+        if not row or self._columns_are_known:
             return ""
         shown = ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in list(row)[:_SHOWN_COLUMNS])
         return f"; the row has {shown}: --text-field names the right one"
@@ -164,25 +204,6 @@ class RowReader:
                     raise self.fault(reason, line, name)
             kept[name] = value
         return kept
-
-
-def check_columns(options: ReadOptions, columns: Sequence[str], path: str, *, line: int | None, what: str) -> None:
-    """Raise `SourceError` if a requested column is missing, or is the name of several columns."""
-    shown = ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in columns[:_SHOWN_COLUMNS]) or "none"
-    named = ((options.text_field, "--text-field, or text_field="), (options.id_field, "--id-field, or id_field="))
-    for name, option in named:
-        similar = [column for column in columns if column.strip().lower() == name.lower()]
-        optional = name == options.id_field and name in {_DEFAULT_ID, ""} and not similar
-        if name not in columns and not optional:
-            reason = f"the {what} has no such column; name the right one: {option}; columns: {shown}"
-            raise SourceError(reason, path=path, line=line, field=name)
-    for name in options.keep:
-        if name not in columns:
-            reason = f"is not a column that can be kept; existing columns: {shown}"
-            raise SourceError(reason, path=path, line=line, field=name)
-    for name in wanted_columns(options):
-        if columns.count(name) > 1:
-            raise SourceError("is the name of several columns; rename all but one", path=path, line=line, field=name)
 
 
 def wanted_columns(options: ReadOptions) -> list[str]:

@@ -11,7 +11,7 @@ from embedway.collections.documents import ByteCounter
 from embedway.collections.job import Job, Kept
 from embedway.collections.options import RunOptions
 from embedway.collections.plan import next_documents
-from embedway.collections.readers import find_files, read_files
+from embedway.collections.readers import find_sources, read_files
 from embedway.collections.report import RunSummary
 from embedway.collections.stores import store_for
 from embedway.collections.termination import terminable
@@ -70,7 +70,8 @@ async def run_job(
         rejects_path=str(job.rejects.path) if job.rejects.count else None,
         billed_tokens=tally.billed_tokens,
         cost_nanousd=tally.cost_nanousd,
-        links_skipped=len(outcome.inventory.skipped.get("link", ())),
+        links_skipped=outcome.inventory.skipped.counts["link"],
+        skipped=outcome.inventory.skipped.to_json(),
         notes=tally.notes,
         attempts=tally.attempts,
         routes=tally.routes,
@@ -90,8 +91,8 @@ async def read_texts(embedder: AsyncEmbedder, sources: Sequence[str], options: R
     chunker, _ = open_chunker(described, options)
     texts: list[str] = []
     with closing(Worker("embedway-reader")) as reader:
-        files = await reader.call(find_files, sources, options.read_options())
-        documents = read_files(files, options.read_options(), on_bad_row=refuse, counter=ByteCounter())
+        found = await reader.call(find_sources, sources, options.read_options())
+        documents = read_files(found, options.read_options(), on_bad_row=refuse, counter=ByteCounter())
         while some := await reader.call(next_documents, documents):
             for document in some:
                 texts += [chunk.embedded_text for chunk in await reader.call(cut_document, document, chunker)]

@@ -113,6 +113,6 @@ class SkippedFiles:
             shown = [ending for ending, _ in self._endings.most_common(_SHOWN_ENDINGS)]
             more = ", …" if len(self._endings) > len(shown) else ""
             # No long or private names: only endings that look like one.
-            if all(len(ending) <= 12 for ending in shown):  # noqa: PLR2004
+            if all(len(ending) <= 12 for ending in shown):
                 part += f" ({', '.join(shown)}{more})"
         return part

@@ -41,7 +41,7 @@ class SyncSummary:  # a field for each fact of the summary's JSON
     resumed: int
     rejected: int
     rejects_path: str | None
-    skipped: dict[str, int]
+    skipped: dict[str, Any]
     settings_changed: bool
     tokens: int
     billed_tokens: int
@@ -93,7 +93,7 @@ async def sync_collection(
         resumed=tally.resumed,
         rejected=job.rejects.count,
         rejects_path=str(job.rejects.path) if job.rejects.count else None,
-        skipped={reason: len(paths) for reason, paths in outcome.inventory.skipped.items()},
+        skipped=outcome.inventory.skipped.to_json(),
         settings_changed=outcome.recut,
         tokens=tally.tokens,
         billed_tokens=tally.billed_tokens,

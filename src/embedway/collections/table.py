@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from embedway.collections.documents import MAX_RATIO, MAX_ROW_BYTES, UNCHECKED_BYTES
-from embedway.collections.rows import check_columns, wanted_columns
+from embedway.collections.rows import wanted_columns
 from embedway.collections.stores.base import LIBRARY_ERRORS
 from embedway.errors import EmbedwayError, SourceError
 
@@ -68,7 +68,7 @@ def _library_errors(source: str) -> Iterator[None]:
 def _columns(file: Any, rows: RowReader) -> list[str]:
     """Return the columns to read. Raises `SourceError` for a missing or ambiguous one."""
     names = file.schema_arrow.names
-    check_columns(rows.options, names, rows.path, line=None, what="file")
+    rows.check_columns(names, line=None, what="file")
     return [name for name in wanted_columns(rows.options) if name in names]
 
 

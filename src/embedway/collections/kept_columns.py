@@ -1,0 +1,59 @@
+"""Kept columns of a job: their types, and values that fit them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from embedway.collections.stores.columns import coerce, infer_types
+from embedway.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from embedway.collections.stores.base import Chunk
+    from embedway.collections.values import ColumnType, Value
+
+
+class KeptColumns:
+    """Types of the kept columns of one job: recorded, declared, or inferred from its first batch."""
+
+    def __init__(
+        self, names: Iterable[str], declared: Mapping[str, ColumnType], recorded: Mapping[str, ColumnType]
+    ) -> None:
+        self._names = tuple(names)
+        self.types: dict[str, ColumnType] = dict(recorded)
+        for name in self._names:
+            if name in declared and name not in self.types:
+                self.types[name] = declared[name]
+
+    def infer(self, chunks: Iterable[Chunk]) -> None:
+        """Infer the types that are still unknown."""
+        unknown = [name for name in self._names if name not in self.types]
+        if unknown:
+            self.types |= infer_types((chunk.metadata for chunk in chunks), unknown)
+
+    def fit(self, chunks: Iterable[Chunk]) -> tuple[list[Chunk], list[tuple[Chunk, SourceError]]]:
+        """Return chunks whose values have the types of their columns, and the others, each with the first error."""
+        if not self._names:
+            return list(chunks), []
+        good: list[Chunk] = []
+        bad: list[tuple[Chunk, SourceError]] = []
+        for chunk in chunks:
+            try:
+                good.append(replace(chunk, metadata=self._values(chunk)))
+            except SourceError as error:
+                bad.append((chunk, error))
+        return good, bad
+
+    def _values(self, chunk: Chunk) -> dict[str, Value]:
+        values: dict[str, Value] = {}
+        for name in self._names:
+            try:
+                values[name] = coerce(chunk.metadata.get(name), self.types[name])
+            except ValueError as error:
+                reason = f"{error}; the column takes any value with --keep {name}:json in a new collection"
+                fault = SourceError(reason, path=chunk.source, line=chunk.start_line, field=name)
+                fault.id, fault.key = chunk.document_id, (chunk.source, chunk.document_id)
+                raise fault from None
+        return values

@@ -1,0 +1,390 @@
+"""Tables in PostgreSQL with pgvector: `postgresql://USER@HOST:5432/DATABASE#TABLE`, or `#SCHEMA.TABLE`.
+
+A run is one transaction. A new collection is written to a table with a temporary name, and renamed at the end; so an
+old one stays readable. The record is the comment of the table, so it is copied, renamed and dropped with it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from typing_extensions import override
+
+from embedway.collections.documents import DocumentKey
+from embedway.collections.search import Hit, cosines
+from embedway.collections.stores import postgres_compose as compose
+from embedway.collections.stores import postgres_rows as pg
+from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
+from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors, require_psycopg
+from embedway.collections.stores.postgres_where import to_sql
+from embedway.collections.stores.server_columns import (
+    check_condition,
+    columns_of,
+    lock_key,
+    push_not_down,
+    record_from_text,
+    record_text,
+)
+from embedway.errors import SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from embedway.collections.record import Record, VectorType
+    from embedway.collections.stores.base import Chunk
+    from embedway.collections.where import Condition
+    from embedway.types import Vectors
+
+#: Rows from which an HNSW index is built. Below, an exact search takes some milliseconds.
+INDEX_ROWS = 10_000
+#: Candidates of an index, by hit, that are ranked by their exact vectors.
+_CANDIDATES, _BIT_CANDIDATES = 4, 20
+_MAX_EF_SEARCH = 1_000
+_MAX_BUILD_MIB = 2_048
+_STAGE = "pg_temp.embedway_stage"
+
+
+class PostgresStore(Store):
+    """Store in one table."""
+
+    vector_types: ClassVar[frozenset[VectorType]] = frozenset({"float32", "float16", "bits"})
+
+    def __init__(self, destination: str) -> None:
+        self._place = Place.of(destination)
+        super().__init__(self._place.shown)
+        self._link: Any = None
+        self._overwrite = False
+        #: Name of the table that is being written; None if no change is in progress.
+        self._writing: str | None = None
+        self._created = False
+        self._indexed = False
+
+    @property
+    @override
+    def rejects_path(self) -> Path:
+        return Path(f"{re.sub(r'[^A-Za-z0-9_.-]', '_', self._place.table)}.rejects.jsonl")
+
+    @override
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        # A connection of its own: the lock ends with the connection, so also with a killed process.
+        link = connect(self._place)
+        try:
+            with postgres_errors(self.destination, "locking"):
+                key = lock_key(self._schema(link), self._place.table)
+                (free,) = link.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
+            if not free:
+                reason = "another process changes this collection; wait until it ends, then run the command again"
+                raise SinkError(reason, destination=self.destination)
+            yield
+        finally:
+            link.close()
+
+    @override
+    def exists(self) -> bool:
+        with postgres_errors(self.destination, "looking for the table"):
+            return self._oid() is not None
+
+    @override
+    def prepare(self, *, overwrite: bool) -> None:
+        self._overwrite = overwrite
+        with postgres_errors(self.destination, "preparing"):
+            link = self._connection()
+            schema = self._schema(link)
+            row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [schema]).fetchone()
+            if not row[0]:
+                reason = f"this user must not create tables in the schema {schema!r}; GRANT CREATE ON SCHEMA to it"
+                raise SinkError(reason, destination=self.destination)
+            known = link.execute("SELECT installed_version FROM pg_available_extensions WHERE name = 'vector'")
+            if known.fetchone() is None:
+                reason = "the server has no pgvector; install the extension `vector` on it"
+                raise SinkError(reason, destination=self.destination)
+            if self._oid() is None:
+                return
+            if not overwrite:
+                reason = "already exists; choose another table, or overwrite it: --overwrite, or overwrite=True"
+                raise SinkError(reason, destination=self.destination)
+            # Another program's table is never dropped.
+            record_from_text(self._comment(), destination=self.destination)
+
+    @override
+    def begin(self, record: Record) -> None:
+        pg.check_record(record, destination=self.destination)
+        self.record = record
+        with postgres_errors(self.destination, "creating the table"):
+            link = self._connection()
+            link.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            self._register(link)
+            link.execute("BEGIN")
+            self._writing, self._created = f"embedway_{secrets.token_hex(8)}", True
+            link.execute(compose.sql("CREATE TABLE {} ({})", self._table(), pg.column_definitions(record)))
+
+    @override
+    def begin_update(self, record: Record) -> None:
+        pg.check_record(record, destination=self.destination)
+        if record.vector_type != self.record.vector_type:
+            reason = f"its vectors are {self.record.vector_type}; use `embedway export` to convert them"
+            raise SinkError(reason, destination=self.destination)
+        with postgres_errors(self.destination, "changing the table"):
+            link = self._connection()
+            # Before the transaction: a new column locks the table until the transaction ends.
+            for name in sorted(record.keep.keys() - self.record.keep.keys()):
+                change = "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} " + pg.SQL_TYPES[record.keep[name]]
+                link.execute(compose.sql(change, self._table(), name))
+            self._register(link)
+            link.execute("BEGIN")
+            self._writing, self._created, self.record = self._place.table, False, record
+            stage = f"CREATE TEMP TABLE {_STAGE.partition('.')[2]} ON COMMIT DROP AS SELECT {{}} FROM {{}} WHERE false"  # noqa: S608  constants and quoted identifiers
+            link.execute(compose.sql(stage, self._columns(), self._table()))
+
+    @override
+    def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
+        with postgres_errors(self.destination, "writing"):
+            link = self._connection()
+            target = self._table() if self._created else compose.sql(_STAGE)
+            with link.cursor() as cursor:
+                with cursor.copy(
+                    compose.sql("COPY {} ({}) FROM STDIN (FORMAT binary)", target, self._columns())
+                ) as copy:
+                    copy.set_types(pg.copy_types(self.record))
+                    for row in rows:
+                        copy.write_row(row)
+                if self._created:
+                    return
+                names = [name for name in (*columns_of(self.record), "vector") if name != "id"]
+                changes = compose.comma(compose.sql("{0} = excluded.{0}", name) for name in names)
+                merge = "INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT (id) DO UPDATE SET {}"
+                cursor.execute(compose.sql(merge, self._table(), self._columns(), self._columns(), target, changes))
+                cursor.execute(compose.sql("TRUNCATE {}", target))
+
+    @override
+    def remove(self, documents: Collection[DocumentKey]) -> None:
+        with postgres_errors(self.destination, "removing"):
+            query = "DELETE FROM {} WHERE (source, document_id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
+            self._connection().execute(compose.sql(query, self._table()), compose.split(documents))
+
+    @override
+    def commit(self) -> None:
+        self.record = replace(self.record, revision=secrets.token_hex(8))
+        with postgres_errors(self.destination, "finishing"):
+            link = self._connection()
+            if self._created:
+                self._finish_table(link)
+            self._build_index(link)
+            if self._created:
+                if self._overwrite and self._oid() is not None:
+                    link.execute(compose.sql("DROP TABLE {}", self._name(self._place.table)))
+                link.execute(compose.sql("ALTER TABLE {} RENAME TO {}", self._table(), self._place.table))
+            self._write_comment(link, self._place.table)
+            link.execute("COMMIT")
+            self._writing, self._created = None, False
+            link.execute(compose.sql("ANALYZE {}", self._table()))
+        self._recount()
+
+    @override
+    def abort(self) -> None:
+        self._writing, self._created = None, False
+        if self._link is not None:
+            with suppress(Exception):
+                self._link.execute("ROLLBACK")
+
+    @override
+    def open(self) -> None:
+        with postgres_errors(self.destination, "opening"):
+            if self._oid() is None:
+                raise SinkError("there is no such table", destination=self.destination)
+            self.record, _ = record_from_text(self._comment(), destination=self.destination)
+        self._recount()
+
+    @override
+    def close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    @override
+    def documents(self) -> Iterator[StoredDocument]:
+        # Rows of a document with two fingerprints were changed by another program, so the document has none.
+        query = compose.sql(
+            "SELECT source, document_id, CASE WHEN min(fingerprint) = max(fingerprint) THEN min(fingerprint) ELSE '' "
+            "END, count(*), max(total) FROM {} GROUP BY source, document_id",
+            self._table(),
+        )
+        with postgres_errors(self.destination, "reading"), self._connection().cursor() as cursor:
+            found = cursor.execute(query)
+            for source, document_id, fingerprint, rows, total in found:
+                yield StoredDocument(DocumentKey(source, document_id), fingerprint, rows, total)
+
+    @override
+    def read(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        vectors: bool = True,
+        documents: Collection[DocumentKey] | None = None,
+    ) -> Iterator[Rows]:
+        names = list(columns_of(self.record) if columns is None else columns)
+        only = "(source, document_id) IN (SELECT * FROM unnest(%s::text[], %s::text[])) AND"
+        query = compose.sql(
+            f"SELECT {pg.POSITION}, {{}} {{}} FROM {{}} WHERE {only if documents is not None else ''} "  # noqa: S608  constants and quoted identifiers
+            f"{pg.POSITION} > %s ORDER BY {pg.POSITION} LIMIT {READ_ROWS}",
+            compose.sql(f"{pg.sent(self.record.vector_type)}" if vectors else "NULL"),
+            compose.sql(", {}", compose.names(names)) if names else compose.sql(""),
+            self._table(),
+        )
+        keys = [] if documents is None else compose.split(documents)
+        last = -(1 << 63)
+        while True:
+            # Pages by position, not a cursor: no transaction stays open while the caller works.
+            with postgres_errors(self.destination, "reading"), self._connection().cursor(binary=True) as cursor:
+                found = cursor.execute(query, [*keys, last]).fetchall()
+            if not found:
+                return
+            last = found[-1][0]
+            fields = [dict(zip(names, row[2:], strict=True)) for row in found]
+            yield Rows(fields, self._vectors([row[1] for row in found] if vectors else None, len(found)))
+
+    @override
+    def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        names = list(columns_of(self.record))
+        query = compose.sql("SELECT {} FROM {} WHERE id = ANY(%s)", compose.names(names), self._table())
+        with postgres_errors(self.destination, "reading"), self._connection().cursor(binary=True) as cursor:
+            found = cursor.execute(query, [list(ids)]).fetchall()
+        return {row[0]: dict(zip(names, row, strict=True)) for row in found}
+
+    @override
+    def write_record(self, record: Record) -> None:
+        self.record = record
+        with postgres_errors(self.destination, "writing the record"):
+            self._write_comment(self._connection(), self._place.table)
+
+    @override
+    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+        columns = columns_of(self.record)
+        if where is not None:
+            check_condition(where, columns, destination=self.destination)
+        hits = self._nearest(query, top_n, where, exact=not self._indexed)
+        if self._indexed and len(hits) < min(top_n, self.count):
+            # The index ends its scan after some rows, so few may meet a condition.
+            hits = self._nearest(query, top_n, where, exact=True)
+        return hits
+
+    def _nearest(self, query: Vectors, top_n: int, where: Condition | None, *, exact: bool) -> list[Hit]:
+        names, kind = list(columns_of(self.record)), self.record.vector_type
+        factor = _BIT_CANDIDATES if kind == "bits" else 1 if exact else _CANDIDATES
+        values: list[Any] = []
+        condition = compose.sql("TRUE")
+        if where is not None:
+            condition, values = to_sql(push_not_down(where), columns_of(self.record))
+        order = pg.distance(kind, self.space.dimensions, exact=exact)
+        select = compose.sql(
+            f"SELECT {pg.POSITION}, {pg.sent(kind)}, {{}} FROM {{}} WHERE {{}} "  # noqa: S608  constants and quoted identifiers
+            f"ORDER BY {order}{f', {pg.POSITION}' if exact else ''} LIMIT {top_n * factor}",
+            compose.names(names),
+            self._table(),
+            condition,
+        )
+        with postgres_errors(self.destination, "searching"):
+            link = self._connection()
+            with link.transaction(), link.cursor(binary=True) as cursor:
+                if not exact:
+                    wanted = min(max(100, top_n * factor), _MAX_EF_SEARCH)
+                    cursor.execute(f"SET LOCAL hnsw.ef_search = {wanted}")
+                    cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
+                found = cursor.execute(select, [*values, pg.query_text(query, kind)]).fetchall()
+        if not found:
+            return []
+        scores = cosines(self._vectors([row[1] for row in found], len(found)), query)
+        best = sorted(range(len(found)), key=lambda row: (-scores[row], found[row][0]))[:top_n]
+        keep = list(self.record.keep)
+        return [Hit.of(scores[row], dict(zip(names, found[row][2:], strict=True)), keep) for row in best]
+
+    def _vectors(self, raw: Sequence[bytes] | None, rows: int) -> Vectors:
+        if raw is None:
+            return np.empty((rows, 0), np.float32)
+        return pg.decoded(raw, self.record.vector_type, self.space.dimensions, destination=self.destination)
+
+    def _finish_table(self, link: Any) -> None:
+        """Add the unique index; rows that were written twice are removed first, except for the last of each id."""
+        psycopg = require_psycopg()
+        unique = compose.sql("ALTER TABLE {} ADD UNIQUE (id)", self._table())
+        try:
+            with link.transaction():
+                link.execute(unique)
+        except psycopg.errors.UniqueViolation:
+            older = f"DELETE FROM {{0}} a USING {{0}} b WHERE a.id = b.id AND a.{pg.POSITION} < b.{pg.POSITION}"  # noqa: S608  constants and quoted identifiers
+            link.execute(compose.sql(older, self._table()))
+            link.execute(unique)
+        link.execute(compose.sql(f"ALTER TABLE {{}} ADD PRIMARY KEY ({pg.POSITION})", self._table()))
+        link.execute(compose.sql("CREATE INDEX ON {} (source, document_id)", self._table()))
+
+    def _build_index(self, link: Any) -> None:
+        what = pg.index_definition(self.record.vector_type, self.space.dimensions)
+        (rows,) = link.execute(compose.sql("SELECT count(*) FROM {}", self._table())).fetchone()
+        if what is None or rows < INDEX_ROWS or (not self._created and self._has_index(link)):
+            return
+        needed = min(rows * (self.space.dimensions * 4 + 300) * 3 // 2 >> 20, _MAX_BUILD_MIB)
+        query = "SELECT setting::bigint / 1024 FROM pg_settings WHERE name = 'maintenance_work_mem'"
+        if link.execute(query).fetchone()[0] < needed:
+            link.execute(f"SET LOCAL maintenance_work_mem = '{needed}MB'")
+        link.execute(compose.sql(f"CREATE INDEX ON {{}} USING hnsw ({what})", self._table()))
+
+    def _has_index(self, link: Any) -> bool:
+        query = "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
+        query += "WHERE i.indrelid = %s AND a.amname = 'hnsw' AND i.indisvalid"
+        return link.execute(query, [self._oid()]).fetchone() is not None
+
+    def _recount(self) -> None:
+        with postgres_errors(self.destination, "reading"):
+            link = self._connection()
+            (self.count,) = link.execute(compose.sql("SELECT count(*) FROM {}", self._table())).fetchone()
+            self._indexed = self._has_index(link)
+
+    def _connection(self) -> Any:
+        if self._link is None:
+            self._link = connect(self._place)
+        return self._link
+
+    def _register(self, link: Any) -> None:
+        from pgvector.psycopg import register_vector  # noqa: PLC0415 - an extra
+
+        register_vector(link)
+
+    def _schema(self, link: Any) -> str:
+        schema: str = self._place.schema or link.execute("SELECT current_schema()").fetchone()[0] or "public"
+        return schema
+
+    def _name(self, table: str) -> Any:
+        from psycopg import sql  # noqa: PLC0415 - an extra
+
+        return sql.Identifier(self._schema(self._connection()), table)
+
+    def _table(self) -> Any:
+        return self._name(self._writing or self._place.table)
+
+    def _columns(self) -> Any:
+        return compose.names([*columns_of(self.record), "vector"])
+
+    def _oid(self) -> int | None:
+        name = self._name(self._place.table).as_string(self._connection())
+        row = self._connection().execute("SELECT to_regclass(%s)::oid::bigint", [name]).fetchone()
+        oid: int | None = row[0]
+        return oid
+
+    def _comment(self) -> str | None:
+        row = self._connection().execute("SELECT obj_description(%s::oid, 'pg_class')", [self._oid()]).fetchone()
+        comment: str | None = row[0]
+        return comment
+
+    def _write_comment(self, link: Any, table: str) -> None:
+        from psycopg import sql  # noqa: PLC0415 - an extra
+
+        text = sql.Literal(record_text(self.record))
+        link.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self._name(table), text))

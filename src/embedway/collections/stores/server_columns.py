@@ -1,0 +1,133 @@
+"""Columns, records and conditions, as stores on servers need them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from embedway.collections.record import FORMAT_VERSION, Record
+from embedway.collections.stores.records import space_from_json
+from embedway.collections.where import And, Compare, In, IsNull, Not, Or
+from embedway.errors import SinkError, UsageError, newer_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from embedway.collections.stores.base import Chunk
+    from embedway.collections.values import ColumnType
+    from embedway.collections.where import Condition, Operator
+
+FORMAT: Final = "embedway collection"
+#: Columns of every row, in order, with their types; kept columns and the vector follow.
+BUILT_IN: Final[Mapping[str, ColumnType]] = {
+    "id": "text",
+    "document_id": "text",
+    "source": "text",
+    "number": "int",
+    "total": "int",
+    "fingerprint": "text",
+    "start_line": "int",
+    "page": "int",
+    "title": "text",
+    "headings": "text",
+    "context": "text",
+    "text": "text",
+}
+#: Built-in columns that may be null.
+NULLABLE: Final = frozenset({"page", "title", "headings"})
+_OPPOSITE: Final[Mapping[Operator, Operator]] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+
+
+def columns_of(record: Record) -> dict[str, ColumnType]:
+    """Return all columns of a collection except the vector, with their types."""
+    return {**BUILT_IN, **record.keep}
+
+
+def fields_of(chunk: Chunk, keep: Mapping[str, ColumnType]) -> dict[str, Any]:
+    """Return the columns of a chunk, in the order of `columns_of`."""
+    return {
+        **{name: getattr(chunk, name) for name in BUILT_IN},
+        **{name: chunk.metadata.get(name) for name in keep},
+    }
+
+
+def record_text(record: Record, **more: object) -> str:
+    """Return a record as JSON, with the format; `more` are facts of the store itself."""
+    facts = {**record.to_json(), "space": record.space.to_json()}
+    return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **facts, **more}, ensure_ascii=False)
+
+
+def record_from_text(text: str | None, *, destination: str) -> tuple[Record, dict[str, Any]]:
+    """Return the record in the output of `record_text`, and all of its facts. Raises `SinkError`."""
+    try:
+        facts = json.loads(text or "")
+        found = facts["format"] == FORMAT and facts["version"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        found = None
+    if type(found) is not int or found < 1:
+        raise SinkError(
+            "has no record of embedway: it was written by another program, or its record was removed",
+            destination=destination,
+        )
+    if found > FORMAT_VERSION:
+        raise SinkError(newer_version(found, FORMAT_VERSION, of="collections"), destination=destination)
+    space = space_from_json(facts.get("space"), destination=destination)
+    try:
+        record = Record.from_json(facts, space)
+    except ValueError:
+        raise SinkError("has a damaged record; embed the sources again", destination=destination) from None
+    return record, facts
+
+
+def lock_key(*names: str) -> int:
+    """Return a number of 64 bits, with sign, that stands for some names."""
+    digest = hashlib.blake2b(json.dumps(["embedway", *names]).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def check_condition(where: Condition, columns: Mapping[str, ColumnType], *, destination: str) -> None:
+    """Raise `UsageError` for a condition on a column that does not exist."""
+    for name in _names_in(where):
+        if name not in columns:
+            known = ", ".join(columns)
+            raise UsageError(f"{destination} has no column {name!r}; its columns are {known}")
+
+
+def push_not_down(where: Condition) -> Condition:
+    """Return the same condition with `Not` only before `In`, `IsNull` and `contains`.
+
+    A row whose column is null meets neither a comparison nor its opposite, as in SQL.
+    """
+    match where:
+        case And(parts):
+            return And(tuple(map(push_not_down, parts)))
+        case Or(parts):
+            return Or(tuple(map(push_not_down, parts)))
+        case Not(part):
+            return _negated(part)
+    return where
+
+
+def _negated(where: Condition) -> Condition:
+    match where:
+        case And(parts):
+            return Or(tuple(map(_negated, parts)))
+        case Or(parts):
+            return And(tuple(map(_negated, parts)))
+        case Not(part):
+            return push_not_down(part)
+        case Compare(column, operator, value) if operator in _OPPOSITE:
+            return Compare(column, _OPPOSITE[operator], value)
+    return Not(where)
+
+
+def _names_in(where: Condition) -> Iterator[str]:
+    match where:
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from _names_in(part)
+        case Not(part):
+            yield from _names_in(part)
+        case Compare() | In() | IsNull():
+            yield where.column

@@ -1,0 +1,195 @@
+"""Tables in a real PostgreSQL with pgvector."""
+
+import contextlib
+from dataclasses import replace
+
+import numpy as np
+import psycopg
+import pytest
+
+from embedway.collections.documents import DocumentKey
+from embedway.collections.search import cosines
+from embedway.collections.stores import postgres, store_for
+from embedway.collections.where import And, Compare, In, IsNull, Not, Or
+from embedway.errors import SinkError, UsageError
+
+
+@pytest.fixture
+def write(table, record, some_rows):
+    """Write a new collection of n rows and return its open store."""
+
+    def run(n=10, overwrite=False, **changes):
+        store = store_for(table)
+        store.prepare(overwrite=overwrite)
+        store.begin(replace(record, **changes))
+        store.write(*some_rows(n))
+        store.commit()
+        store.close()
+        store.open()
+        return store
+
+    return run
+
+
+@pytest.mark.parametrize(("vector_type", "tolerance"), [("float32", 0), ("float16", 2e-3)])
+def test_rows_come_back_in_order_with_types(write, some_rows, record, vector_type, tolerance):
+    store = write(10, vector_type=vector_type)
+    chunks, vectors = some_rows(10)
+    (rows,) = store.read()
+    assert np.abs(rows.vectors - vectors).max() <= tolerance
+    for chunk, fields in zip(chunks, rows.fields, strict=True):
+        assert {name: fields[name] for name in record.keep} == chunk.metadata
+        assert all(fields[name] == getattr(chunk, name) for name in ("id", "text", "title", "number", "headings"))
+    assert store.count == 10
+    assert store.record.keep == record.keep
+    store.close()
+
+
+def test_bits_keep_signs_and_rank_by_the_query(write, some_rows):
+    store = write(10, vector_type="bits")
+    (rows,) = store.read()
+    assert (rows.vectors == np.where(some_rows(10)[1] > 0, 1, -1)).all()
+    # Rows 1 and 4 have the same signs, so they tie, in the order of rows.
+    assert [hit.id for hit in store.search(some_rows(10)[1][4], 2)] == ["s/d0#1", "s/d2#0"]
+    store.close()
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_search_is_that_of_all_rows(write, some_rows, monkeypatch, indexed):
+    monkeypatch.setattr(postgres, "INDEX_ROWS", 50 if indexed else 10_000)
+    store = write(300)
+    assert store._indexed is indexed  # noqa: SLF001
+    chunks, vectors = some_rows(300)
+    query = vectors[7]
+    best = np.argsort(-cosines(vectors, query / np.linalg.norm(query)), kind="stable")
+    hits = store.search(query, 5)
+    assert [hit.id for hit in hits] == [chunks[row].id for row in best[:5]]
+    assert hits[0].score == pytest.approx(1, abs=1e-6)
+    assert len(store.search(query, 250)) == 250
+    # Few rows meet the condition, so the index alone would not reach them.
+    assert [hit.metadata["n"] for hit in store.search(query, 3, where=Compare("n", "=", 299))] == [299]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("where", "wanted"),
+    [
+        (Compare("n", ">=", 8), {8, 9}),
+        (Compare("lang", "=", "de"), {1, 3, 5, 7, 9}),
+        (Not(Compare("lang", "=", "fr")), {1, 3, 5, 7, 9}),
+        (IsNull("lang"), {0, 2, 4, 6, 8}),
+        (Not(IsNull("lang")), {1, 3, 5, 7, 9}),
+        (In("n", (1, 2, 99)), {1, 2}),
+        (Not(In("n", tuple(range(9)))), {9}),
+        (Compare("tags", "contains", "x3"), {3}),
+        (Compare("part", "<", 0.5), {0, 1}),
+        (Compare("when", ">", "2026-01-10T00:00:00Z"), {9}),
+        (Or((Compare("n", "=", 0), And((Compare("n", "=", 1), Compare("ok", "=", value=False))))), {0, 1}),
+        (Not(Or((Compare("n", "<", 8), Compare("n", "=", 8)))), {9}),
+        (Compare("text", "=", "'; DROP TABLE x; --%s"), set()),
+    ],
+)
+def test_conditions(write, some_rows, where, wanted):
+    store = write()
+    assert {hit.metadata["n"] for hit in store.search(some_rows(1)[1][0], 10, where=where)} == wanted
+    store.close()
+
+
+def test_unknown_column_is_refused(write, some_rows):
+    store = write()
+    with pytest.raises(UsageError, match="no column 'nope'"):
+        store.search(some_rows(1)[1][0], 1, where=Not(IsNull("nope")))
+    with pytest.raises(UsageError, match="cannot be compared"):
+        store.search(some_rows(1)[1][0], 1, where=Compare("n", "=", "1"))
+    store.close()
+
+
+def test_update_is_one_transaction(write, table, some_rows, record):
+    store, other = write(), store_for(table)
+    first = store.record.revision
+    store.begin_update(replace(record, keep={**record.keep, "more": "text"}))
+    store.remove([DocumentKey("s", "d0"), DocumentKey("s", "unknown")])
+    store.write(*some_rows(4, 8))  # two replaced, two new
+    other.open()
+    assert (other.count, other.record.revision) == (10, first)
+    store.commit()
+    other.open()
+    assert (other.count, other.record.keep["more"]) == (10, "text")
+    assert other.record.revision != first
+    assert [row["id"] for rows in other.read() for row in rows.fields][-4:] == ["s/d4#0", "s/d4#1", "s/d5#0", "s/d5#1"]
+    store.begin_update(store.record)
+    store.remove([DocumentKey("s", "d1")])
+    store.abort()
+    store.open()
+    assert {document.key.document_id for document in store.documents()} == {"d1", "d2", "d3", "d4", "d5"}
+    assert set(store.fetch(["s/d1#0", "nope"])) == {"s/d1#0"}
+    store.close()
+    other.close()
+
+
+def test_row_written_twice_is_one_row(table, record, some_rows):
+    store = store_for(table)
+    store.prepare(overwrite=False)
+    store.begin(record)
+    for _ in range(2):
+        store.write(*some_rows(4))
+    store.commit()
+    assert store.count == 4
+    store.close()
+
+
+def test_aborted_creation_leaves_nothing(table, record, some_rows, postgres_url):
+    store = store_for(table)
+    store.prepare(overwrite=False)
+    store.begin(record)
+    store.write(*some_rows(4))
+    store.abort()
+    assert not store.exists()
+    with psycopg.connect(postgres_url) as link:
+        assert not link.execute("SELECT 1 FROM pg_class WHERE relname LIKE 'embedway_%' AND relkind = 'r'").fetchall()
+    store.close()
+
+
+def test_existing_table_is_refused_or_replaced(write, table, record):
+    write(10).close()
+    with contextlib.closing(store_for(table)) as other, pytest.raises(SinkError, match="already exists"):
+        other.prepare(overwrite=False)
+    store = write(4, overwrite=True)
+    assert store.count == 4
+    store.close()
+
+
+def test_table_of_another_program_is_never_dropped(postgres_url):
+    with psycopg.connect(postgres_url) as link:
+        link.execute("CREATE TABLE users (id int)")
+    store = store_for(f"{postgres_url}#users")
+    with contextlib.closing(store), pytest.raises(SinkError, match="no record of embedway"):
+        store.prepare(overwrite=True)
+
+
+def test_lock_excludes_another_process(write, table):
+    store = write()
+    with store.lock(), pytest.raises(SinkError, match="another process"), store_for(table).lock():
+        pass
+    with store_for(table).lock():
+        pass
+    store.close()
+
+
+def test_nul_is_refused_with_its_row(table, record, some_rows):
+    chunks, vectors = some_rows(2)
+    store = store_for(table)
+    store.prepare(overwrite=False)
+    store.begin(record)
+    with pytest.raises(SinkError, match="'s/d0#1': 'text' has a NUL"):
+        store.write([chunks[0], replace(chunks[1], text="a\0b")], vectors)
+    store.abort()
+    store.close()
+
+
+def test_password_is_never_shown():
+    store = store_for("postgresql://me:s3cret@127.0.0.1:1/db?sslpassword=s3cret#t")
+    with pytest.raises(SinkError, match="no server listens there") as caught:
+        store.open()
+    shown = f"{store.destination} {caught.value!r} {caught.value.__cause__} {caught.value.__context__} {vars(store)}"
+    assert "s3cret" not in shown
