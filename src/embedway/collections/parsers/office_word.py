@@ -25,6 +25,7 @@ _CODE = re.compile(r"\bcode\b|source ?code|preformatted|\blisting\b|macro", re.I
 _CONTENTS = re.compile(r"toc(?: \d| heading)?$|table of (?:figures|authorities)$", re.IGNORECASE)
 _MONOSPACED = re.compile(r"courier|consolas|monospace|\bmono\b|menlo|monaco|lucida console|source code", re.IGNORECASE)
 _MAX_STYLES = 32
+_NO_PROPERTIES: Any = ()
 _CHARACTERS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 
 
@@ -101,12 +102,14 @@ class _Writer:
         self._flush()
 
     def _paragraph(self, element: Any) -> None:
-        style = self._styles.get(_value(element.find(f"{_W}pPr/{_W}pStyle")), _Style())
+        properties = next(element.iterchildren(f"{_W}pPr"), _NO_PROPERTIES)
+        style = self._styles.get(_value(properties.find(f"{_W}pStyle")), _Style()) if len(properties) else _Style()
         if _CONTENTS.match(style.name):
             return
         text, boxes = _text(element)
         text = without_data_uris(text.strip("\n").rstrip())
-        level = style.level or _outline(element)
+        numbering = properties.find(f"{_W}numPr") if len(properties) else None
+        level = style.level or _outline(properties)
         if not text.strip():
             if self._group_kind != "code" or not self._group:
                 self._flush()
@@ -119,8 +122,8 @@ class _Writer:
             self._heading(text, level)
         elif style.is_code or _all_monospaced(element):
             self._add_to_group(text, "code")
-        elif style.is_list or element.find(f"{_W}pPr/{_W}numPr") is not None:
-            depth = _value(element.find(f"{_W}pPr/{_W}numPr/{_W}ilvl"))
+        elif style.is_list or numbering is not None:
+            depth = "" if numbering is None else _value(numbering.find(f"{_W}ilvl"))
             indent = "  " * (int(depth) if depth in set("012345678") else 0)
             self._add_to_group(f"{indent}- " + text.strip().replace("\n", "\n" + indent + "  "), "list")
         else:
@@ -252,16 +255,23 @@ def _has_first_row(look: Any) -> bool:
         return False
 
 
-def _outline(paragraph: Any) -> int:
+def _outline(properties: Any) -> int:
     """Return the level that the paragraph itself has in the outline, from 1; 0 for text."""
-    level = _value(paragraph.find(f"{_W}pPr/{_W}outlineLvl"))
+    level = _value(properties.find(f"{_W}outlineLvl")) if len(properties) else ""
     return min(int(level) + 1, 6) if level in set("012345678") else 0
 
 
 def _all_monospaced(paragraph: Any) -> bool:
     """Return whether all text of a paragraph has a font for code."""
-    runs = [run for run in paragraph.findall(f"{_W}r") if run.find(f"{_W}t") is not None]
-    return bool(runs) and all(_is_monospaced(run.find(f"{_W}rPr/{_W}rFonts")) for run in runs)
+    has_runs = False
+    for run in paragraph.iterchildren(f"{_W}r"):
+        if next(run.iterchildren(f"{_W}t"), None) is None:
+            continue
+        properties = next(run.iterchildren(f"{_W}rPr"), None)
+        if properties is None or not _is_monospaced(properties.find(f"{_W}rFonts")):
+            return False
+        has_runs = True
+    return has_runs
 
 
 def read_word(document: Any) -> ParsedText:

@@ -21,7 +21,7 @@ MAX_ENTRIES = 20_000
 #: Maximum unpacked bytes of all entries, below which the ratio to the packed bytes is checked from `_UNCHECKED_BYTES`.
 MAX_UNPACKED_BYTES = 1 << 29
 #: Maximum unpacked bytes of all XML and HTML, whose trees need about ten times as much memory.
-MAX_MARKUP_BYTES = 1 << 26
+MAX_MARKUP_BYTES = 1 << 25
 _UNCHECKED_BYTES = 1 << 24
 _PIECE_BYTES = 1 << 16
 _ENCRYPTED = 0x1
