@@ -344,7 +344,7 @@ def remove_stale(store):
 
 def rows_in_group(store):
     """Return the number of rows that a Parquet file's writer buffers."""
-    return store._group.rows
+    return store._writer._group.rows
 
 
 def forget_servers():

@@ -52,10 +52,11 @@ class MemoryStore(Store):
         self.record, self._rows, self._writing = record, {}, True
 
     def begin_update(self, record):
-        self.record, self._writing = record, True
+        self.record, self._writing = self._checked_update(record), True
         self._rows = dict(self._rows)
 
     def write(self, chunks, vectors):
+        self._check_rows(chunks, vectors)
         names = (*HIT_COLUMNS, *CHUNK_COLUMNS)
         for chunk, vector in zip(chunks, vectors, strict=True):
             fields = {name: getattr(chunk, name) for name in names}
@@ -87,13 +88,15 @@ class MemoryStore(Store):
         for fields, _ in self._rows.values():
             found.setdefault(_key(fields), []).append(fields)
         for key, rows in found.items():
-            yield StoredDocument(key, rows[0]["fingerprint"], len(rows), rows[0]["total"])
+            prints = {row["fingerprint"] for row in rows}
+            yield StoredDocument(key, prints.pop() if len(prints) == 1 else "", len(rows), rows[0]["total"])
 
     def read(self, *, columns=None, vectors=True, documents=None):
         rows = [row for row in self._rows.values() if documents is None or _key(row[0]) in documents]
         for first in range(0, len(rows), READ_ROWS):
             some = rows[first : first + READ_ROWS]
-            fields = [{n: v for n, v in row.items() if columns is None or n in columns} for row, _ in some]
+            names = (*HIT_COLUMNS, *CHUNK_COLUMNS, *self.record.keep) if columns is None else columns
+            fields = [{name: row.get(name) for name in names} for row, _ in some]
             matrix = np.array([v for _, v in some], np.float32) if vectors else np.empty((len(some), 0), np.float32)
             yield Rows(fields, matrix)
 

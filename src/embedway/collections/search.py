@@ -97,11 +97,20 @@ def unit_query(query_vector: Vectors, top_n: int, *, dimensions: int, destinatio
 
 
 @np.errstate(all="ignore")  # whatever the caller has set
-def cosines(vectors: Vectors, query: Vectors) -> npt.NDArray[np.float32]:
-    """Return the cosine similarities (n,) of vectors (n, d) with a query of length 1; 0 for a vector of length 0."""
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    scores: npt.NDArray[np.float32] = (vectors @ query) / _nonzero(norms)
+def cosines(vectors: Vectors, query: Vectors, norms: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
+    """Return the cosine similarities (n,) of vectors (n, d) with a query of length 1; 0 for a vector of length 0.
+
+    `norms` is the result of `vector_norms`, if it is known already.
+    """
+    scores: npt.NDArray[np.float32] = (vectors @ query) / (vector_norms(vectors) if norms is None else norms)
     return scores
+
+
+@np.errstate(all="ignore")  # whatever the caller has set
+def vector_norms(vectors: Vectors) -> npt.NDArray[np.float32]:
+    """Return the lengths (n,) of vectors (n, d), with 1 for a length of 0."""
+    norms: npt.NDArray[np.float32] = _nonzero(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)))
+    return norms
 
 
 def _nonzero(norms: Any) -> Any:

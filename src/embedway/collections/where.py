@@ -1,16 +1,35 @@
 """Conditions on columns: values of `--where`, parsed once, and translated by each store.
 
 A condition is a tree of `Compare`, `In`, `IsNull`, `And`, `Or` and `Not`. A row whose column is null matches only
-`IsNull`, as in SQL.
+`IsNull`, as in SQL. `where_parser` reads conditions, `where_types` checks them, and `where_forms` translates them.
 """
 
 from __future__ import annotations
 
+import operator as operators
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from embedway.collections.values import Value
+    from collections.abc import Callable, Mapping
+
+    from embedway.collections.record import Record
+    from embedway.collections.values import ColumnType, Value
+
+#: Built-in columns that a condition may name, and those of collections before version 3.
+BUILT_IN_COLUMNS: dict[str, ColumnType] = {
+    "source": "text",
+    "document_id": "text",
+    "title": "text",
+    "headings": "text",
+    "page": "int",
+    "start_line": "int",
+    "number": "int",
+}
+BUILT_IN_COLUMNS_BEFORE_3: dict[str, ColumnType] = {
+    name: kind for name, kind in BUILT_IN_COLUMNS.items() if name not in {"headings", "page", "number"}
+}
 
 Operator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">=", "contains"]
 
@@ -61,3 +80,73 @@ class Not:
 
 
 Condition: TypeAlias = Compare | In | IsNull | And | Or | Not
+
+
+def truth(condition: Condition, row: Mapping[str, Any]) -> bool | None:
+    """Return whether a row meets a condition; None if this is unknown, because a column is null."""
+    match condition:
+        case Compare(column, operator, value):
+            return _compare(row.get(column), operator, value)
+        case In(column, values):
+            found = [_compare(row.get(column), "=", value) for value in values]
+            return _any(found)
+        case IsNull(column):
+            return row.get(column) is None
+        case Not(part):
+            inner = truth(part, row)
+            return None if inner is None else not inner
+        case And(parts):
+            found = [truth(part, row) for part in parts]
+            return False if False in found else None if None in found else True
+    return _any([truth(part, row) for part in condition.parts])
+
+
+def matches(condition: Condition, row: Mapping[str, Any]) -> bool:
+    """Return whether a row, columns by name, meets a condition. A missing column is null.
+
+    The logic is that of SQL: a comparison with null is unknown, so is its negation, and neither matches.
+    """
+    return truth(condition, row) is True
+
+
+def columns_of(record: Record) -> dict[str, ColumnType]:
+    """Return the columns that a condition on a collection may name: built-in ones and kept ones, with their types."""
+    built_in = BUILT_IN_COLUMNS if record.format_version >= 3 else BUILT_IN_COLUMNS_BEFORE_3
+    return {**built_in, **record.keep}
+
+
+def parse_where(text: str, columns: Mapping[str, ColumnType] | None = None) -> Condition:
+    """Return the condition in a text such as `lang = 'de' and year >= 2020`. Raises `UsageError` with its position.
+
+    With `columns`, names and values are checked too (`check_where`); without, a store checks them when it searches.
+    """
+    from embedway.collections.where_parser import parse  # noqa: PLC0415  it imports this module
+
+    return parse(text, columns)
+
+
+def _any(found: list[bool | None]) -> bool | None:
+    return True if True in found else None if None in found else False
+
+
+def _compare(found: Any, operator: Operator, value: Any) -> bool | None:
+    """Compare as SQL does; values of types that cannot be compared are unknown."""
+    if found is None or value is None:
+        return None
+    if isinstance(found, datetime) and found.tzinfo is None:
+        found = found.replace(tzinfo=UTC)
+    try:
+        return bool(_OPERATORS[operator](found, value))
+    except TypeError:
+        return None
+
+
+_OPERATORS: dict[Operator, Callable[[Any, Any], Any]] = {
+    "=": operators.eq,
+    "!=": operators.ne,
+    "<": operators.lt,
+    "<=": operators.le,
+    ">": operators.gt,
+    ">=": operators.ge,
+    "contains": operators.contains,
+}

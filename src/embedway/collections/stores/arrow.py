@@ -6,25 +6,48 @@ row, so that a vector never belongs to another row.
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.collections.search import HIT_COLUMNS
-from embedway.collections.stores.base import LIBRARY_ERRORS, Rows, check_fields
+from embedway.collections.record import FORMAT_VERSION
+from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS
+from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, Rows
+from embedway.collections.stores.records import MAX_DIMENSIONS, record_metadata
+from embedway.collections.stores.vectors import decode, encode, vector_kind
 from embedway.errors import EmbedwayError, SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk
-    from embedway.space import Space
+    from embedway.collections.values import ColumnType, Value
     from embedway.types import Vectors
 
 #: Rows or bytes at which a row group is written: small enough for memory, large enough to read in few steps.
 ROW_GROUP_ROWS = 8192
 ROW_GROUP_BYTES = 16 << 20
+#: Built-in columns, in their order; `vector`, and `vector_scale` for vectors of type int8, come after the kept columns.
+COLUMNS: dict[str, ColumnType] = {
+    "id": "text",
+    "document_id": "text",
+    "source": "text",
+    "number": "int",
+    "total": "int",
+    "fingerprint": "text",
+    "start_line": "int",
+    "page": "int",
+    "title": "text",
+    "headings": "text",
+    "context": "text",
+    "text": "text",
+}
+#: Columns that may be null.
+NULLABLE = frozenset({"page", "title", "headings", "context"})
+VECTOR_COLUMNS = ("vector", "vector_scale")
 
 
 @contextmanager
@@ -42,26 +65,55 @@ def sink_errors(destination: str, action: str) -> Iterator[None]:
         raise SinkError(f"{action} failed: {reason}", destination=destination) from error
 
 
+def column_kind(kind: ColumnType) -> Any:
+    """Return the Arrow type of a column. `json` is text in JSON."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    kinds = {
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "bool": pa.bool_(),
+        "timestamp": pa.timestamp("us", tz="UTC"),
+        "list": pa.list_(pa.string()),
+    }
+    return kinds.get(kind, pa.string())
+
+
+def schema_of(record: Record) -> Any:
+    """Return the Arrow schema of a collection; its metadata contains the record."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    fields = [pa.field(name, column_kind(kind), nullable=name in NULLABLE) for name, kind in COLUMNS.items()]
+    fields += [pa.field(name, column_kind(kind)) for name, kind in record.keep.items()]
+    fields.append(pa.field("vector", vector_kind(record.vector_type, record.space.dimensions), nullable=False))
+    if record.vector_type == "int8":
+        fields.append(pa.field("vector_scale", pa.float32(), nullable=False))
+    return pa.schema(fields, metadata=record_metadata(record))
+
+
+def batch_of(chunks: Sequence[Chunk], vectors: Vectors, record: Record, schema: Any) -> Any:
+    """Return chunks and vectors, float32 (n, d), as a record batch with the schema of the record."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    columns = [
+        pa.array([getattr(chunk, name) for chunk in chunks], column_kind(kind)) for name, kind in COLUMNS.items()
+    ]
+    for name, kind in record.keep.items():
+        values: list[Any] = [chunk.metadata.get(name) for chunk in chunks]
+        if kind == "json":
+            values = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
+        columns.append(pa.array(values, column_kind(kind)))
+    lists, scales = encode(vectors, record.vector_type)
+    columns += [lists] if scales is None else [lists, scales]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
 class RowGroup:
-    """Buffer for the rows of one row group. Vectors are float32 lists of fixed size."""
+    """Buffer for the rows of one row group."""
 
-    def __init__(self, space: Space, keep: Sequence[str], metadata: Mapping[str, str]) -> None:
-        import pyarrow as pa  # noqa: PLC0415 - heavy
-
-        self._keep = tuple(keep)
-        self.schema: Any = pa.schema(
-            [
-                pa.field("id", pa.string(), nullable=False),
-                pa.field("document_id", pa.string(), nullable=False),
-                pa.field("source", pa.string(), nullable=False),
-                pa.field("start_line", pa.int64(), nullable=False),
-                pa.field("title", pa.string()),
-                pa.field("text", pa.string(), nullable=False),
-                *(pa.field(name, pa.string()) for name in keep),
-                pa.field("vector", pa.list_(pa.float32(), space.dimensions), nullable=False),
-            ],
-            metadata=dict(metadata),
-        )
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self.schema: Any = schema_of(record)
         self.rows = 0
         self._bytes = 0
         self._batches: list[Any] = []
@@ -72,21 +124,11 @@ class RowGroup:
         return self.rows >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES
 
     def add(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Add rows."""
-        import pyarrow as pa  # noqa: PLC0415 - heavy
+        """Add rows. Errors are those of Arrow."""
+        self.add_batch(batch_of(chunks, vectors, self._record, self.schema))
 
-        flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
-        columns = [
-            pa.array([chunk.id for chunk in chunks], pa.string()),
-            pa.array([chunk.document_id for chunk in chunks], pa.string()),
-            pa.array([chunk.source for chunk in chunks], pa.string()),
-            pa.array([chunk.start_line for chunk in chunks], pa.int64()),
-            pa.array([chunk.title for chunk in chunks], pa.string()),
-            pa.array([chunk.text for chunk in chunks], pa.string()),
-            *(pa.array([chunk.metadata.get(name) for chunk in chunks], pa.string()) for name in self._keep),
-            pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
-        ]
-        batch = pa.RecordBatch.from_arrays(columns, schema=self.schema)
+    def add_batch(self, batch: Any) -> None:
+        """Add rows that have the schema already."""
         self._batches.append(batch)
         self.rows += batch.num_rows
         self._bytes += batch.nbytes
@@ -103,56 +145,152 @@ class RowGroup:
         self.rows = self._bytes = 0
 
 
-def check_columns(schema: Any, dimensions: int, *, destination: str) -> None:
-    """Raise `SinkError` if a column of a collection is missing, occurs twice, or has another type."""
-    import pyarrow.types as pt  # noqa: PLC0415 - heavy
+def conform(table: Any, schema: Any) -> Any:
+    """Return a table of the same collection with this schema: columns that it lacks are null, others are cast."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
 
+    present = set(table.column_names)
+    columns = [
+        table.column(field.name).cast(field.type) if field.name in present else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def kept_of(schema: Any) -> dict[str, ColumnType]:
+    """Return the columns beside the built-in ones, which collections before version 3 do not record. All are texts."""
+    return {name: "text" for name in schema.names if name not in RESERVED_COLUMNS}
+
+
+def check_columns(schema: Any, record: Record, *, destination: str) -> None:
+    """Raise `SinkError` if a column of a collection is missing, occurs twice, or has another type."""
     names = schema.names
-    for name in (*HIT_COLUMNS, "vector"):
+    wanted: dict[str, ColumnType] = {
+        name: kind
+        for name, kind in COLUMNS.items()
+        if name in HIT_COLUMNS or (record.format_version >= FORMAT_VERSION and name in CHUNK_COLUMNS)
+    }
+    if record.format_version >= FORMAT_VERSION:
+        wanted |= record.keep
+    for name in (*wanted, "vector", *(("vector_scale",) if record.vector_type == "int8" else ())):
         if names.count(name) != 1:
             reason = f"has {names.count(name)} columns named {name!r}; a collection has one"
             raise SinkError(reason, destination=destination)
         kind = schema.field(name).type
-        if name == "vector":
-            wanted = f"lists of {dimensions} floating-point numbers"
-            is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
-            valid = is_list and pt.is_floating(kind.value_type)
-            valid = valid and not (pt.is_fixed_size_list(kind) and kind.list_size != dimensions)
-        elif name == "start_line":
-            wanted, valid = "integers", pt.is_integer(kind)
-        else:
-            kind = kind.value_type if pt.is_dictionary(kind) else kind
-            wanted, valid = "strings", pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
-        if not valid:
-            reason = f"the column {name!r} must contain {wanted}, not {str(kind)[:80]}; embed the texts again"
+        expected = _vectors_fault(kind, record) if name == "vector" else _fault(kind, wanted.get(name, "float"))
+        if expected:
+            reason = f"the column {name!r} must contain {expected}, not {str(kind)[:80]}; embed the texts again"
             raise SinkError(reason, destination=destination)
 
 
-def vectors_of(column: Any, dimensions: int, *, first_row: int, destination: str) -> Vectors:
-    """Return the vectors (n, d) of an Arrow array of lists. Raises `SinkError` with the row of an invalid one."""
+def _vectors_fault(kind: Any, record: Record) -> str | None:
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy
+
+    dimensions = min(record.space.dimensions, MAX_DIMENSIONS)
+    is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
+    if record.vector_type in {"int8", "bits"}:
+        own = vector_kind(record.vector_type, dimensions)
+        valid = is_list and kind.value_type == own.value_type
+        return None if valid else f"lists of {own.list_size} numbers of type {own.value_type}"
+    valid = is_list and pt.is_floating(kind.value_type)
+    valid = valid and not (pt.is_fixed_size_list(kind) and kind.list_size != dimensions)
+    return None if valid else f"lists of {dimensions} floating-point numbers"
+
+
+def _fault(kind: Any, wanted: ColumnType) -> str | None:
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy
+
+    kind = kind.value_type if pt.is_dictionary(kind) else kind
+    checks = {
+        "int": (pt.is_integer, "integers"),
+        "float": (pt.is_floating, "floating-point numbers"),
+        "bool": (pt.is_boolean, "truth values"),
+        "timestamp": (pt.is_timestamp, "timestamps"),
+        "list": (
+            lambda one: (pt.is_list(one) or pt.is_large_list(one)) and _is_text(one.value_type),
+            "lists of strings",
+        ),
+    }
+    fits, expected = checks.get(wanted, (_is_text, "strings"))
+    return None if fits(kind) else expected
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy
+
+    return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
+
+
+def _is_text_list(kind: Any) -> bool:
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy
+
+    return (pt.is_list(kind) or pt.is_large_list(kind)) and _is_text(kind.value_type)
+
+
+def vectors_in(table: Any, record: Record, *, first_row: int, destination: str) -> Vectors:
+    """Return the vectors, float32 (n, d), of a table or batch. Raises `SinkError` with the row of an invalid one."""
+    column = _whole(table.column("vector"))
+    scales = _whole(table.column("vector_scale")) if record.vector_type == "int8" else None
+    return decode(
+        column,
+        scales,
+        record.vector_type,
+        record.space.dimensions,
+        first_row=first_row,
+        destination=destination,
+    )
+
+
+def fields_in(table: Any, record: Record, *, first_row: int, destination: str) -> list[dict[str, Any]]:
+    """Return the rows of a table or batch without vectors. Raises `SinkError` for a null that must not be there."""
+    names = [name for name in table.schema.names if name not in VECTOR_COLUMNS]
+    if not names:
+        return [{} for _ in range(table.num_rows)]
+    columns = [values_in(table, name, record, first_row=first_row, destination=destination) for name in names]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def values_in(table: Any, name: str, record: Record, *, first_row: int, destination: str) -> list[Any]:
+    """Return the values of a column. Raises `SinkError` for a null that must not be there."""
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy
+
+    column = _whole(table.column(name))
+    if pt.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if column.null_count and name in COLUMNS and name not in NULLABLE:
+        row = first_row + column.is_null().index(True).as_py() + 1
+        raise SinkError(f"row {row:,}: {name!r} is missing; embed the texts again", destination=destination)
+    values: list[Any] = column.to_pylist()
+    return [decode_json(value) for value in values] if record.keep.get(name) == "json" else values
+
+
+def decode_json(text: str | None) -> Value:
+    """Return the value of a column of type `json`. Raises ValueError."""
+    try:
+        value: Value = None if text is None else json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON is nested too deeply") from None
+    return value
+
+
+def rows_of(table: Any, record: Record, *, vectors: bool = True, first_row: int, destination: str) -> Rows:
+    """Return the rows of an Arrow table or batch. Raises `SinkError` for an invalid one."""
+    fields = fields_in(table, record, first_row=first_row, destination=destination)
+    if vectors:
+        return Rows(fields, vectors_in(table, record, first_row=first_row, destination=destination))
+    return Rows(fields, np.empty((table.num_rows, 0), np.float32))
+
+
+def complete(
+    fields: Sequence[Mapping[str, Any]], columns: Sequence[str] | None, record: Record
+) -> list[dict[str, Any]]:
+    """Return rows with the columns that were asked for, by default all; a column that the store lacks is None."""
+    names = (*COLUMNS, *record.keep) if columns is None else columns
+    return [{name: row.get(name) for name in names} for row in fields]
+
+
+def _whole(column: Any) -> Any:
+    """Return a column of a table, or of a batch, as one array."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
-    import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
-    def refuse(bad: Any, reason: str) -> None:
-        if bad.any():
-            row = first_row + int(np.flatnonzero(bad)[0]) + 1
-            raise SinkError(f"the vector of row {row:,} {reason}; embed the texts again", destination=destination)
-
-    if column.null_count:
-        refuse(np.asarray(column.is_null()), "is missing")
-    lengths = np.asarray(pc.list_value_length(column))
-    refuse(lengths != dimensions, f"does not have {dimensions} numbers")
-    # Nulls become NaN, and numbers outside of float32 become infinite.
-    numbers = pc.cast(column.flatten(), pa.float32(), safe=False).to_numpy(zero_copy_only=False)
-    vectors: Vectors = np.asarray(numbers, np.float32).reshape(len(column), dimensions)
-    refuse(~np.isfinite(vectors).all(axis=1), "has a number that is missing, infinite or not a number")
-    return vectors
-
-
-def rows_of(batch: Any, dimensions: int, *, first_row: int, destination: str) -> Rows:
-    """Return the rows of an Arrow record batch that is not empty. Raises `SinkError` for an invalid one."""
-    vectors = vectors_of(batch.column("vector"), dimensions, first_row=first_row, destination=destination)
-    fields = batch.select([name for name in batch.schema.names if name != "vector"]).to_pylist()
-    for row, one in enumerate(fields, first_row):
-        check_fields(one, row, destination=destination)
-    return Rows(fields, vectors)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

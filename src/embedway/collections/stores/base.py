@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from typing_extensions import override
 
+from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.search import unit_query
+from embedway.collections.stores.locks import exclusive
 from embedway.collections.stores.temporary import refuse_existing
 from embedway.errors import SinkError, SpaceMismatchError
+from embedway.files import is_special
 from embedway.space import Comparison, Space, comparable, explained
 from embedway.text import has_surrogate
 
@@ -55,6 +59,15 @@ _COLUMN_TYPES: dict[str, tuple[type, ...]] = {
     "start_line": (int,),
     "title": (str, type(None)),
     "text": (str,),
+}
+#: Types of the columns that collections have since version 3.
+_CHUNK_TYPES: dict[str, tuple[type, ...]] = {
+    "number": (int,),
+    "total": (int,),
+    "fingerprint": (str,),
+    "page": (int, type(None)),
+    "headings": (str, type(None)),
+    "context": (str, type(None)),
 }
 
 
@@ -106,9 +119,12 @@ class Rows:
     vectors: Vectors
 
 
-def check_fields(fields: Mapping[str, Any], row: int, *, destination: str) -> None:
-    """Raise `SinkError` if a row, counted from 0, lacks a column, or has a value of another type."""
-    for name, types in _COLUMN_TYPES.items():
+def check_fields(fields: Mapping[str, Any], row: int, *, destination: str, version: int = 1) -> None:
+    """Raise `SinkError` if a row, counted from 0, lacks a column, or has a value of another type.
+
+    `version` is that of the collection's format.
+    """
+    for name, types in (_COLUMN_TYPES if version < FORMAT_VERSION else _COLUMN_TYPES | _CHUNK_TYPES).items():
         value = fields.get(name)
         if name not in fields or not isinstance(value, types) or isinstance(value, bool):
             found = "missing" if value is None else f"of type {type(value).__name__}"
@@ -271,6 +287,45 @@ class Store(ABC):
             return False
         return True
 
+    def _checked_update(self, record: Record) -> Record:
+        """Return the record of an update, with the kept columns that the collection already has.
+
+        Raises `SinkError` for a collection of an older format, and for another type of vectors or of a kept column.
+        """
+        old = self.record
+        if old.format_version < FORMAT_VERSION:
+            raise SinkError(
+                f"has version {old.format_version} of collections, which can be read and not changed; "
+                "embed its documents again with --overwrite (overwrite=True)",
+                destination=self.destination,
+            )
+        self.check_space(record.space)
+        if record.vector_type != old.vector_type:
+            raise SinkError(
+                f"has vectors of type {old.vector_type}, not {record.vector_type}; keep the type, or use --overwrite",
+                destination=self.destination,
+            )
+        for name, kind in record.keep.items():
+            if old.keep.get(name, kind) != kind:
+                raise SinkError(
+                    f"the kept column {name!r} has the type {old.keep[name]}, not {kind}; "
+                    f"declare it: --keep {name}:{old.keep[name]}",
+                    destination=self.destination,
+                )
+        return replace(record, keep=old.keep | record.keep)
+
+    def _check_rows(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        """Raise `SinkError` if the vectors do not fit the chunks and the space, or a number is not finite."""
+        expected = (len(chunks), self.space.dimensions)
+        if vectors.shape != expected:
+            raise SinkError(f"the vectors have the shape {vectors.shape}, not {expected}", destination=self.destination)
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if bad.size:
+            raise SinkError(
+                f"the vector of {chunks[int(bad[0])].id!r} has a number that is infinite or not a number",
+                destination=self.destination,
+            )
+
     @abstractmethod
     def write_record(self, record: Record) -> None:
         """Replace the record of the open collection, and nothing else. Raises `SinkError` and OSError."""
@@ -306,6 +361,16 @@ class FileStore(Store):
             raise SinkError("is a folder; name a file", destination=str(self._path))
         refuse_existing(self._path, overwrite=overwrite, destination=str(self._path))
 
+    @override
+    def lock(self) -> AbstractContextManager[None]:
+        return exclusive(self._path, destination=self.destination)
+
+    @override
+    def exists(self) -> bool:
+        return self._path.exists() or self._path.is_symlink()
+
     def _check_exists(self) -> None:
+        if is_special(self._path):
+            raise SinkError("is a device, a pipe or a socket; choose a file", destination=self.destination)
         if not self._path.is_file():
             raise SinkError("there is no such file", destination=self.destination)

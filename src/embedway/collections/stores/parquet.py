@@ -1,149 +1,251 @@
-"""Parquet files, `X.parquet`: one row per chunk, the space and the settings in the file's metadata."""
+"""Parquet files, `X.parquet`: one row per chunk, the record in the file's metadata.
+
+New rows are written to a temporary file. At commit, a change writes another one: the old rows that stay, which are
+copied as Arrow tables, one row group at a time, then the new rows. It replaces the collection by a rename.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
 from embedway import unfinished
-from embedway.collections.search import HIT_COLUMNS, TopRows, cosines
-from embedway.collections.stores.arrow import RowGroup, check_columns, rows_of, sink_errors, vectors_of
-from embedway.collections.stores.base import READ_ROWS, FileStore, check_fields
-from embedway.collections.stores.records import VerifiedFacts, space_from_metadata, space_metadata
+from embedway.collections.stores.arrow import RowGroup, conform, sink_errors
+from embedway.collections.stores.base import FileStore
+from embedway.collections.stores.changes import Changes
+from embedway.collections.stores.parquet_reader import ParquetReader
 from embedway.collections.stores.temporary import refuse_existing, remove_stale, replace_file, temporary_path
+from embedway.errors import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from pathlib import Path
+    from typing import ClassVar
 
+    from embedway.collections.documents import DocumentKey
+    from embedway.collections.record import Record, VectorType
     from embedway.collections.search import Hit
-    from embedway.collections.stores.base import Chunk, Rows
-    from embedway.types import Space, Vectors
+    from embedway.collections.stores.base import Chunk, Rows, StoredDocument
+    from embedway.collections.where import Condition
+    from embedway.types import Vectors
 
 
 class ParquetStore(FileStore):
     """Store in one Parquet file with row groups that are compressed by zstd."""
 
-    _group: RowGroup
-    _facts: VerifiedFacts
+    vector_types: ClassVar[frozenset[VectorType]] = frozenset({"float32", "float16", "int8", "bits"})
 
     def __init__(self, destination: str) -> None:
         super().__init__(destination)
-        self._writer: Any = None
+        self._reader: ParquetReader | None = None
+        self._writer: _GroupWriter | None = None
+        self._changes = Changes()
+        self._updates = False
+        self._committed: Record | None = None
 
-    def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
-        """Create the temporary file and write the schema with its metadata."""
-        import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
+    @override
+    def begin(self, record: Record) -> None:
+        self._start(record, updates=False)
 
-        self.space = space
-        self._group = RowGroup(space, keep, space_metadata(space, settings))
+    @override
+    def begin_update(self, record: Record) -> None:
+        record = self._checked_update(record)
+        self._overwrite = True
+        self._start(record, updates=True)
+
+    @override
+    def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        self._check_rows(chunks, vectors)
+        with sink_errors(self.destination, "writing"):
+            self._writing.add(chunks, vectors)
+        self._changes.write(chunks)
+
+    @override
+    def remove(self, documents: Collection[DocumentKey]) -> None:
+        self._changes.remove(documents)
+
+    @override
+    def commit(self) -> None:
+        writer = self._writing
+        with sink_errors(self.destination, "finishing the file"):
+            writer.close()
+            merges = self._updates or self._changes.replaces_own
+            finished = self._merge(writer) if merges else writer
+            try:
+                refuse_existing(self._path, overwrite=self._overwrite, destination=self.destination)
+                self._close_reader()
+                replace_file(finished.path, self._path)
+            except BaseException:
+                finished.drop()
+                raise
+            unfinished.remove(writer.path)
+        self._writer, self._temporary = None, None
+        self.record, self.count = finished.record, finished.rows
+        self._committed = None
+
+    @override
+    def abort(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.drop()
+        if self._temporary is not None:
+            unfinished.remove(self._temporary)
+            self._temporary = None
+        if self._committed is not None:
+            self.record, self._committed = self._committed, None
+
+    @override
+    def open(self) -> None:
+        self._close_reader()
+        self._check_exists()
+        with sink_errors(self.destination, "reading"):
+            self._reader = ParquetReader(self._path, self.destination)
+        self.record, self.count = self._reader.record, self._reader.count
+
+    @override
+    def close(self) -> None:
+        self._close_reader()
+
+    @override
+    def documents(self) -> Iterator[StoredDocument]:
+        with sink_errors(self.destination, "reading"):
+            yield from self._opened.documents()
+
+    @override
+    def read(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        vectors: bool = True,
+        documents: Collection[DocumentKey] | None = None,
+    ) -> Iterator[Rows]:
+        with sink_errors(self.destination, "reading"):
+            yield from self._opened.read(columns, documents, vectors=vectors)
+
+    @override
+    def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        with sink_errors(self.destination, "reading"):
+            return self._opened.fetch(ids)
+
+    @override
+    def write_record(self, record: Record) -> None:
+        self._opened.facts.write(record)
+        self.record = self._opened.record = record
+
+    @override
+    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+        with sink_errors(self.destination, "reading"):
+            return self._opened.search(query, top_n, where)
+
+    @property
+    def _opened(self) -> ParquetReader:
+        """The reader of the collection as it was committed the last time."""
+        if self._reader is None:
+            self._check_exists()
+            self._reader = ParquetReader(self._path, self.destination)
+        return self._reader
+
+    @property
+    def _writing(self) -> _GroupWriter:
+        if self._writer is None:
+            raise SinkError("no change was started", destination=self.destination)
+        return self._writer
+
+    def _start(self, record: Record, *, updates: bool) -> None:
+        self._committed = self.record if updates else None
+        self._updates, self._changes = updates, Changes()
+        self.record = record
         with sink_errors(self.destination, "creating the file"):
             remove_stale(self._path)
             self._temporary = temporary_path(self._path)
-            strings = ["document_id", "source", "title", *keep]
-            self._writer = pq.ParquetWriter(
-                self._temporary, self._group.schema, compression="zstd", use_dictionary=strings
-            )
+            self._writer = _GroupWriter(self._temporary, replace(record, revision=secrets.token_hex(8)))
 
-    def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+    def _merge(self, new: _GroupWriter) -> _GroupWriter:
+        """Write the old rows that stay and the new ones to another file; return its closed writer."""
+        merged = _GroupWriter(temporary_path(self._path), new.record)
+        try:
+            if self._updates:
+                _copy(self._opened, merged, self._changes.keeps)
+            spool = ParquetReader(new.path, self.destination)
+            try:
+                _copy(spool, merged, self._changes.keeps_own)
+            finally:
+                spool.close()
+            merged.close()
+        except BaseException:
+            merged.drop()
+            raise
+        return merged
+
+    def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            with contextlib.suppress(OSError):
+                reader.close()
+
+
+def _copy(source: ParquetReader, target: _GroupWriter, keeps: Callable[..., list[bool]]) -> None:
+    """Copy the rows of a collection that stay."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    for first_row, table in source.groups():
+        keys = [table.column(name).to_pylist() for name in ("id", "source", "document_id")]
+        stays = keeps(*keys, first=first_row)
+        if any(stays):
+            target.add_table(table if all(stays) else table.filter(pa.array(stays)))
+
+
+class _GroupWriter:
+    """Writer of a file with full row groups."""
+
+    def __init__(self, path: Path, record: Record) -> None:
+        import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
+
+        self.path, self.record = path, record
+        self.rows = 0
+        self._group = RowGroup(record)
+        texts = ["document_id", "source", "fingerprint", "title", "headings"]
+        texts += [name for name, kind in record.keep.items() if kind not in {"list", "float"}]
+        self._writer: Any = pq.ParquetWriter(path, self._group.schema, compression="zstd", use_dictionary=texts)
+
+    def add(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Buffer rows, and write each full row group."""
         self._group.add(chunks, vectors)
+        self.rows += len(chunks)
         if self._group.full:
             self._flush()
 
-    def commit(self) -> None:
-        """Write the remaining rows, close the file and rename it."""
-        self._flush()
-        refuse_existing(self._path, overwrite=self._overwrite, destination=self.destination)
-        with sink_errors(self.destination, "finishing the file"):
-            writer, self._writer = self._writer, None
-            writer.close()
-            if self._temporary is not None:
-                replace_file(self._temporary, self._path)
-            self._temporary = None
+    def add_table(self, table: Any) -> None:
+        """Buffer rows of a table, and write each full row group."""
+        for batch in conform(table, self._group.schema).to_batches():
+            self._group.add_batch(batch)
+            self.rows += batch.num_rows
+            if self._group.full:
+                self._flush()
 
-    def abort(self) -> None:
-        """Close and remove the temporary file."""
+    def close(self) -> None:
+        """Write the remaining rows and the footer."""
+        self._flush()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def drop(self) -> None:
+        """Close and remove the file."""
         writer, self._writer = self._writer, None
         if writer is not None:
             self._group.clear()
             # Closing writes the footer, which fails on a full disk; the file is removed anyway.
             with contextlib.suppress(Exception):
                 writer.close()
-        if self._temporary is not None:
-            unfinished.remove(self._temporary)
-            self._temporary = None
-
-    @override
-    def open(self) -> None:
-        import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
-
-        self._check_exists()
-        with sink_errors(self.destination, "reading"):
-            schema = pq.read_schema(self._path)
-            self.count = pq.read_metadata(self._path).num_rows
-        space = space_from_metadata(schema.metadata, destination=self.destination)
-        self._facts = VerifiedFacts.of_store(self._path, schema.metadata, self.count)
-        self.space = self._facts.complete(space)
-        with sink_errors(self.destination, "reading"):
-            check_columns(schema, self.space.dimensions, destination=self.destination)
-
-    @override
-    def read(self) -> Iterator[Rows]:
-        import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
-
-        with sink_errors(self.destination, "reading"), pq.ParquetFile(self._path) as file:
-            first_row = 0
-            # One row group at a time: over a complete file, `iter_batches` reads ahead without limit.
-            for group in range(file.num_row_groups):
-                for batch in file.iter_batches(READ_ROWS, row_groups=[group]):
-                    if batch.num_rows:
-                        yield rows_of(batch, self.space.dimensions, first_row=first_row, destination=self.destination)
-                    first_row += batch.num_rows
-
-    def _search(self, query: Vectors, top_n: int) -> list[Hit]:
-        """Read all vectors once, one row group at a time, then only the texts of the best rows."""
-        import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
-
-        best = TopRows(top_n)
-        with sink_errors(self.destination, "reading"), pq.ParquetFile(self._path) as file:
-            first_row = 0
-            # One row group at a time, as in `read`.
-            for group in range(file.num_row_groups):
-                for lists in file.read_row_group(group, columns=["vector"]).column(0).chunks:
-                    vectors = vectors_of(
-                        lists, self.space.dimensions, first_row=first_row, destination=self.destination
-                    )
-                    best.add(cosines(vectors, query), first_row)
-                    first_row += len(lists)
-            rows = _take_rows(file, sorted(best.rows.tolist()))
-            for row, fields in rows.items():
-                check_fields(fields, row, destination=self.destination)
-            return best.hits(rows)
-
-    def _write_facts(self, space: Space) -> None:
-        self._facts.write(space)
+        unfinished.remove(self.path)
 
     def _flush(self) -> None:
-        if not self._group.rows:
-            return
-        with sink_errors(self.destination, "writing"):
+        if self._group.rows:
             table = self._group.table()
             self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
-        self._group.clear()
-
-
-def _take_rows(file: Any, wanted: list[int]) -> dict[int, dict[str, Any]]:
-    """Return the columns of some rows, by row number."""
-    found: dict[int, dict[str, Any]] = {}
-    first_row = 0
-    for group in range(file.num_row_groups):
-        after = first_row + file.metadata.row_group(group).num_rows
-        inside = [row for row in wanted if first_row <= row < after]
-        if inside:
-            table = file.read_row_group(group, columns=list(HIT_COLUMNS))
-            taken = table.take([row - first_row for row in inside]).to_pylist()
-            found.update(zip(inside, taken, strict=True))
-        first_row = after
-    return found
+            self._group.clear()
