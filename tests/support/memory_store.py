@@ -11,7 +11,8 @@ import numpy as np
 from embedway.collections.documents import DocumentKey
 from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS, Hit, TopRows, cosines
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
-from embedway.collections.where import And, Compare, In, IsNull, Not
+from embedway.collections.where import columns_of, matches
+from embedway.collections.where_types import check_where
 from embedway.errors import SinkError
 
 #: Collections by destination: record, and rows by id as (fields, vector).
@@ -108,7 +109,8 @@ class MemoryStore(Store):
         PLACES[self.destination] = (record, PLACES[self.destination][1])
 
     def _search(self, query, top_n, where):
-        rows = [row for row in self._rows.values() if where is None or _holds(where, row[0])]
+        where = where and check_where(where, columns_of(self.record))
+        rows = [row for row in self._rows.values() if where is None or matches(where, row[0])]
         if not rows:
             return []
         best = TopRows(top_n)
@@ -119,29 +121,3 @@ class MemoryStore(Store):
 
 def _key(fields):
     return DocumentKey(fields["source"], fields["document_id"])
-
-
-def _holds(where, row):  # noqa: PLR0911  one line for each kind of condition
-    match where:
-        case Compare(column, operator, value):
-            found = row.get(column)
-            if found is None:
-                return False
-            return {
-                "=": lambda: found == value,
-                "!=": lambda: found != value,
-                "<": lambda: found < value,
-                "<=": lambda: found <= value,
-                ">": lambda: found > value,
-                ">=": lambda: found >= value,
-                "contains": lambda: value in found,
-            }[operator]()
-        case In(column, values):
-            return row.get(column) in values
-        case IsNull(column):
-            return row.get(column) is None
-        case Not(part):
-            return not _holds(part, row)
-        case And(parts):
-            return all(_holds(part, row) for part in parts)
-    return any(_holds(part, row) for part in where.parts)

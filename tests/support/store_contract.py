@@ -14,6 +14,7 @@ from embedway.collections.record import ChunkSettings, MadeBy, ReadRecord, Recor
 from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.stores import create_store, open_store
 from embedway.collections.stores.base import READ_ROWS, Chunk, StoredDocument
+from embedway.collections.where import parse_where
 from embedway.errors import SinkError, SpaceMismatchError, UsageError
 from embedway.space import Space
 
@@ -411,6 +412,29 @@ class StoreContract:
         hits = store.search(query, 20)
         assert (hits[0].document_id, len(hits)) == ("c", 6)
         assert math.isclose(hits[0].score, 1, abs_tol=1e-5)
+        store.close()
+
+    def test_only_rows_that_meet_a_condition_are_found(self, destination):
+        chunks = [
+            chunk(f"d{n}", metadata={"year": n if n % 4 else None, "tags": ["even"] if n % 2 == 0 else []})
+            for n in range(600)
+        ]
+        create(destination, chunks, record=record_of(keep={"year": "int", "tags": "list"}))
+        store = open_store(destination)
+        query = vectors_for(chunks[:1])[0]
+        for text, expected in (
+            ("year < 9", {1, 2, 3, 5, 6, 7}),
+            ("document_id = 'd4'", {4}),
+            ("year is null and number = 0", set(range(0, 600, 4))),
+            ("tags contains 'even' and year > 590", {594, 598}),
+            ("year < 0", set()),
+        ):
+            for _ in range(2):
+                hits = store.search(query, 600, where=parse_where(text))
+                assert {int(hit.document_id[1:]) for hit in hits} == expected
+                assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        with pytest.raises(UsageError, match="color"):
+            store.search(query, 3, where=parse_where("color = 'x'"))
         store.close()
 
     # ---- record

@@ -125,6 +125,13 @@ def parse_where(text: str, columns: Mapping[str, ColumnType] | None = None) -> C
     return parse(text, columns)
 
 
+def to_arrow(condition: Condition, schema: Any = None) -> Any:
+    """Return the condition as a `pyarrow.compute.Expression`; see `where_forms.to_arrow`."""
+    from embedway.collections import where_forms  # noqa: PLC0415  it imports this module
+
+    return where_forms.to_arrow(condition, schema)
+
+
 def _any(found: list[bool | None]) -> bool | None:
     return True if True in found else None if None in found else False
 

@@ -24,11 +24,31 @@ _MIN_INT = -(1 << 63)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def to_arrow(condition: Condition) -> Any:
+def to_arrow(condition: Condition, schema: Any = None) -> Any:
     """Return the condition as a `pyarrow.compute.Expression`, for filters of tables and datasets.
 
-    Columns of timestamps must be in UTC, and those of lists must contain texts.
+    Columns of timestamps must be in UTC, and those of lists must contain texts. With a schema, `UsageError` is raised
+    for a column that it lacks.
     """
+    if schema is not None:
+        names = schema.names
+        for column in sorted(columns_in(condition)):
+            if column not in names:
+                raise UsageError(f"there is no column {column!r}; known columns: {', '.join(names[:30])}")
+    return _expression(condition)
+
+
+def columns_in(condition: Condition) -> set[str]:
+    """Return the names of the columns of a condition."""
+    match condition:
+        case Compare(column) | In(column) | IsNull(column):
+            return {column}
+        case Not(part):
+            return columns_in(part)
+    return set().union(*(columns_in(part) for part in condition.parts))
+
+
+def _expression(condition: Condition) -> Any:
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
@@ -38,6 +58,8 @@ def to_arrow(condition: Condition) -> Any:
         case Compare(column, operator, value):
             return _compared(pc.field(column), operator, _arrow_scalar(value))
         case In(column, values):
+            if isinstance(values[0], float):  # `isin` takes 0.0 and -0.0 as different
+                return _joined([pc.field(column) == value for value in values], conjunction=False)
             # `isin` is false for null, and not unknown.
             scalars = [_arrow_scalar(value) for value in values]
             inside = pc.field(column).isin(pa.array(scalars, scalars[0].type))
@@ -45,8 +67,8 @@ def to_arrow(condition: Condition) -> Any:
         case IsNull(column):
             return pc.field(column).is_null()
         case Not(part):
-            return ~to_arrow(part)
-    parts = [to_arrow(part) for part in condition.parts]
+            return ~_expression(part)
+    parts = [_expression(part) for part in condition.parts]
     return _joined(parts, conjunction=isinstance(condition, And))
 
 
@@ -130,9 +152,9 @@ def _list_contains(column: Any, text: str) -> Any:
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
-    joined = pc.binary_join(column.cast(pa.list_(pa.binary())), pa.scalar(_SEPARATOR))
-    edge = pa.scalar(_SEPARATOR)
-    framed = pc.binary_join_element_wise(edge, joined, edge, pa.scalar(b""))
+    joined = pc.binary_join(column.cast(pa.list_(pa.binary())), pc.scalar(_SEPARATOR))
+    edge = pc.scalar(_SEPARATOR)
+    framed = pc.binary_join_element_wise(edge, joined, edge, pc.scalar(b""))
     found = pc.match_substring(framed, _SEPARATOR + text.encode() + _SEPARATOR)
     # An empty list and a list of one empty text are joined to the same bytes.
     return found & (pc.list_value_length(column) > 0)

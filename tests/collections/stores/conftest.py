@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from embedway.collections.record import ChunkSettings, Record
 from embedway.collections.stores import create_store
 from embedway.collections.stores.base import Chunk
 from embedway.types import Space
@@ -64,7 +65,7 @@ def files_in():
 def write(space, make_rows):
     def run(destination, counts=(5,), *, overwrite=False, seed=0, into=space):
         store = create_store(destination, overwrite=overwrite)
-        store.begin(into, {"chunk_tokens": 7}, ("topic",))
+        store.begin(Record(into, ChunkSettings(chunk_tokens=7), {"topic": "text"}))
         first = 0
         for count in counts:
             store.write(*make_rows(count, first, seed))

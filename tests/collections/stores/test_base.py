@@ -7,6 +7,7 @@ import stat
 import numpy as np
 import pytest
 
+from embedway.collections.record import Record
 from embedway.collections.stores import create_store, open_store, store_for
 from embedway.collections.stores.base import READ_ROWS
 from embedway.errors import SinkError, SpaceMismatchError, UsageError
@@ -34,7 +35,7 @@ def test_rows_come_back_as_they_were_written(destination, write, make_rows, spac
 
 def test_nothing_shows_before_commit_and_nothing_stays_after_abort(destination, tmp_path, space, make_rows, files_in):
     store = create_store(destination)
-    store.begin(space, {}, ())
+    store.begin(Record(space))
     store.write(*make_rows(20))
     with pytest.raises(SinkError, match="there is no such"):
         open_store(destination)
@@ -72,7 +73,7 @@ def test_a_pipe_or_a_link_to_one_is_never_replaced(tmp_path, name):
 
 def test_one_that_appears_meanwhile_is_not_replaced(destination, write, space, make_rows):
     slow = create_store(destination)
-    slow.begin(space, {}, ())
+    slow.begin(Record(space))
     slow.write(*make_rows(9))
     write(destination, (5,))
     with pytest.raises(SinkError, match="already exists"):
@@ -85,7 +86,7 @@ def test_overwriting_replaces_only_on_commit(destination, write, space, make_row
     write(destination, (5,))
     before = files_in(tmp_path)
     store = create_store(destination, overwrite=True)
-    store.begin(space, {}, ())
+    store.begin(Record(space))
     store.write(*make_rows(9))
     assert open_store(destination).count == 5
     store.abort()
@@ -99,7 +100,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_no
     destination, write, space, make_rows, tmp_path, dead_process
 ):
     living = create_store(destination)
-    living.begin(space, {}, ())
+    living.begin(Record(space))
     living.write(*make_rows(3))
     folder = tmp_path / "db" if destination.startswith("lancedb") else tmp_path
     (held,) = [path for path in folder.iterdir() if path.name.endswith(".tmp")]
@@ -118,7 +119,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_no
 @pytest.fixture
 def collection(destination, space, make_rows):
     store = create_store(destination)
-    store.begin(space, {}, ())
+    store.begin(Record(space))
     for first in range(0, 1400, 200):
         store.write(*make_rows(200, first))
     store.commit()
@@ -159,7 +160,7 @@ def test_a_query_of_another_shape_is_wrong_usage(collection):
 )
 def test_another_space_is_refused_by_name(destination, space, make_rows, change):
     store = create_store(destination)
-    store.begin(space, {}, ())
+    store.begin(Record(space))
     store.write(*make_rows(2))
     store.commit()
     collection = open_store(destination)

@@ -196,12 +196,20 @@ def mutated(data, chances):
 
 def read_everything(path):
     """Read a file as a collection and as a source; raise anything that is not our error."""
+    store = None
     try:
         store = open_store(str(path))
+        list(store.documents())
+        store.fetch(["d0#0", "x"])
+        for _ in range(2):
+            store.search(np.ones(store.space.dimensions, np.float32), 2)
         list(store.read())
-        store.search(np.ones(store.space.dimensions, np.float32), 2)
+        store.begin_update(store.record)
+        store.remove({("a/b.md", "d1")})
+        store.commit()
     except EmbedwayError:
-        pass
+        if store is not None:
+            store.abort()
     options = ReadOptions(keep=("topic",))
     try:
         files = find_files([str(path)], options)

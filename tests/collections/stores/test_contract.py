@@ -14,6 +14,12 @@ class TestParquet(StoreContract):
         return str(tmp_path / "out.parquet")
 
 
+class TestJsonLines(StoreContract):
+    @pytest.fixture
+    def destination(self, tmp_path):
+        return str(tmp_path / "out.jsonl")
+
+
 class TestMemory(StoreContract):
     @pytest.fixture
     def destination(self, monkeypatch):

@@ -15,6 +15,7 @@ import pytest
 
 from embedway._embedder import AsyncEmbedder
 from embedway.collections import verify
+from embedway.collections.record import Record
 from embedway.collections.stores import create_store, open_store
 from embedway.collections.stores.base import Chunk
 from embedway.collections.stores.records import FORMAT_KEY, FORMAT_VERSION, SPACE_KEY, sidecar_path
@@ -164,7 +165,7 @@ def chunk(text):
 
 def written(path, space):
     store = create_store(str(path))
-    store.begin(space, {}, ())
+    store.begin(Record(space))
     store.write([chunk("text")], np.eye(1, space.dimensions, dtype=np.float32))
     store.commit()
 

@@ -265,6 +265,11 @@ class Store(ABC):
         Only rows that meet `where` are searched; raises `UsageError` for a condition on an unknown column.
         """
         query = unit_query(query_vector, top_n, dimensions=self.space.dimensions, destination=self.destination)
+        if where is not None:
+            from embedway.collections.where import columns_of  # noqa: PLC0415  only for conditions
+            from embedway.collections.where_types import check_where  # noqa: PLC0415
+
+            where = check_where(where, columns_of(self.record))
         return self._search(query, top_n, where)
 
     def check_space(self, asked: Space) -> Comparison:

@@ -50,7 +50,7 @@ class Changes:
         sources: Sequence[str],
         documents: Sequence[str],
         *,
-        first: int = 0,  # noqa: ARG002  as `keeps_own`
+        first: int,  # noqa: ARG002  as `keeps_own`
     ) -> list[bool]:
         """Return which of some old rows stay."""
         if not self._removed:

@@ -1,0 +1,211 @@
+"""Rows, documents and search of one JSON Lines file that holds a collection."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedway.collections.documents import DocumentKey
+from embedway.collections.search import Hit, TopRows, cosines, vector_norms
+from embedway.collections.stores.base import READ_ROWS, Rows, StoredDocument
+from embedway.collections.stores.jsonl_lines import MAX_LINE_BYTES, Line, LineReader, blocks
+from embedway.errors import SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from embedway.collections.record import Record
+    from embedway.collections.where import Condition
+    from embedway.types import Vectors
+
+#: Maximum bytes of the vectors that stay in memory for repeated searches.
+MAX_LOADED_BYTES = 2 << 30
+_KEY_COLUMNS = ("source", "document_id", "fingerprint", "total")
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """Vectors (n, d) in memory, their lengths (n,), and the place of each line in the file."""
+
+    vectors: Vectors
+    norms: npt.NDArray[np.float32]
+    offsets: npt.NDArray[np.int64]
+
+
+class JsonlReader:
+    """A data file. Errors are OSError, and `SinkError` for lines that are invalid."""
+
+    def __init__(self, path: Path, record: Record, count: int, destination: str) -> None:
+        self._path, self._destination = path, destination
+        self.record, self._count = record, count
+        self._lines = LineReader(record, destination)
+        self._state = _state_of(path)
+        self._searched = False
+        self._loaded: _Loaded | None = None
+        self._places: dict[str, int] | None = None
+
+    def parts(self) -> Iterator[tuple[int, list[Line]]]:
+        """Iterate over the lines, some megabytes at a time: number of the first row, from 0, and lines."""
+        first = 0
+        for lines in self._raw():
+            yield first, [self._lines.cut(line, number) for number, line in enumerate(lines, first + 1)]
+            first += len(lines)
+
+    def lines_and_keys(self) -> Iterator[tuple[list[bytes], list[dict[str, Any]]]]:
+        """Iterate over the lines and their `id`, `source` and `document_id`."""
+        first = 1
+        for lines in self._raw():
+            cut = [self._lines.cut(line, number) for number, line in enumerate(lines, first)]
+            yield (
+                lines,
+                [self._lines.fields(line, number, ("id", *_KEY_COLUMNS)) for number, line in enumerate(cut, first)],
+            )
+            first += len(lines)
+
+    def documents(self) -> Iterator[StoredDocument]:
+        """Iterate over the documents. A document with several fingerprints has none."""
+        found: dict[DocumentKey, list[Any]] = {}
+        for _, rows in self.lines_and_keys():
+            for row in rows:
+                state = found.setdefault(
+                    DocumentKey(row["source"], row["document_id"]), [row["fingerprint"] or "", 0, row["total"]]
+                )
+                state[1] += 1
+                if state[0] != row["fingerprint"]:
+                    state[0] = ""
+        for key, (fingerprint, rows_found, total) in found.items():
+            yield StoredDocument(key, fingerprint, rows_found, rows_found if total is None else total)
+
+    def read(
+        self, columns: Sequence[str] | None, documents: Collection[DocumentKey] | None, *, vectors: bool
+    ) -> Iterator[Rows]:
+        """Iterate over rows as `Store.read` does."""
+        wanted = None if documents is None else frozenset((key[0], key[1]) for key in documents)
+        names = None if columns is None else tuple(dict.fromkeys((*columns, *_KEY_COLUMNS[:2])))
+        for first, lines in self.parts():
+            for start in range(0, len(lines), READ_ROWS):
+                some = lines[start : start + READ_ROWS]
+                number = first + start + 1
+                fields = [self._lines.fields(line, at, names) for at, line in enumerate(some, number)]
+                inside = [wanted is None or (row["source"], row["document_id"]) in wanted for row in fields]
+                if not any(inside):
+                    continue
+                rows = [row for row, stays in zip(fields, inside, strict=True) if stays]
+                if columns is not None:
+                    rows = [{name: row[name] for name in columns} for row in rows]
+                matrix = self._lines.vectors(some, number)[inside] if vectors else np.empty((len(rows), 0), np.float32)
+                yield Rows(rows, matrix)
+
+    def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return rows by id. The first call reads the file, and notes the place of each line."""
+        self._check_unchanged()
+        if self._places is None:
+            places: dict[str, int] = {}
+            offset = 0
+            for lines, rows in self.lines_and_keys():
+                for line, row in zip(lines, rows, strict=True):
+                    places[row["id"]] = offset
+                    offset += len(line) + 1
+            self._places = places
+        known = {one: self._places[one] for one in ids if one in self._places}
+        rows = self._at(list(known.values()))
+        return dict(zip(known, rows, strict=True))
+
+    def search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+        """Return the nearest rows to a query of length 1.
+
+        The first search reads the file and retains only the best rows; the second one keeps the vectors in memory, if
+        they fit.
+        """
+        self._check_unchanged()
+        if self._searched and self._loaded is None:
+            self._load()
+        best = TopRows(top_n)
+        if self._loaded is not None:
+            return self._search_loaded(self._loaded, best, query, where)
+        kept: dict[int, Line] = {}
+        with ThreadPoolExecutor(_threads()) as pool:
+            for first, lines in self.parts():
+                scores = cosines(self._lines.vectors(lines, first + 1, pool), query)
+                if where is not None:
+                    scores[~self._matching(lines, first, where)] = -np.inf
+                best.add(scores, first)
+                kept.update((row, lines[row - first]) for row in best.rows.tolist() if row >= first)
+                kept = {row: kept[row] for row in best.rows.tolist()}
+        self._searched = True
+        return self._hits(best, {row: self._lines.fields(line, row + 1) for row, line in kept.items()})
+
+    def _search_loaded(self, loaded: _Loaded, best: TopRows, query: Vectors, where: Condition | None) -> list[Hit]:
+        scores = cosines(loaded.vectors, query, loaded.norms)
+        if where is not None:
+            for first, lines in self.parts():
+                part = scores[first : first + len(lines)]
+                part[~self._matching(lines, first, where)] = -np.inf
+        best.add(scores, 0)
+        rows = best.rows.tolist()
+        return self._hits(best, dict(zip(rows, self._at(loaded.offsets[rows].tolist()), strict=True)))
+
+    def _hits(self, best: TopRows, rows: dict[int, dict[str, Any]]) -> list[Hit]:
+        scored = zip(best.rows.tolist(), best.scores.tolist(), strict=True)
+        return [Hit.of(score, rows[row], self.record.keep) for row, score in scored if score > -np.inf]
+
+    def _matching(self, lines: Sequence[Line], first: int, where: Condition) -> npt.NDArray[np.bool_]:
+        from embedway.collections.where import matches  # noqa: PLC0415  only for conditions
+
+        found = (matches(where, self._lines.fields(line, row + 1)) for row, line in enumerate(lines, first))
+        return np.fromiter(found, bool, len(lines))
+
+    def _load(self) -> None:
+        """Keep the vectors in memory, if they fit and the file has the number of rows that its record says."""
+        if self._count * self.record.space.dimensions * 4 > MAX_LOADED_BYTES:
+            return
+        vectors = np.empty((self._count, self.record.space.dimensions), np.float32)
+        offsets = np.empty(self._count, np.int64)
+        row = offset = 0
+        with ThreadPoolExecutor(_threads()) as pool:
+            for raw in self._raw():
+                if row + len(raw) > self._count:
+                    return
+                cut = [self._lines.cut(line, number) for number, line in enumerate(raw, row + 1)]
+                vectors[row : row + len(raw)] = self._lines.vectors(cut, row + 1, pool)
+                for line in raw:
+                    offsets[row] = offset
+                    offset += len(line) + 1
+                    row += 1
+        if row == self._count:
+            self._loaded = _Loaded(vectors, vector_norms(vectors), offsets)
+
+    def _at(self, offsets: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the columns of lines by their places."""
+        rows = []
+        with self._path.open("rb") as file:
+            for offset in offsets:
+                file.seek(offset)
+                line = file.readline(MAX_LINE_BYTES).rstrip(b"\n")
+                rows.append(self._lines.fields(self._lines.cut(line, 1), 1))
+        return rows
+
+    def _raw(self) -> Iterator[list[bytes]]:
+        with self._path.open("rb") as file:
+            yield from blocks(file, self._destination)
+
+    def _check_unchanged(self) -> None:
+        """Raise `SinkError` if the file was replaced since the collection was opened."""
+        if _state_of(self._path) != self._state:
+            raise SinkError("was replaced while it was open; open it again", destination=self._destination)
+
+
+def _threads() -> int:
+    return min(os.cpu_count() or 1, 8)
+
+
+def _state_of(path: Path) -> tuple[int, int, int]:
+    state = path.stat()
+    return state.st_ino, state.st_size, state.st_mtime_ns
