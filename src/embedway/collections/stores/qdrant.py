@@ -71,7 +71,7 @@ class QdrantStore(Store):
 
     @override
     def lock(self) -> AbstractContextManager[None]:
-        return server_lock(self.destination)
+        return server_lock(self.destination, destination=self.destination)
 
     @override
     def exists(self) -> bool:

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 
-def server_lock(destination: str) -> AbstractContextManager[None]:
-    """Lock the collection for processes of this user on this machine. The lock of a killed process is free at once."""
+def server_lock(key: str, *, destination: str) -> AbstractContextManager[None]:
+    """Lock the collection `key` for processes of this user on this machine.
+
+    The lock of a killed process is free at once. Messages name the destination.
+    """
     user = os.getuid() if hasattr(os, "getuid") else 0
-    name = hashlib.blake2b(destination.encode(), digest_size=12).hexdigest()
+    name = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
     return exclusive(Path(tempfile.gettempdir()) / f"embedway-{user}-{name}", destination=destination)
