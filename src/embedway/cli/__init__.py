@@ -19,6 +19,7 @@ from embedway.cli import (
     cache,
     doctor,
     embed,
+    export,
     forget,
     init,
     models,
@@ -56,6 +57,7 @@ app.command("sync", short_help="Keep a collection equal to its sources.")(sync.s
 app.command("search", short_help="Search the output of run.")(search.search)
 app.command("verify", short_help="Prove that the rows of a collection are right; repair them.")(verify.verify)
 app.command("forget", short_help="Remove documents from collections, older versions and the cache.")(forget.forget)
+app.command("export", short_help="Convert a collection into another store, without embedding.")(export.export)
 app.command("embed", short_help="Print vectors of texts as JSON lines.")(embed.embed)
 app.command("select", short_help="Show which model fits the texts best, and why.")(select.select)
 app.command("plan", short_help="Show tokens, cost and time of embedding texts with each model.")(plan.plan)
