@@ -116,6 +116,14 @@ def segments(document: Document) -> Iterator[list[tuple[Block, bool]]]:
         yield group
 
 
+def _label(text: str, block: Block) -> str:
+    """Return a heading, or the name that a signature defines, for the path."""
+    label = one_line(text[block.start : block.start + 8 * _MAX_HEADING])[:_MAX_HEADING]
+    # Parameters would take half of the context, and their names and defaults say little about the text.
+    name = label.split("(", 1)[0].rstrip() if block.kind == "definition" else ""
+    return name or label
+
+
 class AtomMaker:
     """Maker of the atoms of one document, segment by segment.
 
@@ -165,7 +173,7 @@ class AtomMaker:
         """Return the headings that wait for their text, with one more; those that fill a chunk are an atom."""
         self._close(block.level)
         path = tuple(label for _, label in self._stack)
-        label = one_line(self._text[block.start : block.start + 8 * _MAX_HEADING])[:_MAX_HEADING]
+        label = _label(self._text, block)
         if len(self._stack) >= _MAX_DEPTH:
             self._stack.pop()
         self._stack.append((block.level, label))
