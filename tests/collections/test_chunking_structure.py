@@ -143,7 +143,10 @@ def test_a_heading_before_the_border_of_a_segment_stays_with_its_text(wordpiece,
     monkeypatch.setattr("embedway.collections.chunking.sizes.SECTION_CHARACTERS", 400)
     parts = []
     for number in range(40):
-        parts += [("heading", f"Loop {number}", 1 + number % 3), ("paragraph", "the loop runs. " * (number % 23 + 1), 0)]
+        parts += [
+            ("heading", f"Loop {number}", 1 + number % 3),
+            ("paragraph", "the loop runs. " * (number % 23 + 1), 0),
+        ]
     document, chunks = cut(parts, wordpiece)
     assert not any(is_heading_alone(document, chunk) for chunk in chunks)
 
