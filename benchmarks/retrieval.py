@@ -20,14 +20,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from retrieval_chunks import MODEL, documents
-from retrieval_sections import find, known_items, plain, sections
 
 from embedway import Embedder
 from embedway.collections import keyword_index as index
 from embedway.collections.candidates import FUSION_WEIGHTS
 from embedway.collections.fusion import RRF_K, fused
 from embedway.collections.keyword_tokens import identifiers, query_tokens
+from retrieval_chunks import MODEL, documents
+from retrieval_sections import find, known_items, sections
 
 #: Rows of each list that are fused.
 CANDIDATES = 50
@@ -45,10 +45,12 @@ class Chunks:
             self.by_file.setdefault(row["file"], []).append(number)
 
     def vectors(self, texts, **options):
-        return np.concatenate([
-            self.embedder.embed(texts[at : at + 2048], model=MODEL, **options).vectors
-            for at in range(0, len(texts), 2048)
-        ])
+        return np.concatenate(
+            [
+                self.embedder.embed(texts[at : at + 2048], model=MODEL, **options).vectors
+                for at in range(0, len(texts), 2048)
+            ]
+        )
 
     def matrix(self, *, has_context):
         return self.vectors([sent(row["context"] if has_context else "", row["text"]) for row in self.rows])
@@ -59,7 +61,10 @@ class Chunks:
             number
             for file, body, end, blank in answers
             for number in self.by_file.get(file, ())
-            if any(n not in blank for n in range(max(self.rows[number]["first"], body), min(self.rows[number]["last"] + 1, end)))
+            if any(
+                n not in blank
+                for n in range(max(self.rows[number]["first"], body), min(self.rows[number]["last"] + 1, end))
+            )
         }
 
     def without(self, questions):
@@ -108,10 +113,13 @@ def keyword_lists(rows, questions, weights):
     """Return for each question its rows by BM25, and those that contain an identifier of it."""
     with tempfile.TemporaryDirectory() as folder, index.opened(Path(folder) / "index.sqlite") as connection:
         with index.transaction(connection):
-            index.add(connection, (
-                index.IndexRow(str(n), "f", (row["headings"], row["text"], row["file"]))
-                for n, row in enumerate(rows)
-            ))
+            index.add(
+                connection,
+                (
+                    index.IndexRow(str(n), "f", (row["headings"], row["text"], row["file"]))
+                    for n, row in enumerate(rows)
+                ),
+            )
         total, found = len(rows), []
         for question in questions:
             known = {t: n for t, n in index.frequencies(connection, query_tokens(question)).items() if n}
@@ -186,7 +194,8 @@ def measure(path, embedder, sets, options):
     fill = statistics.median(tokens) / options.tokens
     shape = f"{len(tokens):,} chunks, median fill {fill:.0%}, {alone} headings or markup alone"
     has_context = any(row["context"] for row in chunks.rows)
-    ways = [("vectors, no context", False), ("vectors", True)] if has_context else [("vectors", False)]
+    plain_too = has_context and not options.context_only
+    ways = [("vectors, no context", False), ("vectors", True)] if plain_too else [("vectors", has_context)]
     results = []
     for name, questions, kinds, is_known in sets:
         texts = [text for text, _ in questions]
@@ -198,15 +207,15 @@ def measure(path, embedder, sets, options):
             matrix = chunks.matrix(has_context=with_context)
             if changed:
                 numbers = sorted(changed)
-                matrix[numbers] = chunks.vectors([
-                    sent(rows[n]["context"] if with_context else "", rows[n]["text"]) for n in numbers
-                ])
+                matrix[numbers] = chunks.vectors(
+                    [sent(rows[n]["context"] if with_context else "", rows[n]["text"]) for n in numbers]
+                )
             by_vector = ranks(matrix, asked)
             results.append((name, label, report.line(label, by_vector, right)))
         by_keyword = keyword_lists(rows, texts, index.COLUMN_WEIGHTS)
         report.line("keywords", [listed for listed, _ in by_keyword], right)
         both = hybrid(by_vector, by_keyword)
-        values = report.line("hybrid", both, right)
+        report.line("hybrid", both, right)
         if options.variants:
             variants(report, rows, texts, by_vector, right)
         if options.misses:
@@ -225,7 +234,9 @@ def variants(report, rows, texts, by_vector, right):
         for keyword in (0.5, 0.7, 1.0):
             for named in (0.0, 0.5, 1.0):
                 weights = {"vector": 1.0, "keyword": keyword, "identifier": named}
-                report.line(f"hybrid, k={k}, keyword {keyword}, identifier {named}", hybrid(by_vector, found, weights, k), right)
+                report.line(
+                    f"hybrid, k={k}, keyword {keyword}, identifier {named}", hybrid(by_vector, found, weights, k), right
+                )
 
 
 def misses(chunks, questions, ranked, right):
@@ -233,7 +244,8 @@ def misses(chunks, questions, ranked, right):
     for (text, answers), one, good in zip(questions, ranked, right, strict=True):
         if set(one[:5]) & good:
             continue
-        print(f"\n? {text}\n  wanted {[a[:3] for a in answers]}, at rank {next((n for n, i in enumerate(one, 1) if i in good), None)}")
+        rank = next((n for n, i in enumerate(one, 1) if i in good), None)
+        print(f"\n? {text}\n  wanted {[a[:3] for a in answers]}, at rank {rank}")
         for number in one[:5]:
             row = chunks.rows[number]
             print(f"  {row['file']}:{row['first']}-{row['last']} [{row['context']}] {row['text'][:90]!r}")
@@ -247,16 +259,19 @@ def main():
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--misses", choices=["vector", "hybrid"])
     parser.add_argument("--variants", action="store_true")
+    parser.add_argument("--context-only", action="store_true")
     options = parser.parse_args()
     sources = documents(options.docs)
     answer, search = located(sources)
     written = [json.loads(line) for line in (HERE / "retrieval_questions.jsonl").read_text().splitlines()]
-    sets = [(
-        "questions in users' words",
-        [(one["question"], [a for pair in one["answers"] for a in search(*pair)]) for one in written],
-        [one["kind"] for one in written],
-        False,
-    )]
+    sets = [
+        (
+            "questions in users' words",
+            [(one["question"], [a for pair in one["answers"] for a in search(*pair)]) for one in written],
+            [one["kind"] for one in written],
+            False,
+        )
+    ]
     if options.known:
         items = known_items(sources, options.known)
         known = [(text, [answer(file, one)]) for text, file, one, _ in items]

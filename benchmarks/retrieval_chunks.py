@@ -42,10 +42,10 @@ def structure(texts, tokenizer, limits):
         facts = {"title": parsed.title, "blocks": parsed.blocks, "line_marks": parsed.line_marks}
         marks = parsed.line_marks
         offsets = [offset for offset, _ in marks]
-        levels = [block for block in parsed.blocks if not block.level]
+        bodies = [block for block in parsed.blocks if block.kind not in {"heading", "definition"}]
         for chunk in chunker.chunks(Document(file, parsed.text, "docs", kind="rst", **facts)):
             last = marks[_before(offsets, chunk.end_char)][1] if marks else chunk.start_line
-            has_body = any(b.start < chunk.end_char and chunk.start_char < b.end for b in levels)
+            has_body = any(b.start < chunk.end_char and chunk.start_char < b.end for b in bodies)
             yield {
                 "file": file,
                 "first": chunk.start_line,

@@ -15,12 +15,14 @@ DEFINITION = re.compile(
     r"coroutinefunction|coroutinemethod|abstractmethod|awaitablefunction|opcode|option|describe|pdbcommand|envvar|"
     r"cmdoption|index2|keyword|token|macro|type|module2)::\s+(.+)$"
 )
-ROLE = re.compile(r":[\w:+-]+:`[~!]?([^`<]*?)(?:\s*<[^`]*>)?`|``([^`]*)``|`([^`<]*?)\s*<[^`]*>`_+|`([^`]*)`|\*\*?([^*\n]+)\*\*?")
+ROLE = re.compile(
+    r":[\w:+-]+:`[~!]?([^`<]*?)(?:\s*<[^`]*>)?`|``([^`]*)``|`([^`<]*?)\s*<[^`]*>`_+|`([^`]*)`|\*\*?([^*\n]+)\*\*?"
+)
 
 
 @dataclass
 class Section:
-    """Lines count from 1; `body` is the first line after the heading or the signature, `end` the line after the last."""
+    """Section of a source. `body` is the first line after the heading or signature, `end` the line after the last."""
 
     title: str
     start: int
@@ -37,7 +39,7 @@ def plain(text):
 def sections(source):
     """Return the sections of a source, in order."""
     lines = source.split("\n")
-    found, levels, open_ones = [], [], []
+    found, levels = [], []
     number = 0
     while number < len(lines):
         line = lines[number]
@@ -86,7 +88,9 @@ def find(made, name):
     titles = [one for one in made if not one.is_definition and one.title.casefold() == wanted]
     if titles:
         return titles
-    return [one for one in made if one.is_definition and _is_name(re.split(r"[\s(\[]", one.title)[0].casefold(), wanted)]
+    return [
+        one for one in made if one.is_definition and _is_name(re.split(r"[\s(\[]", one.title)[0].casefold(), wanted)
+    ]
 
 
 def _is_name(name, wanted):
@@ -110,7 +114,7 @@ def known_items(sources, count, seed=0):
                 headings.append((one.title, file, one, "heading"))
             if sentence := _first_sentence(lines, one):
                 sentences.append((sentence, file, one, "sentence"))
-    choice = random.Random(seed)
+    choice = random.Random(seed)  # noqa: S311  a sample, not a secret
     headings = [one for one in headings if seen[one[0].casefold()] == 1]
     texts = [one[0] for one in sentences]
     sentences = [one for one in sentences if texts.count(one[0]) == 1]

@@ -38,7 +38,9 @@ class Atom:
 
     `level` is that of the heading or definition that begins it, or of the sections that end before it; or 0. `is_inner`
     is true if the atom before is of the same block. `first` and `last` are the numbers of tokens before its beginning
-    and its end. `body` is where its own text begins, after headings.
+    and its end. `body` is where its own text begins, after headings; not before `end` if it has none. `section_level`
+    is the level of the innermost section around it, 0 outside of all. `is_introduced` is true if the text before it
+    ends with a colon.
     """
 
     start: int
@@ -53,6 +55,8 @@ class Atom:
     header: tuple[int, int] | None = None
     header_tokens: int = 0
     body: int = 0
+    section_level: int = 0
+    is_introduced: bool = False
 
 
 def is_heading(block: Block) -> bool:
@@ -116,6 +120,14 @@ def segments(document: Document) -> Iterator[list[tuple[Block, bool]]]:
         yield group
 
 
+def _label(text: str, block: Block) -> str:
+    """Return a heading, or the name that a signature defines, for the path."""
+    label = one_line(text[block.start : block.start + 8 * _MAX_HEADING])[:_MAX_HEADING]
+    # Parameters would take half of the context, and their names and defaults say little about the text.
+    name = label.split("(", 1)[0].rstrip() if block.kind == "definition" else ""
+    return name or label
+
+
 class AtomMaker:
     """Maker of the atoms of one document, segment by segment.
 
@@ -165,12 +177,13 @@ class AtomMaker:
         """Return the headings that wait for their text, with one more; those that fill a chunk are an atom."""
         self._close(block.level)
         path = tuple(label for _, label in self._stack)
-        label = one_line(self._text[block.start : block.start + 8 * _MAX_HEADING])[:_MAX_HEADING]
+        label = _label(self._text, block)
         if len(self._stack) >= _MAX_DEPTH:
             self._stack.pop()
         self._stack.append((block.level, label))
         if waiting is None:
-            waiting = Atom(block.start, block.end, self._first(block.start), 0, path, label, block.level)
+            first = self._first(block.start)
+            waiting = Atom(block.start, block.end, first, 0, path, label, block.level, body=len(self._text))
         waiting.end, waiting.last = block.end, self._last(block.end)
         if waiting.last - waiting.first <= self._most_heading:
             return waiting
@@ -187,7 +200,7 @@ class AtomMaker:
         inner = (*waiting.path, waiting.heading)
         for start, end in self._filled(waiting.start, waiting.end, self._most_heading):
             path, heading, level = (inner, "", 0) if found else (waiting.path, waiting.heading, waiting.level)
-            found.append(Atom(start, end, self._first(start), self._last(end), path, heading, level))
+            found.append(Atom(start, end, self._first(start), self._last(end), path, heading, level, body=end))
         return found or [waiting]
 
     def _filled(self, start: int, end: int, capacity: int) -> Iterator[tuple[int, int]]:
@@ -278,6 +291,8 @@ class AtomMaker:
         first, last = self._first(start), self._last(end)
         atom = Atom(start, end, first, last, path, is_inner=is_inner, body=start)
         atom.is_prose = block.kind in {"paragraph", "quote"}
+        atom.section_level = self._stack[-1][0] if self._stack else 0
+        atom.is_introduced = self._text[max(start - 8, 0) : start].rstrip().endswith((":", "\uff1a"))
         if is_inner and self._header and start >= self._header[1]:
             atom.header_tokens = self._header_tokens()
             atom.header = self._header if atom.header_tokens else None

@@ -25,6 +25,9 @@ def write_blocks(document: Any, builder: TextBuilder) -> str | None:
     writer = _Writer(document, builder)
     writer.children(document)
     writer.flush()
+    if document.linked_pages and not builder.has_body:
+        # The page of a table of contents: without them it would be a title alone.
+        builder.add("\n".join(f"- {page}" for page in document.linked_pages), "list", line=1)
     return writer.title
 
 
