@@ -123,8 +123,6 @@ class ChunkReader:
 
     def _cut(self) -> Generator[Chunk, None, None]:
         for raw in self._documents:
-            if self._stopped:
-                return
             for chunk in self._changed(raw):
                 if self._stopped:
                     return

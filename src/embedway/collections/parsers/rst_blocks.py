@@ -221,9 +221,7 @@ class _Writer:
                 rows.append(" | ".join(cells))
             if isinstance(group, nodes.thead):
                 header_length = len("\n".join(rows))
-        self._builder.add(
-            "\n".join(rows), "table", line=line, header_length=header_length, level=self._closing()
-        )
+        self._builder.add("\n".join(rows), "table", line=line, header_length=header_length, level=self._closing())
 
     def flush(self) -> None:
         """Add the list that is being written."""

@@ -29,7 +29,6 @@ from embedway.collections.stores.lancedb_table import (
 from embedway.collections.stores.records import RecordFile, record_from_metadata
 from embedway.collections.where import columns_of
 from embedway.collections.where_forms import to_sql
-from embedway.collections.where_types import check_where
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -133,8 +132,7 @@ class TableReader:
         """Search with LanceDB by cosine distance, which is exact if the table has no index."""
         text = None
         if where is not None:
-            columns = columns_of(self.record)
-            text = to_sql(check_where(where, columns), columns)
+            text = to_sql(where, columns_of(self.record))
         rows = self._nearest(query, top_n, text)
         for number, row in enumerate(rows):
             check_fields(row, number, destination=self._destination, version=self.record.format_version)
