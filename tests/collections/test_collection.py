@@ -16,7 +16,7 @@ from embedway import AsyncEmbedder, Config, Embedder
 from embedway.collections import AsyncCollection, Collection
 from embedway.collections.options import SyncOptions
 from embedway.collections.query import SearchOptions, SearchSettings
-from embedway.collections.sync_settings import SyncSettings
+from embedway.collections.sync_settings import SyncSettings, sync_options
 from embedway.collections.where import Compare
 from embedway.errors import ClosedError, SinkError, SpaceMismatchError, UsageError
 from scripts import run_script
@@ -313,4 +313,16 @@ def test_both_forms_have_the_same_methods_and_options():
     options = set(inspect.signature(AsyncCollection.search).parameters) - {"self", "query"}
     assert options == set(SearchSettings.__annotations__)
     assert options | {"model"} == {one.name for one in dataclasses.fields(SearchOptions)}
-    assert set(SyncSettings.__annotations__) == {one.name for one in dataclasses.fields(SyncOptions)} - {"notes"}
+    fields = {one.name for one in dataclasses.fields(SyncOptions)} - {"notes", "keep_types", "most_nanousd"}
+    assert set(SyncSettings.__annotations__) == fields | {"max_cost"}
+
+
+def test_options_of_sync_are_those_of_python():
+    given = sync_options({"max_cost": "0.5", "keep": {"year": "int"}, "include": ["*.md"], "remove": ["docs"]})
+    assert (given.most_nanousd, given.include, given.remove) == (500_000_000, ("*.md",), ("docs",))
+    assert (given.keep, given.keep_types) == (("year",), {"year": "int"})
+    assert sync_options({}) == SyncOptions()
+    with pytest.raises(UsageError, match="keep is of type str"):
+        sync_options({"keep": "year"})
+    with pytest.raises(TypeError, match="chunks"):
+        sync_options({"chunks": 3})

@@ -171,14 +171,14 @@ class AsyncCollection:
         A source is a path or `NAME=PATH`. `progress.update` receives the status after each batch. Options are those of
         `embedway sync`; those that are not given are as in the collection's record. Raises as `embedway sync` does.
         """
-        from embedway.collections.options import SyncOptions  # noqa: PLC0415  heavy
-        from embedway.collections.sync import sync_collection  # noqa: PLC0415
+        from embedway.collections.sync import sync_collection  # noqa: PLC0415  heavy
+        from embedway.collections.sync_settings import sync_options  # noqa: PLC0415
 
         await self._here()
         model = await self._model_name() if self.exists else self._model
         if model is not None:
             options.setdefault("model", model)
-        chosen = SyncOptions(**options)
+        chosen = sync_options(options)
         try:
             return await sync_collection(self._embedder, self._destination, sources, chosen, progress=progress)
         finally:
