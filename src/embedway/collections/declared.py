@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.collections.column_types import infer_types
 from embedway.collections.record import Record
 from embedway.collections.stores import open_store
 from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, join_context
+from embedway.collections.stores.columns import infer_types
 from embedway.collections.stores.records import record_metadata
 from embedway.collections.stores.server_columns import BUILT_IN
 from embedway.errors import SinkError, UsageError
