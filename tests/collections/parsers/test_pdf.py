@@ -86,7 +86,7 @@ def test_pages_and_characters_are_bounded(monkeypatch):
 
 @pytest.mark.parametrize("data", [b"", b"%PDF-1.7", b"\0" * 1000, pdf([["a"]])[:300]])
 def test_damaged_files_are_refused(data):
-    with pytest.raises(SourceError, match="a.pdf: "):
+    with pytest.raises(SourceError, match=r"a\.pdf: "):
         parse_pdf(data, "a.pdf")
 
 
