@@ -302,7 +302,7 @@ def parse_with(parser: MarkdownIt, text: str) -> ParsedText:
 
 
 def _segments(lines: list[str], first: int) -> Iterator[tuple[int, int]]:
-    """Iterate over the spans of lines that are parsed at once, since tokens need fifty times a text's memory.
+    """Iterate over the spans of lines that are parsed at once, since tokens need many times the memory of a text.
 
     A span ends before a heading outside of fenced code. Definitions of links hold within a span.
     """
