@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens
 from embedway.collections.documents import Block, Document
 from embedway.collections.parsers.base import TextBuilder
+from embedway.collections.parsers.markdown import parse_markdown
 from embedway.collections.record import ChunkSettings
 from embedway.errors import UsageError
 
@@ -282,3 +283,14 @@ def test_time_is_linear(wordpiece, name):
 def test_blocks_that_are_invalid_are_ignored(wordpiece):
     document = Document("d", "the loop runs", "d", blocks=(Block("paragraph", 4, 99), Block("heading", 3, 2, 1)))
     assert [chunk.text for chunk in chunker_for(wordpiece).chunks(document)] == ["the loop runs"]
+
+
+def test_the_header_of_a_parsed_table_is_repeated(wordpiece):
+    rows = "\n".join(f"| run | loop |\n| `code` {number} | the event loop<br>runs the code |" for number in range(16))
+    parsed = parse_markdown(f"# Loop\n\n| name | stop<br>value |\n|---|---|\n{rows}\n", "a.md")
+    document = Document(
+        id="d.md", source="docs", text=parsed.text, blocks=parsed.blocks, line_marks=parsed.line_marks, kind="markdown"
+    )
+    chunks = list(chunker_for(wordpiece, chunk_tokens=80).chunks(document))
+    assert len(chunks) > 2
+    assert all("name | stop value" in chunk.text for chunk in chunks)

@@ -156,3 +156,12 @@ def test_hostile_markdown_takes_seconds(unit, before, after):
     begun = time.process_time()
     parse(before + unit * (CHARACTERS // len(unit)) + after)
     assert time.process_time() - begun < 10
+
+
+def test_long_texts_are_parsed_in_segments_with_equal_results(monkeypatch):
+    source = "# A\n\ntext *b*\n\n```\n# no heading\n```\n\n- item\n\n## B\n\n| a |\n|---|\n| c |\n\n" * 20
+    whole = parse_markdown(source, "a.md")
+    monkeypatch.setattr("embedway.collections.parsers.markdown._MAX_SEGMENT", 100)
+    parts = parse_markdown(source, "a.md")
+    assert (parts.text, parts.blocks, parts.title) == (whole.text, whole.blocks, whole.title)
+    assert list(parts.line_marks) == list(whole.line_marks)

@@ -18,7 +18,7 @@ from embedway.collections.parsers.markdown_inline import InlineText, heading_tex
 from embedway.collections.parsers.markdown_syntax import markdown_parser
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
@@ -38,6 +38,9 @@ _DROPPED_DIRECTIVES = frozenset({"toctree", "contents", "include", "eval-rst"})
 _OPTIONS = re.compile(r"\A(?:[ \t]*:[\w-]+:.*\n?)+")
 _ALERT = re.compile(r"\A\[!\w+\][+-]?[ \t]*\n?")
 _MAX_DIRECTIVES = 8
+_MAX_SEGMENT = 1 << 20
+_ATX = re.compile(r"#{1,6}[ \t]")
+_FENCE = re.compile(r"[ \t]*+(`{3,}|~{3,})")
 
 
 class MarkdownWriter:
@@ -293,8 +296,27 @@ def parse_with(parser: MarkdownIt, text: str) -> ParsedText:
     lines = without_data_uris(unify_newlines(text)).split("\n")
     title, count = split_front_matter(lines)
     writer = MarkdownWriter(parser)
-    writer.write("\n".join(lines[count:]), count + 1)
+    for start, end in _segments(lines, count):
+        writer.write("\n".join(lines[start:end]), start + 1)
     return writer.builder.build(title or document_title(writer.headings, begins_with_text=writer.begins_with_text))
+
+
+def _segments(lines: list[str], first: int) -> Iterator[tuple[int, int]]:
+    """Iterate over the spans of lines that are parsed at once, since tokens need many times the memory of a text.
+
+    A span ends before a heading outside of fenced code. Definitions of links hold within a span.
+    """
+    fence, size, start = "", 0, first
+    for number in range(first, len(lines)):
+        line = lines[number]
+        if size > _MAX_SEGMENT and not fence and _ATX.match(line):
+            yield start, number
+            start, size = number, 0
+        size += len(line) + 1
+        if found := _FENCE.match(line):
+            closes = fence and found[1].startswith(fence) and not line.strip().strip(fence[0])
+            fence = "" if closes else fence or found[1]
+    yield start, len(lines)
 
 
 def unify_newlines(text: str) -> str:
