@@ -24,6 +24,7 @@ from embedway.cli.output import (
     wait_for,
     wants_progress,
 )
+from embedway.collections.stores.registry import forms
 from embedway.interrupts import explain
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ def run(  # long, because typer reads the options from the signature
     *,
     destination: Annotated[
         str,
-        typer.Option(
-            "--to", metavar="DEST", callback=shared.check_text, help="X.parquet, X.jsonl, or lancedb:DIR#TABLE."
-        ),
+        typer.Option("--to", metavar="DEST", callback=shared.check_text, help=f"New collection: {', '.join(forms())}."),
     ],
     model: shared.ModelOption = None,
     preset: shared.PresetOption = None,
