@@ -24,7 +24,6 @@ from embedway.cli.output import (
     wait_for,
     wants_progress,
 )
-from embedway.collections.stores.registry import forms
 from embedway.interrupts import explain
 
 if TYPE_CHECKING:
@@ -47,7 +46,8 @@ def run(  # long, because typer reads the options from the signature
     *,
     destination: Annotated[
         str,
-        typer.Option("--to", metavar="DEST", callback=shared.check_text, help=f"New collection: {', '.join(forms())}."),
+        typer.Option("--to", metavar="DEST", callback=shared.check_text, help="New collection: X.parquet, X.jsonl, lancedb:DIR#TABLE, "
+            "postgresql://USER@HOST/DATABASE#TABLE, qdrant:http://HOST:6333#COLLECTION or chroma:DIR#NAME."
     ],
     model: shared.ModelOption = None,
     preset: shared.PresetOption = None,
