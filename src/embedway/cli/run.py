@@ -46,8 +46,13 @@ def run(  # long, because typer reads the options from the signature
     *,
     destination: Annotated[
         str,
-        typer.Option("--to", metavar="DEST", callback=shared.check_text, help="New collection: X.parquet, X.jsonl, lancedb:DIR#TABLE, "
-            "postgresql://USER@HOST/DATABASE#TABLE, qdrant:http://HOST:6333#COLLECTION or chroma:DIR#NAME."
+        typer.Option(
+            "--to",
+            metavar="DEST",
+            callback=shared.check_text,
+            help="New collection: X.parquet, X.jsonl, lancedb:DIR#TABLE, "
+            "postgresql://USER@HOST/DATABASE#TABLE, qdrant:http://HOST:6333#COLLECTION or chroma:DIR#NAME.",
+        ),
     ],
     model: shared.ModelOption = None,
     preset: shared.PresetOption = None,
