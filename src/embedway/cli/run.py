@@ -42,7 +42,11 @@ def run(  # long, because typer reads the options from the signature
     destination: Annotated[
         str,
         typer.Option(
-            "--to", metavar="DEST", callback=shared.check_text, help="X.parquet, X.jsonl, or lancedb:DIR#TABLE."
+            "--to",
+            metavar="DEST",
+            callback=shared.check_text,
+            help="New collection: X.parquet, X.jsonl, lancedb:DIR#TABLE, "
+            "postgresql://USER@HOST/DATABASE#TABLE, qdrant:http://HOST:6333#COLLECTION or chroma:DIR#NAME.",
         ),
     ],
     model: shared.ModelOption = None,

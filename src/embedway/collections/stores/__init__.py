@@ -15,12 +15,20 @@ __all__ = ["create_store", "forms", "open_store", "shown", "store_for"]
 def create_store(destination: str, *, overwrite: bool = False) -> Store:
     """Return a store that is ready for `begin`; write nothing. Raises as `store_for` and `Store.prepare` do."""
     store = store_for(destination)
-    store.prepare(overwrite=overwrite)
+    try:
+        store.prepare(overwrite=overwrite)
+    except BaseException:
+        store.close()
+        raise
     return store
 
 
 def open_store(destination: str) -> Store:
     """Return a store that is ready to be read and searched. Raises as `store_for` and `Store.open` do."""
     store = store_for(destination)
-    store.open()
+    try:
+        store.open()
+    except BaseException:
+        store.close()
+        raise
     return store

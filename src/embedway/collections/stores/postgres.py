@@ -127,10 +127,8 @@ class PostgresStore(Store):
 
     @override
     def begin_update(self, record: Record) -> None:
+        record = self._checked_update(record)
         pg.check_record(record, destination=self.destination)
-        if record.vector_type != self.record.vector_type:
-            reason = f"its vectors are {self.record.vector_type}; use `embedway export` to convert them"
-            raise SinkError(reason, destination=self.destination)
         with postgres_errors(self.destination, "changing the table"):
             link = self._connection()
             # Before the transaction: a new column locks the table until the transaction ends.
@@ -145,6 +143,7 @@ class PostgresStore(Store):
 
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        self._check_rows(chunks, vectors)
         rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
         with postgres_errors(self.destination, "writing"):
             link = self._connection()

@@ -86,7 +86,7 @@ def test_search_is_that_of_all_rows(write, some_rows, monkeypatch, indexed):
         (Compare("when", ">", "2026-01-10T00:00:00Z"), {9}),
         (Or((Compare("n", "=", 0), And((Compare("n", "=", 1), Compare("ok", "=", value=False))))), {0, 1}),
         (Not(Or((Compare("n", "<", 8), Compare("n", "=", 8)))), {9}),
-        (Compare("text", "=", "'; DROP TABLE x; --%s"), set()),
+        (Compare("lang", "=", "'; DROP TABLE x; --%s"), set()),
     ],
 )
 def test_conditions(write, some_rows, where, wanted):
@@ -99,7 +99,7 @@ def test_unknown_column_is_refused(write, some_rows):
     store = write()
     with pytest.raises(UsageError, match="no column 'nope'"):
         store.search(some_rows(1)[1][0], 1, where=Not(IsNull("nope")))
-    with pytest.raises(UsageError, match="cannot be compared"):
+    with pytest.raises(UsageError, match="has the type int"):
         store.search(some_rows(1)[1][0], 1, where=Compare("n", "=", "1"))
     store.close()
 
