@@ -10,9 +10,12 @@ PACKAGE = Path(embedway.errors.__file__).parent
 TESTS = Path(__file__).parents[1]
 #: Optional suffixes after the name of the module: test_y_ASPECT.py.
 ASPECTS = {
+    "contract": "a suite that runs over every implementation",
     "faults": "damaged, hostile or failing environment",
     "order": "properties of an order, for many generated cases",
     "peers": "needs torch and transformers, and runs with make test-peers",
+    "structure": "documents of known structure",
+    "tokenizers": "tokenizers of real models",
     "processes": "several processes, some of them killed",
 }
 #: Folders that mirror no package: helpers, tests of the checkout, the comparison of two checkouts, the

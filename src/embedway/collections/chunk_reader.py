@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from threading import Event
 from typing import TYPE_CHECKING
 
 from embedway.collections.cutting import cut_document
@@ -82,7 +83,7 @@ class ChunkReader:
         self._document_count = 0
         self._replaced: set[DocumentKey] = set()
         self._chunks = self._cut()
-        self._stopped = False
+        self._stopped = Event()
         self._count = 0
         #: Number of all chunks; None until all are read.
         self.total: int | None = None
@@ -108,7 +109,7 @@ class ChunkReader:
 
     def stop(self) -> None:
         """End with the current batch. Thread-safe."""
-        self._stopped = True
+        self._stopped.set()
 
     def close(self) -> None:
         """Close the open files."""
@@ -116,7 +117,7 @@ class ChunkReader:
         self._documents.close()
 
     def _note(self, raw: RawDocument, fault: SourceError) -> None:
-        if self._stopped:
+        if self._stopped.is_set():
             raise fault
         self._on_bad_row(fault)
         self._changes.keep(raw.key)
@@ -124,7 +125,7 @@ class ChunkReader:
     def _cut(self) -> Generator[Chunk, None, None]:
         for raw in self._documents:
             for chunk in self._changed(raw):
-                if self._stopped:
+                if self._stopped.is_set():
                     return
                 yield chunk
 
