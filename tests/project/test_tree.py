@@ -14,6 +14,7 @@ ASPECTS = {
     "faults": "damaged, hostile or failing environment",
     "order": "properties of an order, for many generated cases",
     "peers": "needs torch and transformers, and runs with make test-peers",
+    "property": "properties for many generated cases",
     "structure": "documents of known structure",
     "tokenizers": "tokenizers of real models",
     "processes": "several processes, some of them killed",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedway.collections.html import html_to_text
+from embedway.collections.parsers.html import parse_html
 
 CHARACTERS = 1_000_000
 #: Constructs without an end. With `html.parser`, each of these pages takes minutes; now, tenths of a second.
@@ -12,7 +12,7 @@ UNCLOSED = ["<!--", "<a ", "</", "<![CDATA[", "<", "<?", "<!", "&#", '<a b="', "
 @pytest.mark.parametrize("unit", UNCLOSED)
 @pytest.mark.parametrize(("before", "after"), [("", ""), ("", ">"), ("<script>", ""), ('<a b="', '">'), ("&#9", ";")])
 def test_unclosed_constructs_take_linear_time(unit, before, after):
-    html_to_text(before + unit * (CHARACTERS // len(unit)) + after)
+    parse_html(before + unit * (CHARACTERS // len(unit)) + after, "page.html")
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,10 @@ def test_unclosed_constructs_take_linear_time(unit, before, after):
     ],
 )
 def test_only_markup_is_dropped(markup, text):
-    assert html_to_text(markup)[0] == text
+    assert parse_html(markup, "page.html").text == text
 
 
 def test_lines_are_those_of_the_source():
-    text, _, marks = html_to_text("<!-- a\nb -->one\n<p\nid=x>two<p>\n\nthree")
+    parsed = parse_html("<!-- a\nb -->one\n<p\nid=x>two<p>\n\nthree", "page.html")
+    text, marks = parsed.text, parsed.line_marks
     assert [(text[offset:].split("\n")[0], line) for offset, line in marks] == [("one", 2), ("two", 4), ("three", 6)]
