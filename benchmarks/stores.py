@@ -1,6 +1,6 @@
 """Time and memory of local stores: writing, changing, and searching.
 
-    python benchmarks/stores.py --rows 1000000 --stores parquet     # rows/s and peak memory, beside pyarrow alone
+    python benchmarks/stores.py --rows 1000000 --stores parquet     # rows and peak memory, beside pyarrow alone
     python benchmarks/stores.py --rows 200000 --search              # first search, and median of later ones
     python benchmarks/stores.py --rows 20000 --types                # size, and error of the cosine by vector type
 
@@ -108,10 +108,10 @@ def search(path, rows, dimensions):  # noqa: ARG001  as the others
     store = open_store(path)
     seconds = []
     for query in queries:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         store.search(query, 10)
-        seconds.append(time.perf_counter() - start)
-    return seconds[0], seconds[1], statistics.median(seconds[2:])
+        seconds.append((time.perf_counter() - start, time.process_time() - cpu))
+    return seconds[0], seconds[1], [statistics.median(one) for one in zip(*seconds[2:], strict=True)]
 
 
 def cosine_errors(path, rows, dimensions):
@@ -127,14 +127,14 @@ def cosine_errors(path, rows, dimensions):
 
 
 def _measured(connection, action, arguments):
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     result = action(*arguments)
-    seconds = time.perf_counter() - start
-    connection.send((result, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    connection.send((result, (seconds, cpu), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
 def measure(action, *arguments):
-    """Return the result of an action in a new process, its seconds, and its peak memory in MiB."""
+    """Return the result of an action in a new process, its seconds (of time, of CPUs), and its peak memory in MiB."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_measured, args=(there, action, arguments))
@@ -159,8 +159,8 @@ def main():
         if options.types:
             report_types(folder, min(rows, 20_000), dimensions)
             return
-        _, bare, _ = measure(only_rows, "", rows, dimensions)
-        print(f"{rows:,} rows of {dimensions} dimensions; making them takes {bare:.1f} s, which is subtracted")
+        _, (_, bare), _ = measure(only_rows, "", rows, dimensions)
+        print(f"{rows:,} rows of {dimensions} dimensions; making them takes {bare:.1f} CPU s, which is subtracted")
         if "parquet" in options.stores and not options.search:
             report("pyarrow alone", rows, bare, measure(write_with_arrow, f"{folder}/arrow.parquet", rows, dimensions))
             Path(f"{folder}/arrow.parquet").unlink()
@@ -169,8 +169,9 @@ def main():
             report(f"{store}: write", rows, bare, measure(write, path, rows, dimensions))
             if options.search:
                 (first, second, later), _, memory = measure(search, path, rows, dimensions)
-                print(f"{store}: search: first {first:.2f} s, second {second:.2f} s, later {later * 1000:.0f} ms "
-                      f"(median), peak {memory:,.0f} MiB")  # fmt: skip
+                for name, (wall, cpu) in (("first", first), ("second", second), ("median of later", later)):
+                    print(f"{store}: {name} search: {wall:.3f} s, {cpu:.3f} CPU s")
+                print(f"{store}: peak of the searches {memory:,.0f} MiB")
             else:
                 report(f"{store}: replace 1 % of the documents", rows, 0, measure(change, path, rows, dimensions))
                 report(f"{store}: list the documents", rows, 0, measure(list_documents, path, rows, dimensions))
@@ -190,9 +191,9 @@ def report_types(folder, rows, dimensions):
 
 
 def report(name, rows, bare, measured):
-    _, seconds, memory = measured
-    rate = rows / max(seconds - bare, 1e-9)
-    print(f"{name}: {rate:,.0f} rows/s ({seconds:.1f} s in all), peak {memory:,.0f} MiB")
+    _, (seconds, cpu), memory = measured
+    rate = rows / max(cpu - bare, 1e-9)
+    print(f"{name}: {rate:,.0f} rows per CPU second ({seconds:.1f} s, {cpu:.1f} CPU s in all), peak {memory:,.0f} MiB")
 
 
 if __name__ == "__main__":

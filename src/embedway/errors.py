@@ -120,7 +120,7 @@ class MissingExtraError(EmbedwayError):
 
 
 class ClosedError(EmbedwayError):
-    """The embedder is closed; create a new one."""
+    """The embedder or the collection is closed; create a new one."""
 
 
 class InputError(EmbedwayError):

@@ -19,6 +19,8 @@ VARIABLES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     # transformers asks a public service to convert weights that are not safetensors, and sends it the hub's token.
     "DISABLE_SAFETENSORS_CONVERSION": "1",
+    # chromadb: events to PostHog.
+    "ANONYMIZED_TELEMETRY": "False",
 }
 
 

@@ -171,7 +171,7 @@ class TestRun:
         (place / "docs/a.md").write_text(TEXTS[0])
         (place / "other.txt").write_text(TEXTS[1])
         (place / "docs/b.txt").symlink_to("../other.txt")
-        note = "1 link was not followed: --follow-links"
+        note = "1 file skipped: 1 link (--follow-links follows links"
         done = command("run", "docs", "--to", "a.jsonl", "--json")
         assert (done.json["documents"], done.json["links_skipped"]) == (1, 1)
         assert note in done.stderr

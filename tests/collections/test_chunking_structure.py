@@ -67,7 +67,8 @@ def cut(parts, tokenizer, **options):
 
 def is_heading_alone(document, chunk):
     return not any(
-        not block.level and block.start < chunk.end_char and chunk.start_char < block.end for block in document.blocks
+        block.kind not in {"heading", "definition"} and block.start < chunk.end_char and chunk.start_char < block.end
+        for block in document.blocks
     )
 
 
@@ -117,8 +118,61 @@ def test_the_signature_stays_with_its_body_and_is_the_heading_of_later_pieces(wo
     parts = [("heading", "Loop", 1), ("definition", "run(code)", 7), ("paragraph", body, 0)]
     _, chunks = cut(parts, wordpiece, chunk_tokens=60)
     assert chunks[0].text.startswith("Loop\n\nrun(code)\n\nthe loop")
-    assert all(chunk.headings == "Loop › run(code)" for chunk in chunks[1:])  # noqa: RUF001
+    assert all(chunk.headings == "Loop › run" for chunk in chunks[1:])  # noqa: RUF001
     assert all(chunk.text.endswith("code.") for chunk in chunks)
+
+
+def test_a_short_heading_is_not_alone_before_a_long_signature(wordpiece):
+    signature = f"run({', '.join(['loop'] * 15)})"
+    parts = [("heading", "Loop", 1), ("definition", signature, 7), ("paragraph", "the loop runs the code. " * 4, 0)]
+    _, chunks = cut(parts, wordpiece)
+    assert chunks[0].text.startswith("Loop\n\nrun(loop, loop")
+    assert "the loop runs" in " ".join(chunk.text for chunk in chunks if "loop)" in chunk.text)
+
+
+@pytest.mark.parametrize("size", [30, 40, 48])
+def test_a_heading_at_the_end_stays_with_the_text_before_it(wordpiece, size):
+    for words in range(5, 60):
+        parts = [("heading", "Loop", 1), ("paragraph", "the loop runs. " * words, 0), ("heading", "Threads", 1)]
+        document, chunks = cut(parts, wordpiece, chunk_tokens=size)
+        assert not any(is_heading_alone(document, chunk) for chunk in chunks)
+        assert chunks[-1].text.endswith("Threads")
+
+
+def test_a_heading_before_the_border_of_a_segment_stays_with_its_text(wordpiece, monkeypatch):
+    monkeypatch.setattr("embedway.collections.chunking.sizes.SECTION_CHARACTERS", 400)
+    parts = []
+    for number in range(40):
+        parts += [
+            ("heading", f"Loop {number}", 1 + number % 3),
+            ("paragraph", "the loop runs. " * (number % 23 + 1), 0),
+        ]
+    document, chunks = cut(parts, wordpiece)
+    assert not any(is_heading_alone(document, chunk) for chunk in chunks)
+
+
+def test_a_block_with_a_level_ends_the_definition_before_it(wordpiece):
+    builder = TextBuilder()
+    for kind, text, level in (
+        ("heading", "Loop", 1),
+        ("definition", "run(code)", 7),
+        ("paragraph", "the loop runs the code. " * 8, 0),
+        ("paragraph", "a thread stops. " * 12, 7),
+    ):
+        builder.add(text, kind, line=1, level=level)
+    parsed = builder.build(None)
+    document = Document("d", parsed.text, "d", blocks=parsed.blocks)
+    chunks = list(chunker_for(wordpiece, chunk_tokens=60).chunks(document))
+    assert [chunk.headings for chunk in chunks] == [None, "Loop › run", "Loop"]  # noqa: RUF001
+    assert chunks[2].text.startswith("a thread")
+
+
+def test_tables_repeat_their_header_where_exact_counts_cut_them(wordpiece):
+    # Without white space, the count from offsets is uncertain, so rows are counted and cut exactly.
+    rows = "\n".join(f"{'loop.run:' * 14}{n} | {'x' * 40}" for n in range(6))
+    _, chunks = cut([("table", f"name | value\n{rows}", 0)], wordpiece)
+    assert len(chunks) > 5
+    assert all(chunk.text.startswith("name | value\n") for chunk in chunks[1:])
 
 
 def test_tables_repeat_their_header(wordpiece):

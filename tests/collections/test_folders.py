@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from embedway.collections.documents import ByteCounter, ReadOptions
-from embedway.collections.readers import find_files, read_files
+from embedway.collections.readers import find_sources, read_files
 from embedway.errors import SourceError
 
 
@@ -32,15 +32,14 @@ def docs(tmp_path):
 
 
 def found(sources, **options):
-    links = []
     read_options = ReadOptions(**options)
-    files = find_files([str(source) for source in sources], read_options, on_link=links.append)
+    files = find_sources([str(source) for source in sources], read_options)
 
     def refuse(fault):
         raise fault
 
     texts = [d.text for d in read_files(files, read_options, on_bad_row=refuse, counter=ByteCounter())]
-    return texts, sorted(Path(link).name for link in links)
+    return texts, sorted(Path(link).name for link in files.skipped.names("link"))
 
 
 def test_links_in_a_folder_are_not_followed(docs):
@@ -66,7 +65,7 @@ def test_a_folder_of_links_only_says_so(tmp_path, docs):
 
 def test_a_file_that_becomes_a_link_is_not_read(docs):
     options = ReadOptions()
-    files = find_files([str(docs)], options)
+    files = find_sources([str(docs)], options)
     (docs / "a.md").unlink()
     (docs / "a.md").symlink_to("../outside/secret.txt")
     bad = []
@@ -84,7 +83,7 @@ def test_pipes_and_sockets_are_skipped(docs, monkeypatch):
             short.chdir(docs)
             server.bind("socket.md")
         assert found([docs])[0] == ["a", "b"]
-        files = find_files([str(docs)], ReadOptions())
+        files = find_sources([str(docs)], ReadOptions())
         (docs / "a.md").unlink()
         os.mkfifo(docs / "a.md")
         bad = []

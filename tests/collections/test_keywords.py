@@ -9,7 +9,7 @@ import pytest
 
 from embedway.collections import keyword_index
 from embedway.collections.documents import DocumentKey
-from embedway.collections.keywords import Keywords, forget_keywords, index_path
+from embedway.collections.keywords import Keywords, KeywordUpdate, forget_keywords, index_path
 from embedway.collections.record import Record
 from embedway.collections.stores.base import Chunk
 from embedway.errors import SinkError
@@ -91,27 +91,32 @@ def test_a_change_of_the_collection_changes_only_its_rows(keywords, store):
     connection.close()
 
 
-@pytest.mark.parametrize("damage", ["garbage", "truncated", "version", "other tables", "empty"])
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "version", "other application", "empty"])
 def test_a_damaged_index_is_built_again(keywords, damage):
     keywords.update()
-    if damage == "garbage":
-        keywords.path.write_bytes(b"\x00garbage" * 5000)
-    elif damage == "truncated":
-        keywords.path.write_bytes(keywords.path.read_bytes()[:5000])
-    elif damage == "empty":
-        keywords.path.write_bytes(b"")
+    data = {"garbage": b"\x00garbage" * 5000, "truncated": keywords.path.read_bytes()[:5000], "empty": b""}
+    if damage in data:
+        keywords.path.write_bytes(data[damage])
     else:
-        connection = sqlite3.connect(keywords.path)
-        connection.execute("PRAGMA user_version = 1" if damage == "version" else "DROP TABLE rows")
-        connection.commit()
-        connection.close()
-    assert keywords.update().rebuilt or damage == "other tables"
-    try:
-        found = ids(keywords.search("E1133", 5))
-    finally:
-        keywords.update()
-    assert found == ["a#0"] or damage == "other tables"
+        change(keywords, "PRAGMA user_version = 1" if damage == "version" else "PRAGMA application_id = 1")
+    assert keywords.update().rebuilt
     assert ids(keywords.search("E1133", 5)) == ["a#0"]
+
+
+def test_an_index_that_lost_a_table_is_deleted_and_the_next_update_builds_it(keywords):
+    keywords.update()
+    change(keywords, "DROP TABLE rows")
+    # The revision is still recorded, so the update has nothing to do; the search finds the damage.
+    assert keywords.update() == KeywordUpdate()
+    assert ids(keywords.search("E1133", 5)) == ["a#0"]
+
+
+def change(keywords, statement):
+    """Change the file of an index."""
+    connection = sqlite3.connect(keywords.path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
 
 
 def test_forgetting_deletes_the_file(keywords, store, tmp_path):

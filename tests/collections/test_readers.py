@@ -5,7 +5,7 @@ import io
 import pytest
 
 from embedway.collections.documents import ByteCounter, ReadOptions
-from embedway.collections.readers import find_files, read_files
+from embedway.collections.readers import find_sources, read_files
 from embedway.errors import SourceError, UsageError
 
 
@@ -21,7 +21,7 @@ def read():
                 raise fault
             bad.append(fault)
 
-        files = find_files([str(source) for source in sources], options)
+        files = find_sources([str(source) for source in sources], options)
         return list(
             read_files(
                 files, options, on_bad_row=refuse, counter=counter or ByteCounter(), standard_input=standard_input
@@ -100,7 +100,7 @@ def test_sources_that_cannot_be(tmp_path):
         ("folder", "no file that can be read.*1 file skipped: 1 unknown ending"),
     ):
         with pytest.raises(SourceError, match=reason):
-            find_files([str(tmp_path / name)], ReadOptions())
+            find_sources([str(tmp_path / name)], ReadOptions())
 
 
 def test_a_file_named_twice_is_read_once(tmp_path, read):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway.collections.documents import ByteCounter, ReadOptions
-from embedway.collections.readers import find_files, read_files
+from embedway.collections.readers import find_sources, read_files
 from embedway.errors import SourceError
 
 PRIVATE = "the user's own words"
@@ -21,7 +21,7 @@ def read():
     def run(path, **options):
         bad = []
         read_options = ReadOptions(**options)
-        files = find_files([str(path)], read_options)
+        files = find_sources([str(path)], read_options)
         return list(read_files(files, read_options, on_bad_row=bad.append, counter=ByteCounter())), bad
 
     return run

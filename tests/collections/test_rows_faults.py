@@ -8,7 +8,7 @@ import pytest
 
 from embedway.collections import documents, lines, row_formats
 from embedway.collections.documents import ByteCounter, ReadOptions
-from embedway.collections.readers import find_files, read_files
+from embedway.collections.readers import find_sources, read_files
 
 LIMIT = 1 << 10
 
@@ -22,7 +22,7 @@ def read(monkeypatch):
     def run(path, *, stream=None, **options):
         bad = []
         read_options = ReadOptions(**options)
-        files = find_files([str(path)], read_options)
+        files = find_sources([str(path)], read_options)
         found = read_files(files, read_options, on_bad_row=bad.append, counter=ByteCounter(), standard_input=stream)
         return [document.text for document in found], [(fault.line, fault.reason) for fault in bad]
 
@@ -74,7 +74,7 @@ def test_ids_and_titles_which_every_chunk_repeats_have_limits(tmp_path, read, mo
     path.write_text(json.dumps({"text": "a", "id": "i" * 5000}) + "\n" + json.dumps({"text": "b", "title": "t" * 5000}))
     options = ReadOptions()
     bad = []
-    found = read_files(find_files([str(path)], options), options, on_bad_row=bad.append, counter=ByteCounter())
+    found = read_files(find_sources([str(path)], options), options, on_bad_row=bad.append, counter=ByteCounter())
     assert [len(document.title) for document in found] == [documents.MAX_TITLE_CHARACTERS]
     assert [(fault.line, fault.field, fault.reason) for fault in bad] == [
         (1, "id", "has 5,000 characters; an id may have 4,096")
@@ -96,5 +96,5 @@ def test_a_heading_with_many_spaces_takes_linear_time(tmp_path, beginning):
     path = tmp_path / "a.md"
     path.write_text(beginning + " " * 4000 + "x")
     options = ReadOptions()
-    (document,) = read_files(find_files([str(path)], options), options, on_bad_row=pytest.fail, counter=ByteCounter())
+    (document,) = read_files(find_sources([str(path)], options), options, on_bad_row=pytest.fail, counter=ByteCounter())
     assert document.title.startswith("a ")

@@ -6,14 +6,14 @@ import pytest
 
 from embedway.collections import table as table_module
 from embedway.collections.documents import ByteCounter, ReadOptions
-from embedway.collections.readers import find_files, read_files
+from embedway.collections.readers import find_sources, read_files
 from embedway.errors import SourceError
 
 
 def read(path, **options):
     bad = []
     read_options = ReadOptions(**options)
-    files = find_files([str(path)], read_options)
+    files = find_sources([str(path)], read_options)
     found = list(read_files(files, read_options, on_bad_row=bad.append, counter=ByteCounter()))
     return [(d.line, d.text) for d in found], [(fault.line, fault.field, fault.reason) for fault in bad]
 
@@ -74,7 +74,7 @@ def test_a_large_value_that_is_repeated_is_not_copied(tmp_path, monkeypatch):
     pq.write_table(pa.table({"text": [value] * 2000}), path)
     before = pa.total_allocated_bytes()
     options = ReadOptions()
-    found = read_files(find_files([str(path)], options), options, on_bad_row=pytest.fail, counter=ByteCounter())
+    found = read_files(find_sources([str(path)], options), options, on_bad_row=pytest.fail, counter=ByteCounter())
     assert next(found).text == value
     assert pa.total_allocated_bytes() - before < 8 << 20
     found.close()

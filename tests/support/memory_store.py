@@ -11,8 +11,7 @@ import numpy as np
 from embedway.collections.documents import DocumentKey
 from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS, Hit, TopRows, cosines
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
-from embedway.collections.where import columns_of, matches
-from embedway.collections.where_types import check_where
+from embedway.collections.where import matches
 from embedway.errors import SinkError
 
 #: Collections by destination: record, and rows by id as (fields, vector).
@@ -109,7 +108,6 @@ class MemoryStore(Store):
         PLACES[self.destination] = (record, PLACES[self.destination][1])
 
     def _search(self, query, top_n, where):
-        where = where and check_where(where, columns_of(self.record))
         rows = [row for row in self._rows.values() if where is None or matches(where, row[0])]
         if not rows:
             return []

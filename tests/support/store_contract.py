@@ -19,6 +19,8 @@ from embedway.errors import SinkError, SpaceMismatchError, UsageError
 from embedway.space import Space
 
 DIMENSIONS = 6
+#: Maximum difference of numbers of vectors; suites of stores that round vectors replace it.
+TOLERANCE = 0.0
 SPACE = Space("tiny", "cd" * 32, DIMENSIONS, "mean", normalized=True, query_prompt="q: ", document_prompt="p: ü")
 #: Texts that are unusual in files, tables, or queries.
 ODD_TEXTS = (
@@ -91,6 +93,11 @@ def rows_of(store, **options):
     return [row for rows in store.read(**options) for row in rows.fields]
 
 
+def in_order(store):
+    """Return all rows in the order of their documents' numbers; stores have their own order of documents."""
+    return sorted(rows_of(store), key=lambda row: int(row["document_id"].removeprefix("d")))
+
+
 def content(destination):
     """Return the ids and texts of the rows of a collection, after a check of its vectors and number of rows."""
     store = open_store(destination)
@@ -98,7 +105,7 @@ def content(destination):
     for rows in store.read():
         for row, vector in zip(rows.fields, rows.vectors, strict=True):
             own = chunk(row["document_id"], row["number"], source=row["source"], text=row["text"])
-            assert np.array_equal(vector, vectors_for([own])[0])
+            assert np.abs(vector - vectors_for([own])[0]).max() <= TOLERANCE
             assert row["id"] not in found
             found[row["id"]] = row["text"]
     assert store.count == len(found)
@@ -304,7 +311,7 @@ class StoreContract:
         ]
         create(destination, chunks, record=record_of(keep={"topic": "text", "tags": "list"}))
         store = open_store(destination)
-        for row, own in zip(rows_of(store), chunks, strict=True):
+        for row, own in zip(in_order(store), chunks, strict=True):
             assert (row["title"], row["headings"], row["context"] or "", row["text"], row["topic"], row["tags"]) == (
                 own.title,
                 own.headings,
@@ -343,7 +350,7 @@ class StoreContract:
         create(destination, chunks, record=record_of(keep=KEEP))
         store = open_store(destination)
         assert store.record.keep == KEEP
-        for row, own in zip(rows_of(store), chunks, strict=True):
+        for row, own in zip(in_order(store), chunks, strict=True):
             assert {name: row[name] for name in KEEP} == own.metadata
             assert {name: type(row[name]) for name in KEEP} == {name: type(own.metadata[name]) for name in KEEP}
         hit = store.search(vectors_for(chunks[:1])[0], 1)[0]

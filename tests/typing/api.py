@@ -9,6 +9,7 @@ from typing import assert_type
 import numpy as np
 import numpy.typing as npt
 
+import embedway.collections
 from embedway import (
     AsyncEmbedder,
     BaseHook,
@@ -32,6 +33,11 @@ from embedway import (
     TuneReport,
     errors,
 )
+from embedway.collections import AsyncCollection, Collection, SearchAnswer, SearchHit
+from embedway.collections.forgetting import ForgetReport
+from embedway.collections.stores.base import StoredDocument
+from embedway.collections.sync import SyncSummary
+from embedway.collections.verification import VerifyReport
 
 Vectors = npt.NDArray[np.float32]
 
@@ -116,6 +122,37 @@ async def awaited() -> None:
         assert_type(await embedder.models.describe(), ModelDescription)
         together = await asyncio.gather(embedder.embed_query("a"), embedder.embed_query("b"))
         results(together[0])
+
+
+def collections(path: str) -> None:
+    """Call the methods of a collection."""
+    with embedway.collections.open(path, embedder=Embedder(), model="auto", create=True) as collection:
+        assert_type(collection, Collection)
+        assert_type(collection.sync("docs", "api=src", chunk_tokens=200, keep=("lang",)), SyncSummary)
+        answer = collection.search("a query", mode="hybrid", where="lang = 'de'", group=True, neighbours=1)
+        assert_type(answer, SearchAnswer)
+        assert_type(answer.hits, list[SearchHit])
+        assert_type(answer.hits[0].hit.document_id, str)
+        assert_type(collection.search(["a", "b"], top=3, rerank="m", candidates=20), list[SearchAnswer])
+        assert_type(collection.search(texts()), list[SearchAnswer])
+        assert_type(collection.documents(), list[StoredDocument])
+        assert_type(collection.verify(sample=10, repair=True), VerifyReport)
+        assert_type(collection.forget("a.md", source="docs"), ForgetReport)
+        assert_type(collection.space, Space)
+        assert_type(collection.count, int)
+        collection.search("a", mode="fuzzy")  # type: ignore[call-overload]
+        collection.search("a", tops=3)  # type: ignore[call-overload]
+        collection.sync("docs", chunks=3)  # type: ignore[call-arg]
+
+
+async def awaited_collections(path: str) -> None:
+    """Call the same methods of the asynchronous form."""
+    async with await embedway.collections.open_async(path) as collection:
+        assert_type(collection, AsyncCollection)
+        assert_type(await collection.search("a query"), SearchAnswer)
+        assert_type(await collection.search(("a", "b"), top=1), list[SearchAnswer])
+        assert_type(await collection.sync("docs"), SyncSummary)
+        await collection.refresh()
 
 
 def handled() -> None:

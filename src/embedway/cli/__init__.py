@@ -19,6 +19,7 @@ from embedway.cli import (
     cache,
     doctor,
     embed,
+    export,
     forget,
     init,
     models,
@@ -56,6 +57,7 @@ app.command("sync", short_help="Keep a collection equal to its sources.")(sync.s
 app.command("search", short_help="Search the output of run.")(search.search)
 app.command("verify", short_help="Prove that the rows of a collection are right; repair them.")(verify.verify)
 app.command("forget", short_help="Remove documents from collections, older versions and the cache.")(forget.forget)
+app.command("export", short_help="Convert a collection into another store, without embedding.")(export.export)
 app.command("embed", short_help="Print vectors of texts as JSON lines.")(embed.embed)
 app.command("select", short_help="Show which model fits the texts best, and why.")(select.select)
 app.command("plan", short_help="Show tokens, cost and time of embedding texts with each model.")(plan.plan)
@@ -94,7 +96,10 @@ def _global_options(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no notes.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print the log with retries and skipped routes on standard error.")
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Print the log with retries, skipped routes and skipped files on standard error."
+        ),
     ] = False,
     show_traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
     version: Annotated[
@@ -109,6 +114,7 @@ def _global_options(
     if invocation is not None:  # None while a shell asks for completions
         invocation.files = tuple(config or ())
         invocation.quiet = quiet
+        invocation.verbose = verbose
         invocation.traceback = show_traceback
 
 

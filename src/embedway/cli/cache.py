@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedway.cli.options import (
+    EncodingOption,
+    ExcludeOption,
     FollowLinksFlag,
+    IncludeOption,
     InputTypeChoice,
     Invocation,
     JsonFlag,
     ModelOption,
     OverflowChoice,
     TextFieldOption,
+    read_overrides,
 )
 from embedway.cli.output import (
     DownloadProgress,
@@ -130,6 +134,9 @@ def verify(
         OverflowChoice | None, typer.Option("--on-overflow", help="Overflow policy with which the texts were embedded.")
     ] = None,
     text_field: TextFieldOption = "text",
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    encoding: EncodingOption = None,
     follow_links: FollowLinksFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -148,7 +155,7 @@ def verify(
         chunk_tokens=None if no_chunk or input_type != "document" else config.run.chunk_tokens,
         overlap_tokens=config.run.overlap if overlap_is_set and not no_chunk else None,
         text_field=text_field,
-        follow_links=follow_links,
+        **read_overrides(include, exclude, encoding, follow_links=follow_links),
     )
     note_pipes(invocation, sources)
     if "-" in sources:

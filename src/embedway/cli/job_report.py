@@ -1,13 +1,14 @@
 """Messages that the commands `run` and `sync` share: skipped files, rejected rows, cost, and what is kept."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embedway.cli.options import Invocation
 from embedway.cli.output import continuation, describe_destination, note
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from embedway.collections.job import Kept
     from embedway.config import Config
 
@@ -27,12 +28,6 @@ def stopped_job(config: "Config", destination: str, kept: "Kept") -> "Callable[[
         return f"{' and '.join(parts)}; {again}" if parts else continuation(config)
 
     return describe_destination(path, destination, what_is_kept)
-
-
-def tell_skipped(invocation: Invocation, skipped: Mapping[str, Any]) -> None:
-    """Say how many files were not read, by reason."""
-    if skipped.get("count"):
-        note(invocation, f"{skipped['summary']}; -v names them")
 
 
 def tell_rejected(invocation: Invocation, rejected: int, path: str | None) -> None:

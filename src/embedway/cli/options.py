@@ -26,6 +26,7 @@ class Invocation:
 
     files: tuple[Path, ...] = ()
     quiet: bool = False
+    verbose: bool = False
     traceback: bool = False
 
     @classmethod
@@ -165,6 +166,26 @@ FitOption: TypeAlias = Annotated[
 FollowLinksFlag: TypeAlias = Annotated[
     bool, typer.Option("--follow-links", help="Follow symbolic links inside folders; they may lead out of them.")
 ]
+IncludeOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="GLOB",
+        help="Read only these files of folders, with any extension; a pattern as in .gitignore; repeatable.",
+    ),
+]
+ExcludeOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="GLOB", help="Skip these files and folders of folders; repeatable."),
+]
+EncodingOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        metavar="NAME",
+        help="Encoding of files without byte order mark or declaration, such as cp1252. Default: UTF-8.",
+    ),
+]
 OverflowOption: TypeAlias = Annotated[
     OverflowChoice | None, typer.Option("--on-overflow", help="Handling of texts over the model's limit.")
 ]
@@ -186,28 +207,6 @@ KeepOption: TypeAlias = Annotated[
         help="Column to copy, as text, int, float, bool, timestamp, list or json; repeatable. Default type: that of "
         "the first rows.",
     ),
-]
-IncludeOption: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--include",
-        metavar="PATTERN",
-        callback=decode_text,
-        help="Read only these files of folders, whatever their extension; as in .gitignore, repeatable.",
-    ),
-]
-ExcludeOption: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--exclude",
-        metavar="PATTERN",
-        callback=decode_text,
-        help="Do not read these files of folders; as in .gitignore, repeatable.",
-    ),
-]
-EncodingOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--encoding", metavar="NAME", help="Encoding of files that declare none. Default: UTF-8."),
 ]
 MetricsFileOption: TypeAlias = Annotated[
     Path | None,
@@ -276,6 +275,18 @@ def refuse_both(model: object, preset: PresetChoice | None, models: list[str] | 
     for option, given in (("--preset", preset), ("--models", models)):
         if model and given:
             raise UsageError(f"--model names a model and {option} selects one; use only one of them")
+
+
+def read_overrides(
+    include: list[str] | None, exclude: list[str] | None, encoding: str | None, *, follow_links: bool
+) -> dict[str, Any]:
+    """Return the options of a job that decide which files are read, and how."""
+    return {
+        "include": tuple(include or ()),
+        "exclude": tuple(exclude or ()),
+        "encoding": encoding,
+        "follow_links": follow_links,
+    }
 
 
 def job_overrides(

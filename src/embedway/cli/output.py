@@ -145,6 +145,18 @@ def note(invocation: Invocation, text: str) -> None:
         print_message(text)
 
 
+def note_skipped(invocation: Invocation, skipped: Mapping[str, Any]) -> None:
+    """Note how many files were skipped and why, from `SkippedFiles.to_json`; with --verbose, name them."""
+    from embedway.collections.skipped import SkippedFiles
+
+    files = SkippedFiles.of_json(skipped)
+    if invocation.verbose:
+        for line in files.lines():
+            note(invocation, line)
+    if files.total:
+        note(invocation, files.summary(names_hint=not invocation.verbose))
+
+
 def note_pipes(invocation: Invocation, sources: Sequence[str]) -> None:
     """Note which sources are named pipes: reading one waits for its writer."""
     for source in sources:

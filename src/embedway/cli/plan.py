@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedway.cli import options as shared
-from embedway.cli.job_report import tell_skipped
 from embedway.cli.output import (
     DownloadProgress,
     count_of,
     duration,
     note_pipes,
+    note_skipped,
     print_json,
     print_line,
     print_table,
@@ -47,6 +47,9 @@ def plan(  # long, because typer reads the options from the signature
     on_error: Annotated[shared.OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
     text_field: shared.TextFieldOption = "text",
     file_format: Annotated[shared.FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
+    include: shared.IncludeOption = None,
+    exclude: shared.ExcludeOption = None,
+    encoding: shared.EncodingOption = None,
     follow_links: shared.FollowLinksFlag = False,
     as_json: shared.JsonFlag = False,
 ) -> None:
@@ -68,7 +71,7 @@ def plan(  # long, because typer reads the options from the signature
         dimensions=dimensions,
         text_field=text_field,
         format=file_format,
-        follow_links=follow_links,
+        **shared.read_overrides(include, exclude, encoding, follow_links=follow_links),
     )
     selecting = not model and any(wanted is not None for wanted in (preset, named, collection))
     planned = wait_for(_plan(invocation, config, sources, model, options, selecting=selecting))
@@ -76,7 +79,7 @@ def plan(  # long, because typer reads the options from the signature
         print_json(planned.to_json())
     else:
         _print_plan(planned)
-        tell_skipped(invocation, planned.skipped)
+    note_skipped(invocation, planned.skipped)
 
 
 def _print_plan(planned: "JobPlan") -> None:

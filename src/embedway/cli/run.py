@@ -6,7 +6,7 @@ import typer
 
 from embedway.cli import options as shared
 from embedway.cli.job_metrics import job_metrics
-from embedway.cli.job_report import PARTLY_FAILED, cost_rows, stopped_job, tell_rejected, tell_skipped
+from embedway.cli.job_report import PARTLY_FAILED, cost_rows, stopped_job, tell_rejected
 from embedway.cli.output import (
     DownloadProgress,
     count,
@@ -14,6 +14,7 @@ from embedway.cli.output import (
     error_console,
     note,
     note_pipes,
+    note_skipped,
     print_json,
     print_table,
     report_of_work,
@@ -35,7 +36,7 @@ def run(  # long, because typer reads the options from the signature
     context: typer.Context,
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE", help="Folders, text files, JSONL, CSV, Parquet, or - for standard input."),
+        typer.Argument(metavar="SOURCE", help="Folders, files or - for standard input; NAME=PATH names a source."),
     ],
     *,
     destination: Annotated[
@@ -128,13 +129,10 @@ def run(  # long, because typer reads the options from the signature
         overwrite=overwrite,
         text_field=text_field,
         id_field=id_field,
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
-        encoding=encoding,
         **{name: value for name, value in shared.kept_columns(keep).items() if value is not None},
         **({"context": context_} if context_ is not None else {}),
         format=format_,
-        follow_links=follow_links,
+        **shared.read_overrides(include, exclude, encoding, follow_links=follow_links),
         most_nanousd=None if max_cost is None else to_nanousd(max_cost, name="--max-cost"),
     )
     selecting = model is None and any(wanted is not None for wanted in (preset, named, max_cost, collection))
@@ -230,8 +228,7 @@ def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bo
     if summary.truncated and not as_json:
         texts = "1 text was" if summary.truncated == 1 else f"{summary.truncated:,} texts were"
         note(invocation, f"{texts} truncated at the model's limit")
-    if not as_json:
-        tell_skipped(invocation, summary.skipped)
+    note_skipped(invocation, summary.skipped)
     tell_rejected(invocation, summary.rejected, summary.rejects_path)
     with report_of_work(invocation, as_json=as_json):
         if as_json:

@@ -69,13 +69,14 @@ def search(
     invocation = Invocation.of(context)
     asked = _asked(query, queries, interactive=interactive, as_json=as_json)
     config = invocation.config()
-    from embedway.collections.query import SearchOptions, parse_condition
+    from embedway.collections.query import SearchOptions, checked_condition
     from embedway.collections.stores import open_store
 
-    options = SearchOptions(top, mode, parse_condition(where), group, neighbours, rerank, candidates, model)
     start = time.perf_counter()
     store = open_store(destination)
     try:
+        condition = checked_condition(where, store)
+        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates, model)
         if interactive:
             from embedway.cli.search_session import run_session
 
@@ -142,6 +143,8 @@ def _print_answers(
     else:
         for (_, text), answer in zip(asked, answers, strict=True):
             if not run.single:
-                print_line(f"{'' if answer is answers[0] else chr(10)}# {' '.join(text.split())}")
+                if answer is not answers[0]:
+                    print_line()
+                print_line(f"# {' '.join(text.split())}")
             print_hits(answer)
             print_notes(invocation, run.store, answer, run.options, run.seconds)

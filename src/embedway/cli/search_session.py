@@ -48,7 +48,7 @@ async def run_session(invocation: Invocation, config: "Config", store: "Store", 
                 break
             try:
                 if text.startswith(":"):
-                    options = changed(options, text)
+                    options = changed(options, text, store)
                 elif text:
                     times_s.append(await _answer(invocation, searcher, text, options))
             except EmbedwayError as error:
@@ -71,9 +71,9 @@ async def _answer(invocation: Invocation, searcher: "Searcher", text: str, optio
     return seconds
 
 
-def changed(options: "SearchOptions", command: str) -> "SearchOptions":
+def changed(options: "SearchOptions", command: str, store: "Store") -> "SearchOptions":
     """Return the options after a command such as `:mode hybrid`. Raises UsageError."""
-    from embedway.collections.query import parse_condition
+    from embedway.collections.query import checked_condition
 
     name, _, value = command[1:].partition(" ")
     value = value.strip()
@@ -81,7 +81,7 @@ def changed(options: "SearchOptions", command: str) -> "SearchOptions":
     if name == "mode":
         values = {name: value}
     elif name == "where":
-        values = {name: parse_condition(value or None)}
+        values = {name: checked_condition(value or None, store)}
     elif name == "rerank":
         values = {name: value or None}
     elif name == "group":

@@ -7,14 +7,18 @@ import typer
 
 from embedway.cli.options import (
     DimensionsOption,
+    EncodingOption,
+    ExcludeOption,
     FitOption,
     FollowLinksFlag,
     FormatChoice,
+    IncludeOption,
     Invocation,
     JsonFlag,
     ModelsOption,
     PresetChoice,
     TextFieldOption,
+    read_overrides,
     split_names,
 )
 from embedway.cli.output import (
@@ -122,6 +126,9 @@ def select(  # long, because typer reads the options from the signature
     ] = False,
     text_field: TextFieldOption = "text",
     file_format: Annotated[FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    encoding: EncodingOption = None,
     follow_links: FollowLinksFlag = False,
     show_all: Annotated[bool, typer.Option("--all", help="List each excluded model with all its reasons.")] = False,
     as_json: JsonFlag = False,
@@ -153,7 +160,8 @@ def select(  # long, because typer reads the options from the signature
     from embedway.collections.run import RunOptions
 
     note_pipes(invocation, sources or [])
-    options = RunOptions(text_field=text_field, format=file_format, on_error="skip", follow_links=follow_links)
+    reading = read_overrides(include, exclude, encoding, follow_links=follow_links)
+    options = RunOptions(text_field=text_field, format=file_format, on_error="skip", **reading)
     try:
         with advice_for("options", given):
             selection, whole = wait_for(_select(config, sources or [], options, criteria, anywhere=anywhere))

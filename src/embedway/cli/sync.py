@@ -6,12 +6,13 @@ import typer
 
 from embedway.cli import options as shared
 from embedway.cli.job_metrics import job_metrics
-from embedway.cli.job_report import PARTLY_FAILED, cost_rows, stopped_job, tell_rejected, tell_skipped
+from embedway.cli.job_report import PARTLY_FAILED, cost_rows, stopped_job, tell_rejected
 from embedway.cli.output import (
     DownloadProgress,
     duration,
     note,
     note_pipes,
+    note_skipped,
     print_json,
     print_line,
     print_message,
@@ -284,7 +285,7 @@ class _Rounds:
 
 def _report(invocation: shared.Invocation, summary: "SyncSummary", *, as_json: bool) -> None:
     if not as_json:
-        tell_skipped(invocation, summary.skipped)
+        note_skipped(invocation, summary.skipped)
     if summary.kept:
         note(invocation, f"{summary.kept:,} documents that cannot be used keep their rows")
     tell_rejected(invocation, summary.rejected, summary.rejects_path)
@@ -315,7 +316,7 @@ def _report_plan(invocation: shared.Invocation, plan: "SyncPlan", *, as_json: bo
         return
     from embedway.money import usd
 
-    tell_skipped(invocation, plan.skipped)
+    note_skipped(invocation, plan.skipped)
     rows = [("collection", plan.destination), *_changes(plan), ("rejected rows", f"{plan.rejected:,}")]
     if plan.model is not None:
         mark = "~" if plan.model.estimated else ""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from embedway.collections.collection import AsyncCollection, Collection
-    from embedway.collections.collection import open_collection as open  # noqa: A004  as `open` of the language
+    from embedway.collections.blocking_collection import Collection
+    from embedway.collections.blocking_collection import open_collection as open  # noqa: A004  as `open` of the language
+    from embedway.collections.collection import AsyncCollection
     from embedway.collections.query import SearchAnswer, SearchHit
 
     open_async = AsyncCollection.open
@@ -19,12 +20,14 @@ __all__ = ["AsyncCollection", "Collection", "SearchAnswer", "SearchHit", "open",
 
 
 def __getattr__(name: str) -> object:
-    if name in {"AsyncCollection", "Collection", "open", "open_async"}:
-        from embedway.collections import collection  # noqa: PLC0415  see above
+    if name in {"AsyncCollection", "open_async"}:
+        from embedway.collections.collection import AsyncCollection  # noqa: PLC0415  see above
 
-        if name == "open_async":
-            return collection.AsyncCollection.open
-        return getattr(collection, "open_collection" if name == "open" else name)
+        return AsyncCollection.open if name == "open_async" else AsyncCollection
+    if name in {"Collection", "open"}:
+        from embedway.collections import blocking_collection  # noqa: PLC0415  see above
+
+        return getattr(blocking_collection, "open_collection" if name == "open" else name)
     if name in {"SearchAnswer", "SearchHit"}:
         from embedway.collections import query  # noqa: PLC0415  see above
 

@@ -1,26 +1,34 @@
-"""Python interface of collections: open, search, change and verify one, with or without an event loop."""
+"""Asynchronous Python interface of collections: open, search, change and verify one."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
+from typing import TYPE_CHECKING, NoReturn, Self, overload
 
 from embedway._embedder import AsyncEmbedder
-from embedway._public import blocking_form_of
-from embedway._sync import Embedder
-from embedway.collections.query import Searcher, SearchOptions, parse_condition
+from embedway.arguments import as_texts
+from embedway.collections.forgetting import forget_documents
+from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.query_model import model_name
+from embedway.collections.verification import DEFAULT_SAMPLE, verify_collection
 from embedway.errors import ClosedError, UsageError
+from embedway.forks import never_free
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from types import TracebackType
+    from typing import Unpack
 
     from embedway.collections.candidates import SearchMode
-    from embedway.collections.query import SearchAnswer
+    from embedway.collections.forgetting import ForgetReport
+    from embedway.collections.query import SearchAnswer, SearchSettings
     from embedway.collections.record import Record
+    from embedway.collections.report import RunProgress
     from embedway.collections.stores.base import Store, StoredDocument
+    from embedway.collections.sync import SyncSummary
+    from embedway.collections.sync_settings import SyncSettings
+    from embedway.collections.verification import VerifyReport
     from embedway.collections.where import Condition
     from embedway.config import Config
     from embedway.space import Space
@@ -30,18 +38,29 @@ class AsyncCollection:
     """A collection that is open: the asynchronous interface.
 
     Create it with `await AsyncCollection.open(...)` or `embedway.collections.open_async(...)`, and use it in an `async
-    with` block, or call `aclose`. Calls are answered one after another.
+    with` block, or call `aclose`. Searches see the rows of the last `sync`, `forget` or `refresh` of this object, and
+    can run while another one changes the collection.
     """
 
-    def __init__(self, store: Store, embedder: AsyncEmbedder, *, model: str | None = None, owned: bool = False) -> None:
-        self._store = store
+    def __init__(
+        self,
+        destination: str,
+        store: Store,
+        embedder: AsyncEmbedder,
+        *,
+        model: str | None = None,
+        owned: bool = False,
+    ) -> None:
+        self._destination = destination
         self._embedder = embedder
         self._model = model
         self._owned = owned
-        self._process = os.getpid()
         self._closed = False
-        self._searcher = Searcher(embedder, store, model=model)
-        self._changing = asyncio.Lock()
+        self._use(store)
+
+    def _use(self, store: Store) -> None:
+        self._process = os.getpid()
+        self._searcher = Searcher(self._embedder, store, model=self._model)
 
     @classmethod
     async def open(
@@ -53,7 +72,7 @@ class AsyncCollection:
         model: str | None = None,
         create: bool = False,
     ) -> AsyncCollection:
-        """Open the collection at a destination, such as `docs.parquet`, as `embedway run --to` names it.
+        """Open the collection at a destination, such as `docs.parquet`, as `embedway sync --to` names it.
 
         `embedder` computes the vectors, and stays open; by default there is one of its own, with `config`. `model`
         refuses a collection of another model, and makes a new one. With `create`, a missing collection is created by
@@ -64,10 +83,11 @@ class AsyncCollection:
         if embedder is not None and config is not None:
             raise UsageError("embedder and config are both given; the embedder has its own config")
         store = await asyncio.to_thread(open_or_new, destination, create=create)
-        return cls(store, embedder or AsyncEmbedder(config=config), model=model, owned=embedder is None)
+        used = embedder or AsyncEmbedder(config=config)
+        return cls(destination, store, used, model=model, owned=embedder is None)
 
     def __repr__(self) -> str:
-        return f"<embedway.collections.AsyncCollection {self._store.destination!r}>"
+        return f"<embedway.collections.AsyncCollection {self.destination!r}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,67 +99,48 @@ class AsyncCollection:
 
     @property
     def destination(self) -> str:
-        """Where the collection is."""
-        return self._store.destination
+        """Where the collection is, without a password."""
+        from embedway.collections.stores import shown  # noqa: PLC0415  only when it is shown
+
+        return shown(self._destination)
 
     @property
     def exists(self) -> bool:
         """Whether the collection has been created."""
-        return hasattr(self._store, "record")
+        return hasattr(self._searcher.store, "record")
 
     @property
     def record(self) -> Record:
-        """How the rows were made. Raises SinkError before the first `sync` of a new collection."""
+        """How the rows were made. Raises UsageError before the first `sync` of a new collection."""
         self._check_exists()
-        return self._store.record
+        return self._searcher.store.record
 
     @property
     def space(self) -> Space:
-        """Space of the vectors."""
+        """Space of the vectors. Raises UsageError before the first `sync` of a new collection."""
         return self.record.space
 
     @property
     def count(self) -> int:
         """Number of rows; 0 before the first `sync` of a new collection."""
-        return self._store.count if self.exists else 0
+        return self._searcher.store.count if self.exists else 0
 
     async def documents(self) -> list[StoredDocument]:
         """Return the documents of the collection, in any order."""
-        self._check_exists()
-        self._here()
-        return await asyncio.to_thread(lambda: list(self._store.documents()))
+        searcher = await self._opened()
+        return await asyncio.to_thread(searcher.read, lambda store: list(store.documents()))
 
     @overload
-    async def search(  # type: ignore[overload-overlap]
-        self,
-        query: str,
-        *,
-        top: int = ...,
-        mode: SearchMode = ...,
-        where: str | Condition | None = ...,
-        group: bool = ...,
-        neighbours: int = ...,
-        rerank: str | None = ...,
-        candidates: int = ...,
+    async def search(  # type: ignore[overload-overlap]  # a text is an iterable
+        self, query: str, **options: Unpack[SearchSettings]
     ) -> SearchAnswer: ...
 
     @overload
-    async def search(
-        self,
-        query: Sequence[str],
-        *,
-        top: int = ...,
-        mode: SearchMode = ...,
-        where: str | Condition | None = ...,
-        group: bool = ...,
-        neighbours: int = ...,
-        rerank: str | None = ...,
-        candidates: int = ...,
-    ) -> list[SearchAnswer]: ...
+    async def search(self, query: Iterable[str], **options: Unpack[SearchSettings]) -> list[SearchAnswer]: ...
 
     async def search(
         self,
-        query: str | Sequence[str],
+        query: str | Iterable[str],
         *,
         top: int = 5,
         mode: SearchMode = "vector",
@@ -149,269 +150,118 @@ class AsyncCollection:
         rerank: str | None = None,
         candidates: int = 50,
     ) -> SearchAnswer | list[SearchAnswer]:
-        """Return the best rows for a query, or a list of answers for a list of queries.
+        """Return the best rows for a query, or a list of answers for several queries, which are embedded together.
 
         `mode` is `vector` (cosine similarity), `keyword` (BM25) or `hybrid` (both, fused by ranks). `where` is a
         condition on columns, such as `"lang = 'de'"`. `group` returns one row of each document, `neighbours` the chunks
         beside each row. `rerank` names a reranker for the best `candidates` rows. Raises UsageError, SinkError,
         SpaceMismatchError and as `AsyncEmbedder.embed` does.
         """
-        self._check_exists()
-        options = SearchOptions(top, mode, parse_condition(where), group, neighbours, rerank, candidates)
-        searcher = self._here()
-        if isinstance(query, str):
-            return (await searcher.search([query], options))[0]
-        return await searcher.search(list(query), options)
+        searcher = await self._opened()
+        condition = checked_condition(where, searcher.store)
+        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates)
+        answers = await searcher.search(as_texts(query, "query"), options)
+        return answers[0] if isinstance(query, str) else answers
 
-    async def sync(self, *sources: str, progress: Any = None, **options: Any) -> Any:
-        """Add, update and remove rows so that the collection equals the sources. Returns the job's report.
+    async def sync(
+        self, *sources: str, progress: RunProgress | None = None, **options: Unpack[SyncSettings]
+    ) -> SyncSummary:
+        """Add, update and remove rows so that the collection equals the sources; without sources, those it has.
 
-        `options` are those of `SyncOptions`; `progress` receives the progress. Raises as `embedway sync` does.
+        A source is a path or `NAME=PATH`. `progress.update` receives the status after each batch. Options are those of
+        `embedway sync`; those that are not given are as in the collection's record. Raises as `embedway sync` does.
         """
-        from embedway.collections.options import SyncOptions  # noqa: PLC0415  heavy
-        from embedway.collections.sync import sync_collection  # noqa: PLC0415
+        from embedway.collections.sync import sync_collection  # noqa: PLC0415  heavy
+        from embedway.collections.sync_settings import sync_options  # noqa: PLC0415
 
-        self._here()
-        if self._model is not None:
-            options.setdefault("model", self._model)
-        async with self._changing:
-            report = await sync_collection(
-                self._embedder, self._store, list(sources), SyncOptions(**options), progress=progress
-            )
-            await self._reopen()
-        return report
+        await self._here()
+        model = await self._model_name() if self.exists else self._model
+        if model is not None:
+            options.setdefault("model", model)
+        chosen = sync_options(options)
+        try:
+            return await sync_collection(self._embedder, self._destination, sources, chosen, progress=progress)
+        finally:
+            await self.refresh()
 
-    async def verify(self, **options: Any) -> Any:
-        """Embed a sample of the rows again, and return which are wrong, missing or orphaned, and the bound proven."""
-        from embedway.collections.verification import verify_collection  # noqa: PLC0415  heavy
+    async def verify(self, *, sample: int = DEFAULT_SAMPLE, repair: bool = False) -> VerifyReport:
+        """Embed a sample of the rows again, and return which are wrong, missing or orphaned, and the bound proven.
 
-        self._check_exists()
-        self._here()
-        options.setdefault("model", self._model or model_name(self._store, self._embedder.config))
-        return await verify_collection(self._embedder, self._store, **options)
+        `repair` embeds wrong rows again, and removes incomplete documents. Raises as `search` does.
+        """
+        model = await self._model_name()
+        store = await asyncio.to_thread(open_or_new, self._destination, create=False)
+        try:
+            return await verify_collection(self._embedder, store, model=model, sample=sample, repair=repair)
+        finally:
+            await asyncio.to_thread(store.close)
+            if repair:
+                await self.refresh()
 
-    async def forget(self, *documents: Any, **options: Any) -> Any:
-        """Remove the rows and texts of documents from the collection, its index and the caches."""
-        from embedway.collections.forgetting import forget_documents  # noqa: PLC0415  heavy
+    async def forget(self, *documents: str, source: str | None = None) -> ForgetReport:
+        """Remove the rows and texts of documents from the collection, its keyword index and the cache.
 
-        self._check_exists()
-        self._here()
-        options.setdefault("model", self._model or model_name(self._store, self._embedder.config))
-        async with self._changing:
-            report = await forget_documents(self._embedder, self._store, list(documents), **options)
-            await self._reopen()
-        return report
-
-    async def export(self, destination: str, **options: Any) -> Any:
-        """Copy the collection to another destination, without embedding anything."""
-        from embedway.collections.export import export_collection  # noqa: PLC0415  heavy
-
-        self._check_exists()
-        self._here()
-        return await asyncio.to_thread(export_collection, self._store, destination, **options)
+        `documents` are names, as `document_id` or `source/document_id`. The report says what may still contain their
+        texts. Raises UsageError for an unknown name, SinkError, and CacheError.
+        """
+        model = await self._model_name()
+        store = await asyncio.to_thread(open_or_new, self._destination, create=False)
+        try:
+            return await forget_documents(self._embedder, store, documents, model=model, source=source)
+        finally:
+            await asyncio.to_thread(store.close)
+            await self.refresh()
 
     async def refresh(self) -> None:
         """Read the collection again, with what other processes have changed."""
-        async with self._changing:
-            await self._reopen()
+        searcher = await self._here()
+        store = await asyncio.to_thread(open_or_new, self._destination, create=True)
+        await asyncio.to_thread(searcher.replace, store)
 
     async def aclose(self) -> None:
         """Close the collection, and its own embedder. Later calls raise ClosedError."""
+        try:
+            await asyncio.to_thread(self.close_store)
+        finally:
+            if self._owned:
+                await self._embedder.aclose()
+
+    def close_store(self) -> None:
+        """Close the store only. Blocks."""
         if not self._closed:
             self._closed = True
-            await asyncio.to_thread(self._store.close)
-        if self._owned:
-            await self._embedder.aclose()
+            if self._process == os.getpid():
+                self._searcher.close()
+            else:
+                never_free(self._searcher)
 
     def __reduce__(self) -> NoReturn:
         """Refuse pickle and copy."""
         raise UsageError("a collection cannot be pickled or copied; open it in each process")
 
-    async def _reopen(self) -> None:
-        store = await asyncio.to_thread(open_or_new, self._store.destination, create=True)
-        await asyncio.to_thread(self._store.close)
-        self._use(store)
+    async def _model_name(self) -> str:
+        """Return the name of the model that made the collection."""
+        searcher = await self._opened()
+        return self._model or model_name(searcher.store, self._embedder.config)
 
-    def _use(self, store: Store) -> None:
-        self._store, self._process = store, os.getpid()
-        self._searcher = Searcher(self._embedder, store, model=self._model)
+    async def _opened(self) -> Searcher:
+        searcher = await self._here()
+        self._check_exists()
+        return searcher
 
-    def _here(self) -> Searcher:
+    async def _here(self) -> Searcher:
         """Return the searcher; in a forked process, of a store that was opened there."""
         if self._closed:
             raise ClosedError("the collection is closed; open it again")
         if self._process != os.getpid():
-            self._use(open_or_new(self._store.destination, create=True))
+            # Its connections and threads are the parent's: freeing it could end them there.
+            never_free(self._searcher)
+            self._use(await asyncio.to_thread(open_or_new, self._destination, create=True))
         return self._searcher
 
     def _check_exists(self) -> None:
         if not self.exists:
-            raise UsageError(f"{self._store.destination} has not been created yet; call sync first")
-
-
-@blocking_form_of(AsyncCollection)
-class Collection:
-    """A collection that is open: the blocking interface.
-
-    Create it with `embedway.collections.open(...)`, and use it in a `with` block, or call `close`. Thread-safe. The
-    arguments are those of `AsyncCollection`.
-    """
-
-    def __init__(self, collection: AsyncCollection, embedder: Embedder, *, owned: bool = False) -> None:
-        self._collection = collection
-        self._embedder = embedder
-        self._owned = owned
-        self._wait = embedder._wait  # noqa: SLF001  the loop on which its embedder runs
-
-    def __repr__(self) -> str:
-        return f"<embedway.collections.Collection {self.destination!r}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def destination(self) -> str:
-        """Where the collection is."""
-        return self._collection.destination
-
-    @property
-    def exists(self) -> bool:
-        """Whether the collection has been created."""
-        return self._collection.exists
-
-    @property
-    def record(self) -> Record:
-        """How the rows were made."""
-        return self._collection.record
-
-    @property
-    def space(self) -> Space:
-        """Space of the vectors."""
-        return self._collection.space
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return self._collection.count
-
-    def documents(self) -> list[StoredDocument]:
-        """Return the documents."""
-        return self._wait(self._collection.documents())
-
-    @overload
-    def search(  # type: ignore[overload-overlap]
-        self,
-        query: str,
-        *,
-        top: int = ...,
-        mode: SearchMode = ...,
-        where: str | Condition | None = ...,
-        group: bool = ...,
-        neighbours: int = ...,
-        rerank: str | None = ...,
-        candidates: int = ...,
-    ) -> SearchAnswer: ...
-
-    @overload
-    def search(
-        self,
-        query: Sequence[str],
-        *,
-        top: int = ...,
-        mode: SearchMode = ...,
-        where: str | Condition | None = ...,
-        group: bool = ...,
-        neighbours: int = ...,
-        rerank: str | None = ...,
-        candidates: int = ...,
-    ) -> list[SearchAnswer]: ...
-
-    def search(
-        self,
-        query: str | Sequence[str],
-        *,
-        top: int = 5,
-        mode: SearchMode = "vector",
-        where: str | Condition | None = None,
-        group: bool = False,
-        neighbours: int = 0,
-        rerank: str | None = None,
-        candidates: int = 50,
-    ) -> SearchAnswer | list[SearchAnswer]:
-        """Return the best rows for a query, or for each of several."""
-        return self._wait(
-            self._collection.search(
-                query,
-                top=top,
-                mode=mode,
-                where=where,
-                group=group,
-                neighbours=neighbours,
-                rerank=rerank,
-                candidates=candidates,
-            )
-        )
-
-    def sync(self, *sources: str, progress: Any = None, **options: Any) -> Any:
-        """Make the collection equal to the sources."""
-        return self._wait(self._collection.sync(*sources, progress=progress, **options))
-
-    def verify(self, **options: Any) -> Any:
-        """Verify a sample."""
-        return self._wait(self._collection.verify(**options))
-
-    def forget(self, *documents: Any, **options: Any) -> Any:
-        """Remove documents."""
-        return self._wait(self._collection.forget(*documents, **options))
-
-    def export(self, destination: str, **options: Any) -> Any:
-        """Copy the collection."""
-        return self._wait(self._collection.export(destination, **options))
-
-    def refresh(self) -> None:
-        """Read the collection again."""
-        self._wait(self._collection.refresh())
-
-    def close(self) -> None:
-        """Close the collection, and its own embedder. Later calls raise ClosedError."""
-        try:
-            self._wait(self._collection.aclose())
-        except ClosedError:
-            pass  # its embedder is closed
-        finally:
-            if self._owned:
-                self._embedder.close()
-
-    def __reduce__(self) -> NoReturn:
-        """Refuse pickle and copy."""
-        self._collection.__reduce__()
-
-
-def open_collection(
-    destination: str,
-    *,
-    embedder: Embedder | None = None,
-    config: Config | None = None,
-    model: str | None = None,
-    create: bool = False,
-) -> Collection:
-    """Open the collection at a destination, for code without an event loop. The arguments are `AsyncCollection.open`'s.
-
-    `embedder` is a blocking `Embedder`; it stays open.
-    """
-    if embedder is not None and not isinstance(embedder, Embedder):
-        raise UsageError(f"embedder is of type {type(embedder).__name__}; it must be an Embedder")
-    if embedder is not None and config is not None:
-        raise UsageError("embedder and config are both given; the embedder has its own config")
-    store = open_or_new(destination, create=create)
-    used = embedder or Embedder(config=config)
-    inner = used._embedder  # noqa: SLF001  its asynchronous form
-    return Collection(AsyncCollection(store, inner, model=model), used, owned=embedder is None)
+            raise UsageError(f"{self.destination} has not been created yet; call sync first")
 
 
 def open_or_new(destination: str, *, create: bool) -> Store:

@@ -1,4 +1,4 @@
-"""Types of kept columns: declared ones, inferred ones, and values that fit them."""
+"""Values of sources as values of kept columns, and declared types of these columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from embedway.collections.values import ColumnType, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
 
 _TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
 #: In this order: a bool is an int, too.
@@ -94,21 +94,6 @@ def fit_value(value: Value, column_type: ColumnType) -> Value:
     if column_type == "list" and value == []:
         return value
     raise ValueError(f"is {type_of(value)}, and the column is {column_type}")
-
-
-def infer_type(values: Iterable[Value]) -> ColumnType:
-    """Return the type of a column with these values: `json` for mixed types, `text` without any value."""
-    found = {type_of(value) for value in values if value is not None}
-    if found == {"int", "float"}:
-        return "float"
-    if len(found) > 1:
-        return "json"
-    return found.pop() if found else "text"
-
-
-def infer_types(rows: Sequence[Mapping[str, Value]], names: Sequence[str]) -> dict[str, ColumnType]:
-    """Return the types of kept columns from the metadata of some documents."""
-    return {name: infer_type(row.get(name) for row in rows) for name in names}
 
 
 def type_of(value: Value) -> ColumnType:

@@ -85,7 +85,8 @@ class Block:
     kind: BlockKind
     start: int
     end: int
-    #: Level of a heading, from 1; definitions are below headings, so they begin at 7.
+    #: Level of a heading, from 1; definitions are below headings, so they begin at 7. Another block with a level ends
+    #: the sections of this level and below, as text after the indented lines of a definition does.
     level: int = 0
     #: End of the header rows of a table, which begin at `start`; 0 if it has none.
     header_end: int = 0

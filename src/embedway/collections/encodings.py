@@ -16,7 +16,7 @@ _MARKS = (
 )
 #: First bytes of common binary files.
 _SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"GIF87a", "a GIF image"),
     (b"GIF89a", "a GIF image"),

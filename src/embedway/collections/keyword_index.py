@@ -113,16 +113,20 @@ def _damage() -> Iterator[None]:
 
 def _check(connection: sqlite3.Connection) -> None:
     """Create the tables of an empty file. Raises DamagedIndexError for any other file."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == SCHEMA_VERSION and connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
+    if _is_index(connection):
         return
     with transaction(connection):
-        if connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+        if _is_index(connection):
             return  # another process has just created them
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise DamagedIndexError("the tables are of another version")
         for statement in _SCHEMA:
             connection.execute(statement)
+
+
+def _is_index(connection: sqlite3.Connection) -> bool:
+    stamps = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+    return stamps == [APPLICATION_ID, SCHEMA_VERSION]
 
 
 @contextlib.contextmanager

@@ -80,11 +80,17 @@ class Keywords:
 
     def search(self, query: str, top: int) -> KeywordHits:
         """Return the best rows for a query, after an update. Raises SinkError."""
-        return self._run(lambda connection: index.read(connection, lambda it: self._found(it, query, top)))
+        return self._run(lambda connection: self._read(connection, lambda it: self._found(it, query, top)))
 
     def weights(self, query: str) -> Mapping[str, float]:
         """Return the weights of the query's tokens that occur in the collection, after an update."""
-        return self._run(lambda connection: index.read(connection, lambda it: _weights(it, query_tokens(query))))
+        return self._run(lambda connection: self._read(connection, lambda it: _weights(it, query_tokens(query))))
+
+    def _read(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Read the index; build it if it was deleted after the update, as damaged or by another process."""
+        if index.revision(connection) is None:
+            self._updated(connection)
+        return index.read(connection, work)
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run work on the open index; a damaged file is deleted, and built again."""

@@ -27,6 +27,10 @@ MAX_SKIPPED_BYTES = 1 << 30
 _SKIPPED_PART_BYTES = 1 << 20
 
 
+class StreamError(SourceError):
+    """A stream cannot be read further, so its other rows cannot be either."""
+
+
 class Lines(Protocol):
     """A binary stream that is read by lines."""
 
@@ -79,14 +83,14 @@ class UnpackedLines:
         try:
             line = self._unpacked.readline(size)
         except (OSError, EOFError, zlib.error) as error:
-            raise SourceError(f"cannot be read completely: {error}", path=self._source) from error
+            raise StreamError(f"cannot be read completely: {error}", path=self._source) from error
         packed = self._raw.tell()
         if packed != self._packed_bytes:
             self._advance(packed - self._packed_bytes)
             self._packed_bytes = packed
         self._unpacked_bytes += len(line)
         if self._unpacked_bytes > max(UNCHECKED_BYTES, MAX_RATIO * packed):
-            raise SourceError(
+            raise StreamError(
                 f"unpacks to more than {MAX_RATIO} times its size; if that is right, unpack it and name the new file",
                 path=self._source,
             )
@@ -214,7 +218,7 @@ class _Recoder:
             text = self._decoder.decode(block, final=not block)
         except UnicodeError:
             reason = f"is not valid {self._encoding}; is --encoding right?"
-            raise SourceError(reason, path=self._source, line=self._lines + 1) from None
+            raise StreamError(reason, path=self._source, line=self._lines + 1) from None
         self._lines += text.count("\n")
         return text.encode("utf-8", "surrogatepass")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, get_args
 
 from embedway.collections.candidates import Candidate, CandidateSearch, SearchMode, grouped
 from embedway.collections.keywords import Keywords
 from embedway.collections.query_model import QueryModel, prove_query_model
 from embedway.collections.snippets import Highlighter, Snippet
-from embedway.errors import UsageError
+from embedway.errors import ClosedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +21,26 @@ if TYPE_CHECKING:
     from embedway.collections.search import Hit
     from embedway.collections.stores.base import Store
     from embedway.collections.where import Condition
+    from embedway.space import Space
     from embedway.types import EmbedResult, Overflow, Receipt
+
+T = TypeVar("T")
 
 MODES: tuple[SearchMode, ...] = get_args(SearchMode)
 #: Maximum chunks before and after a hit.
 MAX_NEIGHBOURS = 100
+
+
+class SearchSettings(TypedDict, total=False):
+    """Options of `AsyncCollection.search`."""
+
+    top: int
+    mode: SearchMode
+    where: str | Condition | None
+    group: bool
+    neighbours: int
+    rerank: str | None
+    candidates: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +136,40 @@ class Searcher:
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._embedder = embedder
-        self.store = store
         self._asked = model
         self._note = note
-        self._model: QueryModel | None = None
-        self._keywords = Keywords(store, embedder.config.search.directory)
-        self._candidates = CandidateSearch(store, self._keywords)
         self._lock = threading.Lock()
+        self._closed = False
+        self._use(store)
+
+    def _use(self, store: Store) -> None:
+        self.store = store
+        self._model: QueryModel | None = None
+        self._keywords = Keywords(store, self._embedder.config.search.directory)
+        self._candidates = CandidateSearch(store, self._keywords)
+
+    def replace(self, store: Store) -> None:
+        """Use another open store, after the search that is running, and close the one before. Blocks."""
+        with self._lock:
+            before = self.store
+            if self._closed:
+                before = store
+            else:
+                self._use(store)
+        before.close()
+
+    def close(self) -> None:
+        """Close the store, after the search that is running; later ones raise ClosedError. Blocks."""
+        with self._lock:
+            self._closed = True
+            self.store.close()
+
+    def read(self, work: Callable[[Store], T]) -> T:
+        """Return the result of work on the store, alone. Blocks. Raises ClosedError."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the collection is closed; open it again")
+            return work(self.store)
 
     async def search(self, queries: Sequence[str], options: SearchOptions) -> list[SearchAnswer]:
         """Return an answer for each query, in order. Raises SinkError, SpaceMismatchError and as `embed` does."""
@@ -135,7 +177,10 @@ class Searcher:
             return []
         embedded = None if options.mode == "keyword" else await self._embed(queries, options.model or self._asked)
         vectors = None if embedded is None else embedded.vectors
-        found = await asyncio.to_thread(self._find_all, queries, vectors, options)
+        space = None if embedded is None else embedded.space
+        found = await asyncio.to_thread(
+            self.read, lambda store: self._find_all(store, queries, vectors, space, options)
+        )
         truncated = set() if embedded is None else {one.row for one in embedded.receipt.truncations}
         answers = []
         for row, (query, candidates) in enumerate(zip(queries, found, strict=True)):
@@ -164,17 +209,19 @@ class Searcher:
             on_overflow=overflow,
         )
 
-    def _find_all(self, queries: Sequence[str], vectors: Any, options: SearchOptions) -> list[Candidates]:
-        with self._lock:
-            if options.mode != "vector":
-                update = self._keywords.update()
-                if update.added or update.removed:
-                    done = "is built" if update.rebuilt else "is updated"
-                    self._note(f"the keyword index {done}: {update.added:,} rows added, {update.removed:,} removed")
-            return [
-                self._find(query, None if vectors is None else vectors[row], options)
-                for row, query in enumerate(queries)
-            ]
+    def _find_all(
+        self, store: Store, queries: Sequence[str], vectors: Any, space: Space | None, options: SearchOptions
+    ) -> list[Candidates]:
+        if space is not None:
+            store.check_space(space)  # the store may have been replaced since the model was proven
+        if options.mode != "vector":
+            update = self._keywords.update()
+            if update.added or update.removed:
+                done = "is built" if update.rebuilt else "is updated"
+                self._note(f"the keyword index {done}: {update.added:,} rows added, {update.removed:,} removed")
+        return [
+            self._find(query, None if vectors is None else vectors[row], options) for row, query in enumerate(queries)
+        ]
 
     def _find(self, query: str, vector: Any, options: SearchOptions) -> Candidates:
         """Return candidates for a query: enough to fuse, to rerank and to group."""
@@ -201,17 +248,18 @@ class Searcher:
         ids = {neighbour for row in rows for _, neighbour in neighbour_ids(row.hit, count)}
         if not ids:
             return {}
-        with self._lock:
-            return self.store.fetch(sorted(ids))
+        return self.read(lambda store: store.fetch(sorted(ids)))
 
 
-def parse_condition(text: str | Condition | None) -> Condition | None:
-    """Return the condition of `--where`; None for none. Raises UsageError."""
-    if not isinstance(text, str):
-        return text
-    from embedway.collections.where import parse_where  # noqa: PLC0415  only for conditions
+def checked_condition(where: str | Condition | None, store: Store) -> Condition | None:
+    """Return a condition with values of the types of an open store's columns; None for none. Raises UsageError."""
+    if where is None:
+        return None
+    from embedway.collections.where import columns_of, parse_where  # noqa: PLC0415  only for conditions
+    from embedway.collections.where_types import check_where  # noqa: PLC0415
 
-    return parse_where(text)
+    columns = columns_of(store.record)
+    return parse_where(where, columns) if isinstance(where, str) else check_where(where, columns)
 
 
 async def search_collection(

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING
 
 from embedway.collections.documents import MAX_FILE_BYTES, Document, DocumentKey, RawDocument, text_fault
 from embedway.collections.encodings import binary_fault, decode_document
+from embedway.collections.fault_list import FaultList
 from embedway.collections.file_formats import FORMATS, binary_parser, text_parser
 from embedway.collections.inventory import STANDARD_INPUT, Inventory, SourceFile, find_sources, source_record
 from embedway.collections.lines import (
@@ -40,7 +41,7 @@ from embedway.errors import SourceError
 from embedway.files import READ_FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions, SourceFormat
     from embedway.collections.lines import Lines
@@ -50,39 +51,16 @@ __all__ = [
     "Inventory",
     "SkippedFiles",
     "SourceFile",
-    "find_files",
     "find_sources",
-    "links_note",
     "read_documents",
     "read_files",
     "source_record",
 ]
 
-#: Maximum number of unusable files and rows that one error names, and of documents that are read to find them.
-_MAX_FAULTS = 20
-_MAX_READ_AFTER_FAULT = 100_000
 #: Mean characters of a line from which code is minified, and languages in which it is.
 _MINIFIED_LINE = 500
 _MINIFIED_CHARACTERS = 5_000
 _MINIFIED_LANGUAGES = frozenset({"javascript", "typescript", "css"})
-
-
-def find_files(
-    sources: Sequence[str], options: ReadOptions, *, on_link: Callable[[str], None] = lambda _: None
-) -> tuple[SourceFile, ...]:
-    """Return the files of `find_sources`; raise its first fault. The paths of links not followed go to `on_link`."""
-    inventory = find_sources(sources, options)
-    for fault in inventory.faults:
-        raise fault
-    for link in inventory.skipped.names("link"):
-        on_link(link)
-    return inventory.files
-
-
-def links_note(count: int) -> str:
-    """Return a note for the user about links that were not followed."""
-    links = "1 link was" if count == 1 else f"{count:,} links were"
-    return f"{links} not followed: --follow-links, or follow_links=True, follows links in folders"
 
 
 def read_documents(
@@ -101,7 +79,7 @@ def read_documents(
     name them. `standard_input` is the stream for `-`; by default the process's own.
     """
     found = files if isinstance(files, Inventory) else Inventory(tuple(files), ())
-    faults = _Faults(on_bad_row)
+    faults = FaultList(on_bad_row)
     sizes = [file.size_bytes for file in found.files]
     counter.total = None if None in sizes else sum(size or 0 for size in sizes)
     for fault in found.faults:
@@ -127,7 +105,7 @@ def read_files(
     standard_input: IO[bytes] | None = None,
 ) -> Generator[Document, None, None]:
     """Stream the parsed documents of all files, in order; as `read_documents`."""
-    faults = _Faults(on_bad_row)
+    faults = FaultList(on_bad_row)
     documents = read_documents(files, options, on_bad_row=faults.add, counter=counter, standard_input=standard_input)
     for raw in documents:
         if faults.is_enough():
@@ -142,48 +120,6 @@ def read_files(
     faults.raise_first()
 
 
-class _Faults:
-    """Errors of rows and files. After the handler raises one, the others are collected."""
-
-    def __init__(self, on_bad_row: OnBadRow) -> None:
-        self._on_bad_row = on_bad_row
-        self._found: list[SourceError] = []
-        self._read = 0
-
-    def is_stopping(self) -> bool:
-        """Whether the handler has raised an error."""
-        return bool(self._found)
-
-    def is_enough(self) -> bool:
-        """Whether enough errors are known, or enough was read to find them. Called for each document."""
-        self._read += self.is_stopping()
-        return len(self._found) > _MAX_FAULTS or self._read > _MAX_READ_AFTER_FAULT
-
-    def add(self, fault: SourceError) -> None:
-        """Pass an error to the handler, or collect it."""
-        if self._found:
-            if len(self._found) <= _MAX_FAULTS:
-                self._found.append(fault)
-            return
-        try:
-            self._on_bad_row(fault)
-        except SourceError as error:
-            if error is not fault:
-                raise
-            self._found.append(fault)
-
-    def raise_first(self) -> None:
-        """Raise the first error, if the handler raised it, with notes on the others."""
-        if not self._found:
-            return
-        first, *others = self._found
-        for other in others[: _MAX_FAULTS - 1]:
-            first.add_note(f"also {other}")
-        if len(others) >= _MAX_FAULTS:
-            first.add_note("and more")
-        raise first
-
-
 class _Reader:
     """Reader of one file after the other."""
 
@@ -191,7 +127,7 @@ class _Reader:
         self,
         options: ReadOptions,
         skipped: SkippedFiles,
-        faults: _Faults,
+        faults: FaultList,
         counter: ByteCounter,
         standard_input: IO[bytes] | None,
     ) -> None:

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from embedway.collections.documents import MAX_ROW_BYTES
-from embedway.collections.lines import HEAD_BYTES, numbered_lines, peek_line
+from embedway.collections.lines import HEAD_BYTES, StreamError, numbered_lines, peek_line
 from embedway.errors import SourceError
 
 if TYPE_CHECKING:
@@ -53,12 +53,15 @@ def read_jsonl(stream: io.BufferedReader, rows: RowReader, *, on_bad_row: OnBadR
 
 
 def read_json(stream: io.BufferedReader, rows: RowReader, *, on_bad_row: OnBadRow) -> Iterator[RawDocument]:
-    """Read one document per object of a JSON array. An error of syntax ends the file."""
-    for value, line in _array_items(stream, rows):
+    """Read one document per object of a JSON array. An error of syntax ends the file.
+
+    A row without an id has that of its position, from 1, because several rows may be on one line.
+    """
+    for number, (value, line) in enumerate(_array_items(stream, rows), 1):
         try:
             if not isinstance(value, dict):
                 raise rows.fault(f"must be a JSON object, is {type(value).__name__}", line)
-            document = rows.document(value, line)
+            document = rows.document(value, line, number=number)
         except SourceError as error:
             on_bad_row(error)
             continue
@@ -147,7 +150,7 @@ def read_csv(
         except csv.Error as error:
             on_bad_row(rows.fault(f"is not CSV: {error}; is a quote not closed?", line))
         except SourceError as error:
-            if lines.too_long:
+            if lines.too_long or isinstance(error, StreamError):
                 raise
             on_bad_row(error)
         else:

@@ -125,12 +125,15 @@ class RowReader:
         """Return the document of a line of plain text. Raises SourceError."""
         return self.document({self.options.text_field: text}, number)
 
-    def document(self, row: Mapping[str, object], line: int) -> RawDocument:
-        """Return the document of a row. Raises SourceError, with the row's id if it is known."""
+    def document(self, row: Mapping[str, object], line: int, *, number: int | None = None) -> RawDocument:
+        """Return the document of a row. Raises SourceError, with the row's id if it is known.
+
+        `number` is the id of a row without one; by default its line.
+        """
         if not self._named and not self._begun and row.get(self.options.text_field) is None:
             raise NoTextField("has no texts", path=self.path)
         self._begun = True
-        name = self._identifier(row, line)
+        name = self._identifier(row, line, line if number is None else number)
         key = DocumentKey(self._source, f"{self._prefix}{name}")
         try:
             if (first := self._ids.add(name, line)) is not None:
@@ -171,11 +174,11 @@ class RowReader:
         shown = ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in list(row)[:_SHOWN_COLUMNS])
         return f"; the row has {shown}: --text-field names the right one"
 
-    def _identifier(self, row: Mapping[str, object], line: int) -> str:
+    def _identifier(self, row: Mapping[str, object], line: int, number: int) -> str:
         field = self.options.id_field
         value = row.get(field)
         if value is None or value == "":
-            return str(line)
+            return str(number)
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         if not isinstance(value, str):

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 #: Maximum number of names that are kept for each reason; the others are only counted.
 MAX_NAMES = 1000
@@ -59,6 +59,16 @@ class SkippedFiles:
         names = self._names.setdefault(reason, [])
         if len(names) < MAX_NAMES:
             names.append(name)
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any]) -> SkippedFiles:
+        """Return the files of `to_json`."""
+        skipped = cls()
+        for reason, facts in value.get("reasons", {}).items():
+            for name in facts["names"]:
+                skipped.add(reason, name)
+            skipped.counts[reason] = facts["count"]
+        return skipped
 
     def update(self, other: SkippedFiles) -> None:
         """Add the files of another object."""

@@ -1,9 +1,11 @@
 """PDF: pages, repeated lines, and files that are refused."""
 
+import sys
+
 import pytest
 
 from embedway.collections.parsers.pdf import parse_pdf
-from embedway.errors import SourceError
+from embedway.errors import MissingExtraError, SourceError
 
 
 def pdf(pages):
@@ -54,3 +56,41 @@ def test_a_file_without_text_and_an_invalid_one_are_refused():
         parse_pdf(pdf([[]]), "a.pdf")
     with pytest.raises(SourceError, match="no valid PDF"):
         parse_pdf(b"%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF", "a.pdf")
+
+
+def encrypted():
+    """Return a PDF file that needs a password: its keys do not fit the empty one."""
+    plain = pdf([["Secret"]])
+    entry = (
+        b"/Encrypt << /Filter /Standard /V 1 /R 2 /P -4 /O <" + b"41" * 32 + b"> /U <" + b"42" * 32 + b"> >> "
+        b"/ID [<00> <00>] "
+    )
+    return plain.replace(b"trailer << ", b"trailer << " + entry)
+
+
+def test_an_encrypted_file_is_refused():
+    with pytest.raises(SourceError, match="is encrypted; remove its password"):
+        parse_pdf(encrypted(), "a.pdf")
+
+
+def test_pages_and_characters_are_bounded(monkeypatch):
+    data = pdf([["one two three"]] * 3)
+    monkeypatch.setattr("embedway.collections.parsers.pdf.MAX_PAGES", 2)
+    with pytest.raises(SourceError, match="more than 2 pages"):
+        parse_pdf(data, "a.pdf")
+    monkeypatch.undo()
+    monkeypatch.setattr("embedway.collections.parsers.pdf.MAX_CHARACTERS", 30)
+    with pytest.raises(SourceError, match="more than 30 characters"):
+        parse_pdf(data, "a.pdf")
+
+
+@pytest.mark.parametrize("data", [b"", b"%PDF-1.7", b"\0" * 1000, pdf([["a"]])[:300]])
+def test_damaged_files_are_refused(data):
+    with pytest.raises(SourceError, match=r"a\.pdf: "):
+        parse_pdf(data, "a.pdf")
+
+
+def test_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pypdfium2", None)
+    with pytest.raises(MissingExtraError, match=r"embedway\[pdf\]"):
+        parse_pdf(b"", "a.pdf")

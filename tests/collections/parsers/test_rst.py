@@ -54,3 +54,26 @@ def test_unclosed_markup_takes_linear_time(unit):
 
 def test_deep_nesting_keeps_the_text():
     assert "x299" in parse_rst("\n\n".join(" " * depth + f"- x{depth}" for depth in range(300)), "page.rst").text
+
+
+def test_text_after_a_definition_is_not_inside_it():
+    parsed = parse_rst(
+        "T\n=\n\n.. function:: f()\n\n   Inside.\n\nAfter.\n\nMore.\n\n.. data:: d\n\nEnd.\n", "page.rst"
+    )
+    assert [(block.kind, block.level) for block in parsed.blocks] == [
+        ("heading", 1),
+        ("definition", 7),
+        ("paragraph", 0),
+        ("paragraph", 7),
+        ("paragraph", 0),
+        ("definition", 7),
+        ("paragraph", 7),
+    ]
+
+
+def test_a_page_of_links_has_their_names_as_text():
+    parsed = parse_rst(
+        "Title\n=====\n\n.. toctree::\n   :maxdepth: 1\n\n   one.rst\n   Second page <two>\n", "page.rst"
+    )
+    assert parsed.text == "Title\n\n- one\n- Second page"
+    assert "one" not in parse_rst("Title\n=====\n\nText.\n\n.. toctree::\n\n   one\n", "page.rst").text

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway.collections.documents import ByteCounter, ReadOptions
-from embedway.collections.readers import find_files, read_files
+from embedway.collections.readers import find_sources, read_files
 from embedway.collections.stores import open_store
 from embedway.collections.stores.records import sidecar_path
 from embedway.errors import EmbedwayError, SinkError
@@ -212,7 +212,7 @@ def read_everything(path):
             store.abort()
     options = ReadOptions(keep=("topic",))
     try:
-        files = find_files([str(path)], options)
+        files = find_sources([str(path)], options)
         for document in read_files(files, options, on_bad_row=lambda fault: None, counter=ByteCounter()):
             document.text.encode()
     except EmbedwayError:

@@ -6,6 +6,7 @@ header of a table.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from embedway.collections.chunking import sizes
 from embedway.collections.chunking.borders import inner_spans, lines
 from embedway.collections.chunking.context import one_line
 from embedway.collections.chunking.natural import sections
-from embedway.collections.chunking.sizes import trimmed, trimmed_lines
+from embedway.collections.chunking.sizes import BORDER_TOKENS, trimmed, trimmed_lines
 from embedway.collections.documents import Block
 
 if TYPE_CHECKING:
@@ -28,14 +29,18 @@ _MAX_DEPTH = 16
 _MAX_HEADING = 300
 #: Level of a block that continues a section.
 CONTINUES = 0
+_WORD = re.compile(r"\S+")
 
 
 @dataclass(slots=True)
 class Atom:
     """Part of a document that is never cut: `text[start:end]`, with at most the tokens of a chunk.
 
-    `level` is that of the heading or definition that begins it, or 0. `is_inner` is true if the atom before is of the
-    same block. `first` and `last` are the numbers of tokens before its beginning and its end.
+    `level` is that of the heading or definition that begins it, or of the sections that end before it; or 0. `is_inner`
+    is true if the atom before is of the same block. `first` and `last` are the numbers of tokens before its beginning
+    and its end. `body` is where its own text begins, after headings; not before `end` if it has none. `section_level`
+    is the level of the innermost section around it, 0 outside of all. `is_introduced` is true if the text before it
+    ends with a colon.
     """
 
     start: int
@@ -49,6 +54,14 @@ class Atom:
     is_prose: bool = False
     header: tuple[int, int] | None = None
     header_tokens: int = 0
+    body: int = 0
+    section_level: int = 0
+    is_introduced: bool = False
+
+
+def is_heading(block: Block) -> bool:
+    """Return whether a block begins a section. Another block with a level ends sections of this level and below."""
+    return block.level > 0 and block.kind in {"heading", "definition"}
 
 
 def parts(document: Document) -> Iterator[tuple[Block, bool]]:
@@ -63,7 +76,8 @@ def parts(document: Document) -> Iterator[tuple[Block, bool]]:
             for first, last in sections(text[start:end]):
                 is_header = not is_continued and block.kind == "table"
                 header_end = block.header_end if is_header or block.kind == "table" else 0
-                yield Block(block.kind, start + first, start + last, block.level, header_end), is_continued
+                level = 0 if is_continued and not is_heading(block) else block.level
+                yield Block(block.kind, start + first, start + last, level, header_end), is_continued
                 is_continued = True
 
 
@@ -84,20 +98,34 @@ def _all_blocks(document: Document) -> Iterator[Block]:
 
 
 def segments(document: Document) -> Iterator[list[tuple[Block, bool]]]:
-    """Iterate over groups of parts that are tokenized at once, which begin at a heading where possible."""
+    """Iterate over groups of parts that are tokenized at once, which begin at a heading where possible.
+
+    No group ends with a heading, unless it has nothing else.
+    """
     group: list[tuple[Block, bool]] = []
     border = 0
     for part, is_continued in parts(document):
         if group and part.end - group[0][0].start > sizes.SECTION_CHARACTERS:
             cut = border or len(group)
+            while cut > 1 and is_heading(group[cut - 1][0]):
+                cut -= 1
+            cut = len(group) if is_heading(group[cut - 1][0]) else cut
             yield group[:cut]
             group, border = group[cut:], 0
-        starts_section = bool(part.level) and not (group and group[-1][0].level)
+        starts_section = is_heading(part) and not (group and is_heading(group[-1][0]))
         if starts_section and group and part.start - group[0][0].start > sizes.SECTION_CHARACTERS // 2:
             border = len(group)
         group.append((part, is_continued))
     if group:
         yield group
+
+
+def _label(text: str, block: Block) -> str:
+    """Return a heading, or the name that a signature defines, for the path."""
+    label = one_line(text[block.start : block.start + 8 * _MAX_HEADING])[:_MAX_HEADING]
+    # Parameters would take half of the context, and their names and defaults say little about the text.
+    name = label.split("(", 1)[0].rstrip() if block.kind == "definition" else ""
+    return name or label
 
 
 class AtomMaker:
@@ -124,12 +152,15 @@ class AtomMaker:
         made: list[Atom] = []
         waiting: Atom | None = None
         for block, is_continued in segment:
-            if block.level:
+            if is_heading(block):
                 waiting = self._with_heading(made, waiting, block)
                 continue
+            if block.level and not waiting:
+                self._close(block.level)
             spans = self._spans(block, is_continued, waiting)
             for number, (start, end) in enumerate(spans):
                 made.append(self._atom(block, start, end, is_inner=is_continued or number > 0))
+                made[-1].level = 0 if number else block.level
                 if waiting:
                     self._begin(made[-1], waiting)
                     waiting = None
@@ -137,46 +168,82 @@ class AtomMaker:
             self._append_last(made, waiting)
         return made
 
+    def _close(self, level: int) -> None:
+        """End the sections of a level and of all below it."""
+        while self._stack and self._stack[-1][0] >= level:
+            self._stack.pop()
+
     def _with_heading(self, made: list[Atom], waiting: Atom | None, block: Block) -> Atom:
         """Return the headings that wait for their text, with one more; those that fill a chunk are an atom."""
-        while self._stack and self._stack[-1][0] >= block.level:
-            self._stack.pop()
+        self._close(block.level)
         path = tuple(label for _, label in self._stack)
-        label = one_line(self._text[block.start : block.start + 8 * _MAX_HEADING])[:_MAX_HEADING]
+        label = _label(self._text, block)
         if len(self._stack) >= _MAX_DEPTH:
             self._stack.pop()
         self._stack.append((block.level, label))
-        if waiting and self._tokens(waiting.start, block.end) <= self._most_heading:
-            waiting.end, waiting.last = block.end, self._last(block.end)
+        if waiting is None:
+            first = self._first(block.start)
+            waiting = Atom(block.start, block.end, first, 0, path, label, block.level, body=len(self._text))
+        waiting.end, waiting.last = block.end, self._last(block.end)
+        if waiting.last - waiting.first <= self._most_heading:
             return waiting
-        if waiting:
-            made.extend(self._cut_heading(waiting))
-        first, last = self._first(block.start), self._last(block.end)
-        heading = Atom(block.start, block.end, first, last, path, label, block.level)
-        if last - first <= self._most_heading:
-            return heading
-        *begun, heading = self._cut_heading(heading)
+        *begun, waiting = self._cut_heading(waiting)
         made.extend(begun)
-        return heading
+        return waiting
 
-    def _cut_heading(self, waiting: Atom) -> Iterator[Atom]:
-        """Iterate over atoms of headings; one that is larger than half of a chunk is cut."""
-        pieces = self._fitting(waiting.start, waiting.end, self._most_heading)
-        for number, (start, end) in enumerate(pieces):
-            first, last = self._first(start), self._last(end)
-            yield Atom(start, end, first, last, waiting.path, waiting.heading, 0 if number else waiting.level)
+    def _cut_heading(self, waiting: Atom) -> list[Atom]:
+        """Return the parts of headings that are too large to wait together for their text, cut between words.
+
+        A short heading before a long one shares its first part, so it is not alone.
+        """
+        found: list[Atom] = []
+        inner = (*waiting.path, waiting.heading)
+        for start, end in self._filled(waiting.start, waiting.end, self._most_heading):
+            path, heading, level = (inner, "", 0) if found else (waiting.path, waiting.heading, waiting.level)
+            found.append(Atom(start, end, self._first(start), self._last(end), path, heading, level, body=end))
+        return found or [waiting]
+
+    def _filled(self, start: int, end: int, capacity: int) -> Iterator[tuple[int, int]]:
+        """Iterate over spans between words, each with as many tokens as fit."""
+        begin = last = start
+        for word in _WORD.finditer(self._text, start, end):
+            if last > begin and self._tokens(begin, word.end()) > capacity:
+                yield begin, last
+                begin = word.start()
+            last = word.end()
+            if self._tokens(begin, last) > capacity:
+                *full, (first, last) = [
+                    (begin + one, begin + two) for one, two in self._natural.pieces(self._text[begin:last], capacity)
+                ]
+                yield from full
+                begin = first
+        if last > begin:
+            yield begin, last
 
     def _begin(self, atom: Atom, waiting: Atom) -> None:
         """Put headings before the first atom of their section."""
         atom.start, atom.first = waiting.start, waiting.first
         atom.path, atom.heading, atom.level = waiting.path, waiting.heading, waiting.level
+        atom.is_inner = False
 
     def _append_last(self, made: list[Atom], waiting: Atom) -> None:
-        """Append headings without text to the atom before them if they fit; else they are an atom."""
-        if made and waiting.last - made[-1].first <= self._room:
+        """Append headings without text to the atom before them, or to its last part that leaves room for them."""
+        if not made:
+            made.append(waiting)
+            return
+        before = made[-1]
+        if waiting.last - before.first > self._room and before.body < before.end:
+            capacity = max(self._room - (waiting.last - waiting.first) - BORDER_TOKENS, self._room // 8)
+            spans = list(self._fitting(before.body, before.end, capacity))
+            if len(spans) > 1:
+                before.end, before.last = spans[-2][1], self._last(spans[-2][1])
+                path = (*before.path, before.heading) if before.heading else before.path
+                start = spans[-1][0]
+                made.append(Atom(start, start, self._first(start), 0, path, is_inner=True, body=start))
+        if waiting.last - made[-1].first <= self._room:
             made[-1].end, made[-1].last = waiting.end, waiting.last
         else:
-            made.extend(self._cut_heading(waiting))
+            made.append(waiting)
 
     def _spans(self, block: Block, is_continued: bool, waiting: Atom | None) -> list[tuple[int, int]]:
         """Return the span of a block if it fits into a chunk with its headings, else the spans of its parts."""
@@ -222,8 +289,10 @@ class AtomMaker:
     def _atom(self, block: Block, start: int, end: int, *, is_inner: bool) -> Atom:
         path = tuple(label for _, label in self._stack)
         first, last = self._first(start), self._last(end)
-        atom = Atom(start, end, first, last, path, is_inner=is_inner)
+        atom = Atom(start, end, first, last, path, is_inner=is_inner, body=start)
         atom.is_prose = block.kind in {"paragraph", "quote"}
+        atom.section_level = self._stack[-1][0] if self._stack else 0
+        atom.is_introduced = self._text[max(start - 8, 0) : start].rstrip().endswith((":", "\uff1a"))
         if is_inner and self._header and start >= self._header[1]:
             atom.header_tokens = self._header_tokens()
             atom.header = self._header if atom.header_tokens else None

@@ -37,6 +37,7 @@ class Chunker:
             chunk_tokens=limits.chunk_tokens, overlap_tokens=limits.overlap_tokens
         )
         self._limits = limits
+        self._tokenizer = tokenizer
         self._room = limits.chunk_tokens - limits.special_tokens - count_prompt_tokens(tokenizer, limits.prompt)
         self._sizer = Sizer(tokenizer)
         self._gauge = Gauge(tokenizer, limits)
@@ -97,10 +98,13 @@ class Chunker:
             if is_sure or self._gauge.fits(context.text, piece_text(document.text, piece)):
                 yield piece
                 continue
-            room = max(self._room - context.tokens, 1)
-            spans = self._natural.exact_spans(document.text, piece.start, piece.end, "text", room, context.text)
+            header = piece_text(document.text, piece._replace(start=piece.end))
+            room = self._room - context.tokens - count_prompt_tokens(self._tokenizer, header)
+            spans = self._natural.exact_spans(
+                document.text, piece.start, piece.end, "text", max(room, 1), context.text, header
+            )
             for number, (start, end) in enumerate(spans):
-                yield Piece(start, end, piece.path, "" if number else piece.heading)
+                yield Piece(start, end, piece.path, "" if number else piece.heading, piece.header)
 
     def _natural_pieces(self, document: Document) -> Iterator[Piece]:
         """Iterate over the pieces of a document of unknown structure."""

@@ -65,10 +65,13 @@ class NaturalSplitter:
         return [(start, start + len(part)) for start, part in found]
 
     def exact_spans(  # noqa: PLR0917
-        self, text: str, start: int, end: int, kind: str, room: int, context: str
+        self, text: str, start: int, end: int, kind: str, room: int, context: str, header: str = ""
     ) -> Iterator[tuple[int, int]]:
-        """Iterate over the span if its exact count is within the limit, else over spans of parts that are."""
-        if self._gauge.fits(context, text[start:end]):
+        """Iterate over the span if its exact count is within the limit, else over spans of parts that are.
+
+        `header` goes before each part, as the header of a table.
+        """
+        if self._gauge.fits(context, header + text[start:end]):
             yield start, end
             return
         for capacity in (room, room - BORDER_TOKENS, room // 2, 1):
@@ -76,7 +79,7 @@ class NaturalSplitter:
                 (start + offset, start + offset + len(piece))
                 for offset, piece in self._exact_splitter(kind, max(capacity, 1)).chunk_indices(text[start:end])
             ]
-            if all(self._gauge.fits(context, text[first:last]) for first, last in parts):
+            if all(self._gauge.fits(context, header + text[first:last]) for first, last in parts):
                 break
         yield from (part for part in parts if text[slice(*part)].strip())
 

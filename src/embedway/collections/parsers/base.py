@@ -48,6 +48,8 @@ class TextBuilder:
         self._blocks: list[Block] = []
         self._lines = LineMarks()
         self._pages = LineMarks()
+        #: Whether a block other than a heading or a signature is written.
+        self.has_body = False
 
     def add(
         self,
@@ -83,6 +85,7 @@ class TextBuilder:
         self._pieces.append(text)
         self._length += len(text)
         header_end = start + header_length - blank if header_length > blank else 0
+        self.has_body |= kind not in {"heading", "definition"}
         self._blocks.append(Block(kind, start, self._length, level, min(header_end, self._length), language))
 
     def build(self, title: str | None) -> ParsedText:

@@ -25,6 +25,9 @@ def write_blocks(document: Any, builder: TextBuilder) -> str | None:
     writer = _Writer(document, builder)
     writer.children(document)
     writer.flush()
+    if document.linked_pages and not builder.has_body:
+        # The page of a table of contents: without them it would be a title alone.
+        builder.add("\n".join(f"- {page}" for page in document.linked_pages), "list", line=1)
     return writer.title
 
 
@@ -37,6 +40,8 @@ class _Writer:
         self.title: str | None = None
         self._line = 1
         self._section = self._definition = 0
+        #: Level of the last definition if it has ended and no text is written since; else 0.
+        self._ended = 0
         self._label = ""
         #: Lines of the list that is being written, with their source lines.
         self._items: list[tuple[str, int]] = []
@@ -104,6 +109,7 @@ class _Writer:
             return
         self.flush()
         text = " ".join(self._text(node).split())
+        self._ended = 0
         if self.title is None:
             self.title = text
         self._builder.add(text, "heading", line=node.line or self._line, level=min(self._section, _LAST_HEADING_LEVEL))
@@ -129,7 +135,7 @@ class _Writer:
             offset += len(line) + 1
         if not isinstance(node, nodes.line_block):
             text = text.replace("\n", " ")
-        self._builder.add(text, self._kind, line=self._line, lines=marks)
+        self._builder.add(text, self._kind, line=self._line, lines=marks, level=self._closing())
 
     def _code(self, node: Any) -> None:
         self.flush()
@@ -140,17 +146,20 @@ class _Writer:
             marks.append((offset, line + number))
             offset += len(part) + 1
         language = "pycon" if isinstance(node, nodes.doctest_block) else node.get("language", "")
-        self._builder.add(text, "code", line=line, lines=marks, language=language)
+        self._builder.add(text, "code", line=line, lines=marks, language=language, level=self._closing())
 
     def _define(self, node: Any, signatures: list[tuple[str, int]]) -> None:
         self.flush()
         depth, self._depth = self._depth, 0
         text = "\n".join(signature for signature, _ in signatures)
-        self._builder.add(text, "definition", line=signatures[0][1], level=_FIRST_DEFINITION_LEVEL + self._definition)
+        level = _FIRST_DEFINITION_LEVEL + self._definition
+        self._builder.add(text, "definition", line=signatures[0][1], level=level)
+        self._ended = 0
         self._definition += 1
         self.children(node)
         self.flush()
         self._definition -= 1
+        self._ended = level
         self._depth = depth
 
     def _labelled(self, node: Any) -> None:
@@ -215,7 +224,7 @@ class _Writer:
                 rows.append(" | ".join(cells))
             if isinstance(group, nodes.thead):
                 header_length = len("\n".join(rows))
-        self._builder.add("\n".join(rows), "table", line=line, header_length=header_length)
+        self._builder.add("\n".join(rows), "table", line=line, header_length=header_length, level=self._closing())
 
     def flush(self) -> None:
         """Add the list that is being written."""
@@ -226,7 +235,13 @@ class _Writer:
             marks.append((offset, line))
             offset += len(text) + 1
         items, self._items = self._items, []
-        self._builder.add("\n".join(text for text, _ in items), "list", line=items[0][1], lines=marks)
+        text = "\n".join(text for text, _ in items)
+        self._builder.add(text, "list", line=items[0][1], lines=marks, level=self._closing())
+
+    def _closing(self) -> int:
+        """Return the level of a block: 0, or that of the definitions that end before it."""
+        level, self._ended = self._ended, 0
+        return level
 
 
 def _is_body(node: Any) -> bool:

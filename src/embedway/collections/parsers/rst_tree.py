@@ -209,6 +209,9 @@ class _Body:
             return self._parse(self.content, self._offset)
         if name == "highlight":
             document.highlight = argument.lower()
+        if name == "toctree":
+            entries = [line.strip() for line in self.content if line.strip()]
+            document.linked_pages += [(_TARGET.sub("", entry) or entry).removesuffix(".rst") for entry in entries]
         return []
 
     def _code(self, name: str) -> list[nodes.Node]:
@@ -298,6 +301,8 @@ class _Body:
         return list(self._parsed(nodes.container(), block, offset).children) if block else []
 
 
+#: Target of an entry with its own title: `Title <path>`.
+_TARGET = re.compile(r"\s*<[^<>]*>$")
 #: Objects of Python that Sphinx shows with their module.
 _WITH_MODULE = frozenset({"function", "class", "exception", "data", "decorator", "coroutinefunction"})
 
@@ -351,6 +356,7 @@ def parse_tree(text: str) -> nodes.document:
     document: Any = utils.new_document("", settings)
     document.substitution_texts = {}
     document.module = ""
+    document.linked_pages = []
     document.highlight = ""
     document.definition_depth = 0
     machine = states.RSTStateMachine(state_classes=_STATES, initial_state="Body")

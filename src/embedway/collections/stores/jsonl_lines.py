@@ -179,12 +179,13 @@ class LineReader:
         )
 
     def _parse(self, text: bytes, number: int) -> dict[str, Any]:
+        row: Any = None
         with suppress(ValueError, RecursionError):
             # The faster library rounds integers of more than 64 bits.
-            row: Any = json.loads(text) if self._exact else orjson.loads(text)
-            if isinstance(row, dict):
-                return row
-        self._refuse(number)
+            row = json.loads(text) if self._exact else orjson.loads(text)
+        if not isinstance(row, dict):
+            self._refuse(number)
+        return row
 
     def _refuse(self, number: int) -> NoReturn:
         reason = f"line {number} is not a row of the space {self._record.space.id}"

@@ -9,12 +9,14 @@ from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit
 from embedway.collections.stores.arrow import (
     COLUMNS,
+    ROW_GROUP_ROWS,
     VECTOR_COLUMNS,
     check_columns,
     complete,
     fields_in,
     kept_of,
     rows_of,
+    values_in,
 )
 from embedway.collections.stores.base import READ_ROWS, Rows, StoredDocument, check_fields
 from embedway.collections.stores.lancedb_table import (
@@ -29,7 +31,6 @@ from embedway.collections.stores.lancedb_table import (
 from embedway.collections.stores.records import RecordFile, record_from_metadata
 from embedway.collections.where import columns_of
 from embedway.collections.where_forms import to_sql
-from embedway.collections.where_types import check_where
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -95,15 +96,22 @@ class TableReader:
         """Iterate over the documents. A document with several fingerprints is incomplete, and has none."""
         names = [name for name in ("source", "document_id", "fingerprint", "total") if name in self._fields]
         found: dict[DocumentKey, list[Any]] = {}
-        for first_row, batch in self._batches(names):
-            for row in fields_in(batch, self.record, first_row=first_row, destination=self._destination):
-                key = DocumentKey(row["source"], row["document_id"])
-                fingerprint = row.get("fingerprint") or ""
+        first_row = 0
+        for batch in self.table.search().select(names).to_batches(ROW_GROUP_ROWS):
+            columns = {
+                name: values_in(batch, name, self.record, first_row=first_row, destination=self._destination)
+                for name in names
+            }
+            first_row += batch.num_rows
+            nothing = [None] * batch.num_rows
+            marks = zip(columns.get("fingerprint", nothing), columns.get("total", nothing), strict=True)
+            for source, document, mark in zip(columns["source"], columns["document_id"], marks, strict=True):
+                key = DocumentKey(source, document)
                 if (state := found.get(key)) is None:
-                    found[key] = [fingerprint, 1, row.get("total")]
+                    found[key] = [mark[0] or "", 1, mark[1]]
                     continue
                 state[1] += 1
-                if state[0] != fingerprint:
+                if state[0] != mark[0]:
                     state[0] = ""
         for key, (fingerprint, rows, total) in found.items():
             yield StoredDocument(key, fingerprint, rows, rows if total is None else total)
@@ -133,8 +141,7 @@ class TableReader:
         """Search with LanceDB by cosine distance, which is exact if the table has no index."""
         text = None
         if where is not None:
-            columns = columns_of(self.record)
-            text = to_sql(check_where(where, columns), columns)
+            text = to_sql(where, columns_of(self.record))
         rows = self._nearest(query, top_n, text)
         for number, row in enumerate(rows):
             check_fields(row, number, destination=self._destination, version=self.record.format_version)

@@ -210,7 +210,11 @@ class _GroupWriter:
         self._group = RowGroup(record)
         texts = ["document_id", "source", "fingerprint", "title", "headings"]
         texts += [name for name, kind in record.keep.items() if kind not in {"list", "float"}]
-        self._writer: Any = pq.ParquetWriter(path, self._group.schema, compression="zstd", use_dictionary=texts)
+        # The bytes of numbers are grouped by their position, so that zstd finds the equal ones: smaller, and faster.
+        split = ["vector.list.element"] if record.vector_type == "float32" else False
+        self._writer: Any = pq.ParquetWriter(
+            path, self._group.schema, compression="zstd", use_dictionary=texts, use_byte_stream_split=split
+        )
 
     def add(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Buffer rows, and write each full row group."""

@@ -40,9 +40,13 @@ _KEY_COLUMNS = ("id", "source", "document_id")
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A collection in memory: columns without vectors, vectors (n, d), and their lengths (n,)."""
+    """A collection in memory: vectors (n, d), their lengths (n,), and the other columns.
 
-    fields: Any
+    The columns are one table for each row group, with the number of its first row: Arrow takes rows of one large table
+    far slower.
+    """
+
+    tables: list[tuple[int, Any]]
     vectors: Vectors
     norms: npt.NDArray[np.float32]
 
@@ -140,7 +144,7 @@ class ParquetReader:
 
         wanted = pa.array(sorted(set(ids)), pa.string())
         rows: list[int] = []
-        tables = [(0, self._loaded.fields)] if self._loaded else self.groups(["id"])
+        tables = self._loaded.tables if self._loaded else self.groups(["id"])
         for first_row, table in tables:
             rows += (np.flatnonzero(pc.is_in(table.column("id").cast(pa.string()), wanted)) + first_row).tolist()
         return {row["id"]: row for row in self._take(rows).values()}
@@ -166,7 +170,9 @@ class ParquetReader:
     def _scores(self, query: Vectors, where: Condition | None) -> Iterator[tuple[int, npt.NDArray[np.float32], Any]]:
         """Iterate over parts of the collection: first row, scores, and table with the columns of the condition."""
         if self._loaded is not None:
-            yield 0, cosines(self._loaded.vectors, query, self._loaded.norms), self._loaded.fields
+            scores = cosines(self._loaded.vectors, query, self._loaded.norms)
+            for first_row, table in self._loaded.tables:
+                yield first_row, scores[first_row : first_row + table.num_rows], table
             return
         names = self._fields if where is not None else []
         for first_row, table in self.groups([*names, *self._vectors]):
@@ -184,15 +190,13 @@ class ParquetReader:
         return size
 
     def _load(self) -> _Loaded:
-        import pyarrow as pa  # noqa: PLC0415 - heavy
-
         vectors = np.empty((self.count, self.record.space.dimensions), np.float32)
         tables = []
         for first_row, table in self.groups():
             own = vectors_in(table, self.record, first_row=first_row, destination=self._destination)
             vectors[first_row : first_row + len(own)] = own
-            tables.append(table.select(self._fields))
-        return _Loaded(pa.concat_tables(tables), vectors, vector_norms(vectors))
+            tables.append((first_row, table.select(self._fields)))
+        return _Loaded(tables, vectors, vector_norms(vectors))
 
     def _rows_of(self, group: int, wanted: frozenset[tuple[str, str]]) -> npt.NDArray[np.int64]:
         """Return the numbers, in a row group, of the rows of some documents."""
@@ -203,14 +207,16 @@ class ParquetReader:
     def _take(self, wanted: list[int]) -> dict[int, dict[str, Any]]:
         """Return all columns but the vector of some rows, by ascending row number."""
         found: dict[int, dict[str, Any]] = {}
-        if self._loaded is not None:
-            return self._fields_by_row(self._loaded.fields.take(wanted), wanted) if wanted else found
         first_row = 0
         for group in range(self._file.num_row_groups):
             after = first_row + self._file.metadata.row_group(group).num_rows
             inside = [row for row in wanted if first_row <= row < after]
             if inside:
-                table = self._file.read_row_group(group, columns=self._fields)
+                table = (
+                    self._file.read_row_group(group, columns=self._fields)
+                    if self._loaded is None
+                    else self._loaded.tables[group][1]
+                )
                 found |= self._fields_by_row(table.take([row - first_row for row in inside]), inside)
             first_row = after
         return found

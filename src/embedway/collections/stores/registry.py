@@ -24,6 +24,8 @@ _SCHEMES = {
     "lancedb": ("lancedb:DIR#TABLE", "lancedb", "LanceDBStore"),
     "postgresql": ("postgresql://USER@HOST/DATABASE#TABLE", "postgres", "PostgresStore"),
     "postgres": ("postgresql://USER@HOST/DATABASE#TABLE", "postgres", "PostgresStore"),
+    "qdrant": ("qdrant:http://HOST:6333#COLLECTION", "qdrant", "QdrantStore"),
+    "chroma": ("chroma:DIR#NAME", "chroma", "ChromaStore"),
 }
 #: The same, of destinations that are files with an ending.
 _ENDINGS = {".parquet": ("X.parquet", "parquet", "ParquetStore"), ".jsonl": ("X.jsonl", "jsonl", "JsonlStore")}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from embedway.collections.record import ChunkSettings, MadeBy, ReadRecord, Record, SourceRecord
+from embedway.collections.record import FORMAT_VERSION, Record
 from embedway.collections.stores.records import space_from_json
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or
 from embedway.errors import SinkError, UsageError, newer_version
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from embedway.collections.where import Condition, Operator
 
 FORMAT: Final = "embedway collection"
-FORMAT_VERSION: Final = 3
 #: Columns of every row, in order, with their types; kept columns and the vector follow.
 BUILT_IN: Final[Mapping[str, ColumnType]] = {
     "id": "text",
@@ -56,11 +54,7 @@ def fields_of(chunk: Chunk, keep: Mapping[str, ColumnType]) -> dict[str, Any]:
 
 def record_text(record: Record, **more: object) -> str:
     """Return a record as JSON, with the format; `more` are facts of the store itself."""
-    facts = {field.name: getattr(record, field.name) for field in fields(record)}
-    facts["space"] = record.space.to_json()
-    facts["sources"] = [asdict(source) for source in record.sources]
-    for name in ("chunking", "reading", "made_by"):
-        facts[name] = asdict(facts[name])
+    facts = {**record.to_json(), "space": record.space.to_json()}
     return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **facts, **more}, ensure_ascii=False)
 
 
@@ -80,19 +74,8 @@ def record_from_text(text: str | None, *, destination: str) -> tuple[Record, dic
         raise SinkError(newer_version(found, FORMAT_VERSION, of="collections"), destination=destination)
     space = space_from_json(facts.get("space"), destination=destination)
     try:
-        reading = {**facts["reading"], **{name: tuple(facts["reading"][name]) for name in ("include", "exclude")}}
-        record = Record(
-            space,
-            ChunkSettings(**facts["chunking"]),
-            dict(facts["keep"]),
-            tuple(SourceRecord(**source) for source in facts["sources"]),
-            ReadRecord(**reading),
-            MadeBy(**facts["made_by"]),
-            facts["vector_type"],
-            dict(facts["facts"]),
-            str(facts["revision"]),
-        )
-    except (ValueError, LookupError, TypeError):
+        record = Record.from_json(facts, space)
+    except ValueError:
         raise SinkError("has a damaged record; embed the sources again", destination=destination) from None
     return record, facts
 

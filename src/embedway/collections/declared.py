@@ -1,0 +1,184 @@
+"""Collection files that lost their record: a space is declared, checked, and proven by a sample of rows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import tempfile
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedway.collections.record import Record
+from embedway.collections.stores import open_store
+from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, join_context
+from embedway.collections.stores.columns import infer_types
+from embedway.collections.stores.records import record_metadata
+from embedway.collections.stores.server_columns import BUILT_IN
+from embedway.errors import SinkError, UsageError
+from embedway.pipeline.proof import check_same
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from embedway._embedder import AsyncEmbedder
+    from embedway.collections.stores.base import Store
+    from embedway.collections.values import ColumnType
+    from embedway.space import Space
+
+#: Random rows that are recomputed.
+SAMPLE_ROWS = 64
+_TYPE_ROWS = 1_000
+_MAX_LINE_BYTES = 64 << 20
+
+
+@asynccontextmanager
+async def open_declared(
+    embedder: AsyncEmbedder, source: str, model: str, *, rng: random.Random | None = None
+) -> AsyncIterator[Store]:
+    """Open a Parquet or JSON Lines file of version 3 without record as a collection of the model's space.
+
+    The file is not changed; the record is added to a temporary copy. Raises SinkError if columns are missing, and
+    SpaceMismatchError if a recomputed row differs from the stored one.
+    """
+    path = Path(source)
+    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="embedway-")
+    try:
+        dimensions, keep = await asyncio.to_thread(_inspect, path)
+        described = await embedder.models.describe(model, dimensions, load=True)
+        copy = Path(folder) / path.name
+        await asyncio.to_thread(_add_record, path, copy, Record(described.space, keep=keep))
+        store = await asyncio.to_thread(open_store, str(copy))
+        store.destination = source
+        try:
+            await _prove(embedder, store, model, described.space, rng or random.SystemRandom())
+            yield store
+        finally:
+            await asyncio.to_thread(store.close)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def _prove(embedder: AsyncEmbedder, store: Store, model: str, space: Space, rng: random.Random) -> None:
+    chosen = await asyncio.to_thread(_sample, store, rng)
+    if not chosen:
+        raise SinkError("has no rows that could prove its space", destination=store.destination)
+    texts = [text for text, _ in chosen]
+    stored = np.array([vector for _, vector in chosen], np.float32)
+    computed, _ = await embedder.cache.recompute(
+        texts, model=model, dimensions=space.dimensions, on_overflow="truncate"
+    )
+    check_same(stored, computed, name=store.destination, recorded=space, asked=space, facts=("declared model",))
+
+
+def _sample(store: Store, rng: random.Random) -> list[tuple[str, Any]]:
+    """Return texts for the model and vectors of random rows, each row with the same probability."""
+    chosen: list[tuple[str, Any]] = []
+    count = 0
+    for rows in store.read():
+        for fields, vector in zip(rows.fields, rows.vectors, strict=True):
+            count += 1
+            place = len(chosen) if len(chosen) < SAMPLE_ROWS else rng.randrange(count)
+            if place < SAMPLE_ROWS:
+                row = join_context(fields["context"], fields["text"]), vector.copy()
+                chosen[place : place + 1] = [row]
+    return chosen
+
+
+def _inspect(path: Path) -> tuple[int, dict[str, ColumnType]]:
+    """Return the dimensions and the kept columns of a file. Raises SinkError and UsageError."""
+    if path.suffix.lower() not in {".parquet", ".jsonl"}:
+        raise UsageError("--space declares a file X.parquet or X.jsonl; other stores keep their record inside")
+    try:
+        return _inspect_parquet(path) if path.suffix.lower() == ".parquet" else _inspect_lines(path)
+    except SinkError:
+        raise
+    except LIBRARY_ERRORS as error:
+        reason = f"cannot be read as a collection ({type(error).__name__})"
+    raise SinkError(reason, destination=str(path))
+
+
+def _inspect_parquet(path: Path) -> tuple[int, dict[str, ColumnType]]:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
+
+    file = pq.ParquetFile(path)
+    schema = file.schema_arrow
+    _check_columns(dict.fromkeys(schema.names), path)
+    first = next(file.iter_batches(1, columns=["vector"]), None)
+    if first is None:
+        raise SinkError("has no rows that could prove its space", destination=str(path))
+    vector = first.column(0)[0].as_py()
+    if str(schema.field("vector").type.value_type) != "float":
+        raise SinkError("has vectors that are not float32", destination=str(path))
+    kinds = {name: _kind(str(schema.field(name).type)) for name in schema.names if name not in RESERVED_COLUMNS}
+    return len(vector), kinds
+
+
+def _kind(arrow_type: str) -> ColumnType:
+    """Return the type of a kept column. JSON cannot be told from text, so it becomes text."""
+    known: dict[str, ColumnType] = {"int64": "int", "double": "float", "bool": "bool"}
+    if arrow_type.startswith(("list", "large_list")):
+        return "list"
+    return "timestamp" if arrow_type.startswith("timestamp") else known.get(arrow_type, "text")
+
+
+def _inspect_lines(path: Path) -> tuple[int, dict[str, ColumnType]]:
+    rows: list[dict[str, Any]] = []
+    with path.open("rb") as file:
+        while len(rows) < _TYPE_ROWS and (line := file.readline(_MAX_LINE_BYTES)):
+            rows.append(json.loads(line))
+    if not rows:
+        raise SinkError("has no rows that could prove its space", destination=str(path))
+    _check_columns(rows[0], path)
+    names = [name for name in rows[0] if name not in RESERVED_COLUMNS]
+    return len(rows[0]["vector"]), infer_types(rows, names)
+
+
+def _check_columns(found: Mapping[str, Any], path: Path) -> None:
+    missing = [name for name in (*BUILT_IN, "vector") if name not in found]
+    if missing:
+        reason = f"lacks the columns {', '.join(missing)}, so it is not a collection of version 3"
+        raise SinkError(f"{reason}; embed its sources again", destination=str(path))
+
+
+def _add_record(path: Path, copy: Path, record: Record) -> None:
+    record = replace(record, revision="declared")
+    try:
+        if path.suffix.lower() == ".parquet":
+            _copy_parquet(path, copy, record)
+        else:
+            _copy_lines(path, copy, record)
+    except LIBRARY_ERRORS as error:
+        reason = f"cannot be copied ({type(error).__name__})"
+    else:
+        return
+    raise SinkError(reason, destination=str(path))
+
+
+def _copy_parquet(path: Path, copy: Path, record: Record) -> None:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
+
+    file = pq.ParquetFile(path)
+    schema = file.schema_arrow.with_metadata(record_metadata(record))
+    with pq.ParquetWriter(copy, schema) as writer:
+        for group in range(file.num_row_groups):
+            writer.write_table(file.read_row_group(group).replace_schema_metadata(schema.metadata))
+
+
+def _copy_lines(path: Path, copy: Path, record: Record) -> None:
+    from embedway.collections.stores.jsonl_sidecar import JsonlSidecar  # noqa: PLC0415 - only here
+
+    try:
+        os.link(path, copy)
+    except OSError:
+        shutil.copyfile(path, copy)
+    with copy.open("rb") as file:
+        rows = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    sidecar = JsonlSidecar(copy, str(copy))
+    sidecar.finish(sidecar.begin(record, rows, copy.stat().st_size))

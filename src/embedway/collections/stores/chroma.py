@@ -1,0 +1,321 @@
+"""Collections of Chroma, in a folder or on a server: `chroma:DIR#NAME`, `chroma:http://HOST:8000#NAME`.
+
+Chroma has no transactions. A new collection is written under another name and renamed at commit; so an old one stays
+readable. In an update, each call is durable, and repeating it is harmless. Chroma computes no vectors.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from typing_extensions import override
+
+from embedway.collections.documents import DocumentKey
+from embedway.collections.search import Hit, cosines
+from embedway.collections.stores import chroma_rows as cells
+from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
+from embedway.collections.stores.chroma_connection import Place, chroma_errors, connect
+from embedway.collections.stores.scanning import scan_search
+from embedway.collections.stores.server_columns import columns_of, push_not_down, record_from_text, record_text
+from embedway.collections.stores.server_locks import server_lock
+from embedway.collections.where_types import check_where
+from embedway.errors import SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from embedway.collections.record import Record
+    from embedway.collections.stores.base import Chunk
+    from embedway.collections.where import Condition
+    from embedway.types import Vectors
+
+RECORD_KEY = "embedway"
+#: Rows of a request to a server, whose maximum size is not known.
+_SERVER_ROWS = 1_000
+#: Candidates of the approximate index, which are ranked by their exact vectors.
+_CANDIDATES, _MIN_CANDIDATES = 4, 200
+#: More accurate than the defaults, 100 and 100.
+_INDEX = {"hnsw": {"space": "cosine", "ef_construction": 200, "ef_search": 400}}
+_FILTER_DOCUMENTS = 200
+
+
+class ChromaStore(Store):
+    """Store in one collection."""
+
+    transactional: ClassVar[bool] = False
+
+    def __init__(self, destination: str) -> None:
+        self._place = Place.of(destination)
+        super().__init__(destination)
+        self._client: Any = None
+        #: The collection that is open or being created, and whether it is new.
+        self._rows: Any = None
+        self._created = False
+
+    @property
+    @override
+    def rejects_path(self) -> Path:
+        name = f"{self._place.name}.rejects.jsonl"
+        folder = self._place.folder
+        return Path(name) if folder is None else folder.with_name(f"{folder.name}.{name}")
+
+    @override
+    def lock(self) -> AbstractContextManager[None]:
+        return server_lock(self._place.key, destination=self.destination)
+
+    @override
+    def exists(self) -> bool:
+        with self._errors("looking for the collection"):
+            return self._find(self._place.name) is not None
+
+    @override
+    def prepare(self, *, overwrite: bool) -> None:
+        folder = self._place.folder
+        if folder is not None and not folder.exists() and not folder.absolute().parent.is_dir():
+            raise SinkError(f"the folder {folder.parent} does not exist; create it first", destination=self.destination)
+        with self._errors("preparing"):
+            found = self._find(self._place.name)
+            if found is None:
+                return
+            if not overwrite:
+                reason = "already exists; choose another collection, or overwrite it: --overwrite, or overwrite=True"
+                raise SinkError(reason, destination=self.destination)
+            # Another program's collection is never dropped.
+            record_from_text((found.metadata or {}).get(RECORD_KEY), destination=self.destination)
+
+    @override
+    def begin(self, record: Record) -> None:
+        cells.check_record(record, destination=self.destination)
+        self.record = record
+        prefix = f"{self._place.name}.embedway-"
+        with self._errors("creating the collection") as client:
+            for one in client.list_collections():
+                if one.name.startswith(prefix):  # a killed run has left it
+                    client.delete_collection(one.name)
+            name = f"{prefix}{secrets.token_hex(6)}"
+            metadata = {RECORD_KEY: record_text(record)}
+            self._rows = client.create_collection(
+                name, embedding_function=None, metadata=metadata, configuration=_INDEX
+            )
+            self._created = True
+
+    @override
+    def begin_update(self, record: Record) -> None:
+        record = self._checked_update(record)
+        cells.check_record(record, destination=self.destination)
+        # Before the rows: a run that is killed leaves a record that knows their columns.
+        self.write_record(replace(record, revision=secrets.token_hex(8)))
+
+    @override
+    def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        self._check_rows(chunks, vectors)
+        # Of rows with the same id, only the last.
+        last = {chunk.id: row for row, chunk in enumerate(chunks)}
+        order = sorted(last.values())
+        with self._errors("writing") as client:
+            most = client.get_max_batch_size()
+        if self._place.folder is None:
+            most = min(most, _SERVER_ROWS)
+        for first in range(0, len(order), most):
+            some = order[first : first + most]
+            metadata = [cells.metadata_of(chunks[row], self.record, destination=self.destination) for row in some]
+            with self._errors("writing"):
+                self._rows.upsert(
+                    ids=[chunks[row].id for row in some],
+                    embeddings=np.asarray(vectors[some], np.float32),
+                    documents=[chunks[row].text for row in some],
+                    metadatas=metadata,
+                )
+
+    @override
+    def remove(self, documents: Collection[DocumentKey]) -> None:
+        for where in _filters(documents):
+            while True:
+                # By id: not every version deletes more rows by a filter than a batch has.
+                with self._errors("removing"):
+                    ids = self._rows.get(where=where, limit=READ_ROWS, include=[])["ids"]
+                    if not ids:
+                        break
+                    self._rows.delete(ids=ids)
+
+    @override
+    def commit(self) -> None:
+        self.write_record(replace(self.record, revision=secrets.token_hex(8)))
+        with self._errors("finishing") as client:
+            if self._created:
+                if self._find(self._place.name) is not None:
+                    client.delete_collection(self._place.name)
+                self._rows.modify(name=self._place.name)
+                self._created = False
+            self.count = self._rows.count()
+
+    @override
+    def abort(self) -> None:
+        if self._created:
+            self._created = False
+            with suppress(Exception):
+                self._client.delete_collection(self._rows.name)
+
+    @override
+    def open(self) -> None:
+        with self._errors("opening"):
+            found = self._find(self._place.name)
+            if found is None:
+                raise SinkError("there is no such collection", destination=self.destination)
+            text = (found.metadata or {}).get(RECORD_KEY)
+            self.record, _ = record_from_text(text if isinstance(text, str) else None, destination=self.destination)
+            self._rows, self.count = found, found.count()
+
+    @override
+    def close(self) -> None:
+        client, self._client, self._rows = self._client, None, None
+        if client is not None:
+            with suppress(Exception):
+                client.close()
+
+    @override
+    def documents(self) -> Iterator[StoredDocument]:
+        names = ["source", "document_id", "fingerprint", "total"]
+        found: dict[DocumentKey, list[Any]] = {}
+        for batch in self._get(["metadatas"], limit=10 * READ_ROWS):
+            for metadata in batch["metadatas"]:
+                source, name, own, total = cells.fields_from("", metadata, None, names, self.record).values()
+                key = DocumentKey(source or "", name or "")
+                rows = found.setdefault(key, [own or "", 0, 0])
+                rows[0] = rows[0] if rows[0] == own else ""
+                rows[1] += 1
+                rows[2] = max(rows[2], total or 0)
+        for key, (own, rows_found, total) in found.items():
+            yield StoredDocument(key, own, rows_found, total)
+
+    @override
+    def read(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        vectors: bool = True,
+        documents: Collection[DocumentKey] | None = None,
+    ) -> Iterator[Rows]:
+        names = list(columns_of(self.record) if columns is None else columns)
+        include = ["metadatas", *(["documents"] if "text" in names else []), *(["embeddings"] if vectors else [])]
+        for where in [None] if documents is None else _filters(documents):
+            for batch in self._get(include, limit=READ_ROWS, where=where):
+                none = np.empty((len(batch["ids"]), 0), np.float32)
+                yield Rows(self._fields(batch, names), self._vectors(batch["embeddings"]) if vectors else none)
+
+    @override
+    def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        names, rows = list(columns_of(self.record)), dict[str, dict[str, Any]]()
+        unique = list(dict.fromkeys(ids))
+        for first in range(0, len(unique), READ_ROWS):
+            with self._errors("reading"):
+                some = self._rows.get(ids=unique[first : first + READ_ROWS], include=["metadatas", "documents"])
+            rows |= {fields["id"]: fields for fields in self._fields(some, names)}
+        return {one: rows[one] for one in unique if one in rows}
+
+    @override
+    def purge(self) -> Sequence[str]:
+        if self._place.folder is None:
+            return (f"{self.destination}: the log and backups of the server",)
+        return (f"free pages of the database in {self._place.folder}, until `chroma vacuum --path` is run",)
+
+    @override
+    def write_record(self, record: Record) -> None:
+        self.record = record
+        with self._errors("writing the record"):
+            self._rows.modify(metadata={RECORD_KEY: record_text(record)})
+
+    @override
+    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+        only = None
+        if where is not None:
+            columns = columns_of(self.record)
+            where = check_where(where, columns)
+            try:
+                only = cells.to_filter(push_not_down(where), columns)
+            except cells.NotExpressibleError:
+                return scan_search(self, query, top_n, where)
+        wanted = min(max(top_n * _CANDIDATES, _MIN_CANDIDATES), self.count)
+        if not wanted:
+            return []
+        with self._errors("searching"):
+            include = ["metadatas", "documents", "embeddings"]
+            found = self._rows.query(query_embeddings=[query], n_results=wanted, where=only, include=include)
+        batch = {name: found[name][0] for name in ("ids", *include)}
+        if not batch["ids"]:
+            return []
+        fields = self._fields(batch, list(columns_of(self.record)))
+        scores = cosines(self._vectors(batch["embeddings"]), query)
+        # The order of rows is not in the answer: equal scores are in the order of documents.
+        place = [
+            (-score, row["source"] or "", row["document_id"] or "", row["number"] or 0)
+            for score, row in zip(scores, fields, strict=True)
+        ]
+        best = sorted(range(len(fields)), key=place.__getitem__)[:top_n]
+        return [Hit.of(scores[row], fields[row], list(self.record.keep)) for row in best]
+
+    def _get(self, include: list[str], *, limit: int, where: Any = None) -> Iterator[dict[str, Any]]:
+        """Iterate over rows in their order."""
+        offset = 0
+        while True:
+            with self._errors("reading"):
+                found = self._rows.get(where=where, limit=limit, offset=offset, include=include)
+            if not found["ids"]:
+                return
+            offset += len(found["ids"])
+            yield found
+
+    def _fields(self, batch: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+        texts = batch.get("documents") or [None] * len(batch["ids"])
+        rows = zip(batch["ids"], batch["metadatas"], texts, strict=True)
+        return [cells.fields_from(one, metadata, text, names, self.record) for one, metadata, text in rows]
+
+    def _vectors(self, found: Any) -> Vectors:
+        try:
+            vectors: Vectors = np.asarray(found, np.float32)
+        except (ValueError, TypeError):
+            vectors = np.empty(0, np.float32)
+        if vectors.ndim != 2 or vectors.shape[1] != self.space.dimensions:
+            reason = f"has vectors without {self.space.dimensions} numbers; embed again"
+            raise SinkError(reason, destination=self.destination)
+        return vectors
+
+    def _find(self, name: str) -> Any:
+        """Return a collection; None if there is none."""
+        if not self._place.is_there:
+            return None
+        from chromadb.errors import NotFoundError  # noqa: PLC0415 - heavy, and an extra
+
+        try:
+            return self._connection().get_collection(name, embedding_function=None)
+        except NotFoundError:
+            return None
+
+    def _connection(self) -> Any:
+        if self._client is None:
+            self._client = connect(self._place)
+        return self._client
+
+    def _errors(self, action: str) -> Any:
+        return chroma_errors(
+            self._connection if self._place.is_there or action.startswith("creat") else lambda: None,
+            self.destination,
+            action,
+        )
+
+
+def _filters(documents: Collection[DocumentKey]) -> Iterator[dict[str, Any]]:
+    """Iterate over filters that together select the rows of documents."""
+    by_source: dict[str, list[str]] = {}
+    for key in sorted(documents):
+        by_source.setdefault(key.source, []).append(key.document_id)
+    for source, names in by_source.items():
+        for first in range(0, len(names), _FILTER_DOCUMENTS):
+            some = names[first : first + _FILTER_DOCUMENTS]
+            yield {"$and": [{"source": {"$eq": source}}, {"document_id": {"$in": some}}]}

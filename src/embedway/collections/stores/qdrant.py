@@ -1,0 +1,407 @@
+"""Collections of a Qdrant server: `qdrant:http://HOST:6333#COLLECTION`; the key is in `QDRANT_API_KEY`.
+
+Qdrant has no transactions. A new collection is written under another name, and its name becomes an alias of it at
+commit; so an old one stays readable. In an update, each request is durable, and repeating it is harmless.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from typing_extensions import override
+
+from embedway.collections.documents import DocumentKey
+from embedway.collections.search import Hit
+from embedway.collections.stores import qdrant_points as points
+from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
+from embedway.collections.stores.qdrant_connection import Place, connect, qdrant_errors
+from embedway.collections.stores.qdrant_where import NotExpressibleError, key_of, to_filter
+from embedway.collections.stores.scanning import scan_search
+from embedway.collections.stores.server_columns import columns_of, push_not_down, record_from_text, record_text
+from embedway.collections.stores.server_locks import server_lock
+from embedway.collections.where_types import check_where
+from embedway.errors import SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from embedway.collections.record import Record, VectorType
+    from embedway.collections.stores.base import Chunk
+    from embedway.collections.where import Condition
+    from embedway.types import Vectors
+
+#: Key of the record in the metadata of a collection, or in the payload of the point of servers without metadata.
+RECORD_KEY = "embedway"
+RECORD_POINT = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+#: Rows up to which a search compares all vectors. Above, it uses the HNSW index.
+EXACT_ROWS = 20_000
+_EF_SEARCH = 256
+#: Rows beyond the best ones that are requested, because equal scores are ordered here; maximum rows of a request.
+_TIES, _MAX_TIES = 16, 10_000
+#: Documents in one filter, and rows of one request that reads no texts.
+_FILTER_DOCUMENTS, _SCROLL_ROWS = 500, 2_000
+
+
+class QdrantStore(Store):
+    """Store in one collection of a server. `client` replaces the connection, and is never closed here."""
+
+    transactional: ClassVar[bool] = False
+    vector_types: ClassVar[frozenset[VectorType]] = frozenset({"float32", "float16"})
+
+    def __init__(self, destination: str, *, client: Any = None) -> None:
+        self._place = Place.of(destination)
+        super().__init__(destination)
+        self._given = client
+        self._client: Any = client
+        #: Name of the collection that is being created; None otherwise.
+        self._staged: str | None = None
+        self._in_point = False
+
+    @property
+    @override
+    def rejects_path(self) -> Path:
+        return Path(f"{re.sub(r'[^A-Za-z0-9_.-]', '_', self._place.name)}.rejects.jsonl")
+
+    @override
+    def lock(self) -> AbstractContextManager[None]:
+        return server_lock(self.destination, destination=self.destination)
+
+    @override
+    def exists(self) -> bool:
+        with self._errors("looking for the collection") as client:
+            return self._target(client) is not None
+
+    @override
+    def prepare(self, *, overwrite: bool) -> None:
+        with self._errors("preparing") as client:
+            found = self._target(client)
+            if found is None:
+                return
+            if not overwrite:
+                reason = "already exists; choose another collection, or overwrite it: --overwrite, or overwrite=True"
+                raise SinkError(reason, destination=self.destination)
+            # Another program's collection is never dropped.
+            record_from_text(self._read_record(client, found), destination=self.destination)
+
+    @override
+    def begin(self, record: Record) -> None:
+        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
+
+        self.record = record
+        prefix = f"{self._place.name}.embedway-"
+        with self._errors("creating the collection") as client:
+            for one in self._stale(client, prefix):
+                client.delete_collection(one)
+            self._staged = f"{prefix}{secrets.token_hex(6)}"
+            kind = models.Datatype.FLOAT16 if record.vector_type == "float16" else models.Datatype.FLOAT32
+            size = models.VectorParams(size=record.space.dimensions, distance=models.Distance.COSINE, datatype=kind)
+            client.create_collection(self._staged, vectors_config=size)
+            self._write_record(client, self._staged)
+            self._index(client, [*points.INDEXED, *record.keep])
+
+    @override
+    def begin_update(self, record: Record) -> None:
+        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
+
+        record = self._checked_update(record)
+        new = [name for name in record.keep if name not in self.record.keep]
+        with self._errors("changing the collection") as client:
+            if new:
+                # A null that is missing would not meet `is null`.
+                nulls: dict[str, Any] = dict.fromkeys(new)
+                client.set_payload(self._name, payload=nulls, points=models.Filter(), wait=True)
+            # Before the rows: a run that is killed leaves a record that knows their columns.
+            self.record = replace(record, revision=secrets.token_hex(8))
+            self._write_record(client, self._name)
+            self._index(client, new)
+
+    @override
+    def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
+
+        self._check_rows(chunks, vectors)
+        found = points.points_of(chunks, vectors, self.record, destination=self.destination)
+        for part in points.requests_of(found, self.space.dimensions):
+            batch = models.Batch(
+                ids=[point["id"] for point in part],
+                vectors=np.stack([point["vector"] for point in part]).tolist(),
+                payloads=[point["payload"] for point in part],
+            )
+            with self._errors("writing") as client:
+                client.upsert(self._name, points=batch, wait=True)
+
+    @override
+    def remove(self, documents: Collection[DocumentKey]) -> None:
+        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
+
+        for some in _filters(documents):
+            with self._errors("removing") as client:
+                client.delete(self._name, points_selector=models.FilterSelector(filter=some), wait=True)
+
+    @override
+    def commit(self) -> None:
+        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
+
+        self.record = replace(self.record, revision=secrets.token_hex(8))
+        with self._errors("finishing") as client:
+            self._write_record(client, self._name)
+            if self._staged is not None:
+                alias, old = self._place.name, self._target(client)
+                if old == alias:
+                    client.delete_collection(old)  # a collection cannot have the name of an alias
+                changes: list[Any] = []
+                if old is not None and old != alias:
+                    changes.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+                created = models.CreateAlias(collection_name=self._staged, alias_name=alias)
+                changes.append(models.CreateAliasOperation(create_alias=created))
+                client.update_collection_aliases(change_aliases_operations=changes)
+                self._staged = None
+                if old is not None and old != alias:
+                    client.delete_collection(old)
+            self._recount(client)
+
+    @override
+    def abort(self) -> None:
+        staged, self._staged = self._staged, None
+        if staged is not None:
+            with suppress(Exception):
+                self._connection().delete_collection(staged)
+
+    @override
+    def open(self) -> None:
+        with self._errors("opening") as client:
+            found = self._target(client)
+            if found is None:
+                raise SinkError("there is no such collection", destination=self.destination)
+            self.record, _ = record_from_text(self._read_record(client, found), destination=self.destination)
+            self._recount(client)
+
+    @override
+    def close(self) -> None:
+        client, self._client = self._client, self._given
+        if client is not None and client is not self._given:
+            with suppress(Exception):
+                client.close()
+
+    @override
+    def documents(self) -> Iterator[StoredDocument]:
+        names, current, rows = ["source", "document_id", "fingerprint", "total"], "", list[dict[str, Any]]()
+        for found in self._scroll(names, vectors=False, limit=_SCROLL_ROWS):
+            for point in found:
+                part = points.document_part(point.id)
+                if rows and part != current:
+                    yield _document(rows)
+                    rows = []
+                current = part
+                rows.append(points.fields_from(point.payload, names, self.record))
+        if rows:
+            yield _document(rows)
+
+    @override
+    def read(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        vectors: bool = True,
+        documents: Collection[DocumentKey] | None = None,
+    ) -> Iterator[Rows]:
+        names = points.default_columns(self.record) if columns is None else list(columns)
+        for where in [None] if documents is None else _filters(documents):
+            for found in self._scroll(names, vectors=vectors, limit=READ_ROWS, where=where):
+                fields = [points.fields_from(point.payload, names, self.record) for point in found]
+                none = np.empty((len(found), 0), np.float32)
+                dimensions = self.space.dimensions
+                yield Rows(
+                    fields,
+                    points.vectors_from(found, dimensions, destination=self.destination) if vectors else none,
+                )
+
+    @override
+    def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
+
+        names = points.default_columns(self.record)
+        rows: dict[str, dict[str, Any]] = {}
+        for first in range(0, len(ids), READ_ROWS):
+            some = models.MatchAny(any=list(ids[first : first + READ_ROWS]))
+            where = models.Filter(must=[models.FieldCondition(key="id", match=some)])
+            for found in self._scroll(names, vectors=False, limit=READ_ROWS, where=where):
+                for point in found:
+                    fields = points.fields_from(point.payload, names, self.record)
+                    rows[fields["id"]] = fields
+        return {one: rows[one] for one in ids if one in rows}
+
+    @override
+    def purge(self) -> Sequence[str]:
+        return (f"{self.destination}: snapshots, and deleted points until the server optimizes their segments",)
+
+    @override
+    def write_record(self, record: Record) -> None:
+        self.record = record
+        with self._errors("writing the record") as client:
+            self._write_record(client, self._name)
+
+    @override
+    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+        only = None
+        if where is not None:
+            columns = columns_of(self.record)
+            where = check_where(where, columns)
+            try:
+                only = to_filter(push_not_down(where), columns)
+            except NotExpressibleError:
+                return scan_search(self, query, top_n, where)
+        with self._errors("searching") as client:
+            best = self._nearest(client, query, top_n, only)
+            payloads: dict[str, Any] = {}
+            for first in range(0, len(best), READ_ROWS):
+                some = [one for one, _ in best[first : first + READ_ROWS]]
+                payloads |= {point.id: point.payload for point in client.retrieve(self._name, some)}
+        names, keep = points.default_columns(self.record), list(self.record.keep)
+        found = [
+            (score, points.fields_from(payloads[one], names, self.record)) for one, score in best if one in payloads
+        ]
+        return [Hit.of(score, fields, keep) for score, fields in found]
+
+    def _nearest(self, client: Any, query: Vectors, top_n: int, only: Any) -> list[tuple[str, float]]:
+        """Return ids and scores of the best points; equal scores are in the order of ids."""
+        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
+
+        limit = top_n + _TIES
+        exact = self.count <= EXACT_ROWS
+        while True:
+            found = client.query_points(
+                self._name,
+                query=query.tolist(),
+                query_filter=self._without_record(only),
+                limit=limit,
+                with_payload=False,
+                search_params=models.SearchParams(exact=exact, hnsw_ef=None if exact else max(_EF_SEARCH, 2 * limit)),
+            ).points
+            # More rows may have the score of the last one.
+            if len(found) < limit or found[-1].score < found[top_n - 1].score or limit > _MAX_TIES:
+                break
+            limit *= 4
+        ranked = sorted(((point.id, point.score) for point in found), key=lambda one: (-one[1], one[0]))
+        return ranked[:top_n]
+
+    def _scroll(self, names: Sequence[str], *, vectors: bool, limit: int, where: Any = None) -> Iterator[list[Any]]:
+        """Iterate over points in the order of their ids."""
+        offset = None
+        try:
+            payload: Any = [*map(key_of, names), points.LENGTH]
+        except NotExpressibleError:
+            payload = True
+        while True:
+            with self._errors("reading") as client:
+                found, offset = client.scroll(
+                    self._name,
+                    scroll_filter=self._without_record(where),
+                    limit=limit,
+                    offset=offset,
+                    with_payload=payload,
+                    with_vectors=vectors,
+                )
+            if found:
+                yield found
+            if offset is None:
+                return
+
+    def _without_record(self, where: Any) -> Any:
+        """Return a filter that leaves out the point of the record, if there is one."""
+        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
+
+        if not self._in_point:
+            return where
+        return models.Filter(
+            must=None if where is None else [where], must_not=[models.HasIdCondition(has_id=[RECORD_POINT])]
+        )
+
+    @property
+    def _name(self) -> str:
+        return self._staged or self._place.name
+
+    def _connection(self) -> Any:
+        if self._client is None:
+            self._client = connect(self._place)
+        return self._client
+
+    def _errors(self, action: str) -> Any:
+        return qdrant_errors(self._connection, self.destination, action)
+
+    def _target(self, client: Any) -> str | None:
+        """Return the collection behind the name, which may be an alias; None if there is none."""
+        name = self._place.name
+        for alias in client.get_aliases().aliases:
+            if alias.alias_name == name:
+                return str(alias.collection_name)
+        return name if client.collection_exists(name) else None
+
+    def _stale(self, client: Any, prefix: str) -> list[str]:
+        """Return collections that killed runs have left."""
+        used = {alias.collection_name for alias in client.get_aliases().aliases}
+        names = [one.name for one in client.get_collections().collections]
+        return [name for name in names if name.startswith(prefix) and name not in used]
+
+    def _index(self, client: Any, names: Sequence[str]) -> None:
+        kinds = columns_of(self.record)
+        for name in names:
+            with suppress(NotExpressibleError):
+                if kinds[name] in points.INDEX_TYPES:
+                    client.create_payload_index(self._name, key_of(name), points.INDEX_TYPES[kinds[name]], wait=True)
+
+    def _read_record(self, client: Any, name: str) -> str | None:
+        metadata = client.get_collection(name).config.metadata or {}
+        self._in_point = RECORD_KEY not in metadata
+        if self._in_point:
+            found = client.retrieve(name, [RECORD_POINT])
+            metadata = (found[0].payload or {}) if found else {}
+        text = metadata.get(RECORD_KEY)
+        return text if isinstance(text, str) else None
+
+    def _write_record(self, client: Any, name: str) -> None:
+        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
+
+        text = record_text(self.record)
+        client.update_collection(name, metadata={RECORD_KEY: text})
+        # Servers before 1.16 ignore the metadata.
+        if (client.get_collection(name).config.metadata or {}).get(RECORD_KEY) == text:
+            self._in_point = False
+            return
+        self._in_point = True
+        vector = [1.0, *[0.0] * (self.space.dimensions - 1)]
+        point = models.PointStruct(id=RECORD_POINT, vector=vector, payload={RECORD_KEY: text})
+        client.upsert(name, points=[point], wait=True)
+
+    def _recount(self, client: Any) -> None:
+        self.count = client.count(self._name, count_filter=self._without_record(None), exact=True).count
+
+
+def _filters(documents: Collection[DocumentKey]) -> Iterator[Any]:
+    """Iterate over filters that together select the rows of documents."""
+    from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
+
+    by_source: dict[str, list[str]] = {}
+    for key in sorted(documents):
+        by_source.setdefault(key.source, []).append(key.document_id)
+    for source, names in by_source.items():
+        same = models.FieldCondition(key="source", match=models.MatchValue(value=source))
+        for first in range(0, len(names), _FILTER_DOCUMENTS):
+            some = models.MatchAny(any=names[first : first + _FILTER_DOCUMENTS])
+            yield models.Filter(must=[same, models.FieldCondition(key="document_id", match=some)])
+
+
+def _document(rows: Sequence[dict[str, Any]]) -> StoredDocument:
+    """Return the document with these rows; it has no fingerprint if they differ."""
+    first = rows[0]
+    prints = {row["fingerprint"] for row in rows}
+    total = max(row["total"] or 0 for row in rows)
+    key = DocumentKey(first["source"] or "", first["document_id"] or "")
+    return StoredDocument(key, prints.pop() or "" if len(prints) == 1 else "", len(rows), total)

@@ -1,0 +1,157 @@
+"""Rows as points of Qdrant: ids, payloads and vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedway.collections.stores.server_columns import BUILT_IN, columns_of, fields_of
+from embedway.errors import SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from embedway.collections.record import Record
+    from embedway.collections.stores.base import Chunk
+    from embedway.collections.values import ColumnType
+    from embedway.types import Vectors
+
+#: Payload with the length of a vector; Qdrant stores vectors for the cosine distance with length 1.
+LENGTH = "vector_scale"
+#: Types of payload indexes. Columns of JSON are stored as text and not indexed.
+INDEX_TYPES: dict[ColumnType, str] = {
+    "text": "keyword",
+    "int": "integer",
+    "float": "float",
+    "bool": "bool",
+    "timestamp": "datetime",
+    "list": "keyword",
+}
+#: Built-in columns that are indexed, for removal, updates and conditions.
+INDEXED = ("id", "source", "document_id")
+#: Maximum bytes of one request; the server accepts 32 MB by default.
+MAX_REQUEST_BYTES = 8 << 20
+MAX_REQUEST_ROWS = 1_000
+_NUMBER_BYTES = 20  # of a number as JSON
+_DOCUMENT_BYTES, _NUMBER_MAX = 7, (1 << 24) - 1
+#: Deviation from length 1 that rounding of float32 explains.
+_UNIT = 1e-6
+
+
+def point_id(chunk: Chunk) -> str:
+    """Return the id of a row's point: a UUID of 7 bytes of hash(document), 3 of the number, and 6 of hash(row id).
+
+    Qdrant scrolls in the order of ids, so the chunks of a document come together and in order.
+    """
+    document = _hash([chunk.source, chunk.document_id], _DOCUMENT_BYTES)
+    number = min(max(chunk.number, 0), _NUMBER_MAX).to_bytes(3, "big")
+    return str(uuid.UUID(bytes=document + number + _hash([chunk.id], 6)))
+
+
+def document_part(found: str) -> str:
+    """Return the part of a point's id that is equal for all rows of a document."""
+    return found.replace("-", "")[: 2 * _DOCUMENT_BYTES]
+
+
+def _hash(names: Sequence[str], size: int) -> bytes:
+    return hashlib.blake2b(json.dumps(names).encode(), digest_size=size).digest()
+
+
+def points_of(chunks: Sequence[Chunk], vectors: Vectors, record: Record, *, destination: str) -> list[dict[str, Any]]:
+    """Return ids, vectors and payloads of rows; of rows with the same id, only the last. Raises `SinkError`."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    points: dict[str, dict[str, Any]] = {}
+    for chunk, vector, length in zip(chunks, vectors, lengths.tolist(), strict=True):
+        payload = fields_of(chunk, record.keep)
+        for name, kind in record.keep.items():
+            payload[name] = _stored(payload[name], kind, f"row {chunk.id!r}: field {name!r}", destination)
+        if abs(length - 1) > _UNIT:
+            payload[LENGTH] = length
+        points[point_id(chunk)] = {"vector": vector, "payload": payload}
+    return [{"id": one, **point} for one, point in points.items()]
+
+
+def requests_of(points: Sequence[dict[str, Any]], dimensions: int) -> Iterator[list[dict[str, Any]]]:
+    """Iterate over parts of the points, each small enough for one request."""
+    part: list[dict[str, Any]] = []
+    size = 0
+    for point in points:
+        payload = point["payload"]
+        own = _NUMBER_BYTES * dimensions + sum(len(str(value)) * 2 for value in payload.values())
+        if part and (size + own > MAX_REQUEST_BYTES or len(part) >= MAX_REQUEST_ROWS):
+            yield part
+            part, size = [], 0
+        part.append(point)
+        size += own
+    if part:
+        yield part
+
+
+def fields_from(payload: Mapping[str, Any] | None, names: Sequence[str], record: Record) -> dict[str, Any]:
+    """Return the columns in a payload. Values that another program wrote with another type are null."""
+    kinds = columns_of(record)
+    found = payload or {}
+    return {name: _read(found.get(name), kinds[name]) for name in names}
+
+
+def vectors_from(points: Sequence[Any], dimensions: int, *, destination: str) -> Vectors:
+    """Return the vectors (n, d) of points with their original lengths. Raises `SinkError`."""
+    try:
+        found: Vectors = np.array([point.vector for point in points], np.float32)
+    except (ValueError, TypeError):
+        found = np.empty(0, np.float32)
+    if found.shape != (len(points), dimensions):
+        raise SinkError(f"has vectors without {dimensions} numbers; embed again", destination=destination)
+    lengths = [(point.payload or {}).get(LENGTH, 1.0) for point in points]
+    if any(length != 1.0 for length in lengths):
+        scale = np.array([one if isinstance(one, (int, float)) else 1.0 for one in lengths], np.float64)
+        norms = np.sqrt(np.einsum("nd,nd->n", found, found, dtype=np.float64))
+        scale /= np.where((norms == 0) | (scale == 1), 1, norms)
+        found = (found * scale[:, None]).astype(np.float32)
+    return found
+
+
+def _stored(value: Any, kind: ColumnType, place: str, destination: str) -> Any:
+    """Return a value of a kept column as JSON."""
+    if value is None:
+        return None
+    if kind == "timestamp":
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    if kind == "float":
+        return float(value)
+    if kind == "json":
+        try:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (ValueError, TypeError, RecursionError):
+            raise SinkError(f"{place} is not JSON", destination=destination) from None
+    if kind == "int" and not -(1 << 63) <= value < 1 << 63:
+        raise SinkError(f"{place} is an integer of more than 64 bits", destination=destination)
+    return value
+
+
+_TYPES: dict[ColumnType, tuple[type, ...]] = {"text": (str,), "int": (int,), "bool": (bool,), "list": (list,)}
+
+
+def _read(value: Any, kind: ColumnType) -> Any:
+    try:
+        if value is None:
+            return None
+        if kind == "timestamp":
+            return datetime.fromisoformat(value)
+        if kind == "float":
+            return float(value)
+        if kind == "json":
+            return json.loads(value)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return value if isinstance(value, _TYPES[kind]) else None
+
+
+def default_columns(record: Record) -> list[str]:
+    """Return all columns of a collection."""
+    return [*BUILT_IN, *record.keep]

@@ -1,0 +1,58 @@
+"""Options of `sync` in Python, as keywords."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from embedway.arguments import as_max_nanousd, check_names
+from embedway.collections.options import SyncOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.collections.documents import SourceFormat
+    from embedway.collections.values import ColumnType
+    from embedway.money import Amount
+    from embedway.types import Overflow
+
+
+class SyncSettings(TypedDict, total=False):
+    """Options of `AsyncCollection.sync`; see `SyncOptions`.
+
+    `keep` is a list of columns, or maps them to their types. `max_cost` is in dollars.
+    """
+
+    model: str | None
+    dimensions: int | None
+    chunk: bool | None
+    chunk_tokens: int | None
+    overlap_tokens: int | None
+    context: str | None
+    on_error: Literal["stop", "skip"]
+    on_overflow: Overflow
+    text_field: str | None
+    id_field: str | None
+    keep: Sequence[str] | Mapping[str, ColumnType] | None
+    format: SourceFormat | None
+    follow_links: bool | None
+    encoding: str | None
+    include: Sequence[str] | None
+    exclude: Sequence[str] | None
+    collection: str
+    max_cost: Amount | None
+    allow_empty: bool
+    remove: Sequence[str]
+    wait: bool
+
+
+def sync_options(settings: SyncSettings) -> SyncOptions:
+    """Return the options of a sync. Raises UsageError for wrong values, TypeError for unknown names."""
+    fields: dict[str, Any] = dict(settings)
+    if "max_cost" in fields:
+        fields["most_nanousd"] = as_max_nanousd(fields.pop("max_cost"))
+    if isinstance(types := fields.get("keep"), Mapping):
+        fields["keep"], fields["keep_types"] = list(types), dict(types)
+    for name in fields.keys() & {"keep", "include", "exclude", "remove"}:
+        fields[name] = check_names(fields[name], name)
+    return SyncOptions(**fields)

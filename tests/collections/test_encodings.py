@@ -1,0 +1,103 @@
+"""Encodings of documents and rows, and content that is no text."""
+
+import gzip
+import io
+import json
+
+import pytest
+
+from embedway.collections.documents import ByteCounter, ReadOptions
+from embedway.collections.readers import find_sources, read_files
+from embedway.errors import UsageError
+
+TEXT = "Größe: 5 € für 東京"
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a file and read it; return its texts and the reasons of bad rows."""
+
+    def run(name, content, **options):
+        bad = []
+        read_options = ReadOptions(**options)
+        path = "-"
+        stream = io.BytesIO(content)
+        if name != "-":
+            path = tmp_path / name
+            path.write_bytes(content)
+        inventory = find_sources([str(path)], read_options)
+        found = read_files(inventory, read_options, on_bad_row=bad.append, counter=ByteCounter(), standard_input=stream)
+        return [document.text for document in found], [fault.reason for fault in bad]
+
+    return run
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", TEXT),
+        ("a.md", TEXT),
+        ("a.html", f"<p>{TEXT}</p>"),
+        ("a.csv", f"id,text\n1,{TEXT}\n"),
+        ("a.tsv", f"id\ttext\n1\t{TEXT}\n"),
+        ("a.jsonl", json.dumps({"text": TEXT}, ensure_ascii=False)),
+        ("a.json", json.dumps([{"text": TEXT}], ensure_ascii=False)),
+        ("-", TEXT),
+    ],
+)
+def test_a_byte_order_mark_decides_in_every_format(read, name, content, encoding):
+    if encoding == "utf-32" and name == "a.html":
+        pytest.skip("the parser of pages reads no UTF-32")
+    data = content.encode(encoding)
+    assert read(name, data) == ([TEXT], [])
+    if name not in {"-", "a.html"}:
+        assert read(f"{name}.gz", gzip.compress(data)) == ([TEXT], [])
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "-"])
+def test_the_encoding_of_the_option(read, name):
+    content = ("text\nGröße\n" if name == "a.csv" else "Größe").encode("cp1252")
+    assert read(name, content, encoding="cp1252") == (["Größe"], [])
+    texts, bad = read(name, content)
+    assert texts == []
+    assert bad[0].startswith("is not UTF-8")
+
+
+def test_an_unknown_encoding_is_refused():
+    for name in ("klingon", "base64", "a\0b"):
+        with pytest.raises(UsageError, match="no encoding is called"):
+            ReadOptions(encoding=name)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl", "-"])
+@pytest.mark.parametrize("encoding", ["utf-16-be", "utf-16-le"])
+def test_utf16_without_a_mark_is_named(read, name, encoding):
+    content = {"a.csv": "text\nplain words\n", "a.jsonl": '{"text": "plain words"}'}.get(name, "plain words")
+    data = content.encode(encoding)
+    assert read(name, data)[1] == [
+        f"looks like UTF-16{encoding[-2:].upper()} without a byte order mark: --encoding {encoding}"
+    ]
+    assert read(name, data, encoding=encoding) == (["plain words"], [])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x89PNG\r\n\x1a\nxx", "is a PNG image, not text"),
+        (b"PK\x03\x04\0\0ok", "is a ZIP archive or office document, not text"),
+        (b"\x7fELF\x02\x01\x01", "is a program (ELF), not text"),
+        (b"text \0 more text", "contains NUL bytes, so it is binary, not text"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.md", "a.csv", "a.jsonl", "-"])
+def test_binary_content_is_refused_by_name(read, name, content, reason):
+    assert read(name, content) == ([], [reason])
+
+
+def test_invalid_text_after_a_mark(read):
+    reasons = read("a.txt", b"\xff\xfe" + "fine\n".encode("utf-16-le") + b"\x00\xd8a\0")[1]
+    assert reasons == ["is not valid UTF-16-LE, which its byte order mark declares"]
+    texts, reasons = read("a.csv", b"\xff\xfe" + "text\nfine\n".encode("utf-16-le") + b"\x00\xd8a\0")
+    assert reasons == ["is not valid utf-16-le; is --encoding right?"]
+    assert texts == []
