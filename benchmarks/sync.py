@@ -26,6 +26,8 @@ CHARACTERS = 1200
 def pieces(folder, count):
     """Iterate over `count` pieces of the text files of a folder; numbered, so that all differ."""
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in {".md", ".rst", ".txt"})
+    if not paths:
+        raise SystemExit(f"{folder} has no .md, .rst or .txt file")
     number = 0
     while number < count:
         for path in paths:

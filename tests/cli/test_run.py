@@ -103,7 +103,7 @@ def test_a_limit_that_is_used_up_names_what_is_done_and_when_to_continue(run, se
     service.faults = [200, 429, 429]
     stopped = run(TEXTS)
     assert stopped.code == 1
-    assert "\n2 of 4 texts are computed and in the cache; run the same command again in 3,600 s\n" in stopped.stderr
+    assert "\n2 of 4 texts are computed and kept; run the same command again in 3,600 s\n" in stopped.stderr
     service.faults = []
     done = run(TEXTS, "--json")
     assert (done.code, done.json["cached"]) == (0, 2)

@@ -1,13 +1,15 @@
 """Syncs on a store in memory, with an embedder whose vectors depend on the text."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 from embedway.collections import chunk_reader
 from embedway.collections.options import SyncOptions
 from embedway.collections.sync import sync_collection
-from embedway.errors import SourceError, UnavailableError
+from embedway.collections.watching import watch_collection
+from embedway.errors import SourceError, UnavailableError, UsageError
 from memory_store import PLACES, MemoryStore
 
 
@@ -82,3 +84,34 @@ def test_a_source_that_is_empty_removes_nothing_unless_it_is_allowed(fake_embedd
     assert len(rows()) > 0
     assert sync(fake_embedder(), [], allow_empty=True).removed == 5
     assert rows() == {}
+
+
+def test_a_removed_source_leaves_the_others(fake_embedder, docs, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.md").write_text("a text of another source")
+    sync(fake_embedder(), [str(docs), str(other)])
+    embedder = fake_embedder()
+    assert sync(embedder, [], remove=("docs",)).removed == 5
+    assert embedder.calls == []
+    assert [key.partition("/")[0] for key in rows()] == ["other"]
+    assert [one.name for one in PLACES["memory:a"][0].sources] == ["other"]
+    with pytest.raises(UsageError, match="its sources are: other"):
+        sync(fake_embedder(), [], remove=("docs",))
+
+
+def test_a_watch_goes_on_after_the_error_of_a_round(fake_embedder, docs):
+    done, failed = [], []
+
+    async def changes():
+        (docs / "1.md").write_bytes(b"a\xff text")
+        yield 1
+        (docs / "1.md").write_text("a new text")
+        yield 2
+
+    report = SimpleNamespace(done=lambda one: done.append(one.updated), failed=failed.append)
+    watched = watch_collection(
+        fake_embedder(), MemoryStore("memory:a"), [str(docs)], SyncOptions(), report, changes=changes()
+    )
+    asyncio.run(watched)
+    assert (done, [type(one) for one in failed]) == ([0, 1], [SourceError])

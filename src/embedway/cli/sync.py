@@ -38,7 +38,7 @@ def sync(  # long, because typer reads the options from the signature
     context: typer.Context,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SOURCE]...", help="Sources as for `run`. Default: those that the collection records."),
+        typer.Argument(metavar="SOURCE", help="Sources as for `run`. Default: those that the collection records."),
     ] = None,
     *,
     destination: Annotated[

@@ -124,8 +124,6 @@ class ChunkReader:
 
     def _cut(self) -> Generator[Chunk, None, None]:
         for raw in self._documents:
-            if self._stopped.is_set():
-                return
             for chunk in self._changed(raw):
                 if self._stopped.is_set():
                     return

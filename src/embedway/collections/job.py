@@ -7,7 +7,6 @@ embedded, and another thread writes the previous one. So at most three batches a
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING
@@ -52,8 +51,6 @@ if TYPE_CHECKING:
     from embedway.collections.stores.base import Chunk, Store
     from embedway.space import Space
     from embedway.types import ModelDescription, Vectors
-
-_log = logging.getLogger("embedway.collections")
 
 #: Interval between two tries to lock a collection, in seconds.
 _LOCK_AGAIN_S = 0.5
@@ -188,8 +185,6 @@ class Job:
         await reader.call(chunk_reader.close)
         await writer.call(self.rejects.remove_outdated)
         await writer.call(journal.remove)
-        for line in inventory.skipped.lines():
-            _log.info("%s", line)
         return outcome
 
     def _open(self) -> None:

@@ -115,7 +115,7 @@ class SkippedFiles:
         reasons = {
             reason: {"count": count, "names": list(self.names(reason))} for reason, count in self.counts.most_common()
         }
-        return {"count": self.total, "reasons": reasons, "summary": self.summary(names_hint=False)}
+        return {"count": self.total, "reasons": reasons}
 
     def _part(self, reason: str, count: int) -> str:
         part = f"{count:,} {REASONS[reason][count > 1]}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from embedway.collections.job import Kept
     from embedway.collections.options import SyncOptions
     from embedway.collections.report import RunProgress
+    from embedway.collections.stores.base import Store
     from embedway.collections.sync import SyncSummary
 
 #: Time without a change after which a round begins, in milliseconds.
@@ -34,7 +35,7 @@ class WatchReport(Protocol):
 
 async def watch_collection(
     embedder: AsyncEmbedder,
-    destination: str,
+    destination: str | Store,
     sources: Sequence[str],
     options: SyncOptions,
     report: WatchReport,
@@ -54,7 +55,8 @@ async def watch_collection(
     records = [source_record(given)[0] for given in sources]
     if any(record.path == STANDARD_INPUT for record in records):
         raise UsageError("standard input cannot be watched")
-    rounds = file_changes([record.path for record in records], destination) if changes is None else changes
+    place = destination if isinstance(destination, str) else destination.destination
+    rounds = file_changes([record.path for record in records], place) if changes is None else changes
     report.done(await sync_collection(embedder, destination, sources, options, progress=progress, kept=kept))
     async for _ in rounds:
         try:
