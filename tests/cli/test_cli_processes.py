@@ -24,11 +24,11 @@ from embedway.__main__ import program
 program()
 """
 PARSER = """
-from embedway.collections import readers
-def parse(markup):
+from embedway.collections.parsers import html
+def parse(text, path):
     ready()
     {work}
-readers.html_to_text = parse
+html.parse_html = parse
 """
 #: The orderly end never comes.
 STUCK = """

@@ -65,7 +65,7 @@ async def _forget(
         for destination in destinations:
             store = await asyncio.to_thread(open_store, destination)
             try:
-                name = model or model_name(store, config)
+                name = model or model_name(store.space, config)
                 reports.append(await forget_documents(embedder, store, documents, model=name, source=source))
             finally:
                 await asyncio.to_thread(store.close)

@@ -65,7 +65,7 @@ async def _verify(
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         store = await asyncio.to_thread(open_store, destination)
         try:
-            name = model or model_name(store, config)
+            name = model or model_name(store.space, config)
             return await verify_collection(embedder, store, model=name, sample=sample, repair=repair)
         finally:
             await asyncio.to_thread(store.close)

@@ -242,7 +242,7 @@ class AsyncCollection:
     async def _model_name(self) -> str:
         """Return the name of the model that made the collection."""
         searcher = await self._opened()
-        return self._model or model_name(searcher.store, self._embedder.config)
+        return self._model or model_name(searcher.store.space, self._embedder.config)
 
     async def _opened(self) -> Searcher:
         searcher = await self._here()

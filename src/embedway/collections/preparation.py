@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from embedway.collections.changes import Manifest
+from embedway.collections.query_model import model_name
 from embedway.errors import SinkError, SpaceMismatchError
 from embedway.space import comparable
 
@@ -56,7 +57,7 @@ async def describe_model(
     if old is None:
         return options, await describe(options.model, options.dimensions, load=load)
     if options.model == "auto":
-        options = replace(options, model=old.space.model)
+        options = replace(options, model=model_name(old.space, embedder.config))
     described = await describe(options.model, options.dimensions)
     if not comparable(described.space, old.space):
         described = await describe(options.model, options.dimensions, load=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.stores.base import Store
     from embedway.config import Config
+    from embedway.space import Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ async def prove_query_model(
 
     `note` receives what the user should know. Raises SpaceMismatchError, UsageError and the errors of models.
     """
-    name, dimensions = model or model_name(store, embedder.config), store.space.dimensions
+    name, dimensions = model or model_name(store.space, embedder.config), store.space.dimensions
     if model is not None:
         _refuse_other_model(store, model)
     try:
@@ -58,13 +59,13 @@ async def prove_query_model(
     return QueryModel(name, dimensions, bool(description.space.tokenizer))
 
 
-def model_name(store: Store, config: Config) -> str:
+def model_name(space: Space, config: Config) -> str:
     """Return the name of a collection's model. Its space contains only the last part of the name of your own model."""
     from embedway.catalog import default_catalog  # noqa: PLC0415  heavy
     from embedway.catalog.services import default_services  # noqa: PLC0415
     from embedway.providers.names import own_models  # noqa: PLC0415
 
-    short = store.space.model
+    short = space.model
     if short in default_catalog() or short.casefold() in default_services():
         return short
     own = [facts.name for facts in own_models(config).values() if facts.name.rsplit("/", 1)[-1] == short]
