@@ -114,7 +114,9 @@ def ended(process, number):
 
 
 def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    # A process that is ended at once leaves its lock file: by then, another process may hold a lock on it.
+    paths = (path for path in folder.iterdir() if not path.name.endswith(".embedway-lock"))
+    return {path.name: path.read_bytes() for path in paths}
 
 
 RUN = ("run", "page.html", "--to", "out.jsonl", "--model", "acme/m")

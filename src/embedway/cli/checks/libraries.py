@@ -24,12 +24,22 @@ if TYPE_CHECKING:
 #: Optional extras, each with its packages.
 EXTRAS = {
     "azure": ("azure-identity",),
+    "chroma": ("chromadb",),
+    "code": tuple(
+        f"tree-sitter{language}"
+        for language in ("", "-c", "-cpp", "-go", "-java", "-javascript", "-python", "-rust", "-typescript")
+    ),
     "fastembed": ("fastembed",),
     "lancedb": ("lancedb",),
     "magika": ("magika",),
+    "office": ("python-docx", "python-pptx"),
     "opentelemetry": ("opentelemetry-api",),
+    "pdf": ("pypdfium2",),
+    "postgres": ("pgvector", "psycopg"),
+    "qdrant": ("qdrant-client",),
     "redis": ("redis", "hiredis"),
     "sentence-transformers": ("sentence-transformers", "torch", "transformers"),
+    "watch": ("watchfiles",),
     "zstd": ("zstandard",),
 }
 #: Requirements whose versions are shown.
