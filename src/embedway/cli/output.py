@@ -20,6 +20,7 @@ from embedway.text import printable, single_line
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.text import Text
 
     from embedway.config import Config
 
@@ -186,6 +187,24 @@ def print_traceback(error: BaseException) -> None:
 def print_to_standard_error(text: str) -> None:
     """Print lines of a log or a traceback to standard error, unchanged except for control characters."""
     sys.stderr.write(printable(text, keep_layout=True))
+
+
+def is_terminal() -> bool:
+    """Return whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
+def print_styled(text: "Text") -> None:
+    """Print a text with styles on standard output, which is a terminal."""
+    from rich.console import Console
+
+    Console(file=styled(sys.stdout), highlight=False).print(text)
+
+
+def print_prompt(text: str) -> None:
+    """Print a prompt on standard error, without a line end."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 def one_line(text: str, width: int | None = None) -> str:

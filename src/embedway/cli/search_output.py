@@ -1,12 +1,10 @@
 """Printing of search results: JSON, and a table with places and snippets."""
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from embedway.cli.options import Invocation
-from embedway.cli.output import note, one_line, print_line, print_table
-from embedway.cli.streams import styled
+from embedway.cli.output import is_terminal, note, one_line, print_line, print_styled, print_table
 
 if TYPE_CHECKING:
     from rich.text import Text as StyledText
@@ -78,7 +76,7 @@ def answer_json(answer: "SearchAnswer") -> dict[str, object]:
 
 def print_hits(answer: "SearchAnswer") -> None:
     """Print a table of hits; on a terminal, the words of the query are bold."""
-    if any(found.before or found.after for found in answer.hits) or sys.stdout.isatty():
+    if any(found.before or found.after for found in answer.hits) or is_terminal():
         _print_blocks(answer)
         return
     rows = [
@@ -98,10 +96,9 @@ def snippet_text(found: "SearchHit") -> str:
 
 def _print_blocks(answer: "SearchAnswer") -> None:
     """Print two or more lines for each hit: place and heading path, then the snippet and the chunks beside it."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=styled(sys.stdout), highlight=False) if sys.stdout.isatty() else None
+    styles = is_terminal()
     shown = ""
     for rank, found in enumerate(answer.hits, 1):
         print_line(f"{rank:>2}  {found.score:.3f}  {location(found.hit)}")
@@ -111,12 +108,12 @@ def _print_blocks(answer: "SearchAnswer") -> None:
         shown = headings
         for neighbour in found.before:
             print_line(f"    - {one_line(neighbour.text, NEIGHBOUR_CHARACTERS)}")
-        if console is None:
+        if not styles:
             print_line(f"    {snippet_text(found)}")
         else:
             text = Text("    ")
             text.append_text(_styled_snippet(found))
-            console.print(text)
+            print_styled(text)
         for neighbour in found.after:
             print_line(f"    + {one_line(neighbour.text, NEIGHBOUR_CHARACTERS)}")
 

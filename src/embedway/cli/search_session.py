@@ -7,7 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embedway.cli.options import Invocation
-from embedway.cli.output import DownloadProgress, flush_result, note, print_line, print_message, standard_input
+from embedway.cli.output import (
+    DownloadProgress,
+    flush_result,
+    note,
+    print_line,
+    print_message,
+    print_prompt,
+    standard_input,
+)
 from embedway.cli.search_output import print_hits, print_notes
 from embedway.errors import EmbedwayError, UsageError
 
@@ -40,8 +48,7 @@ async def run_session(invocation: Invocation, config: "Config", store: "Store", 
         searcher = Searcher(embedder, store, note=lambda text: note(invocation, text))
         while True:
             if terminal:
-                sys.stderr.write(f"{options.mode}> ")
-                sys.stderr.flush()
+                print_prompt(f"{options.mode}> ")
             line = await reader.call(stream.readline, MAX_LINE_BYTES)
             text = line.decode("utf-8", "replace").strip()
             if not line or text in {":q", ":quit", ":exit"}:
