@@ -207,7 +207,8 @@ def test_a_full_disk_leaves_no_part_of_a_destination(shell, folder, destination)
     (folder / "d" / "long.txt").write_text("".join(f"text number {number} of many\n" for number in range(20_000)))
     done = shell(["run", "d", "--to", destination], before="ulimit -f 100;", variables=NO_DATABASES)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr.startswith(f"embedway: error: {destination}: ".encode())
+    # Before it, a line may say that vectors of the job cannot be kept either.
+    assert f"embedway: error: {destination}: ".encode() in done.stderr
     assert b"File too large" in done.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["d", "settings.toml"]
 

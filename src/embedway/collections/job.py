@@ -28,6 +28,7 @@ from embedway.collections.job_sources import (
     refuse_emptied,
     refuse_own_source,
     refuse_same_names,
+    without_collections,
 )
 from embedway.collections.journal import Journal, journal_path
 from embedway.collections.kept_columns import KeptColumns
@@ -36,7 +37,7 @@ from embedway.collections.provenance import catalog_facts, made_by
 from embedway.collections.readers import read_documents
 from embedway.collections.record import Record
 from embedway.collections.rejects import RejectsFile
-from embedway.collections.report import Tally, is_stored, note_progress, rows_were
+from embedway.collections.report import Tally, as_progress, is_stored, note_progress, rows_were
 from embedway.errors import EmbedwayError, SinkError, SourceError
 from embedway.worker import Worker
 
@@ -98,7 +99,7 @@ class Job:
         self._store = store
         self.options = options
         self._sync = sync
-        self._progress = progress
+        self._progress = as_progress(progress)
         self._clock = clock
         self._kept = kept or Kept()
         self.rejects = RejectsFile(store.rejects_path)
@@ -139,13 +140,13 @@ class Job:
         dropped = self._dropped()
         if old is not None and dropped and not sources:
             return await self._drop(old, dropped, writer)
-        if not sources and old is not None:
-            sources = recorded_sources(old)
+        if not sources and self._sync is not None:
+            sources = recorded_sources(old, self._store.destination)
         inventory = await reader.call(find_known_sources, sources, options.read_options(), old)
         if old is not None:
             refuse_same_names(inventory.sources, old.sources, sources)
             refuse_dropped(inventory.sources, dropped)
-        await self._check_destination(inventory, writer)
+        inventory = await self._check_destination(inventory, writer)
         described = await self._describe(old)
         chunker, settings = open_chunker(described, options)
         changes = Changes(self._manifest, settings, inventory.sources)
@@ -204,14 +205,16 @@ class Job:
         self.options, described = await describe_model(self._embedder, self.options, old, self._store.destination)
         return described
 
-    async def _check_destination(self, inventory: Inventory, writer: Worker) -> None:
+    async def _check_destination(self, inventory: Inventory, writer: Worker) -> Inventory:
+        """Refuse an unusable destination; return the inventory without files of collections."""
         if self._old is None:
             await writer.call(self._store.prepare, overwrite=self.options.overwrite)
-        refuse_own_source(
-            inventory.files, (self._store.destination, *map(str, (self.rejects.path, *self._store.sidecars)))
-        )
+        written = (self._store.destination, *map(str, (self.rejects.path, *self._store.sidecars)))
+        inventory = without_collections(inventory, written)
+        refuse_own_source(inventory.files, written)
         if not self.options.overwrite:
             await writer.call(self.rejects.refuse_existing)
+        return inventory
 
     async def _stream(  # noqa: PLR0917  the parts of one job
         self,

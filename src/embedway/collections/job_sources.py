@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from embedway.collections.inventory import STANDARD_INPUT, find_sources
 from embedway.collections.record import ReadRecord
-from embedway.errors import SourceError, UsageError
+from embedway.errors import SinkError, SourceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from embedway.collections.changes import Changes
     from embedway.collections.documents import ReadOptions
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
     from embedway.collections.record import Record, SourceRecord
 
 
-def recorded_sources(old: Record) -> list[str]:
-    """Return the recorded sources in the form `NAME=PATH`, without standard input."""
+def recorded_sources(old: Record | None, destination: str) -> list[str]:
+    """Return the recorded sources in the form `NAME=PATH`, without standard input.
+
+    Raises SinkError if there is no collection.
+    """
+    if old is None:
+        raise SinkError("there is no such collection; name a source to create it", destination=destination)
     return [f"{one.name}={one.path}" for one in old.sources if one.path != STANDARD_INPUT]
 
 
@@ -42,6 +48,20 @@ def named_sources(old: Record, given: Sequence[str]) -> set[str]:
             raise UsageError(f"the collection has no source {text!r}; its sources are: {known}")
         found.add(name)
     return found
+
+
+def without_collections(inventory: Inventory, written: Iterable[str]) -> Inventory:
+    """Return the inventory without files in folders that belong to collections: `written` ones, and their records."""
+    own = {os.path.realpath(path) for path in written}
+    files = []
+    for file in inventory.files:
+        parts = file.name.replace(os.sep, "/").split("/")
+        is_record = parts[-1].endswith(".embedway.json") or any(part.endswith(".lance") for part in parts[:-1])
+        if not file.named and (is_record or os.path.realpath(file.path) in own):
+            inventory.skipped.add("collection", file.name)
+        else:
+            files.append(file)
+    return replace(inventory, files=tuple(files))
 
 
 def refuse_own_source(files: Sequence[SourceFile], written: Sequence[str]) -> None:

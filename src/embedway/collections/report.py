@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from embedway.errors import EmbedwayError
+from embedway.errors import EmbedwayError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunk_reader import ChunkBatch
@@ -35,11 +35,31 @@ class RunStatus:
     bytes_total: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class CalledProgress:
+    """Receiver that calls a function with the status."""
+
+    function: Callable[[RunStatus], object]
+
+    def update(self, status: RunStatus) -> None:
+        """Call the function."""
+        self.function(status)
+
+
 class RunProgress(Protocol):
     """Receiver of the status of a job, on the event loop, after every batch of chunks."""
 
     def update(self, status: RunStatus) -> None:
         """Show the status. Must not block."""
+
+
+def as_progress(given: object) -> RunProgress | None:
+    """Return a receiver: an object with `update`, or a function. Raises UsageError for anything else."""
+    if given is None or hasattr(given, "update"):
+        return cast("RunProgress | None", given)
+    if callable(given):
+        return CalledProgress(given)
+    raise UsageError("progress must be a function of the status, or an object with a method `update`")
 
 
 @dataclass(frozen=True, slots=True)

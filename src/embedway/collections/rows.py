@@ -216,7 +216,11 @@ def wanted_columns(options: ReadOptions) -> list[str]:
 
 def _hash(text: str, title: str | None, metadata: Mapping[str, Value]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    parts: Iterable[str] = (text, title or "", json.dumps(dict(metadata), default=str) if metadata else "")
+    parts: Iterable[str] = (
+        text,
+        title or "",
+        json.dumps(dict(metadata), default=str, sort_keys=True) if metadata else "",
+    )
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little"))

@@ -28,6 +28,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "special file": ("pipe, socket or device", "pipes, sockets or devices"),
     "no text field": ("file of rows without the text field", "files of rows without the text field"),
     "library": ("file whose library is not installed", "files whose library is not installed"),
+    "collection": ("file of a collection", "files of collections"),
     "named twice": ("file of two sources", "files of two sources"),
     "unreadable": ("unreadable", "unreadable"),
 }

@@ -17,6 +17,7 @@ from embedway.collections.job_sources import (
     refuse_dropped,
     refuse_emptied,
     refuse_same_names,
+    without_collections,
 )
 from embedway.collections.journal import Journal, journal_path
 from embedway.collections.options import SyncOptions
@@ -99,10 +100,10 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
     if dropped and not sources:
         chunks = sum(rows[key].rows for key in gone)
         return SyncPlan(store.destination, 0, 0, len(gone), 0, 0, 0, 0, chunks, 0, settings_changed=False)
-    if not sources and old is not None:
-        sources = recorded_sources(old)
+    sources = sources or recorded_sources(old, store.destination)
     read_options = opened.options.read_options()
-    inventory = await reader.call(find_known_sources, sources, read_options, old)
+    found = await reader.call(find_known_sources, sources, read_options, old)
+    inventory = without_collections(found, (store.destination, *map(str, (store.rejects_path, *store.sidecars))))
     if old is not None:
         refuse_same_names(inventory.sources, old.sources, sources)
         refuse_dropped(inventory.sources, dropped)
