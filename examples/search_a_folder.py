@@ -15,7 +15,7 @@ async def main(folder: str = "docs", question: str = "how do I set a budget?") -
     store = open_store("folder.parquet")
     store.check_space(query.space)
     for hit in store.search(query[0], top_n=3):
-        print(f"{hit.score:.2f}  {hit.source}:{hit.start_line}  {hit.title}")
+        print(f"{hit.score:.2f}  {hit.source}/{hit.document_id}:{hit.start_line}  {hit.title}")
 
 
 asyncio.run(main(*sys.argv[1:]))

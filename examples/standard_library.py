@@ -19,7 +19,7 @@ PARTS = ("asyncio", "concurrent", "http", "json", "logging", "pathlib", "queue",
 QUESTIONS = (
     "how do I rotate a log file when it gets too big?",
     "send log messages by email",
-    "how do I find files that match a pattern?",
+    "iterate over all files below a folder that match a pattern",
     "a queue that returns the smallest item first",
 )
 DESTINATION = "out/standard-library.parquet"
@@ -61,12 +61,13 @@ class Progress:
 
 
 def hit_line(hit: Hit) -> str:
-    """Return score, position and one line of a hit: its first class or function, else its first line with a word."""
+    """Return score, position and the place of a hit in its file: class and function, else a line with a word."""
     lines = hit.text.splitlines()
     found = [n for n, line in enumerate(lines) if re.match(r"\s*(async def|def|class) ", line)]
     found += [n for n, line in enumerate(lines) if re.search(r"[^\W_]{3}", line)] or [0]
-    where = f"{hit.source.removeprefix(f'{LIBRARY}/')}:{hit.start_line + found[0]}"
-    return f"  {hit.score:.2f}  {where:<24} {lines[found[0]].strip()}"
+    name = hit.document_id if hit.source == hit.document_id else f"{hit.source}/{hit.document_id}"
+    where = f"{name}:{hit.start_line + found[0]}"
+    return f"  {hit.score:.2f}  {where:<24} {hit.headings or lines[found[0]].strip()}"
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ def test_a_search_of_a_folder(tmp_path):
     (notes / "bread.md").write_text("# Bread\nBake it at 230 degrees for half an hour.\n")
     (notes / "logs.md").write_text("# Logs\nA log file is rotated when it reaches 10 MB.\n")
     best, other = printed("search_a_folder.py", str(notes), "my logs fill the disk")
-    assert best.endswith("logs.md:1  Logs")
-    assert other.endswith("bread.md:1  Bread")
+    assert best.endswith("notes/logs.md:1  Logs")
+    assert other.endswith("notes/bread.md:1  Bread")
 
 
 def test_the_standard_library_answers_each_question_with_its_best_hit():

@@ -223,7 +223,7 @@ class ChromaStore(Store):
     def purge(self) -> Sequence[str]:
         if self._place.folder is None:
             return (f"{self.destination}: the log and backups of the server",)
-        return (f"free pages of the database in {self._place.folder}, until `chroma vacuum --path` is run",)
+        return (f"free pages of the database in {self._place.folder}, until the command `chroma vacuum` is run on it",)
 
     @override
     def write_record(self, record: Record) -> None:
