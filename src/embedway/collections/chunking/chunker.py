@@ -12,7 +12,7 @@ from embedway.collections.chunking.context import CONTEXT_SHARE, ContextMaker
 from embedway.collections.chunking.limits import count_prompt_tokens
 from embedway.collections.chunking.natural import NaturalSplitter
 from embedway.collections.chunking.packing import find_overlaps, pack
-from embedway.collections.chunking.pieces import Piece
+from embedway.collections.chunking.pieces import Piece, without_contained
 from embedway.collections.chunking.sizes import BORDER_TOKENS, Gauge, Sizer, is_word_border, trimmed
 from embedway.collections.record import ChunkSettings
 from embedway.collections.stores.base import Chunk
@@ -47,7 +47,9 @@ class Chunker:
     def chunks(self, document: Document) -> Iterator[Chunk]:
         """Iterate over the chunks of a document, in order. They contain all characters that are not white space."""
         if document.blocks:
-            pieces = [piece for found in self._structured(document) for piece in self._exact(document, found)]
+            pieces = without_contained(
+                piece for found in self._structured(document) for piece in self._exact(document, found)
+            )
         else:
             pieces = list(self._natural_pieces(document))
         fingerprint = self._settings.fingerprint(document.content_hash)

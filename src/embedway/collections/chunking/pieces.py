@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Piece(NamedTuple):
@@ -18,3 +21,14 @@ class Piece(NamedTuple):
     heading: str = ""
     header: tuple[int, int] | None = None
     tokens: int = 0
+
+
+def without_contained(pieces: Iterable[Piece]) -> list[Piece]:
+    """Return pieces in order, without those that lie within a neighbour: an exact split may add an overlap twice."""
+    kept: list[Piece] = []
+    for piece in pieces:
+        while kept and piece.start <= kept[-1].start and kept[-1].end <= piece.end:
+            kept.pop()
+        if not kept or piece.end > kept[-1].end:
+            kept.append(piece)
+    return kept
