@@ -123,6 +123,8 @@ def names_of_all_modules():
     for module in [module for name, module in sys.modules.items() if name.startswith("embedway.")]:
         found |= {name: value for name, value in vars(module).items() if not name.startswith("_")}
     found |= {name: getattr(embedway, name) for name in embedway.__all__}
+    # `embedway.collections` has a class of this name too; no annotation of these classes means it.
+    found["Collection"] = collections.abc.Collection
     found |= {"Kind": Kind, "npt": npt, "np": np, "decimal": decimal, "Decimal": decimal.Decimal, "Path": pathlib.Path}
     found |= {"AbstractContextManager": contextlib.AbstractContextManager, "TracebackType": types.TracebackType}
     return found
