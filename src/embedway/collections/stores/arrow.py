@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.collections.documents import DocumentKey
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS
-from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, Rows
+from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, Rows, StoredDocument
 from embedway.collections.stores.records import MAX_DIMENSIONS, record_metadata
 from embedway.collections.stores.vectors import decode, encode, vector_kind
 from embedway.errors import EmbedwayError, SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk
@@ -294,3 +295,27 @@ def _whole(column: Any) -> Any:
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def documents_in(
+    batches: Iterable[tuple[Any, int]], names: Sequence[str], record: Record, *, destination: str
+) -> Iterator[StoredDocument]:
+    """Iterate over the documents of batches, which come with the numbers of their first rows.
+
+    `names` are the columns that exist. A document with several fingerprints is incomplete, and has none.
+    """
+    found: dict[DocumentKey, list[Any]] = {}
+    for batch, first_row in batches:
+        columns = {name: values_in(batch, name, record, first_row=first_row, destination=destination) for name in names}
+        nothing = [None] * batch.num_rows
+        marks = zip(columns.get("fingerprint", nothing), columns.get("total", nothing), strict=True)
+        for source, document, mark in zip(columns["source"], columns["document_id"], marks, strict=True):
+            key = DocumentKey(source, document)
+            if (state := found.get(key)) is None:
+                found[key] = [mark[0] or "", 1, mark[1]]
+                continue
+            state[1] += 1
+            if state[0] != mark[0]:
+                state[0] = ""
+    for key, (fingerprint, rows, total) in found.items():
+        yield StoredDocument(key, fingerprint, rows, rows if total is None else total)

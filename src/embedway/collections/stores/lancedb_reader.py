@@ -13,10 +13,10 @@ from embedway.collections.stores.arrow import (
     VECTOR_COLUMNS,
     check_columns,
     complete,
+    documents_in,
     fields_in,
     kept_of,
     rows_of,
-    values_in,
 )
 from embedway.collections.stores.base import READ_ROWS, Rows, StoredDocument, check_fields
 from embedway.collections.stores.lancedb_table import (
@@ -34,7 +34,7 @@ from embedway.collections.where_forms import to_sql
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from embedway.collections.record import Record
@@ -95,26 +95,8 @@ class TableReader:
     def documents(self) -> Iterator[StoredDocument]:
         """Iterate over the documents. A document with several fingerprints is incomplete, and has none."""
         names = [name for name in ("source", "document_id", "fingerprint", "total") if name in self._fields]
-        found: dict[DocumentKey, list[Any]] = {}
-        first_row = 0
-        for batch in self.table.search().select(names).to_batches(ROW_GROUP_ROWS):
-            columns = {
-                name: values_in(batch, name, self.record, first_row=first_row, destination=self._destination)
-                for name in names
-            }
-            first_row += batch.num_rows
-            nothing = [None] * batch.num_rows
-            marks = zip(columns.get("fingerprint", nothing), columns.get("total", nothing), strict=True)
-            for source, document, mark in zip(columns["source"], columns["document_id"], marks, strict=True):
-                key = DocumentKey(source, document)
-                if (state := found.get(key)) is None:
-                    found[key] = [mark[0] or "", 1, mark[1]]
-                    continue
-                state[1] += 1
-                if state[0] != mark[0]:
-                    state[0] = ""
-        for key, (fingerprint, rows, total) in found.items():
-            yield StoredDocument(key, fingerprint, rows, rows if total is None else total)
+        batches = _numbered(self.table.search().select(names).to_batches(ROW_GROUP_ROWS))
+        return documents_in(batches, names, self.record, destination=self._destination)
 
     def read(
         self, columns: Sequence[str] | None, documents: Collection[DocumentKey] | None, *, vectors: bool
@@ -175,3 +157,11 @@ class TableReader:
                 part = batch.slice(start, READ_ROWS)
                 yield first_row, part
                 first_row += part.num_rows
+
+
+def _numbered(batches: Iterable[Any]) -> Iterator[tuple[Any, int]]:
+    """Iterate over batches, each with the number of its first row."""
+    first_row = 0
+    for batch in batches:
+        yield batch, first_row
+        first_row += batch.num_rows

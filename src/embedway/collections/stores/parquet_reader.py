@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit, TopRows, cosines, vector_norms
 from embedway.collections.stores.arrow import (
     COLUMNS,
     VECTOR_COLUMNS,
     check_columns,
     complete,
+    documents_in,
     fields_in,
     kept_of,
     rows_of,
-    values_in,
     vectors_in,
 )
 from embedway.collections.stores.base import READ_ROWS, Rows, StoredDocument
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
     from embedway.collections.where import Condition
     from embedway.types import Vectors
@@ -93,24 +93,8 @@ class ParquetReader:
     def documents(self) -> Iterator[StoredDocument]:
         """Iterate over the documents. A document with several fingerprints is incomplete, and has none."""
         names = [name for name in ("source", "document_id", "fingerprint", "total") if name in self._fields]
-        found: dict[DocumentKey, list[Any]] = {}
-        for first_row, table in self.groups(names):
-            columns = {
-                name: values_in(table, name, self.record, first_row=first_row, destination=self._destination)
-                for name in names
-            }
-            nothing = [None] * table.num_rows
-            marks = zip(columns.get("fingerprint", nothing), columns.get("total", nothing), strict=True)
-            for source, document, mark in zip(columns["source"], columns["document_id"], marks, strict=True):
-                key = DocumentKey(source, document)
-                if (state := found.get(key)) is None:
-                    found[key] = [mark[0] or "", 1, mark[1]]
-                    continue
-                state[1] += 1
-                if state[0] != mark[0]:
-                    state[0] = ""
-        for key, (fingerprint, rows, total) in found.items():
-            yield StoredDocument(key, fingerprint, rows, rows if total is None else total)
+        batches = ((table, first_row) for first_row, table in self.groups(names))
+        return documents_in(batches, names, self.record, destination=self._destination)
 
     def read(
         self, columns: Sequence[str] | None, documents: Collection[DocumentKey] | None, *, vectors: bool

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from embedway.collections.record import FORMAT_VERSION, Record
+from embedway.collections.stores.arrow import COLUMNS
 from embedway.collections.stores.records import space_from_json
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or
 from embedway.errors import SinkError, UsageError, newer_version
@@ -20,20 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "embedway collection"
 #: Columns of every row, in order, with their types; kept columns and the vector follow.
-BUILT_IN: Final[Mapping[str, ColumnType]] = {
-    "id": "text",
-    "document_id": "text",
-    "source": "text",
-    "number": "int",
-    "total": "int",
-    "fingerprint": "text",
-    "start_line": "int",
-    "page": "int",
-    "title": "text",
-    "headings": "text",
-    "context": "text",
-    "text": "text",
-}
+BUILT_IN: Final[Mapping[str, ColumnType]] = COLUMNS
 #: Built-in columns that may be null.
 NULLABLE: Final = frozenset({"page", "title", "headings"})
 _OPPOSITE: Final[Mapping[Operator, Operator]] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
