@@ -120,7 +120,7 @@ class PostgresStore(Store):
         with postgres_errors(self.destination, "creating the table"):
             link = self._connection()
             link.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            self._register(link)
+            pg.register_vectors(link, record.vector_type)
             link.execute("BEGIN")
             self._writing, self._created = f"embedway_{secrets.token_hex(8)}", True
             link.execute(compose.sql("CREATE TABLE {} ({})", self._table(), pg.column_definitions(record)))
@@ -135,7 +135,7 @@ class PostgresStore(Store):
             for name in sorted(record.keep.keys() - self.record.keep.keys()):
                 change = "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} " + pg.SQL_TYPES[record.keep[name]]
                 link.execute(compose.sql(change, self._table(), name))
-            self._register(link)
+            pg.register_vectors(link, record.vector_type)
             link.execute("BEGIN")
             self._writing, self._created, self.record = self._place.table, False, record
             stage = f"CREATE TEMP TABLE {_STAGE.partition('.')[2]} ON COMMIT DROP AS SELECT {{}} FROM {{}} WHERE false"  # noqa: S608  constants and quoted identifiers
@@ -144,8 +144,8 @@ class PostgresStore(Store):
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         self._check_rows(chunks, vectors)
-        rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
         with postgres_errors(self.destination, "writing"):
+            rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
             link = self._connection()
             target = self._table() if self._created else compose.sql(_STAGE)
             with link.cursor() as cursor:
@@ -350,11 +350,6 @@ class PostgresStore(Store):
         if self._link is None:
             self._link = connect(self._place)
         return self._link
-
-    def _register(self, link: Any) -> None:
-        from pgvector.psycopg import register_vector  # noqa: PLC0415 - an extra
-
-        register_vector(link)
 
     def _schema(self, link: Any) -> str:
         schema: str = self._place.schema or link.execute("SELECT current_schema()").fetchone()[0] or "public"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.collections.stores.server_columns import BUILT_IN, columns_of, fields_of
+from embedway.collections.stores.columns import COLUMNS
+from embedway.collections.stores.server_columns import columns_of, fields_of
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -154,4 +155,4 @@ def _read(value: Any, kind: ColumnType) -> Any:
 
 def default_columns(record: Record) -> list[str]:
     """Return all columns of a collection."""
-    return [*BUILT_IN, *record.keep]
+    return [*COLUMNS, *record.keep]

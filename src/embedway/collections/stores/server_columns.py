@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from embedway.collections.record import FORMAT_VERSION, Record
-from embedway.collections.stores.arrow import COLUMNS
+from embedway.collections.stores.columns import COLUMNS, values_of
 from embedway.collections.stores.records import space_from_json
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or
 from embedway.errors import SinkError, UsageError, newer_version
@@ -20,24 +20,20 @@ if TYPE_CHECKING:
     from embedway.collections.where import Condition, Operator
 
 FORMAT: Final = "embedway collection"
-#: Columns of every row, in order, with their types; kept columns and the vector follow.
-BUILT_IN: Final[Mapping[str, ColumnType]] = COLUMNS
-#: Built-in columns that may be null.
-NULLABLE: Final = frozenset({"page", "title", "headings"})
 _OPPOSITE: Final[Mapping[Operator, Operator]] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 
 
 def columns_of(record: Record) -> dict[str, ColumnType]:
     """Return all columns of a collection except the vector, with their types."""
-    return {**BUILT_IN, **record.keep}
+    return {**COLUMNS, **record.keep}
 
 
 def fields_of(chunk: Chunk, keep: Mapping[str, ColumnType]) -> dict[str, Any]:
     """Return the columns of a chunk, in the order of `columns_of`."""
-    return {
-        **{name: getattr(chunk, name) for name in BUILT_IN},
-        **{name: chunk.metadata.get(name) for name in keep},
-    }
+    fields = dict(zip(COLUMNS, values_of(chunk), strict=True))
+    if keep:
+        fields.update((name, chunk.metadata.get(name)) for name in keep)
+    return fields
 
 
 def record_text(record: Record, **more: object) -> str:
