@@ -21,7 +21,13 @@ from embedway.collections.stores import chroma_rows as cells
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
 from embedway.collections.stores.chroma_connection import Place, chroma_errors, connect
 from embedway.collections.stores.scanning import scan_search
-from embedway.collections.stores.server_columns import columns_of, push_not_down, record_from_text, record_text
+from embedway.collections.stores.server_columns import (
+    columns_of,
+    ids_by_source,
+    push_not_down,
+    record_from_text,
+    record_text,
+)
 from embedway.collections.stores.server_locks import server_lock
 from embedway.collections.where_types import check_where
 from embedway.errors import SinkError
@@ -312,10 +318,5 @@ class ChromaStore(Store):
 
 def _filters(documents: Collection[DocumentKey]) -> Iterator[dict[str, Any]]:
     """Iterate over filters that together select the rows of documents."""
-    by_source: dict[str, list[str]] = {}
-    for key in sorted(documents):
-        by_source.setdefault(key.source, []).append(key.document_id)
-    for source, names in by_source.items():
-        for first in range(0, len(names), _FILTER_DOCUMENTS):
-            some = names[first : first + _FILTER_DOCUMENTS]
-            yield {"$and": [{"source": {"$eq": source}}, {"document_id": {"$in": some}}]}
+    for source, some in ids_by_source(documents, most=_FILTER_DOCUMENTS):
+        yield {"$and": [{"source": {"$eq": source}}, {"document_id": {"$in": some}}]}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from embedway.collections.record import FORMAT_VERSION, Record
@@ -13,8 +15,9 @@ from embedway.collections.where import And, Compare, In, IsNull, Not, Or
 from embedway.errors import SinkError, UsageError, newer_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from embedway.collections.documents import DocumentKey
     from embedway.collections.stores.base import Chunk
     from embedway.collections.values import ColumnType
     from embedway.collections.where import Condition, Operator
@@ -34,6 +37,14 @@ def fields_of(chunk: Chunk, keep: Mapping[str, ColumnType]) -> dict[str, Any]:
     if keep:
         fields.update((name, chunk.metadata.get(name)) for name in keep)
     return fields
+
+
+def ids_by_source(documents: Iterable[DocumentKey], *, most: int) -> Iterator[tuple[str, list[str]]]:
+    """Iterate over each source of some documents with the ids of at most `most` of its documents."""
+    for source, keys in groupby(sorted(documents), key=itemgetter(0)):
+        ids = [key[1] for key in keys]
+        for first in range(0, len(ids), most):
+            yield source, ids[first : first + most]
 
 
 def record_text(record: Record, **more: object) -> str:
