@@ -47,7 +47,7 @@ _SERVER_ROWS = 1_000
 #: Candidates of the approximate index, which are ranked by their exact vectors.
 _CANDIDATES, _MIN_CANDIDATES = 4, 200
 #: More accurate than the defaults, 100 and 100.
-_INDEX = {"hnsw": {"space": "cosine", "ef_construction": 200, "ef_search": 400}}
+INDEX = {"hnsw": {"space": "cosine", "ef_construction": 200, "ef_search": 400}}
 _FILTER_DOCUMENTS = 200
 
 
@@ -106,9 +106,7 @@ class ChromaStore(Store):
                     client.delete_collection(one.name)
             name = f"{prefix}{secrets.token_hex(6)}"
             metadata = {RECORD_KEY: record_text(record)}
-            self._rows = client.create_collection(
-                name, embedding_function=None, metadata=metadata, configuration=_INDEX
-            )
+            self._rows = client.create_collection(name, embedding_function=None, metadata=metadata, configuration=INDEX)
             self._created = True
 
     @override
