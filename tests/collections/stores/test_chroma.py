@@ -8,8 +8,9 @@ from chromadb.config import Settings
 
 import store_contract
 from embedway.collections.stores import store_for
-from embedway.collections.stores.chroma import check_where, columns_of
+from embedway.collections.stores.server_columns import columns_of
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or, matches
+from embedway.collections.where_types import check_where
 from embedway.errors import SinkError, UsageError
 from store_contract import StoreContract
 

@@ -30,7 +30,6 @@ from embedway.collections.stores.server_columns import (
     record_text,
 )
 from embedway.collections.stores.server_locks import server_lock
-from embedway.collections.where_types import check_where
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -252,7 +251,6 @@ class QdrantStore(Store):
         only = None
         if where is not None:
             columns = columns_of(self.record)
-            where = check_where(where, columns)
             try:
                 only = to_filter(push_not_down(where), columns)
             except NotExpressibleError:

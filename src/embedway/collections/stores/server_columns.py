@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from embedway.collections.record import FORMAT_VERSION, Record
 from embedway.collections.stores.columns import COLUMNS, values_of
 from embedway.collections.stores.records import space_from_json
-from embedway.collections.where import And, Compare, In, IsNull, Not, Or
-from embedway.errors import SinkError, UsageError, newer_version
+from embedway.collections.where import And, Compare, Not, Or
+from embedway.errors import SinkError, newer_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -81,14 +81,6 @@ def lock_key(*names: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-def check_condition(where: Condition, columns: Mapping[str, ColumnType], *, destination: str) -> None:
-    """Raise `UsageError` for a condition on a column that does not exist."""
-    for name in _names_in(where):
-        if name not in columns:
-            known = ", ".join(columns)
-            raise UsageError(f"{destination} has no column {name!r}; its columns are {known}")
-
-
 def push_not_down(where: Condition) -> Condition:
     """Return the same condition with `Not` only before `In`, `IsNull` and `contains`.
 
@@ -115,14 +107,3 @@ def _negated(where: Condition) -> Condition:
         case Compare(column, operator, value) if operator in _OPPOSITE:
             return Compare(column, _OPPOSITE[operator], value)
     return Not(where)
-
-
-def _names_in(where: Condition) -> Iterator[str]:
-    match where:
-        case And(parts) | Or(parts):
-            for part in parts:
-                yield from _names_in(part)
-        case Not(part):
-            yield from _names_in(part)
-        case Compare() | In() | IsNull():
-            yield where.column
