@@ -11,6 +11,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from embedway.collections.stores.redaction import shown
 from embedway.errors import EmbedwayError, UsageError
 from embedway.third_party import must_pass, place_of
 
@@ -57,14 +58,6 @@ def store_for(destination: str) -> Store:
     if ending in _ENDINGS:
         return _built_in(_ENDINGS[ending], destination)
     raise UsageError(f"{shown(destination)!r} is not a known destination; use one of: {', '.join(forms())}")
-
-
-def shown(destination: str) -> str:
-    """Return a destination without the password that its URL may contain."""
-    before, mark, rest = destination.partition("://")
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    return f"{before}{mark}{user.partition(':')[0]}{at}{host}{slash}{path}" if mark else destination
 
 
 def _built_in(entry: tuple[str, str, str], destination: str) -> Store:
