@@ -244,3 +244,30 @@ def test_equal_scores_beyond_the_first_request_are_in_row_order(client, record, 
     store.commit()
     order = [row["id"] for rows in store.read() for row in rows.fields]
     assert [hit.id for hit in store.search(np.ones(6, np.float32), 7)] == order[:7]
+
+
+def test_collections_with_similar_names_stay(client, record, some_rows):
+    for name in ("rows.embedway-backup", "rows.embedway-0123456789ab"):
+        store = QdrantStore(DESTINATION.replace("#rows", f"#{name}"), client=client)
+        store.begin(record)
+        store.write(*some_rows(2))
+        store.commit()
+    client.create_collection("rows.embedway-0123456789ac", vectors_config=module_vectors())
+    before = {one.name for one in client.get_collections().collections}
+    store = QdrantStore(DESTINATION, client=client)
+    store.begin(record)
+    store.commit()
+    assert before < {one.name for one in client.get_collections().collections}
+
+
+def test_collection_that_appears_meanwhile_is_never_dropped(client, record):
+    for overwrite, message in ((False, "already exists"), (True, "no record of embedway")):
+        store = QdrantStore(DESTINATION, client=client)
+        store.prepare(overwrite=overwrite)
+        store.begin(record)
+        client.create_collection("rows", vectors_config=module_vectors())
+        with pytest.raises(SinkError, match=message):
+            store.commit()
+        store.abort()
+        assert [one.name for one in client.get_collections().collections] == ["rows"]
+        client.delete_collection("rows")

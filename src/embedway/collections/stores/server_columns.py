@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import secrets
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from embedway.collections.where import Condition, Operator
 
 FORMAT: Final = "embedway collection"
+#: Fact beside the record of a staged collection: the name whose place it takes.
+STAGED_FOR: Final = "staged_for"
 _OPPOSITE: Final[Mapping[Operator, Operator]] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 
 
@@ -73,6 +77,26 @@ def record_from_text(text: str | None, *, destination: str) -> tuple[Record, dic
     except ValueError:
         raise SinkError("has a damaged record; embed the sources again", destination=destination) from None
     return record, facts
+
+
+def staging_name(name: str) -> str:
+    """Return the name of a collection that is written and then takes the place of `name`."""
+    return f"{name}.embedway-{secrets.token_hex(6)}"
+
+
+def is_staged_for(name: str, found: str, text: object) -> bool:
+    """Return whether a collection with this name and record was staged for `name`.
+
+    The name alone decides nothing: other collections may have names that look the same. The record says it too.
+    """
+    start, mark, ending = found.rpartition(".embedway-")
+    if not mark or start != name or not re.fullmatch("[0-9a-f]{12}", ending) or not isinstance(text, str):
+        return False
+    try:
+        facts = json.loads(text)
+        return bool(facts["format"] == FORMAT and facts[STAGED_FOR] == name)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def lock_key(*names: str) -> int:
