@@ -131,8 +131,9 @@ def compare(name, rows, dimensions, ours, loader, *, repeat, clean=lambda: None)
     mine, other = (side for _, side in sides.values())
     wall, own = statistics.median(mine.seconds), statistics.median(other.seconds)
     cpu, own_cpu = statistics.median(mine.cpu), statistics.median(other.cpu)
-    print(f"{name}: {rows / wall:,.0f} rows/s ({wall:.1f} s, {cpu:.1f} CPU s); its own loader {rows / own:,.0f} rows/s "
-          f"({own:.1f} s, {own_cpu:.1f} CPU s): {own / wall:.0%} of its speed, {own_cpu / cpu:.0%} by CPU seconds")  # fmt: skip
+    print(f"{name}: {rows / wall:,.0f} rows/s ({wall:.1f} s, {cpu:.1f} CPU s); its own loader {rows / own:,.0f} "
+          f"rows/s ({own:.1f} s, {own_cpu:.1f} CPU s): {own / wall:.0%} of its speed, "
+          f"{own_cpu / cpu:.0%} by CPU seconds")  # fmt: skip
     print(f"{name}: peak memory {small:,.0f} MiB at {rows // 4:,} rows, {mine.memory:,.0f} MiB at {rows:,}; "
           f"the loader's {other.memory:,.0f} MiB; {time.perf_counter() - began:.0f} s in all", flush=True)  # fmt: skip
 

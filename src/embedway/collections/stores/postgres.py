@@ -59,6 +59,8 @@ class PostgresStore(Store):
         self._place = Place.of(destination)
         super().__init__(self._place.shown)
         self._link: Any = None
+        #: Schema of the table, known when the link is open.
+        self._schema = ""
         self._overwrite = False
         #: Name of the table that is being written; None if no change is in progress.
         self._writing: str | None = None
@@ -77,7 +79,7 @@ class PostgresStore(Store):
         link = connect(self._place)
         try:
             with postgres_errors(self.destination, "locking"):
-                key = lock_key(self._schema(link), self._place.table)
+                key = lock_key(_schema_of(link, self._place), self._place.table)
                 (free,) = link.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
             if not free:
                 reason = "another process changes this collection; wait until it ends, then run the command again"
@@ -96,10 +98,11 @@ class PostgresStore(Store):
         self._overwrite = overwrite
         with postgres_errors(self.destination, "preparing"):
             link = self._connection()
-            schema = self._schema(link)
-            row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [schema]).fetchone()
+            row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [self._schema]).fetchone()
             if not row[0]:
-                reason = f"this user must not create tables in the schema {schema!r}; GRANT CREATE ON SCHEMA to it"
+                reason = (
+                    f"this user must not create tables in the schema {self._schema!r}; GRANT CREATE ON SCHEMA to it"
+                )
                 raise SinkError(reason, destination=self.destination)
             known = link.execute("SELECT installed_version FROM pg_available_extensions WHERE name = 'vector'")
             if known.fetchone() is None:
@@ -348,17 +351,17 @@ class PostgresStore(Store):
 
     def _connection(self) -> Any:
         if self._link is None:
-            self._link = connect(self._place)
+            link = connect(self._place)
+            with postgres_errors(self.destination, "connecting"):
+                self._schema = _schema_of(link, self._place)
+            self._link = link
         return self._link
-
-    def _schema(self, link: Any) -> str:
-        schema: str = self._place.schema or link.execute("SELECT current_schema()").fetchone()[0] or "public"
-        return schema
 
     def _name(self, table: str) -> Any:
         from psycopg import sql  # noqa: PLC0415 - an extra
 
-        return sql.Identifier(self._schema(self._connection()), table)
+        self._connection()
+        return sql.Identifier(self._schema, table)
 
     def _table(self) -> Any:
         return self._name(self._writing or self._place.table)
@@ -382,3 +385,8 @@ class PostgresStore(Store):
 
         text = sql.Literal(record_text(self.record))
         link.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self._name(table), text))
+
+
+def _schema_of(link: Any, place: Place) -> str:
+    schema: str = place.schema or link.execute("SELECT current_schema()").fetchone()[0] or "public"
+    return schema
