@@ -57,6 +57,8 @@ def fill_qdrant(rows, dimensions):
 
 
 def fill_chroma(destination, rows, dimensions):
+    import chromadb  # noqa: F401  its import is no part of the time
+
     store = store_for(destination)
     timer = fill(store, rows, dimensions)
     store.close()
