@@ -46,10 +46,9 @@ def batches(rows, dimensions, size=BATCH):
         yield [chunk_of(n) for n in some], np.roll(vectors, first // size, axis=1)[: len(some)]
 
 
-def column_batches(rows, dimensions, size=BATCH):
-    """Iterate over the same rows as loaders take them: a list of values for each column, and vectors."""
-    for chunks, vectors in batches(rows, dimensions, size):
-        yield dict(zip(COLUMNS, map(list, zip(*map(values_of, chunks), strict=True)), strict=True)), vectors
+def columns_of(chunks):
+    """Return rows as loaders take them: a list of values for each column."""
+    return dict(zip(COLUMNS, map(list, zip(*map(values_of, chunks), strict=True)), strict=True))
 
 
 class Timer:
