@@ -1,6 +1,7 @@
 """Writers of the same rows with each store's own library: the same columns, indexes and durability as our stores.
 
-Each returns a `Timer` without the time of making the rows. Loaders receive columns; they need no objects of rows.
+Each returns a `Timer` without the time of making the rows. Loaders receive what our stores do, rows as objects and an
+array of vectors, and bring them into the form that the library takes fastest.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from pathlib import Path
 
 from embedway.collections.stores.arrow import ROW_GROUP_ROWS, schema_of
 from embedway.collections.stores.columns import COLUMNS
-from store_rows import BATCH, Timer, column_batches, record_of
+from store_rows import BATCH, Timer, batches, columns_of, record_of
 
 
-def _table(columns, vectors, schema):
+def _table(chunks, vectors, schema):
     import pyarrow as pa
 
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-    arrays = [pa.array(values, schema.field(name).type) for name, values in columns.items()]
+    arrays = [pa.array(values, schema.field(name).type) for name, values in columns_of(chunks).items()]
     return pa.Table.from_arrays([*arrays, lists], schema=schema)
 
 
@@ -28,9 +29,9 @@ def parquet(path, rows, dimensions):
 
     schema, timer = schema_of(record_of(dimensions)), Timer()
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["document_id", "source"]) as writer:
-        for columns, vectors in column_batches(rows, dimensions, ROW_GROUP_ROWS):
+        for chunks, vectors in batches(rows, dimensions, ROW_GROUP_ROWS):
             with timer.running():
-                writer.write_table(_table(columns, vectors, schema))
+                writer.write_table(_table(chunks, vectors, schema))
         with timer.running():
             writer.close()
     return timer
@@ -40,8 +41,9 @@ def jsonl(path, rows, dimensions):
     """Write lines with the module json."""
     timer = Timer()
     with Path(path).open("w", encoding="utf-8") as file:
-        for columns, vectors in column_batches(rows, dimensions):
+        for chunks, vectors in batches(rows, dimensions):
             with timer.running():
+                columns = columns_of(chunks)
                 for *row, vector in zip(*columns.values(), vectors.tolist(), strict=True):
                     line = json.dumps({**dict(zip(columns, row, strict=True)), "vector": vector}, ensure_ascii=False)
                     file.write(line + "\n")
@@ -56,9 +58,9 @@ def lancedb(destination, rows, dimensions):
     schema, timer = schema_of(record_of(dimensions)), Timer()
     with timer.running():
         table = library.connect(folder).create_table(name, schema=schema)
-    for columns, vectors in column_batches(rows, dimensions, ROW_GROUP_ROWS):
+    for chunks, vectors in batches(rows, dimensions, ROW_GROUP_ROWS):
         with timer.running():
-            table.add(_table(columns, vectors, schema))
+            table.add(_table(chunks, vectors, schema))
     return timer
 
 
@@ -101,8 +103,9 @@ def postgres(url, rows, dimensions):
                 link.execute(f"CREATE TABLE own ({identity}, {definitions}, vector vector({dimensions}))")
             with link.cursor().copy(f"COPY own ({', '.join(COLUMNS)}, vector) FROM STDIN (FORMAT binary)") as copy:
                 copy.set_types([*("int8" if kind == "int" else kind for kind in COLUMNS.values()), "vector"])
-                for columns, vectors in column_batches(rows, dimensions):
+                for chunks, vectors in batches(rows, dimensions):
                     with timer.running():
+                        columns = columns_of(chunks)
                         for row in zip(*columns.values(), vectors, strict=True):
                             copy.write_row(row)
             with timer.running():
@@ -124,8 +127,9 @@ def qdrant(rows, dimensions):
     size = models.VectorParams(size=dimensions, distance=models.Distance.COSINE)
     client.create_collection("own", vectors_config=size)
     number = 0
-    for columns, vectors in column_batches(rows, dimensions):
+    for chunks, vectors in batches(rows, dimensions):
         with timer.running():
+            columns = columns_of(chunks)
             payload = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
             ids = range(number, number + len(payload))
             client.upload_collection("own", vectors=vectors, payload=payload, ids=ids, batch_size=BATCH, wait=True)
@@ -143,8 +147,9 @@ def chroma(folder, rows, dimensions):
     client, timer = chromadb.PersistentClient(folder, settings=Settings(anonymized_telemetry=False)), Timer()
     with timer.running():
         found = client.create_collection("own", embedding_function=None, configuration=INDEX)
-    for columns, vectors in column_batches(rows, dimensions):
+    for chunks, vectors in batches(rows, dimensions):
         with timer.running():
+            columns = columns_of(chunks)
             names = [name for name in columns if name not in {"id", "text"}]
             rest = zip(*(columns[name] for name in names), strict=True)
             metadata = [{n: v for n, v in zip(names, row, strict=True) if v is not None} for row in rest]

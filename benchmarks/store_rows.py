@@ -46,10 +46,9 @@ def batches(rows, dimensions, size=BATCH):
         yield [chunk_of(n) for n in some], np.roll(vectors, first // size, axis=1)[: len(some)]
 
 
-def column_batches(rows, dimensions, size=BATCH):
-    """Iterate over the same rows as loaders take them: a list of values for each column, and vectors."""
-    for chunks, vectors in batches(rows, dimensions, size):
-        yield dict(zip(COLUMNS, map(list, zip(*map(values_of, chunks), strict=True)), strict=True)), vectors
+def columns_of(chunks):
+    """Return rows as loaders take them: a list of values for each column."""
+    return dict(zip(COLUMNS, map(list, zip(*map(values_of, chunks), strict=True)), strict=True))
 
 
 class Timer:
@@ -131,8 +130,9 @@ def compare(name, rows, dimensions, ours, loader, *, repeat, clean=lambda: None)
     mine, other = (side for _, side in sides.values())
     wall, own = statistics.median(mine.seconds), statistics.median(other.seconds)
     cpu, own_cpu = statistics.median(mine.cpu), statistics.median(other.cpu)
-    print(f"{name}: {rows / wall:,.0f} rows/s ({wall:.1f} s, {cpu:.1f} CPU s); its own loader {rows / own:,.0f} rows/s "
-          f"({own:.1f} s, {own_cpu:.1f} CPU s): {own / wall:.0%} of its speed, {own_cpu / cpu:.0%} by CPU seconds")  # fmt: skip
+    print(f"{name}: {rows / wall:,.0f} rows/s ({wall:.1f} s, {cpu:.1f} CPU s); its own loader {rows / own:,.0f} "
+          f"rows/s ({own:.1f} s, {own_cpu:.1f} CPU s): {own / wall:.0%} of its speed, "
+          f"{own_cpu / cpu:.0%} by CPU seconds")  # fmt: skip
     print(f"{name}: peak memory {small:,.0f} MiB at {rows // 4:,} rows, {mine.memory:,.0f} MiB at {rows:,}; "
           f"the loader's {other.memory:,.0f} MiB; {time.perf_counter() - began:.0f} s in all", flush=True)  # fmt: skip
 

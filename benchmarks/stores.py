@@ -11,6 +11,7 @@ and LanceDB's own library, with the same columns. Files are written below TMPDIR
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import statistics
 import tempfile
@@ -29,6 +30,8 @@ _LOADERS = {"parquet": loaders.parquet, "jsonl": loaders.jsonl, "lancedb": loade
 
 
 def write(path, rows, dimensions, vector_type="float32"):
+    """Write rows. The library is imported first, so that its import is no part of the time, as for the loaders."""
+    importlib.import_module("lancedb" if path.startswith("lancedb:") else "pyarrow.parquet")
     return fill(create_store(path, overwrite=True), rows, dimensions, vector_type)
 
 

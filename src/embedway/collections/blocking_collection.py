@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from embedway.collections.candidates import SearchMode
+    from embedway.collections.export import ExportSummary
     from embedway.collections.forgetting import ForgetReport
     from embedway.collections.query import SearchAnswer, SearchSettings
-    from embedway.collections.record import Record
+    from embedway.collections.record import Record, VectorType
     from embedway.collections.report import RunProgress
     from embedway.collections.stores.base import StoredDocument
     from embedway.collections.sync import SyncSummary
@@ -131,6 +132,12 @@ class Collection:
     def forget(self, *documents: str, source: str | None = None) -> ForgetReport:
         """Remove documents."""
         return self._wait(self._collection.forget(*documents, source=source))
+
+    def export(
+        self, destination: str, *, overwrite: bool = False, vector_type: VectorType | None = None
+    ) -> ExportSummary:
+        """Write all rows into a new collection. Nothing is embedded."""
+        return self._wait(self._collection.export(destination, overwrite=overwrite, vector_type=vector_type))
 
     def refresh(self) -> None:
         """Read the collection again."""

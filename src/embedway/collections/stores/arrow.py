@@ -80,8 +80,8 @@ def batch_of(chunks: Sequence[Chunk], vectors: Vectors, record: Record, schema: 
     """Return chunks and vectors, float32 (n, d), as a record batch with the schema of the record."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
-    rows = list(map(values_of, chunks))
-    columns = [pa.array([row[place] for row in rows], column_kind(kind)) for place, kind in enumerate(COLUMNS.values())]
+    by_column = zip(*map(values_of, chunks), strict=True) if chunks else [()] * len(COLUMNS)
+    columns = [pa.array(values, column_kind(kind)) for values, kind in zip(by_column, COLUMNS.values(), strict=True)]
     for name, kind in record.keep.items():
         values: list[Any] = [chunk.metadata.get(name) for chunk in chunks]
         if kind == "json":

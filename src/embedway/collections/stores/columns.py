@@ -31,3 +31,6 @@ COLUMNS: Final[Mapping[str, ColumnType]] = {
 NULLABLE: Final = frozenset({"page", "title", "headings", "context"})
 #: Return the values of these columns of a chunk, as a tuple.
 values_of: Final[Callable[[Chunk], tuple[Any, ...]]] = attrgetter(*COLUMNS)
+#: Return the id of a chunk, and the key of its document as a tuple.
+id_of: Final[Callable[[Chunk], str]] = attrgetter("id")
+key_of: Final[Callable[[Chunk], tuple[str, str]]] = attrgetter("source", "document_id")

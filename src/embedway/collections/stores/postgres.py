@@ -59,6 +59,8 @@ class PostgresStore(Store):
         self._place = Place.of(destination)
         super().__init__(self._place.shown)
         self._link: Any = None
+        #: Schema of the table, known when the link is open.
+        self._schema = ""
         self._overwrite = False
         #: Name of the table that is being written; None if no change is in progress.
         self._writing: str | None = None
@@ -77,7 +79,7 @@ class PostgresStore(Store):
         link = connect(self._place)
         try:
             with postgres_errors(self.destination, "locking"):
-                key = lock_key(self._schema(link), self._place.table)
+                key = lock_key(tables.schema_of(link, self._place), self._place.table)
                 (free,) = link.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
             if not free:
                 raise SinkError(_BUSY, destination=self.destination)
@@ -95,10 +97,11 @@ class PostgresStore(Store):
         self._overwrite = overwrite
         with postgres_errors(self.destination, "preparing"):
             link = self._connection()
-            schema = self._schema(link)
-            row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [schema]).fetchone()
+            row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [self._schema]).fetchone()
             if not row[0]:
-                reason = f"this user must not create tables in the schema {schema!r}; GRANT CREATE ON SCHEMA to it"
+                reason = (
+                    f"this user must not create tables in the schema {self._schema!r}; GRANT CREATE ON SCHEMA to it"
+                )
                 raise SinkError(reason, destination=self.destination)
             known = link.execute("SELECT installed_version FROM pg_available_extensions WHERE name = 'vector'")
             if known.fetchone() is None:
@@ -313,7 +316,7 @@ class PostgresStore(Store):
 
     def _claim(self, link: Any) -> None:
         """Lock the collection for the transaction, so that one change is written also if `lock` lost its connection."""
-        key = lock_key("change", self._schema(link), self._place.table)
+        key = lock_key("change", self._schema, self._place.table)
         (free,) = link.execute("SELECT pg_try_advisory_xact_lock(%s)", [key]).fetchone()
         if not free:
             raise SinkError(_BUSY, destination=self.destination)
@@ -356,7 +359,7 @@ class PostgresStore(Store):
             record_from_text(self._comment(), destination=self.destination)
             link.execute(compose.sql("DROP TABLE {}", self._name(table)))
         link.execute(compose.sql("ALTER TABLE {} RENAME TO {}", self._table(), table))
-        tables.rename_parts(link, self._schema(link), temporary, table)
+        tables.rename_parts(link, self._schema, temporary, table)
 
     def _recount(self) -> None:
         with postgres_errors(self.destination, "reading"):
@@ -366,15 +369,15 @@ class PostgresStore(Store):
 
     def _connection(self) -> Any:
         if self._link is None:
-            self._link = connect(self._place)
+            link = connect(self._place)
+            with postgres_errors(self.destination, "connecting"):
+                self._schema = tables.schema_of(link, self._place)
+            self._link = link
         return self._link
 
-    def _schema(self, link: Any) -> str:
-        schema: str = self._place.schema or link.execute("SELECT current_schema()").fetchone()[0] or "public"
-        return schema
-
     def _name(self, table: str) -> Any:
-        return compose.identifier(self._schema(self._connection()), table)
+        self._connection()
+        return compose.identifier(self._schema, table)
 
     def _table(self) -> Any:
         return self._name(self._writing or self._place.table)
@@ -384,7 +387,7 @@ class PostgresStore(Store):
 
     def _oid(self) -> int | None:
         link = self._connection()
-        return tables.find(link, self._schema(link), self._place.table)
+        return tables.find(link, self._schema, self._place.table)
 
     def _comment(self) -> str | None:
         row = self._connection().execute("SELECT obj_description(%s::oid, 'pg_class')", [self._oid()]).fetchone()

@@ -21,6 +21,11 @@ _ADVICE = {
     "28P01": "the password is missing or wrong; set PGPASSWORD, or write it into ~/.pgpass",
     "28": "the server refuses this user; check the user, pg_hba.conf and TLS (sslmode)",
     "3D000": "there is no such database; create it first",
+    "3F000": "there is no such schema; create it first: CREATE SCHEMA",
+    "22P05": "a text has a character that the database's encoding cannot store; use a database with UTF8",
+    "42883": "a column of the table has another type than the collection needs; embed again with --overwrite",
+    "42703": "a column of the table was removed; embed again with --overwrite",
+    "22": "a column of the table has another type than the collection needs; embed again with --overwrite",
     "42501": "the user lacks the right; GRANT it, or choose another user",
     "42P01": "the table was removed by another program",
     "42704": "a type is missing; the extension vector is not installed in this database",
@@ -32,7 +37,6 @@ _ADVICE = {
     "25P03": "the server ended an idle transaction; raise idle_in_transaction_session_timeout for this user",
     "57P": "the server shut down or ended the connection; run the same command again",
     "40": "another transaction was in the way; run the same command again",
-    "22P05": "a text has a character that the database's encoding cannot store; use a database with UTF8",
     "08": "the connection was lost; run the same command again",
 }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.collections.stores import postgres_compose as compose
 from embedway.collections.stores import postgres_rows as pg
-from embedway.collections.stores.postgres_connection import MAX_NAME_BYTES, require_psycopg
+from embedway.collections.stores.postgres_connection import MAX_NAME_BYTES, Place, require_psycopg
 from embedway.collections.stores.server_columns import columns_of
 from embedway.errors import SinkError
 
@@ -20,6 +20,12 @@ INDEX_ROWS = 10_000
 _MAX_BUILD_MIB = 2_048
 #: Type names of the catalog that differ from those in `SQL_TYPES`.
 _CATALOG_NAMES = {"timestamptz": "timestamp with time zone"}
+
+
+def schema_of(link: Any, place: Place) -> str:
+    """Return the schema of a table."""
+    schema: str = place.schema or link.execute("SELECT current_schema()").fetchone()[0] or "public"
+    return schema
 
 
 def find(link: Any, schema: str, name: str) -> int | None:
