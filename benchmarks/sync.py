@@ -48,31 +48,33 @@ def long_texts(places):
 
 
 def pieces(places, count, mean):
-    """Return `count` disjoint pieces of the texts, numbered, so that all differ; lengths are spread around the mean."""
-    generator = random.Random(1)
-    found = []
-    for text in long_texts(places):
-        start = 0
-        while start < len(text) and len(found) < count:
-            length = int(generator.lognormvariate(math.log(mean) - 0.32, 0.8))
-            end = start + min(max(length, mean // 8), mean * 8)
-            piece = text[start:end].strip()
-            if piece:
-                found.append(f"# Piece {len(found)}\n\n{piece}\n")
-            start = end
-    if len(found) < count:
-        raise SystemExit(f"the texts have only {len(found):,} pieces; give more texts, or a lower --mean")
+    """Return `count` pieces of the texts, numbered, so that all differ; lengths are spread around the mean.
+
+    If the texts are used up, they are cut again at other places.
+    """
+    generator = random.Random(1)  # noqa: S311  reproducible
+    text = "\n\n".join(long_texts(places))
+    if len(text) < 16 * mean:
+        raise SystemExit("give more texts, or a lower --mean")
+    found, start = [], 0
+    while len(found) < count:
+        length = int(generator.lognormvariate(math.log(mean) - 0.32, 0.8))
+        end = start + min(max(length, mean // 8), mean * 8)
+        if piece := text[start:end].strip():
+            found.append(f"# Piece {len(found)}\n\n{piece}\n")
+        start = end if end < len(text) else generator.randrange(mean)
     return found
 
 
 def child(name, docs, destination, profile):
     """Run one sync, or embed texts with the model alone; print facts as JSON."""
+    texts = [path.read_text() for path in sorted(Path(docs).iterdir())[:MODEL_TEXTS]]
 
     async def work():
         async with AsyncEmbedder(config=Config.load(environ={}, overrides={"cache.backend": "none"})) as embedder:
             began = time.perf_counter()
             if name == "model":
-                await embedder.embed([path.read_text() for path in sorted(Path(docs).iterdir())[:MODEL_TEXTS]])
+                await embedder.embed(texts)
                 return time.perf_counter() - began, {}
             summary = await sync_collection(embedder, destination, [docs], SyncOptions())
             return time.perf_counter() - began, summary.to_json()
@@ -105,11 +107,10 @@ class Runs:
             print(f"{label:16} {found['seconds']:8.2f} s  peak {found['peak']:,} MiB", flush=True)
             return found["seconds"]
         counts = "+{added} ~{updated} -{removed} ={unchanged}, {chunks_written} chunks written".format(**found)
+        speed = f"{self.count / found['seconds']:8,.0f} files/s  {found['tokens'] / found['seconds']:7,.0f} tokens/s"
+        memory = f"peak {found['peak']:,} MiB ({found['peak'] - self.model:+,} to the model alone)"
         print(
-            f"{label:16} {found['seconds']:8.2f} s  {self.count / found['seconds']:8,.0f} files/s  "
-            f"{found['tokens'] / found['seconds']:7,.0f} tokens/s  CPU {found['cpu']:6.1f} s  peak {found['peak']:,} MiB "
-            f"({found['peak'] - self.model:+,} to the model alone)  {counts}",
-            flush=True,
+            f"{label:16} {found['seconds']:8.2f} s  {speed}  CPU {found['cpu']:6.1f} s  {memory}  {counts}", flush=True
         )
         return found["seconds"]
 
@@ -132,7 +133,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", required=True, nargs="+", help=f"texts, .jsonl with `text`, or folders of {ENDINGS}")
     parser.add_argument("--files", type=int, default=10_000)
-    parser.add_argument("--mean", type=int, default=280, help="mean characters of a file")
+    parser.add_argument("--mean", type=int, default=900, help="mean characters of a file (default: 900)")
     parser.add_argument("--to", default="parquet", choices=("parquet", "jsonl", "lancedb"))
     parser.add_argument("--profile", action="store_true", help="print a profile of each sync to standard error")
     options = parser.parse_args()

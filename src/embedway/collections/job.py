@@ -26,9 +26,8 @@ from embedway.collections.job_sources import (
     recorded_sources,
     refuse_dropped,
     refuse_emptied,
-    refuse_own_source,
     refuse_same_names,
-    without_collections,
+    without_written,
 )
 from embedway.collections.journal import Journal, journal_path
 from embedway.collections.kept_columns import KeptColumns
@@ -210,8 +209,7 @@ class Job:
         if self._old is None:
             await writer.call(self._store.prepare, overwrite=self.options.overwrite)
         written = (self._store.destination, *map(str, (self.rejects.path, *self._store.sidecars)))
-        inventory = without_collections(inventory, written)
-        refuse_own_source(inventory.files, written)
+        inventory = without_written(inventory, written)
         if not self.options.overwrite:
             await writer.call(self.rejects.refuse_existing)
         return inventory
