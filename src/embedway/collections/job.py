@@ -178,7 +178,6 @@ class Job:
             await self._stream(chunk_reader, batches, record, reader, writer, changes)
             await self._finish(outcome, record, writer)
             await uncancelled(writer.call(self._commit, record))
-            self._kept.complete = True
         except BaseException as error:
             await self._abort(error, chunk_reader, inventory, journal, reader, writer)
             raise
@@ -320,7 +319,6 @@ class Job:
         except BaseException:
             await writer.call(self._store.abort)
             raise
-        self._kept.complete = True
         return outcome
 
     async def _finish(self, outcome: Outcome, record: Record, writer: Worker) -> None:
@@ -344,6 +342,7 @@ class Job:
                 self._store.commit()
             elif old is not None and replace(record, made_by=old.made_by, revision=old.revision) != old:
                 self._store.write_record(replace(record, made_by=old.made_by, revision=old.revision))
+            self._kept.complete = True
 
     async def _abort(  # noqa: PLR0917  the parts of one job
         self,
