@@ -108,7 +108,7 @@ def test_each_kind_of_skipped_file_has_its_reason(tmp_path):
         rows_csv="id,body\n1,x\n",
         _env="x",
         dist__a_md="x",
-        package_json="{}",
+        package_json='{"a": 1}',
         docs__build__b_md="b",
         node_modules__c_md="x",
     )

@@ -18,6 +18,7 @@ from embedway.collections.documents import MAX_FILE_BYTES, Document, DocumentKey
 from embedway.collections.encodings import binary_fault, decode_document
 from embedway.collections.file_formats import FORMATS, binary_parser, text_parser
 from embedway.collections.inventory import STANDARD_INPUT
+from embedway.collections.json_rows import is_json_rows, read_json, read_jsonl
 from embedway.collections.lines import (
     CountedLines,
     IteratedLines,
@@ -27,7 +28,7 @@ from embedway.collections.lines import (
     peek_block,
     peek_line,
 )
-from embedway.collections.row_formats import is_json_rows, read_csv, read_json, read_jsonl, read_lines
+from embedway.collections.row_formats import read_csv, read_lines
 from embedway.collections.rows import ColumnsError, NoTextField, RowReader
 from embedway.collections.table import read_parquet
 from embedway.errors import SourceError
@@ -209,9 +210,12 @@ class FileReader:
         if name == "auto":
             head, stream = peek_line(stream)
             name = _sniff(head)
-        if name == "json":
+        if name in {"json", "jsonl"}:
             head, stream = peek_block(stream)
-            if not is_json_rows(head):
+            if is_json_rows(head):
+                # A line of JSON Lines is no array, so a file `.jsonl` may be one.
+                name = "json"
+            elif name == "json":
                 yield from self._json_text(file, stream)
                 return
         if name == "lines":
@@ -228,6 +232,10 @@ class FileReader:
         """Read JSON that is not an array of rows as one document."""
         data = stream.read(MAX_FILE_BYTES + 1)
         _check_size(data, file.name)
+        if not any(map(str.isalpha, data.decode("utf-8", "replace"))):
+            # Numbers, or brackets alone.
+            self._skip(file, "empty", "has no letter, so it is no text")
+            return
         document_id = file.document_id.removesuffix("/") or os.path.basename(file.name)  # noqa: PTH119
         document = self._document(replace(file, format="text", document_id=document_id), data)
         if document is not None:
