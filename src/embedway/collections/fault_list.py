@@ -9,9 +9,13 @@ from embedway.errors import SourceError
 if TYPE_CHECKING:
     from embedway.collections.documents import OnBadRow
 
-#: Maximum number of unusable files and rows that one error names, and of documents that are read to find them.
+#: Maximum number of unusable files and rows that one error names, and of rows that are read to find them.
 _MAX_FAULTS = 20
 _MAX_READ_AFTER_FAULT = 100_000
+_REMEDY = (
+    '--on-error skip, or on_error="skip", rejects what cannot be read and goes on; --exclude GLOB leaves out files of '
+    "folders"
+)
 
 
 class FaultList:
@@ -26,9 +30,12 @@ class FaultList:
         """Whether the handler has raised an error."""
         return bool(self._found)
 
-    def is_enough(self) -> bool:
-        """Whether enough errors are known, or enough was read to find them. Called for each document."""
-        self._read += self.is_stopping()
+    def is_enough(self, weight: int = 1) -> bool:
+        """Whether enough errors are known, or enough was read to find them. Called for each document.
+
+        `weight` is the time to read the document, as a number of rows.
+        """
+        self._read += weight * self.is_stopping()
         return len(self._found) > _MAX_FAULTS or self._read > _MAX_READ_AFTER_FAULT
 
     def add(self, fault: SourceError) -> None:
@@ -45,7 +52,7 @@ class FaultList:
             self._found.append(fault)
 
     def raise_first(self) -> None:
-        """Raise the first error, if the handler raised it, with notes on the others."""
+        """Raise the first error, if the handler raised it, with notes on the others and the remedy."""
         if not self._found:
             return
         first, *others = self._found
@@ -53,4 +60,5 @@ class FaultList:
             first.add_note(f"also {other}")
         if len(others) >= _MAX_FAULTS:
             first.add_note("and more")
+        first.add_note(_REMEDY)
         raise first
