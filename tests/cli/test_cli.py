@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import embedway._version
+from embedway.cli import common_first
 
 COMMANDS = [
     "run",
@@ -142,3 +143,27 @@ def test_a_full_disk_is_an_error(environment, place):
         )
     assert done.returncode == 1
     assert done.stderr == b"embedway: error: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["run", "docs", "-v", "--to", "a.jsonl"], ["-v", "run", "docs", "--to", "a.jsonl"]),
+        (
+            ["--config", "f.toml", "run", "--quiet", "--traceback"],
+            ["--quiet", "--traceback", "--config", "f.toml", "run"],
+        ),
+        (["embed", "-q", "--", "-v"], ["-q", "embed", "--", "-v"]),
+    ],
+    ids=("before", "in order", "not after --"),
+)
+def test_common_flags_may_follow_the_command(given, expected):
+    assert common_first(given) == expected
+
+
+def test_errors_name_flags_and_no_keywords_of_python(command, place):
+    (place / "a.txt").write_text("a text\n")
+    (place / "a.jsonl").write_text("{}\n")
+    done = command("run", "a.txt", "--to", "a.jsonl")
+    assert "updates it, and --overwrite replaces it" in done.stderr
+    assert "overwrite=" not in done.stderr

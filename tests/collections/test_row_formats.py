@@ -59,9 +59,9 @@ def test_the_line_that_excel_writes(tmp_path):
 def test_columns_are_named_in_errors(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("ID,Text\n1,red\n")
-    with pytest.raises(SourceError, match=r"field 'text': .*--text-field.*columns: 'ID', 'Text'"):
+    with pytest.raises(SourceError, match=r"field 'text': .*with text_field; columns: 'ID', 'Text'"):
         read(path)
-    with pytest.raises(SourceError, match=r"field 'id': .*--id-field.*columns: 'ID', 'Text'"):
+    with pytest.raises(SourceError, match=r"field 'id': .*with id_field; columns: 'ID', 'Text'"):
         read(path, text_field="Text")
     assert read(path, text_field="Text", id_field="ID")[0] == [("1", "red", 2)]
 
@@ -114,7 +114,7 @@ def test_an_array_in_a_file_of_lines_is_told(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('[{"text": "red"}]\n')
     ((_, reason),) = read(path)[1]
-    assert "an array of rows is read from a file .json" in reason
+    assert "an array of rows is read with format='json'" in reason
 
 
 def test_standard_input_is_recognized():

@@ -351,9 +351,9 @@ class TestEmbedderFaults:
     @pytest.mark.parametrize(
         ("cache", "size", "said"),
         [
-            ("sqlite", 40, r"\d+ of 40 texts are computed and kept; run the same command again in 8 s"),
-            ("sqlite", 500, r"\d+ texts are computed and kept; run the same command again in 8 s"),
-            ("none", 40, r"\d+ of 40 texts are computed and kept; run the same command again in 8 s"),
+            ("sqlite", 40, r"\d+ of 40 texts are computed and kept; make the same call again in 8 s"),
+            ("sqlite", 500, r"\d+ texts are computed and kept; make the same call again in 8 s"),
+            ("none", 40, r"\d+ of 40 texts are computed and kept; make the same call again in 8 s"),
             ("of a model whose vectors depend on the batch", 40, r"\d+ of 40 texts are computed and kept; .*"),
         ],
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from embedway.cli.options import Invocation
 from embedway.cli.output import continuation, describe_destination, note
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +24,9 @@ def stopped_job(config: "Config", destination: str, kept: "Kept") -> "Callable[[
 
     def what_is_kept() -> str:
         again = "run the same command again to continue"
-        parts = [f"{kept.rows:,} rows are written to {destination}"] if kept.rows else []
-        parts += [f"{kept.vectors:,} computed vectors are kept outside of it"] if kept.vectors else []
+        parts = [f"{count_of(kept.rows, 'row is', 'rows are')} written to {destination}"] if kept.rows else []
+        vectors = count_of(kept.vectors, "computed vector is", "computed vectors are")
+        parts += [f"{vectors} kept outside of it"] if kept.vectors else []
         return f"{' and '.join(parts)}; {again}" if parts else continuation(config)
 
     return describe_destination(path, destination, what_is_kept)
@@ -33,9 +35,7 @@ def stopped_job(config: "Config", destination: str, kept: "Kept") -> "Callable[[
 def tell_rejected(invocation: Invocation, rejected: int, path: str | None) -> None:
     """Say how many rows were rejected, and where they are listed."""
     if rejected:
-        from embedway.collections.report import rows_were
-
-        note(invocation, f"{rows_were(rejected)} rejected; {path} lists them with reasons")
+        note(invocation, f"{count_of(rejected, 'row was', 'rows were')} rejected; the reasons are in {path}")
 
 
 def cost_rows(cost_nanousd: int | None, billed_tokens: int, unsure_nanousd: int) -> list[tuple[str, str]]:

@@ -94,7 +94,9 @@ def _sample(store: Store, rng: random.Random) -> list[tuple[str, Any]]:
 def _inspect(path: Path) -> tuple[int, dict[str, ColumnType]]:
     """Return the dimensions and the kept columns of a file. Raises SinkError and UsageError."""
     if path.suffix.lower() not in {".parquet", ".jsonl"}:
-        raise UsageError("--space declares a file X.parquet or X.jsonl; other stores keep their record inside")
+        raise UsageError(
+            f"only a file X.parquet or X.jsonl can be declared, not {path}; other stores keep their record inside"
+        )
     try:
         return _inspect_parquet(path) if path.suffix.lower() == ".parquet" else _inspect_lines(path)
     except SinkError:

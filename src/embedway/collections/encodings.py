@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 
 from embedway.errors import SourceError, UsageError
+from embedway.remedies import option
 
 #: Longer marks come first: the mark of UTF-32 begins with that of UTF-16.
 _MARKS = (
@@ -98,7 +99,7 @@ def unmarked_fault(data: bytes) -> str | None:
     name = unmarked_utf16(data)
     if name is None:
         return None
-    return f"looks like UTF-16{name[-2:].upper()} without a byte order mark: --encoding {name}"
+    return f"looks like UTF-16{name[-2:].upper()} without a byte order mark; read it with {option('encoding', name)}"
 
 
 def decode_document(data: bytes, path: str, *, encoding: str | None) -> str:
@@ -127,5 +128,5 @@ def _decode_fault(name: str, *, marked: bool, given: bool) -> str:
     if marked and name != "utf-8":
         return f"is not valid {name.upper()}, which its byte order mark declares"
     if given and not marked:
-        return f"is not valid {name}; is --encoding right?"
-    return "is not UTF-8; name its encoding, such as --encoding cp1252, or convert the file"
+        return f"is not valid {name}; is {option('encoding')} right?"
+    return f"is not UTF-8; name its encoding, such as {option('encoding', 'cp1252')}, or convert the file"

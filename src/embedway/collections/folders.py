@@ -15,6 +15,7 @@ from embedway.collections.file_formats import (
 )
 from embedway.collections.ignore_rules import IGNORE_FILES, Rules, patterns, read_rules, rules_above
 from embedway.errors import SourceError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -88,8 +89,8 @@ class FolderWalk:
         self._options = options
         self._skipped = skipped
         self._on_fault = on_fault
-        self._include = patterns(options.include, name="--include")
-        self._exclude = patterns(options.exclude, name="--exclude")
+        self._include = patterns(options.include, name=option("include"))
+        self._exclude = patterns(options.exclude, name=option("exclude"))
 
     def files(self) -> Iterator[FoundFile]:
         """Iterate over the files to read. The files of a folder come before those of its subfolders."""

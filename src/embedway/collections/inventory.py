@@ -12,6 +12,7 @@ from embedway.collections.folders import FolderWalk, describe_endings, printable
 from embedway.collections.record import SourceRecord
 from embedway.collections.skipped import SkippedFiles
 from embedway.errors import SourceError, UsageError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -116,7 +117,7 @@ class _Finder:
         found = format_of(name)
         if found is None and self._options.format == "auto":
             raise SourceError(
-                f"the format is unknown from the file's extension; set it with --format: {describe_endings()}",
+                f"its ending is not known ({describe_endings()}); name its format, such as {option('format', 'text')}",
                 path=printable_path(path),
             )
         form, language, gzipped = found or (self._options.format, "", name.lower().endswith(".gz"))

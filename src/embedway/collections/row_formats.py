@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from embedway.collections.documents import MAX_ROW_BYTES
 from embedway.collections.lines import HEAD_BYTES, StreamError, numbered_lines, peek_line
 from embedway.errors import SourceError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     import io
@@ -248,6 +249,6 @@ def _json_object(raw: bytes, rows: RowReader, line: int) -> dict[str, object]:
         where = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
         raise rows.fault(f"is not JSON{where}", line) from None
     if not isinstance(row, dict):
-        hint = "; an array of rows is read from a file .json, or with --format json" if isinstance(row, list) else ""
+        hint = f"; an array of rows is read with {option('format', 'json')}" if isinstance(row, list) else ""
         raise rows.fault(f"must be a JSON object, is {type(row).__name__}{hint}", line)
     return row

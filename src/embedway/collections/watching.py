@@ -51,10 +51,10 @@ async def watch_collection(
     MissingExtraError without watchfiles.
     """
     if not sources:
-        raise UsageError("name the sources that are watched")
+        raise UsageError("name the sources to watch")
     records = [source_record(given)[0] for given in sources]
     if any(record.path == STANDARD_INPUT for record in records):
-        raise UsageError("standard input cannot be watched")
+        raise UsageError("standard input cannot be watched; name folders or files")
     place = destination if isinstance(destination, str) else destination.destination
     rounds = file_changes([record.path for record in records], place) if changes is None else changes
     report.done(await sync_collection(embedder, destination, sources, options, progress=progress, kept=kept))
@@ -72,7 +72,7 @@ def file_changes(paths: Iterable[str], destination: str) -> AsyncIterator[object
     try:
         import watchfiles  # noqa: PLC0415  an extra
     except ImportError:
-        raise MissingExtraError("--watch", extra="watch", package="watchfiles") from None
+        raise MissingExtraError("watching files", extra="watch", package="watchfiles") from None
     targets = [os.path.realpath(path) for path in paths]
     folders = [path for path in targets if os.path.isdir(path)]  # noqa: PTH112
     files = {path for path in targets if path not in folders}

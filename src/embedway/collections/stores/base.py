@@ -17,6 +17,7 @@ from embedway.collections.stores.locks import exclusive
 from embedway.collections.stores.temporary import refuse_existing
 from embedway.errors import SinkError, SpaceMismatchError
 from embedway.files import is_special
+from embedway.remedies import keep_as, option
 from embedway.space import Comparison, Space, comparable, explained
 from embedway.text import has_surrogate
 
@@ -301,20 +302,21 @@ class Store(ABC):
         if old.format_version < FORMAT_VERSION:
             raise SinkError(
                 f"has version {old.format_version} of collections, which can be read and not changed; "
-                "embed its documents again with --overwrite (overwrite=True)",
+                f"embed its documents again with {option('overwrite', True)}",
                 destination=self.destination,
             )
         self.check_space(record.space)
         if record.vector_type != old.vector_type:
             raise SinkError(
-                f"has vectors of type {old.vector_type}, not {record.vector_type}; keep the type, or use --overwrite",
+                f"has vectors of type {old.vector_type}, not {record.vector_type}; "
+                f"keep the type, or replace the collection with {option('overwrite', True)}",
                 destination=self.destination,
             )
         for name, kind in record.keep.items():
             if old.keep.get(name, kind) != kind:
                 raise SinkError(
                     f"the kept column {name!r} has the type {old.keep[name]}, not {kind}; "
-                    f"declare it: --keep {name}:{old.keep[name]}",
+                    f"declare it: {keep_as(name, old.keep[name])}",
                     destination=self.destination,
                 )
         return replace(record, keep=old.keep | record.keep)

@@ -32,6 +32,7 @@ from embedway.collections.stores.server_columns import (
     record_text,
 )
 from embedway.errors import SinkError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -108,7 +109,7 @@ class PostgresStore(Store):
             if self._oid() is None:
                 return
             if not overwrite:
-                reason = "already exists; choose another table, or overwrite it: --overwrite, or overwrite=True"
+                reason = f"already exists; choose another table, or replace it with {option('overwrite', True)}"
                 raise SinkError(reason, destination=self.destination)
             # Another program's table is never dropped.
             record_from_text(self._comment(), destination=self.destination)

@@ -27,6 +27,7 @@ from embedway.collections.stores.server_columns import columns_of, push_not_down
 from embedway.collections.stores.server_locks import server_lock
 from embedway.collections.where_types import check_where
 from embedway.errors import SinkError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -85,7 +86,7 @@ class QdrantStore(Store):
             if found is None:
                 return
             if not overwrite:
-                reason = "already exists; choose another collection, or overwrite it: --overwrite, or overwrite=True"
+                reason = f"already exists; choose another collection, or replace it with {option('overwrite', True)}"
                 raise SinkError(reason, destination=self.destination)
             # Another program's collection is never dropped.
             record_from_text(self._read_record(client, found), destination=self.destination)

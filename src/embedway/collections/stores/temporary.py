@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from embedway import unfinished
 from embedway.errors import SinkError
 from embedway.files import is_special
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +75,7 @@ def refuse_existing(path: Path, *, overwrite: bool, destination: str) -> None:
         raise SinkError("is a device, a pipe or a socket; choose a file", destination=destination)
     if not overwrite and (path.exists() or path.is_symlink()):
         raise SinkError(
-            "already exists; choose another destination, or overwrite it: --overwrite, or overwrite=True",
+            f"already exists; choose another destination, or replace it with {option('overwrite', True)}",
             destination=destination,
         )
 
