@@ -63,7 +63,7 @@ def test_version(command):
         (["run", "a.txt", "--to", "a.parquet", "--threads", "0"], "--threads"),
         (["run", "a.txt", "--to", "a.parquet", "--backend", "abacus"], "--backend"),
         (["run", "a.txt", "--to", "a.unknown"], "X.parquet, X.jsonl, lancedb:DIR#TABLE"),
-        (["run", "a.txt", "--to", "a.jsonl", "--no-chunk", "--chunk-tokens", "9"], "not split"),
+        (["run", "a.txt", "--to", "a.jsonl", "--no-chunk", "--chunk-tokens", "9"], "cannot be used with --no-chunk"),
         (["run", "a.txt", "--to", "a.jsonl", "--keep", "vector"], "vector"),
         (["search", "a.parquet"], "QUERY"),
         (["search", "a.csv", "q"], "X.parquet, X.jsonl, lancedb:DIR#TABLE"),

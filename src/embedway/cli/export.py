@@ -8,6 +8,7 @@ import typer
 from embedway.cli.job_options import CollectionArgument, NewCollectionOption, OverwriteFlag
 from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import DownloadProgress, print_json, print_line, wait_for
+from embedway.collections.values import VectorType
 from embedway.interrupts import explain
 from embedway.text import count_of
 
@@ -23,11 +24,10 @@ def export(
     destination: NewCollectionOption,
     overwrite: OverwriteFlag = False,
     vector_type: Annotated[
-        str | None,
+        VectorType | None,
         typer.Option(
             "--vectors",
-            metavar="TYPE",
-            help="New vectors as float32, float16, int8 or bits, if the store has them. Default: as they are.",
+            help="Numbers of the new vectors, if the store has them. Default: as they are.",
         ),
     ] = None,
     space: Annotated[
@@ -70,12 +70,8 @@ async def _export(
     from typing import Any, cast
 
     from embedway.collections.export import export_collection
-    from embedway.collections.record import VECTOR_TYPES
     from embedway.collections.stores import open_store
-    from embedway.errors import UsageError
 
-    if options["vector_type"] not in {None, *VECTOR_TYPES}:
-        raise UsageError(f"--vectors is one of {', '.join(VECTOR_TYPES)}, not {options['vector_type']!r}")
     asked = cast("Any", options)
     if space is None:
         store = await asyncio.to_thread(open_store, source)

@@ -5,33 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from embedway.cli.options import OverflowChoice, PresetChoice, check_text, decode_text
+from embedway.collections.values import SourceFormat
 
 if TYPE_CHECKING:
     from embedway.collections.run import RunOptions
     from embedway.config import Config
 
 OnErrorChoice: TypeAlias = Literal["stop", "skip"]
-FormatChoice: TypeAlias = Literal[
-    "auto",
-    "text",
-    "lines",
-    "markdown",
-    "mdx",
-    "rst",
-    "html",
-    "asciidoc",
-    "ipynb",
-    "code",
-    "pdf",
-    "docx",
-    "pptx",
-    "epub",
-    "jsonl",
-    "json",
-    "csv",
-    "tsv",
-    "parquet",
-]
 
 #: A collection, as the help of a command names it.
 FORMS = (
@@ -103,7 +83,7 @@ OnErrorOption: TypeAlias = Annotated[
     ),
 ]
 FormatOption: TypeAlias = Annotated[
-    FormatChoice | None,
+    SourceFormat | None,
     typer.Option(
         "--format", help="Format of standard input, and of named files with an unknown ending. Default: auto."
     ),

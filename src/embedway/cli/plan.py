@@ -58,8 +58,6 @@ def plan(  # long, because typer reads the options from the signature
     named = shared.split_names(models)
     overrides = jobs.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit)
     config = invocation.config({"selection.models": named, **overrides})
-    if no_chunk and (chunk_tokens is not None or overlap is not None):
-        raise UsageError("--chunk-tokens and --overlap cannot be used with --no-chunk")
     options = jobs.job_options(
         config,
         selecting=bool(preset or named),

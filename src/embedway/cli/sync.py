@@ -11,7 +11,6 @@ from embedway.cli.job_report import PARTLY_FAILED, cost_rows, stopped_job, tell_
 from embedway.cli.output import (
     DownloadProgress,
     duration,
-    note,
     note_pipes,
     note_skipped,
     print_json,
@@ -25,7 +24,6 @@ from embedway.cli.output import (
 )
 from embedway.errors import UsageError
 from embedway.interrupts import explain
-from embedway.text import count_of
 
 if TYPE_CHECKING:
     from embedway._embedder import AsyncEmbedder
@@ -306,9 +304,6 @@ class _Rounds:
 def _report(invocation: shared.Invocation, summary: "SyncSummary", *, as_json: bool) -> None:
     if not as_json:
         note_skipped(invocation, summary.skipped)
-    if summary.kept:
-        keep = count_of(summary.kept, "document keeps its rows", "documents keep their rows")
-        note(invocation, f"{keep}, because the present content cannot be read")
     tell_rejected(invocation, summary.rejected, summary.rejects_path)
     with report_of_work(invocation, as_json=as_json):
         if as_json:
@@ -361,6 +356,8 @@ def _changes(counts: "SyncSummary | SyncPlan") -> list[tuple[str, str]]:
         ("removed", f"{counts.removed:,}"),
         ("unchanged", f"{counts.unchanged:,}"),
     ]
+    if counts.kept:
+        rows.append(("kept", f"{counts.kept:,}, because their present content cannot be read"))
     if counts.settings_changed:
         rows.append(("settings", "the chunking changed, so all documents are embedded again"))
     return rows

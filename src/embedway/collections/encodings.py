@@ -120,13 +120,13 @@ def decode_document(data: bytes, path: str, *, encoding: str | None) -> str:
     except UnicodeError:
         raise SourceError(f"is not valid {name}", path=path) from None
     if (at := text.find("\0")) >= 0:
-        raise SourceError("contains a NUL character", path=path, line=text.count("\n", 0, at) + 1)
+        raise SourceError("contains a NUL character; remove it", path=path, line=text.count("\n", 0, at) + 1)
     return text
 
 
 def _decode_fault(name: str, *, marked: bool, given: bool) -> str:
     if marked and name != "utf-8":
-        return f"is not valid {name.upper()}, which its byte order mark declares"
+        return f"is not valid {name.upper()}, which its byte order mark declares; convert the file to UTF-8"
     if given and not marked:
         return f"is not valid {name}; is {option('encoding')} right?"
     return f"is not UTF-8; name its encoding, such as {option('encoding', 'cp1252')}, or convert the file"

@@ -20,8 +20,9 @@ from embedway.remedies import option
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from embedway.collections.documents import ReadOptions, SourceFormat
+    from embedway.collections.documents import ReadOptions
     from embedway.collections.skipped import SkippedFiles
+    from embedway.collections.values import SourceFormat
 
 #: Folders that contain only what programs made, whatever is beside them.
 _MADE_FOLDERS = frozenset({"__pycache__", "node_modules", "bower_components", "__pypackages__"})
@@ -205,7 +206,10 @@ def _entries(path: str) -> tuple[list[os.DirEntry[str]], frozenset[str]]:
         with os.scandir(path or ".") as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise SourceError(f"cannot be listed: {error.strerror}", path=printable_path(path or ".")) from None
+        raise SourceError(
+            f"cannot be listed: {error.strerror}; make it readable, or skip it with {option('exclude')}",
+            path=printable_path(path or "."),
+        ) from None
     return found, frozenset(entry.name for entry in found)
 
 

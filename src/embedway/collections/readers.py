@@ -43,8 +43,9 @@ from embedway.files import READ_FLAGS
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions, SourceFormat
+    from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions
     from embedway.collections.lines import Lines
+    from embedway.collections.values import SourceFormat
 
 __all__ = [
     "STANDARD_INPUT",

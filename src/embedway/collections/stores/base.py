@@ -14,6 +14,7 @@ from typing_extensions import override
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.search import unit_query
 from embedway.collections.stores.locks import exclusive
+from embedway.collections.stores.refusals import no_such
 from embedway.collections.stores.temporary import refuse_existing
 from embedway.errors import SinkError, SpaceMismatchError
 from embedway.files import is_special
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.search import Hit
-    from embedway.collections.values import Value
+    from embedway.collections.values import Value, VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
@@ -380,4 +381,4 @@ class FileStore(Store):
         if is_special(self._path):
             raise SinkError("is a device, a pipe or a socket; choose a file", destination=self.destination)
         if not self._path.is_file():
-            raise SinkError("there is no such file", destination=self.destination)
+            raise no_such("file", self.destination)

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.search import Hit
     from embedway.collections.stores.base import Chunk, Rows, StoredDocument
+    from embedway.collections.values import VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
