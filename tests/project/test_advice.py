@@ -14,6 +14,9 @@ from embedway.config.load import KEYS
 from embedway.remedies import in_command, option
 
 SOURCE = Path(__file__).parents[2] / "src" / "embedway"
+#: Documents with commands; a test of its own compares the help of all commands.
+DOCUMENTS = (*SOURCE.parents[1].glob("*.md"), *(SOURCE.parents[1] / "docs").glob("*.md"))
+PAGES = [page for page in sorted(DOCUMENTS) if page.name not in {"CHANGELOG.md", "command-line.md"}]
 #: Flags of other programs: pip in the wheel source, redis-cli in a comment on its dumps.
 OTHERS = {"--no-deps", "--only-binary", "--disable-pip-version-check", "--no-input", "--quiet", "--dest", "--rdb"}
 OTHERS |= {"--upgrade", "--force-reinstall"}
@@ -66,7 +69,7 @@ def named_commands(text):
 def wrong_words(words):
     """Return what is wrong with a command that a text names; "" if nothing."""
     while words and words[0].startswith("-"):
-        if words[:2] == ["--config", "{}"]:
+        if words[0] in {"--config", "-c"}:
             return wrong_words(words[2:])
         if words[0] not in COMMANDS[()]:
             return words[0]
@@ -96,6 +99,17 @@ def test_commands_exist_and_have_the_flags():
     named = [(place, words) for place, text in TEXTS for words in named_commands(text)]
     assert len(named) > 20
     assert [(place, words) for place, words in named if wrong_words(words)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_documents_exist_and_have_the_flags(page):
+    text = page.read_text("utf-8")
+    code = "\n".join(
+        (*re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL), *re.findall(r"^    .*", text, re.MULTILINE))
+    )
+    lines = re.findall(r"^ *(?:\$ |.*\| )?embedway (.*)$", code, re.MULTILINE)
+    named = [re.sub(r" +#.*", "", line).split() for line in lines]
+    assert [words for words in named if wrong_words(words)] == []
 
 
 def test_settings_exist():
