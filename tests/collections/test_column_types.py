@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedway.collections.column_types import convert_value, plain_value, split_keep
+from embedway.collections.column_types import coerce, convert_value, infer_types, plain_value, split_keep
 from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_sources, read_files
 
@@ -111,3 +111,39 @@ def test_a_value_that_does_not_fit_rejects_its_row(tmp_path):
     found, (fault,) = read(path, keep=("n",), keep_types={"n": "int"})
     assert found == [{"n": 3}, {"n": None}]
     assert "a.csv:3: field 'n': is not int; keep={'n': 'json'} keeps any JSON value" in fault
+
+
+def test_types_are_inferred():
+    rows = [
+        {"i": 1, "f": 1, "b": True, "t": "x", "l": ["a"], "m": 1, "d": datetime(2026, 1, 1, tzinfo=UTC), "j": {"a": 1}},
+        {"i": None, "f": 2.5, "m": "x", "l": [], "big": 1 << 63},
+    ]
+    assert infer_types(rows, ["i", "f", "b", "t", "l", "m", "d", "j", "none", "big"]) == {
+        "i": "int",
+        "f": "float",
+        "b": "bool",
+        "t": "text",
+        "l": "list",
+        "m": "json",
+        "d": "timestamp",
+        "j": "json",
+        "none": "text",
+        "big": "json",
+    }
+
+
+def test_values_are_converted_only_without_loss():
+    assert coerce(3, "float") == 3.0
+    assert coerce(float("nan"), "float") is None
+    assert coerce("2026-01-02", "timestamp") == datetime(2026, 1, 2, tzinfo=UTC)
+    assert coerce({"a": [1]}, "json") == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [("1", "int"), (1.5, "int"), (True, "int"), (1, "bool"), (1, "text"), ([1], "list"), ("x", "timestamp"),
+     (float("inf"), "float"), ("\ud800", "text"), (["\ud800"], "list"), ({"a": float("inf")}, "json"), (b"x", "json")],
+)  # fmt: skip
+def test_a_value_that_does_not_fit_is_refused(value, kind):
+    with pytest.raises(ValueError, match=r"must be|is not"):
+        coerce(value, kind)

@@ -109,7 +109,7 @@ def test_a_watch_goes_on_after_the_error_of_a_round(fake_embedder, docs):
         (docs / "1.md").write_text("a new text")
         yield 2
 
-    report = SimpleNamespace(done=lambda one: done.append(one.updated), failed=failed.append)
+    report = SimpleNamespace(begin=lambda: None, done=lambda one: done.append(one.updated), failed=failed.append)
     watched = watch_collection(
         fake_embedder(), MemoryStore("memory:a"), [str(docs)], SyncOptions(), report, changes=changes()
     )

@@ -69,16 +69,11 @@ async def _export(
     import asyncio
     from typing import Any, cast
 
-    from embedway.collections.export import export_collection
-    from embedway.collections.stores import open_store
+    from embedway.collections.export import export_collection, export_stored
 
     asked = cast("Any", options)
     if space is None:
-        store = await asyncio.to_thread(open_store, source)
-        try:
-            return await asyncio.to_thread(export_collection, store, destination, **asked)
-        finally:
-            await asyncio.to_thread(store.close)
+        return await export_stored(source, destination, **asked)
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.declared import open_declared

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedway.cli.options import Invocation
-from embedway.cli.output import continuation, describe_destination, note
+from embedway.cli.output import continuation, note
 from embedway.text import count_of
 
 if TYPE_CHECKING:
@@ -19,17 +19,31 @@ PARTLY_FAILED = 4
 
 def stopped_job(config: "Config", destination: str, kept: "Kept") -> "Callable[[], str]":
     """Return a function that says what a job stopped by a signal has left."""
-    folder, _, table = destination.removeprefix("lancedb:").partition("#")
-    path = Path(folder) / f"{table}.lance" if destination.startswith("lancedb:") else Path(destination)
+    from embedway.collections.stores.registry import shown
 
-    def what_is_kept() -> str:
+    name = shown(destination)
+    state = f"{name} is unchanged" if _exists(destination) else f"{name} is not written"
+
+    def describe() -> str:
+        if kept.complete:
+            return f"{name} is complete"
         again = "run the same command again to continue"
-        parts = [f"{count_of(kept.rows, 'row is', 'rows are')} written to {destination}"] if kept.rows else []
-        vectors = count_of(kept.vectors, "computed vector is", "computed vectors are")
-        parts += [f"{vectors} kept outside of it"] if kept.vectors else []
-        return f"{' and '.join(parts)}; {again}" if parts else continuation(config)
+        if kept.rows:
+            return f"{count_of(kept.rows, 'row')} written to {name} and kept; {again}"
+        if kept.vectors:
+            return f"{state}\n{count_of(kept.vectors, 'computed vector')} kept outside of it; {again}"
+        return f"{state}\n{continuation(config)}"
 
-    return describe_destination(path, destination, what_is_kept)
+    return describe
+
+
+def _exists(destination: str) -> bool:
+    """Return whether a collection is at its place; for one on a server, that is unknown, so True."""
+    form, colon, place = destination.partition(":")
+    if not colon or len(form) == 1:
+        return Path(destination).exists()
+    folder, _, table = place.partition("#")
+    return (Path(folder) / f"{table}.lance").exists() if form == "lancedb" else True
 
 
 def tell_rejected(invocation: Invocation, rejected: int, path: str | None) -> None:

@@ -50,19 +50,14 @@ def continuation(config: "Config") -> str:
     return f"vectors that are already in the cache ({backend}) are reused; run the same command again to continue"
 
 
-def describe_destination(path: Path, name: str, unless_complete: str | Callable[[], str] = "") -> Callable[[], str]:
-    """Return a function that says whether the destination `name` was written since now.
-
-    If it was not, the function also returns `unless_complete`.
-    """
+def describe_destination(path: Path) -> Callable[[], str]:
+    """Return a function that says whether a file was written since now."""
     before = _file_version(path)
 
     def describe() -> str:
         if _file_version(path) != before:
-            return f"{printable(name)} is complete"
-        state = "not written" if before is None else "unchanged"
-        more = unless_complete if isinstance(unless_complete, str) else unless_complete()
-        return "\n".join(filter(None, (f"{printable(name)} is {state}", more)))
+            return f"{path} is complete"
+        return f"{path} is {'not written' if before is None else 'unchanged'}"
 
     return describe
 

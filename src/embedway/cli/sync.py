@@ -11,6 +11,8 @@ from embedway.cli.job_report import PARTLY_FAILED, cost_rows, stopped_job, tell_
 from embedway.cli.output import (
     DownloadProgress,
     duration,
+    flush_result,
+    note,
     note_pipes,
     note_skipped,
     print_json,
@@ -26,7 +28,10 @@ from embedway.errors import UsageError
 from embedway.interrupts import explain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from embedway._embedder import AsyncEmbedder
+    from embedway.collections.job import Kept
     from embedway.collections.options import SyncOptions
     from embedway.collections.sync import SyncSummary
     from embedway.collections.sync_plan import SyncPlan
@@ -161,7 +166,8 @@ def sync(  # long, because typer reads the options from the signature
     if dry_run:
         _report_plan(invocation, wait_for(command.plan()), as_json=as_json)
         return
-    explain(stopped_job(config, destination, command.kept))
+    if not watch:
+        explain(stopped_job(config, destination, command.kept))
     with job_metrics(config, metrics_file) as job:
         summary = wait_for(command.watch() if watch else command.sync())
         if summary is None:
@@ -259,9 +265,11 @@ class _Command:
 
         async with self._embedder() as embedder:
             await self._select(embedder)
-            await watch_collection(
-                embedder, self._destination, self._sources, self._options, _Rounds(self._invocation), kept=self.kept
-            )
+            rounds = _Rounds(self._invocation, self._config, self._destination)
+            explain(rounds.explain, is_complete=rounds.is_idle)
+            watched = ", ".join(self._sources)
+            note(self._invocation, f"watching {watched}: each change starts a sync; Ctrl-C stops")
+            await watch_collection(embedder, self._destination, self._sources, self._options, rounds)
 
     def _embedder(self) -> "AsyncEmbedder":
         from embedway._embedder import AsyncEmbedder
@@ -285,20 +293,47 @@ class _Command:
 class _Rounds:
     """Printer of the rounds of a watch."""
 
-    def __init__(self, invocation: shared.Invocation) -> None:
+    def __init__(self, invocation: shared.Invocation, config: "Config", destination: str) -> None:
         self._invocation = invocation
+        self._config = config
+        self._destination = destination
+        #: Describes what the round has left that is running, or that failed; None if the collection is in step.
+        self._stopped: Callable[[], str] | None = None
+
+    def begin(self) -> "Kept":
+        """Begin a round."""
+        from embedway.collections.job import Kept
+
+        kept = Kept()
+        self._stopped = stopped_job(self._config, self._destination, kept)
+        return kept
 
     def done(self, summary: "SyncSummary") -> None:
-        """Print one line about a round; nothing if it changed nothing, except for the first."""
+        """Print one line about a round."""
+        self._stopped = None
+        kept = f", {summary.kept:,} kept" if summary.kept else ""
         print_line(
             f"{summary.added:,} added, {summary.updated:,} updated, {summary.removed:,} removed, "
-            f"{summary.unchanged:,} unchanged in {duration(summary.seconds)}"
+            f"{summary.unchanged:,} unchanged{kept} in {duration(summary.seconds)}"
         )
+        flush_result()
         tell_rejected(self._invocation, summary.rejected, summary.rejects_path)
 
     def failed(self, error: "EmbedwayError") -> None:
         """Print the error of a round."""
         print_message("\n".join((f"error: {error}", *getattr(error, "__notes__", ()), "waiting for the next change")))
+
+    def is_idle(self) -> bool:
+        """Return whether nothing is left to do."""
+        return self._stopped is None
+
+    def explain(self) -> str:
+        """Return what a watch that is stopped now leaves."""
+        if self._stopped is not None:
+            return self._stopped()
+        from embedway.collections.stores.registry import shown
+
+        return f"{shown(self._destination)} has all changes up to now; the same command watches again"
 
 
 def _report(invocation: shared.Invocation, summary: "SyncSummary", *, as_json: bool) -> None:
@@ -355,9 +390,8 @@ def _changes(counts: "SyncSummary | SyncPlan") -> list[tuple[str, str]]:
         ("updated", f"{counts.updated:,}"),
         ("removed", f"{counts.removed:,}"),
         ("unchanged", f"{counts.unchanged:,}"),
+        ("kept", f"{counts.kept:,}" + (", with their old rows, because they cannot be read" if counts.kept else "")),
     ]
-    if counts.kept:
-        rows.append(("kept", f"{counts.kept:,}, because their present content cannot be read"))
     if counts.settings_changed:
         rows.append(("settings", "the chunking changed, so all documents are embedded again"))
     return rows

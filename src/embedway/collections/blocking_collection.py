@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from embedway.collections.candidates import SearchMode
+    from embedway.collections.export import ExportSummary
     from embedway.collections.forgetting import ForgetReport
     from embedway.collections.query import SearchAnswer, SearchSettings
     from embedway.collections.record import Record
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from embedway.collections.stores.base import StoredDocument
     from embedway.collections.sync import SyncSummary
     from embedway.collections.sync_settings import SyncSettings
+    from embedway.collections.values import VectorType
     from embedway.collections.verification import VerifyReport
     from embedway.collections.where import Condition
     from embedway.config import Config
@@ -131,6 +133,12 @@ class Collection:
     def forget(self, *documents: str, source: str | None = None) -> ForgetReport:
         """Remove documents."""
         return self._wait(self._collection.forget(*documents, source=source))
+
+    def export(
+        self, destination: str, *, overwrite: bool = False, vector_type: VectorType | None = None
+    ) -> ExportSummary:
+        """Write all rows into a new collection. Nothing is embedded."""
+        return self._wait(self._collection.export(destination, overwrite=overwrite, vector_type=vector_type))
 
     def refresh(self) -> None:
         """Read the collection again."""

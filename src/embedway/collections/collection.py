@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from embedway.collections.candidates import SearchMode
+    from embedway.collections.export import ExportSummary
     from embedway.collections.forgetting import ForgetReport
     from embedway.collections.query import SearchAnswer, SearchSettings
     from embedway.collections.record import Record
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from embedway.collections.stores.base import Store, StoredDocument
     from embedway.collections.sync import SyncSummary
     from embedway.collections.sync_settings import SyncSettings
+    from embedway.collections.values import VectorType
     from embedway.collections.verification import VerifyReport
     from embedway.collections.where import Condition
     from embedway.config import Config
@@ -211,6 +213,19 @@ class AsyncCollection:
         finally:
             await asyncio.to_thread(store.close)
             await self.refresh()
+
+    async def export(
+        self, destination: str, *, overwrite: bool = False, vector_type: VectorType | None = None
+    ) -> ExportSummary:
+        """Write all rows into a new collection, which may be in another kind of store. Nothing is embedded.
+
+        `vector_type` is that of this collection by default, or float32 if the new store has no such type. Memory is
+        that of one batch of rows. Raises UsageError and SinkError; what was written is removed then.
+        """
+        from embedway.collections.export import export_stored  # noqa: PLC0415  only for exports
+
+        await self._opened()
+        return await export_stored(self._destination, destination, overwrite=overwrite, vector_type=vector_type)
 
     async def refresh(self) -> None:
         """Read the collection again, with what other processes have changed."""

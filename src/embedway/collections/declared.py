@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.collections.column_types import infer_types
 from embedway.collections.record import Record
 from embedway.collections.stores import open_store
 from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, join_context
-from embedway.collections.stores.columns import infer_types
+from embedway.collections.stores.columns import COLUMNS
 from embedway.collections.stores.records import record_metadata
-from embedway.collections.stores.server_columns import BUILT_IN
 from embedway.errors import SinkError, UsageError
 from embedway.pipeline.proof import check_same
 
@@ -148,7 +148,7 @@ def _inspect_lines(path: Path) -> tuple[int, dict[str, ColumnType]]:
 
 
 def _check_columns(found: Mapping[str, Any], path: Path) -> None:
-    missing = [name for name in (*BUILT_IN, "vector") if name not in found]
+    missing = [name for name in (*COLUMNS, "vector") if name not in found]
     if missing:
         reason = f"lacks the columns {', '.join(missing)}, so it is not a collection of version 3"
         raise SinkError(f"{reason}; embed its sources again", destination=str(path))

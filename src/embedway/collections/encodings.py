@@ -46,6 +46,7 @@ _SIGNATURES = (
     (b"wOFF", "a font"),
     (b"wOF2", "a font"),
 )
+_SIGNATURE_BYTES = tuple(signature for signature, _ in _SIGNATURES)
 _NUL = b"\0"
 _SAMPLE_BYTES = 4096
 
@@ -70,7 +71,9 @@ def mark_of(data: bytes) -> tuple[str, int] | None:
 
 def signature_of(data: bytes) -> str | None:
     """Return what kind of binary file begins with these bytes, or None."""
-    return next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
+    if not data.startswith(_SIGNATURE_BYTES):  # one call for each file of text
+        return None
+    return next(name for signature, name in _SIGNATURES if data.startswith(signature))
 
 
 def binary_fault(data: bytes, *, encoding: str | None) -> str | None:

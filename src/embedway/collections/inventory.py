@@ -39,6 +39,8 @@ class SourceFile:
     size_bytes: int | None
     language: str = ""
     gzipped: bool = False
+    #: The path without links; empty for standard input.
+    real: str = ""
 
     @property
     def name(self) -> str:
@@ -131,10 +133,8 @@ class _Finder:
         status = os.stat(path)  # noqa: PTH116
         size = status.st_size if stat.S_ISREG(status.st_mode) else None
         document_id = "" if FORMATS[form].rows else printable_path(name)
-        file = SourceFile(
-            path, source, document_id, form, named=True, size_bytes=size, language=language, gzipped=gzipped
-        )
-        self._add(os.path.realpath(path), file)
+        real = os.path.realpath(path)
+        self._add(SourceFile(path, source, document_id, form, True, size, language, gzipped, real))
 
     def _add_folder(self, source: str, path: str) -> None:
         before, faults = self._skipped, len(self._faults)
@@ -156,8 +156,8 @@ class _Finder:
                 continue
             ids[document_id] = printable_path(found.path)
             prefix = f"{document_id}/" if FORMATS[found.format].rows else document_id
-            facts = (found.format, False, found.size_bytes, found.language, found.gzipped)
-            self._add(found.real, SourceFile(found.path, source, prefix, *facts))
+            facts = (found.format, False, found.size_bytes, found.language, found.gzipped, found.real)
+            self._add(SourceFile(found.path, source, prefix, *facts))
         before.update(own)
         if not count and len(self._faults) == faults and source not in self._may_be_empty:
             told = f"; {own.summary(names_hint=False)}" if own.total else ""
@@ -165,12 +165,10 @@ class _Finder:
                 f"the folder has no file that can be read ({describe_endings()}){told}", path=printable_path(path)
             )
 
-    def _add(self, real: str, file: SourceFile) -> None:
-        if real in self._files:
-            if self._files[real].source != file.source:
-                self._skipped.add("named twice", file.name)
-            return
-        self._files[real] = file
+    def _add(self, file: SourceFile) -> None:
+        known = self._files.setdefault(file.real, file)
+        if known.source != file.source:
+            self._skipped.add("named twice", file.name)
 
 
 def _unique_records(sources: Iterable[str]) -> list[tuple[SourceRecord, str]]:

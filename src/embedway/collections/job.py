@@ -26,9 +26,8 @@ from embedway.collections.job_sources import (
     recorded_sources,
     refuse_dropped,
     refuse_emptied,
-    refuse_own_source,
     refuse_same_names,
-    without_collections,
+    without_written,
 )
 from embedway.collections.journal import Journal, journal_path
 from embedway.collections.kept_columns import KeptColumns
@@ -181,7 +180,6 @@ class Job:
             await self._stream(chunk_reader, batches, record, reader, writer, changes)
             await self._finish(outcome, record, writer)
             await uncancelled(writer.call(self._commit, record))
-            self._kept.complete = True
         except BaseException as error:
             await self._abort(error, chunk_reader, inventory, journal, reader, writer)
             raise
@@ -212,8 +210,7 @@ class Job:
         if self._old is None:
             await writer.call(self._store.prepare, overwrite=self.options.overwrite)
         written = (self._store.destination, *map(str, (self.rejects.path, *self._store.sidecars)))
-        inventory = without_collections(inventory, written)
-        refuse_own_source(inventory.files, written)
+        inventory = without_written(inventory, written)
         if not self.options.overwrite:
             await writer.call(self.rejects.refuse_existing)
         return inventory
@@ -325,7 +322,6 @@ class Job:
         except BaseException:
             await writer.call(self._store.abort)
             raise
-        self._kept.complete = True
         return outcome
 
     async def _finish(self, outcome: Outcome, record: Record, writer: Worker) -> None:
@@ -349,6 +345,7 @@ class Job:
                 self._store.commit()
             elif old is not None and replace(record, made_by=old.made_by, revision=old.revision) != old:
                 self._store.write_record(replace(record, made_by=old.made_by, revision=old.revision))
+            self._kept.complete = True
 
     async def _abort(  # noqa: PLR0917  the parts of one job
         self,

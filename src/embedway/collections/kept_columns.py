@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from embedway.collections.stores.columns import coerce, infer_types
+from embedway.collections.column_types import coerce, infer_types
 from embedway.errors import SourceError
 from embedway.remedies import keep_as
 

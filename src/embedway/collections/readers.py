@@ -191,8 +191,8 @@ class _Reader:
         if file.path == STANDARD_INPUT:
             return _read_lines(_open_standard_input(self._standard_input), file.name)
         with self._open(file) as opened:
-            stream = gzip.GzipFile(fileobj=opened) if file.gzipped else opened
-            data = stream.read(MAX_FILE_BYTES + 1)
+            stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=opened) if file.gzipped else opened
+            data = _read_at_most(stream, MAX_FILE_BYTES + 1, about=file.size_bytes or 0)
         _check_size(data, file.name)
         return data
 
@@ -299,7 +299,7 @@ class _Reader:
 
     def _json_text(self, file: SourceFile, stream: io.BufferedReader) -> Iterator[RawDocument]:
         """Read JSON that is not an array of rows as one document."""
-        data = stream.read(MAX_FILE_BYTES + 1)
+        data = _read_at_most(stream, MAX_FILE_BYTES + 1, about=file.size_bytes or 0)
         _check_size(data, file.name)
         document_id = file.document_id.removesuffix("/") or os.path.basename(file.name)  # noqa: PTH119
         document = self._document(replace(file, format="text", document_id=document_id), data)
@@ -362,6 +362,18 @@ def _check_size(data: bytes, name: str) -> None:
             "input, where each line is a document",
             path=name,
         )
+
+
+def _read_at_most(stream: IO[bytes] | gzip.GzipFile, limit: int, *, about: int) -> bytes:
+    """Return the content of a stream, at most `limit` bytes; `about` is its probable size.
+
+    The size of a read doubles, because a buffered stream allocates the bytes that are asked for.
+    """
+    parts, size = [], 0
+    while size < limit and (part := stream.read(min(limit - size, max(about + 1 - size, size, 1 << 16)))):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
 
 
 def _read_lines(lines: Lines, name: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from embedway._version import __version__
@@ -37,8 +38,14 @@ class ChunkSettings:
 
     def fingerprint(self, content_hash: str) -> str:
         """Return the fingerprint of a document with this content: 32 hexadecimal digits."""
-        facts = json.dumps([content_hash, asdict(self)], sort_keys=True)
+        facts = f"[{json.dumps(content_hash)}, {_as_json(self)}]"
         return hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _as_json(settings: ChunkSettings) -> str:
+    """Return the facts of settings as JSON; cached, because it is part of each document's fingerprint."""
+    return json.dumps(asdict(settings), sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from embedway.collections.job_sources import (
     refuse_dropped,
     refuse_emptied,
     refuse_same_names,
-    without_collections,
+    without_written,
 )
 from embedway.collections.journal import Journal, journal_path
 from embedway.collections.options import SyncOptions
@@ -103,7 +103,7 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
     sources = sources or recorded_sources(old, store.destination)
     read_options = opened.options.read_options()
     found = await reader.call(find_known_sources, sources, read_options, old)
-    inventory = without_collections(found, (store.destination, *map(str, (store.rejects_path, *store.sidecars))))
+    inventory = without_written(found, (store.destination, *map(str, (store.rejects_path, *store.sidecars))))
     if old is not None:
         refuse_same_names(inventory.sources, old.sources, sources)
         refuse_dropped(inventory.sources, dropped)
@@ -124,7 +124,7 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
     )
     chunk_reader = ChunkReader(documents, chunker, changes, on_bad_row=on_bad_row, counter=counter)
     journal = Journal(journal_path(store.destination), described.space, (run.on_overflow,))
-    model = ModelPlan(run.model, described.space.id)
+    model = ModelPlan(described.space.model, described.space.id)
     counts = await _count(embedder, chunk_reader, journal, model, run, reader)
     refuse_emptied(changes, sync)
     removed = changes.removed() + gone

@@ -61,6 +61,8 @@ class PostgresStore(Store):
         self._place = Place.of(destination)
         super().__init__(self._place.shown)
         self._link: Any = None
+        #: Schema of the table, known when the link is open.
+        self._schema = ""
         self._overwrite = False
         #: Name of the table that is being written; None if no change is in progress.
         self._writing: str | None = None
@@ -79,7 +81,7 @@ class PostgresStore(Store):
         link = connect(self._place)
         try:
             with postgres_errors(self.destination, "locking"):
-                key = lock_key(self._schema(link), self._place.table)
+                key = lock_key(_schema_of(link, self._place), self._place.table)
                 (free,) = link.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
             if not free:
                 reason = "another process changes this collection; wait until it ends, then run the command again"
@@ -98,10 +100,11 @@ class PostgresStore(Store):
         self._overwrite = overwrite
         with postgres_errors(self.destination, "preparing"):
             link = self._connection()
-            schema = self._schema(link)
-            row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [schema]).fetchone()
+            row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [self._schema]).fetchone()
             if not row[0]:
-                reason = f"this user must not create tables in the schema {schema!r}; GRANT CREATE ON SCHEMA to it"
+                reason = (
+                    f"this user must not create tables in the schema {self._schema!r}; GRANT CREATE ON SCHEMA to it"
+                )
                 raise SinkError(reason, destination=self.destination)
             known = link.execute("SELECT installed_version FROM pg_available_extensions WHERE name = 'vector'")
             if known.fetchone() is None:
@@ -121,7 +124,7 @@ class PostgresStore(Store):
         with postgres_errors(self.destination, "creating the table"):
             link = self._connection()
             link.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            self._register(link)
+            pg.register_vectors(link, record.vector_type)
             link.execute("BEGIN")
             self._writing, self._created = f"embedway_{secrets.token_hex(8)}", True
             link.execute(compose.sql("CREATE TABLE {} ({})", self._table(), pg.column_definitions(record)))
@@ -136,7 +139,7 @@ class PostgresStore(Store):
             for name in sorted(record.keep.keys() - self.record.keep.keys()):
                 change = "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} " + pg.SQL_TYPES[record.keep[name]]
                 link.execute(compose.sql(change, self._table(), name))
-            self._register(link)
+            pg.register_vectors(link, record.vector_type)
             link.execute("BEGIN")
             self._writing, self._created, self.record = self._place.table, False, record
             stage = f"CREATE TEMP TABLE {_STAGE.partition('.')[2]} ON COMMIT DROP AS SELECT {{}} FROM {{}} WHERE false"  # noqa: S608  constants and quoted identifiers
@@ -145,8 +148,8 @@ class PostgresStore(Store):
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         self._check_rows(chunks, vectors)
-        rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
         with postgres_errors(self.destination, "writing"):
+            rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
             link = self._connection()
             target = self._table() if self._created else compose.sql(_STAGE)
             with link.cursor() as cursor:
@@ -349,22 +352,17 @@ class PostgresStore(Store):
 
     def _connection(self) -> Any:
         if self._link is None:
-            self._link = connect(self._place)
+            link = connect(self._place)
+            with postgres_errors(self.destination, "connecting"):
+                self._schema = _schema_of(link, self._place)
+            self._link = link
         return self._link
-
-    def _register(self, link: Any) -> None:
-        from pgvector.psycopg import register_vector  # noqa: PLC0415 - an extra
-
-        register_vector(link)
-
-    def _schema(self, link: Any) -> str:
-        schema: str = self._place.schema or link.execute("SELECT current_schema()").fetchone()[0] or "public"
-        return schema
 
     def _name(self, table: str) -> Any:
         from psycopg import sql  # noqa: PLC0415 - an extra
 
-        return sql.Identifier(self._schema(self._connection()), table)
+        self._connection()
+        return sql.Identifier(self._schema, table)
 
     def _table(self) -> Any:
         return self._name(self._writing or self._place.table)
@@ -388,3 +386,8 @@ class PostgresStore(Store):
 
         text = sql.Literal(record_text(self.record))
         link.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self._name(table), text))
+
+
+def _schema_of(link: Any, place: Place) -> str:
+    schema: str = place.schema or link.execute("SELECT current_schema()").fetchone()[0] or "public"
+    return schema
