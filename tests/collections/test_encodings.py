@@ -103,7 +103,7 @@ def test_utf16_without_a_mark_is_named(read, name, encoding):
     content = {"a.csv": "text\nplain words\n", "a.jsonl": '{"text": "plain words"}'}.get(name, "plain words")
     data = content.encode(encoding)
     assert read(name, data)[1] == [
-        f"looks like UTF-16{encoding[-2:].upper()} without a byte order mark: --encoding {encoding}"
+        f"looks like UTF-16{encoding[-2:].upper()} without a byte order mark; read it with encoding={encoding!r}"
     ]
     assert read(name, data, encoding=encoding) == (["plain words"], [])
 
@@ -124,7 +124,7 @@ def test_binary_content_is_refused_by_name(read, name, content, reason):
 
 def test_invalid_text_after_a_mark(read):
     reasons = read("a.txt", b"\xff\xfe" + "fine\n".encode("utf-16-le") + b"\x00\xd8a\0")[1]
-    assert reasons == ["is not valid UTF-16-LE, which its byte order mark declares"]
+    assert reasons == ["is not valid UTF-16-LE, which its byte order mark declares; convert the file to UTF-8"]
     texts, reasons = read("a.csv", b"\xff\xfe" + "text\nfine\n".encode("utf-16-le") + b"\x00\xd8a\0")
-    assert reasons == ["is not valid utf-16-le; is --encoding right?"]
+    assert reasons == ["is not valid utf-16-le; is encoding right?"]
     assert texts == []

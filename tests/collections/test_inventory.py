@@ -184,7 +184,11 @@ def test_a_folder_that_cannot_be_listed_is_one_fault(tmp_path, monkeypatch):
     found = list(read_documents(inventory, ReadOptions(), faults=FaultList(bad.append), counter=ByteCounter()))
     assert [document.key.document_id for document in found] == ["a.md"]
     assert [(fault.key, fault.key_is_prefix, fault.reason) for fault in bad] == [
-        ((tmp_path.name, "sub/"), True, "cannot be listed: Permission denied")
+        (
+            (tmp_path.name, "sub/"),
+            True,
+            "cannot be listed: Permission denied; make it readable, or skip it with exclude",
+        )
     ]
 
 

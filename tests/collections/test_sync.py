@@ -79,7 +79,7 @@ def test_a_source_that_is_empty_removes_nothing_unless_it_is_allowed(fake_embedd
     sync(fake_embedder(), [str(docs)])
     for path in docs.iterdir():
         path.unlink()
-    with pytest.raises(SourceError, match="--allow-empty"):
+    with pytest.raises(SourceError, match="allow_empty=True removes them"):
         sync(fake_embedder(), [])
     assert len(rows()) > 0
     assert sync(fake_embedder(), [], allow_empty=True).removed == 5

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedway.cli.options import Invocation
-from embedway.cli.output import continuation, count_of, note
+from embedway.cli.output import continuation, note
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +49,7 @@ def _exists(destination: str) -> bool:
 def tell_rejected(invocation: Invocation, rejected: int, path: str | None) -> None:
     """Say how many rows were rejected, and where they are listed."""
     if rejected:
-        from embedway.collections.report import rows_were
-
-        note(invocation, f"{rows_were(rejected)} rejected; {path} lists them with reasons")
+        note(invocation, f"{count_of(rejected, 'row was', 'rows were')} rejected; the reasons are in {path}")
 
 
 def cost_rows(cost_nanousd: int | None, billed_tokens: int, unsure_nanousd: int) -> list[tuple[str, str]]:

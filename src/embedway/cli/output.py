@@ -272,11 +272,6 @@ def count(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:,.1f}"
 
 
-def count_of(number: int, name: str) -> str:
-    """Format a count of things for people: 1 text, 1,234 texts."""
-    return f"{number:,} {name}{'' if number == 1 else 's'}"
-
-
 def duration(seconds: float) -> str:
     """Format a time for people: 0.4 s, 75 s, 12 min 30 s, 2 h 05 min."""
     if seconds < 10:

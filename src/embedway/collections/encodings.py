@@ -6,6 +6,7 @@ import codecs
 import re
 
 from embedway.errors import SourceError, UsageError
+from embedway.remedies import option
 
 #: Longer marks come first: the mark of UTF-32 begins with that of UTF-16.
 _MARKS = (
@@ -107,7 +108,7 @@ def unmarked_fault(data: bytes) -> str | None:
     name = unmarked_utf16(data)
     if name is None:
         return None
-    return f"looks like UTF-16{name[-2:].upper()} without a byte order mark: --encoding {name}"
+    return f"looks like UTF-16{name[-2:].upper()} without a byte order mark; read it with {option('encoding', name)}"
 
 
 def declared_encoding(data: bytes) -> str | None:
@@ -165,13 +166,13 @@ def decode_document(data: bytes, path: str, *, encoding: str | None) -> str:
     except UnicodeError:
         raise SourceError(f"is not valid {name}", path=path) from None
     if (at := text.find("\0")) >= 0:
-        raise SourceError("contains a NUL character", path=path, line=text.count("\n", 0, at) + 1)
+        raise SourceError("contains a NUL character; remove it", path=path, line=text.count("\n", 0, at) + 1)
     return text
 
 
 def _decode_fault(name: str, *, marked: bool, given: bool) -> str:
     if marked and name != "utf-8":
-        return f"is not valid {name.upper()}, which its byte order mark declares"
+        return f"is not valid {name.upper()}, which its byte order mark declares; convert the file to UTF-8"
     if given and not marked:
-        return f"is not valid {name}; is --encoding right?"
-    return "is not UTF-8; name its encoding, such as --encoding cp1252, or convert the file"
+        return f"is not valid {name}; is {option('encoding')} right?"
+    return f"is not UTF-8; name its encoding, such as {option('encoding', 'cp1252')}, or convert the file"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedway.errors import SourceError
+from embedway.remedies import by_place, option
 
 if TYPE_CHECKING:
     from embedway.collections.documents import OnBadRow
@@ -12,10 +13,6 @@ if TYPE_CHECKING:
 #: Maximum number of unusable files and rows that one error names, and of rows that are read to find them.
 _MAX_FAULTS = 20
 _MAX_READ_AFTER_FAULT = 100_000
-_REMEDY = (
-    '--on-error skip, or on_error="skip", rejects what cannot be read and goes on; --exclude GLOB leaves out files of '
-    "folders"
-)
 
 
 class FaultList:
@@ -60,5 +57,6 @@ class FaultList:
             first.add_note(f"also {other}")
         if len(others) >= _MAX_FAULTS:
             first.add_note("and more")
-        first.add_note(_REMEDY)
+        skip, exclude = option("on_error", "skip"), by_place(command="--exclude GLOB", python="exclude=[GLOB]")
+        first.add_note(f"{skip} rejects what cannot be read and goes on; {exclude} leaves out files of folders")
         raise first

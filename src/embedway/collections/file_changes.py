@@ -161,7 +161,7 @@ def require_watchfiles() -> None:
     try:
         import watchfiles  # noqa: F401, PLC0415  an extra
     except ImportError:
-        raise MissingExtraError("--watch", extra="watch", package="watchfiles") from None
+        raise MissingExtraError("watching files", extra="watch", package="watchfiles") from None
 
 
 def _real_paths(paths: Iterable[str]) -> tuple[str, ...]:

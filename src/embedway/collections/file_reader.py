@@ -37,11 +37,12 @@ from embedway.files import READ_FLAGS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions, SourceFormat
+    from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions
     from embedway.collections.fault_list import FaultList
     from embedway.collections.inventory import SourceFile
     from embedway.collections.lines import Lines
     from embedway.collections.skipped import SkippedFiles
+    from embedway.collections.values import SourceFormat
 
 #: Mean characters of a line from which code is minified, and languages in which it is.
 _MINIFIED_LINE = 500
@@ -210,12 +211,14 @@ class FileReader:
         if name == "auto":
             head, stream = peek_line(stream)
             name = _sniff(head)
-        if name in {"json", "jsonl"}:
-            head, stream = peek_block(stream)
-            if is_json_rows(head):
-                # A line of JSON Lines is no array, so a file `.jsonl` may be one.
+        if name == "jsonl":
+            # A line of JSON Lines is no array, so a file `.jsonl` may be one.
+            head, stream = peek_line(stream)
+            if is_json_rows(head) or head.strip() == b"[":
                 name = "json"
-            elif name == "json":
+        elif name == "json":
+            head, stream = peek_block(stream)
+            if not is_json_rows(head):
                 yield from self._json_text(file, stream)
                 return
         if name == "lines":

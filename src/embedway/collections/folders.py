@@ -16,12 +16,14 @@ from embedway.collections.file_formats import (
 )
 from embedway.collections.ignore_rules import IGNORE_FILES, Rules, patterns, read_rules, rules_above
 from embedway.errors import SourceError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from embedway.collections.documents import ReadOptions, SourceFormat
+    from embedway.collections.documents import ReadOptions
     from embedway.collections.skipped import SkippedFiles
+    from embedway.collections.values import SourceFormat
 
 #: Folders that contain only what programs made, whatever is beside them.
 _MADE_FOLDERS = frozenset({"__pycache__", "node_modules", "bower_components", "__pypackages__"})
@@ -89,8 +91,8 @@ class FolderWalk:
         self._options = options
         self._skipped = skipped
         self._on_fault = on_fault
-        self._include = patterns(options.include, name="--include")
-        self._exclude = patterns(options.exclude, name="--exclude")
+        self._include = patterns(options.include, name=option("include"))
+        self._exclude = patterns(options.exclude, name=option("exclude"))
 
     def files(self) -> Iterator[FoundFile]:
         """Iterate over the files to read. The files of a folder come before those of its subfolders."""
@@ -203,7 +205,10 @@ def _entries(path: str) -> tuple[list[os.DirEntry[str]], frozenset[str]]:
         with os.scandir(path or ".") as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise SourceError(f"cannot be listed: {error.strerror}", path=printable_path(path or ".")) from None
+        raise SourceError(
+            f"cannot be listed: {error.strerror}; make it readable, or skip it with {option('exclude')}",
+            path=printable_path(path or "."),
+        ) from None
     return found, frozenset(entry.name for entry in found)
 
 

@@ -12,11 +12,13 @@ from embedway.collections.folders import FolderWalk, describe_endings, printable
 from embedway.collections.record import SourceRecord
 from embedway.collections.skipped import SkippedFiles
 from embedway.errors import SourceError, UsageError
+from embedway.remedies import by_place, option
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from embedway.collections.documents import ReadOptions, SourceFormat
+    from embedway.collections.documents import ReadOptions
+    from embedway.collections.values import SourceFormat
 
 STANDARD_INPUT = "-"
 
@@ -91,12 +93,11 @@ class _Finder:
 
     def find(self, sources: Sequence[str]) -> Inventory:
         records = _unique_records(sources)
-        missing = [path for _, path in records if path != STANDARD_INPUT and not os.path.exists(path)]  # noqa: PTH110
+        missing = [self._missing(*one) for one in records if one[1] != STANDARD_INPUT and not os.path.exists(one[1])]  # noqa: PTH110
         if missing:
-            error = SourceError("there is no such file or folder", path=printable_path(missing[0]))
-            for path in missing[1:]:
-                error.add_note(f"{printable_path(path)}: there is no such file or folder")
-            raise error
+            for error in missing[1:]:
+                missing[0].add_note(str(error))
+            raise missing[0]
         for record, path in records:
             if path == STANDARD_INPUT:
                 self._add_standard_input(record.name)
@@ -108,6 +109,13 @@ class _Finder:
             tuple(self._files.values()), tuple(record for record, _ in records), self._skipped, tuple(self._faults)
         )
 
+    def _missing(self, record: SourceRecord, path: str) -> SourceError:
+        """Return the error of a source that does not exist; the collection may have documents of it."""
+        known = record.name in self._may_be_empty
+        remove = by_place(command=f"--remove {record.name}", python=f"remove=[{record.name!r}]")
+        remedy = f"; {remove} removes its documents from the collection" if known else ""
+        return SourceError(f"there is no such file or folder{remedy}", path=printable_path(path))
+
     def _add_standard_input(self, source: str) -> None:
         name = "lines" if self._options.format == "text" else self._options.format
         document_id = "" if name == "auto" or FORMATS[name].rows else STANDARD_INPUT
@@ -118,7 +126,7 @@ class _Finder:
         found = format_of(name)
         if found is None and self._options.format == "auto":
             raise SourceError(
-                f"the format is unknown from the file's extension; set it with --format: {describe_endings()}",
+                f"its ending is not known ({describe_endings()}); name its format, such as {option('format', 'text')}",
                 path=printable_path(path),
             )
         form, language, gzipped = found or (self._options.format, "", name.lower().endswith(".gz"))

@@ -37,8 +37,10 @@ from embedway.collections.provenance import catalog_facts, made_by
 from embedway.collections.readers import read_documents
 from embedway.collections.record import Record
 from embedway.collections.rejects import RejectsFile
-from embedway.collections.report import Tally, as_progress, is_stored, note_progress, rows_were
+from embedway.collections.report import Tally, as_progress, is_stored, note_progress
 from embedway.errors import EmbedwayError, SinkError, SourceError
+from embedway.remedies import by_place, option
+from embedway.text import count_of
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -194,9 +196,9 @@ class Job:
             opened = open_for_sync(store, self._sync)
             self.options, self._old, self._manifest = opened.options, opened.old, opened.manifest
         elif store.exists() and not self.options.overwrite:
+            update = by_place(command="`embedway sync SOURCE --to COLLECTION`", python="`Collection.sync`")
             raise SinkError(
-                "already exists; `embedway sync SOURCE --to DEST` updates it, and --overwrite, or overwrite=True, "
-                "replaces it",
+                f"already exists; {update} updates it, and {option('overwrite', True)} replaces it",
                 destination=store.destination,
             )
 
@@ -260,7 +262,8 @@ class Job:
         """Raise `SourceError` if a new collection would have no rows."""
         if self._old is None:
             first = self.rejects.first
-            rejected = f"; {rows_were(self.rejects.count)} rejected, the first: {first}" if first else ""
+            rows = count_of(self.rejects.count, "row was", "rows were")
+            rejected = f"; {rows} rejected, the first: {first}" if first else ""
             raise SourceError(f"there is nothing to embed{rejected}", path="sources")
 
     def _fitting(self, batch: ChunkBatch, changes: Changes) -> ChunkBatch:

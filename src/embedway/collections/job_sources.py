@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from embedway.collections.inventory import STANDARD_INPUT, find_sources
 from embedway.collections.record import ReadRecord
 from embedway.errors import SinkError, SourceError, UsageError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -109,7 +110,6 @@ def refuse_emptied(changes: Changes, sync: SyncOptions) -> None:
     emptied = changes.emptied()
     if emptied and not sync.allow_empty:
         raise SourceError(
-            "has no document, but the collection has documents of it; if they are to be removed, say so: "
-            "--allow-empty, or allow_empty=True",
+            f"has no document, but the collection has documents of it; {option('allow_empty', True)} removes them",
             path=emptied[0].path,
         )

@@ -13,6 +13,7 @@ from typing_extensions import Buffer, override
 from embedway.collections.documents import MAX_RATIO, MAX_ROW_BYTES, UNCHECKED_BYTES
 from embedway.collections.encodings import binary_fault, is_utf8, mark_of, unmarked_fault
 from embedway.errors import SourceError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -222,7 +223,7 @@ class _Recoder:
         try:
             text = self._decoder.decode(block, final=not block)
         except UnicodeError:
-            reason = f"is not valid {self._encoding}; is --encoding right?"
+            reason = f"is not valid {self._encoding}; is {option('encoding')} right?"
             raise StreamError(reason, path=self._source, line=self._lines + 1) from None
         self._lines += text.count("\n")
         return text.encode("utf-8", "surrogatepass")

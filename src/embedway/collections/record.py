@@ -6,10 +6,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from embedway._version import __version__
-from embedway.collections.values import ColumnType
+from embedway.collections.values import ColumnType, VectorType
 
 if TYPE_CHECKING:
     from embedway.space import Space
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 #: Version of the format of collections. Version 1 has no version field; 3 has a record, and can be changed.
 FORMAT_VERSION = 3
 
-#: Number format of stored vectors. `bits` keeps only the signs.
-VectorType: TypeAlias = Literal["float32", "float16", "int8", "bits"]
 VECTOR_TYPES: tuple[VectorType, ...] = get_args(VectorType)
 #: Version of parsers and of the rules that split documents; a change splits documents of older versions again.
 CHUNKING_VERSION = 1

@@ -51,10 +51,10 @@ async def watch_collection(
     input, and MissingExtraError without watchfiles.
     """
     if not sources:
-        raise UsageError("name the sources that are watched")
+        raise UsageError("name the sources to watch")
     records = [source_record(given)[0] for given in sources]
     if any(record.path == STANDARD_INPUT for record in records):
-        raise UsageError("standard input cannot be watched")
+        raise UsageError("standard input cannot be watched; name folders or files")
 
     async def sync() -> SyncSummary:
         return await sync_collection(embedder, destination, sources, options, progress=progress, kept=report.begin())
