@@ -203,7 +203,7 @@ def test_a_name_that_two_sources_have_is_refused(run):
         fields, vector = rows["docs/4.md#0"]
         rows["api/4.md#0"] = ({**fields, "id": "api/4.md#0", "source": "api"}, vector)
         store.open()
-        with pytest.raises(UsageError, match=r"several sources .*\(api, docs\).*--source"):
+        with pytest.raises(UsageError, match=r"several sources .*\(api, docs\).*with source"):
             await forget_documents(embedder, store, ["4.md"], model=MODEL)
         report = await forget_documents(embedder, store, ["4.md"], model=MODEL, source="api")
         return report.documents

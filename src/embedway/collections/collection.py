@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from embedway.collections.export import ExportSummary
     from embedway.collections.forgetting import ForgetReport
     from embedway.collections.query import SearchAnswer, SearchSettings
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.report import RunProgress
     from embedway.collections.stores.base import Store, StoredDocument
     from embedway.collections.sync import SyncSummary
     from embedway.collections.sync_settings import SyncSettings
+    from embedway.collections.values import VectorType
     from embedway.collections.verification import VerifyReport
     from embedway.collections.where import Condition
     from embedway.config import Config

@@ -11,6 +11,7 @@ import numpy as np
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.search import unit_query
 from embedway.errors import SinkError, SpaceMismatchError
+from embedway.remedies import keep_as, option
 from embedway.space import Comparison, Space, comparable, explained
 from embedway.text import has_surrogate
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.search import Hit
-    from embedway.collections.values import Value
+    from embedway.collections.values import Value, VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
@@ -171,6 +172,19 @@ class Store(ABC):
         return self.record.space
 
     @property
+    def identity(self) -> str:
+        """Name of the collection that is equal for all spellings of its destination, absolute and without secrets.
+
+        Journals and keyword indexes are found by it.
+        """
+        return self.destination
+
+    @property
+    def local_path(self) -> Path | None:
+        """File or folder on this machine that has the rows; None for a collection on a server."""
+        return None
+
+    @property
     @abstractmethod
     def rejects_path(self) -> Path:
         """File that lists unusable rows: beside a local destination, in the working directory for a server's."""
@@ -296,20 +310,21 @@ class Store(ABC):
         if old.format_version < FORMAT_VERSION:
             raise SinkError(
                 f"has version {old.format_version} of collections, which can be read and not changed; "
-                "embed its documents again with --overwrite (overwrite=True)",
+                f"embed its documents again with {option('overwrite', True)}",
                 destination=self.destination,
             )
         self.check_space(record.space)
         if record.vector_type != old.vector_type:
             raise SinkError(
-                f"has vectors of type {old.vector_type}, not {record.vector_type}; keep the type, or use --overwrite",
+                f"has vectors of type {old.vector_type}, not {record.vector_type}; "
+                f"keep the type, or replace the collection with {option('overwrite', True)}",
                 destination=self.destination,
             )
         for name, kind in record.keep.items():
             if old.keep.get(name, kind) != kind:
                 raise SinkError(
                     f"the kept column {name!r} has the type {old.keep[name]}, not {kind}; "
-                    f"declare it: --keep {name}:{old.keep[name]}",
+                    f"declare it: {keep_as(name, old.keep[name])}",
                     destination=self.destination,
                 )
         return replace(record, keep=old.keep | record.keep)

@@ -20,6 +20,7 @@ from embedway.collections.search import Hit, cosines
 from embedway.collections.stores import chroma_rows as cells
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
 from embedway.collections.stores.chroma_connection import Place, chroma_errors, connect
+from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import (
     STAGED_FOR,
@@ -69,6 +70,16 @@ class ChromaStore(Store):
 
     @property
     @override
+    def identity(self) -> str:
+        return self._place.identity
+
+    @property
+    @override
+    def local_path(self) -> Path | None:
+        return self._place.folder
+
+    @property
+    @override
     def rejects_path(self) -> Path:
         name = f"{self._place.name}.rejects.jsonl"
         folder = self._place.folder
@@ -76,7 +87,7 @@ class ChromaStore(Store):
 
     @override
     def lock(self) -> AbstractContextManager[None]:
-        return server_lock(self._place.key, destination=self.destination)
+        return server_lock(self.identity, destination=self.destination)
 
     @override
     def exists(self) -> bool:
@@ -174,7 +185,7 @@ class ChromaStore(Store):
         with self._errors("opening"):
             found = self._find(self._place.name)
             if found is None:
-                raise SinkError("there is no such collection", destination=self.destination)
+                raise no_such("collection", self.destination)
             text = (found.metadata or {}).get(RECORD_KEY)
             self.record, _ = record_from_text(text if isinstance(text, str) else None, destination=self.destination)
             self._rows, self.count = found, found.count()
@@ -269,8 +280,7 @@ class ChromaStore(Store):
     def _check_replaceable(self, found: Any) -> None:
         """Raise `SinkError` for an existing collection without `overwrite`, and for that of another program."""
         if not self._overwrite:
-            reason = "already exists; choose another collection, or overwrite it: --overwrite, or overwrite=True"
-            raise SinkError(reason, destination=self.destination)
+            raise already_exists("collection", self.destination)
         record_from_text((found.metadata or {}).get(RECORD_KEY), destination=self.destination)
 
     def _get(self, include: list[str], *, limit: int, where: Any = None) -> Iterator[dict[str, Any]]:

@@ -24,6 +24,7 @@ from embedway.collections.stores import postgres_table as tables
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
 from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors
 from embedway.collections.stores.postgres_where import to_sql
+from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.server_columns import (
     columns_of,
     lock_key,
@@ -36,8 +37,9 @@ from embedway.errors import SinkError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk
+    from embedway.collections.values import VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
@@ -99,10 +101,8 @@ class PostgresStore(Store):
             link = self._connection()
             row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [self._schema]).fetchone()
             if not row[0]:
-                reason = (
-                    f"this user must not create tables in the schema {self._schema!r}; GRANT CREATE ON SCHEMA to it"
-                )
-                raise SinkError(reason, destination=self.destination)
+                reason = f"this user must not create tables in the schema {self._schema!r}"
+                raise SinkError(f"{reason}; GRANT CREATE ON SCHEMA to it", destination=self.destination)
             known = link.execute("SELECT installed_version FROM pg_available_extensions WHERE name = 'vector'")
             if known.fetchone() is None:
                 reason = "the server has no pgvector; install the extension `vector` on it"
@@ -110,8 +110,7 @@ class PostgresStore(Store):
             if self._oid() is None:
                 return
             if not overwrite:
-                reason = "already exists; choose another table, or overwrite it: --overwrite, or overwrite=True"
-                raise SinkError(reason, destination=self.destination)
+                raise already_exists("table", self.destination)
             # Another program's table is never dropped.
             record_from_text(self._comment(), destination=self.destination)
 
@@ -201,7 +200,7 @@ class PostgresStore(Store):
     def open(self) -> None:
         with postgres_errors(self.destination, "opening"):
             if self._oid() is None:
-                raise SinkError("there is no such table", destination=self.destination)
+                raise no_such("table", self.destination)
             self.record, _ = record_from_text(self._comment(), destination=self.destination)
         self._recount()
 
@@ -354,8 +353,7 @@ class PostgresStore(Store):
         temporary, table = str(self._writing), self._place.table
         if self._oid() is not None:
             if not self._overwrite:
-                reason = "another program has created this table meanwhile; choose another one, or use --overwrite"
-                raise SinkError(reason, destination=self.destination)
+                raise already_exists("table", self.destination)
             record_from_text(self._comment(), destination=self.destination)
             link.execute(compose.sql("DROP TABLE {}", self._name(table)))
         link.execute(compose.sql("ALTER TABLE {} RENAME TO {}", self._table(), table))
