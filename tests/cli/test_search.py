@@ -69,8 +69,12 @@ def test_the_fields_of_earlier_versions_are_in_json(command, notes):
     assert (hit["rank"], hit["source"], hit["start_line"]) == (1, "notes.jsonl", 1)
     assert hit["location"] == "notes.jsonl:1"
     assert hit["metadata"] == {"lang": "en"}
-    start, end = hit["snippet"]["start"], hit["snippet"]["end"]
+    start, end = hit["highlight"]["start"], hit["highlight"]["end"]
     assert hit["text"][start:end] == "Hand slow functions to a thread."
+    shown = hit["snippet"]
+    assert shown["text"] == hit["text"][shown["start"] : shown["end"]] == TEXTS["loop"][1]
+    assert shown["text"][slice(*shown["best"])] == "Hand slow functions to a thread."
+    assert [shown["text"][slice(*span)] for span in shown["words"]] == ["code", "slow", "functions"]
 
 
 def test_conditions(command, notes):
@@ -85,12 +89,36 @@ def test_conditions(command, notes):
     assert command("search", notes, QUERY, "--where", "lang = ").code == 2
 
 
-def test_snippets_start_at_the_match(command, notes):
-    done = command("search", notes, "E1133", "--mode", "keyword")
+def test_snippets_start_at_the_match_and_headings_are_shown_once(command, place):
+    long = " ".join(f"Sentence {n} of this section says nothing about it." for n in range(8))
+    (place / "guide.md").write_text(f"# Disks\n\n## Errors\n\n{long} E1133 means that the disk is full.\n\n{long}\n")
+    done = command("run", "guide.md", "--to", "g.parquet", "--chunk-tokens", "240")
+    assert done.code == 0, done.stderr
+    done = command("search", "g.parquet", "E1133", "--mode", "keyword", "-n", "1")
     header, row = done.stdout.splitlines()
+    assert header.split() == ["rank", "score", "where", "headings", "text"]
+    assert row.split("  ")[-1].strip().startswith("E1133 means that the disk is full.")
+    assert "guide.md:5" in row
+    assert row.count("Disks") == 1
+
+
+def test_a_short_text_is_shown_whole(command, notes):
+    header, row = command("search", notes, "E1133", "--mode", "keyword").stdout.splitlines()
     assert header.split() == ["rank", "score", "where", "text"]
-    assert "… E1133 means that the disk is full." in row
-    assert "Short codes" not in row
+    assert row.endswith("Short codes are in logs. E1133 means that the disk is full.")
+
+
+def test_a_search_without_hits_says_why(command, notes):
+    for arguments, why in (
+        (["zebra", "--mode", "keyword"], "no word of the query is in the collection"),
+        (["bread", "--where", "lang = 'fr'"], "no row meets the condition"),
+    ):
+        done = command("search", notes, *arguments)
+        assert (done.code, done.stdout) == (0, f"no hits: {why}\n")
+        assert command("search", notes, *arguments, "--json").json["why_empty"] == why
+    done = command("search", notes, " ")
+    assert (done.code, done.stdout) == (2, "")
+    assert "the query is empty" in done.stderr
 
 
 def test_groups_and_neighbours(command, place):
@@ -108,7 +136,10 @@ def test_groups_and_neighbours(command, place):
     beside = [one["number"] for one in hit["before"] + hit["after"]]
     assert beside == [number for number in (hit["number"] - 1, hit["number"] + 1) if 0 <= number < hit["total"]]
     shown = command("search", "d.parquet", "paragraph 20 is about ships", "-n", "1", "--neighbours", "1").stdout
-    assert [line[4] for line in shown.splitlines()[1:] if line[4:6] in {"- ", "+ "}] == ["-", "+"]
+    lines = [line.split() for line in shown.splitlines()[1:] if line.startswith("    ")]
+    assert [line[0] for line in lines if line[1].isdecimal()] == ["before", "hit", "after"]
+    numbers = [int(line[1]) for line in lines if line[1].isdecimal()]
+    assert numbers == sorted(numbers)
 
 
 def test_a_reranker_orders_the_rows_of_every_mode(command, notes, place, weights_folder):
@@ -133,8 +164,9 @@ def test_several_queries(command, notes, place):
     done = command("search", notes, "--queries", "queries.txt", "-n", "1", "--json")
     assert done.code == 0, done.stderr
     answers = done.json["answers"]
-    assert [(one["id"], ids(one)) for one in answers] == [("1", ["ice"]), ("q7", ["loop"])]
-    assert answers[0]["receipt"]["texts"] == 2
+    assert [(one["id"], ids(one)) for one in answers] == [(1, ["ice"]), ("q7", ["loop"])]
+    assert done.json["receipt"]["texts"] == 2
+    assert "receipt" not in answers[0]
     shown = command("search", notes, "--queries", "-", "-n", "1", stdin="glaciers\nrye bread\n").stdout
     assert [line for line in shown.splitlines() if line.startswith("# ")] == ["# glaciers", "# rye bread"]
 
@@ -146,6 +178,9 @@ def test_several_queries(command, notes, place):
         (b"fine\n\xff\n", "queries.txt:2: is not UTF-8"),
         (b'{"query": ""}\n', "queries.txt:1: needs the text of a query"),
         (b'{"query": \n', "queries.txt:1: is not JSON"),
+        (b'{"query": "a", "id": [7]}\n', "queries.txt:1: 'id' must be a text or a number"),
+        (b'{"query": "a", "id": 1e999}\n', "queries.txt:1: 'id' must be a text or a number"),
+        (b'{"query": "\\ud800"}\n', "queries.txt:1: is not valid Unicode"),
     ],
 )
 def test_files_of_queries_that_are_wrong(command, notes, place, content, message):
@@ -153,6 +188,14 @@ def test_files_of_queries_that_are_wrong(command, notes, place, content, message
     done = command("search", notes, "--queries", "queries.txt", "--json")
     assert (done.code, done.stdout) == (1, "")
     assert message in done.stderr
+
+
+def test_ids_of_queries_keep_their_type(command, notes):
+    lines = [{"id": name, "text": "bread"} for name in (7, "7", 7.5, True, None)]
+    done = command(
+        "search", notes, "--queries", "-", "--mode", "keyword", "--json", stdin="\n".join(map(json.dumps, lines))
+    )
+    assert [one["id"] for one in done.json["answers"]] == [7, "7", 7.5, True, None]
 
 
 def test_queries_come_from_one_place(command, notes):
@@ -196,6 +239,7 @@ def test_an_interactive_session(command, notes):
     assert done.code == 0, done.stderr
     tables = [[line for line in table.splitlines() if line[:4].strip().isdecimal()] for table in tables_of(done.stdout)]
     assert [len(table) for table in tables] == [4, 1, 0, 1]
+    assert "no hits: no row that contains a word of the query meets the condition" in done.stdout
     assert "unknown command" in done.stderr
     assert "there is no column 'nothing'" in done.stderr
     assert "4 queries, p50" in done.stderr
@@ -241,5 +285,6 @@ def test_matches_are_bold_on_a_terminal_and_escapes_are_not_sent(command, place,
         pass  # on Linux: no process has the terminal open any more
     os.close(controller)
     assert process.communicate()[1] == b"" or process.wait() == 0
-    assert b"\x1b[1mE1133\x1b[0m" in shown
+    assert b"\x1b[1;36mE1133\x1b[0m" in shown
+    assert b"\x1b[1mRed  [31m text means \x1b[0m" in shown
     assert b"\x1b[31m" not in shown

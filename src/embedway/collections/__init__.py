@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from embedway.collections.blocking_collection import Collection
     from embedway.collections.blocking_collection import open_collection as open  # noqa: A004  as `open` of the language
     from embedway.collections.collection import AsyncCollection
-    from embedway.collections.query import SearchAnswer, SearchHit
+    from embedway.collections.search_results import SearchAnswer, SearchHit
 
     open_async = AsyncCollection.open
 
@@ -29,7 +29,7 @@ def __getattr__(name: str) -> object:
 
         return getattr(blocking_collection, "open_collection" if name == "open" else name)
     if name in {"SearchAnswer", "SearchHit"}:
-        from embedway.collections import query  # noqa: PLC0415  see above
+        from embedway.collections import search_results  # noqa: PLC0415  see above
 
-        return getattr(query, name)
+        return getattr(search_results, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from embedway.collections.candidates import SearchMode
     from embedway.collections.forgetting import ForgetReport
-    from embedway.collections.query import SearchAnswer, SearchSettings
+    from embedway.collections.query import SearchSettings
     from embedway.collections.record import Record
     from embedway.collections.report import RunProgress
+    from embedway.collections.search_results import SearchAnswer
     from embedway.collections.stores.base import StoredDocument
     from embedway.collections.sync import SyncSummary
     from embedway.collections.sync_settings import SyncSettings
@@ -103,6 +104,7 @@ class Collection:
         neighbours: int = 0,
         rerank: str | None = None,
         candidates: int = 50,
+        highlight: bool | None = None,
     ) -> SearchAnswer | list[SearchAnswer]:
         """Return the best rows for a query, or for each of several."""
         # Read here: an iterator may belong to the caller's thread.
@@ -117,6 +119,7 @@ class Collection:
                 neighbours=neighbours,
                 rerank=rerank,
                 candidates=candidates,
+                highlight=highlight,
             )
         )
 

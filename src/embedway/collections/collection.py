@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from embedway.collections.candidates import SearchMode
     from embedway.collections.forgetting import ForgetReport
-    from embedway.collections.query import SearchAnswer, SearchSettings
+    from embedway.collections.query import SearchSettings
     from embedway.collections.record import Record
     from embedway.collections.report import RunProgress
+    from embedway.collections.search_results import SearchAnswer
     from embedway.collections.stores.base import Store, StoredDocument
     from embedway.collections.sync import SyncSummary
     from embedway.collections.sync_settings import SyncSettings
@@ -149,17 +150,19 @@ class AsyncCollection:
         neighbours: int = 0,
         rerank: str | None = None,
         candidates: int = 50,
+        highlight: bool | None = None,
     ) -> SearchAnswer | list[SearchAnswer]:
         """Return the best rows for a query, or a list of answers for several queries, which are embedded together.
 
         `mode` is `vector` (cosine similarity), `keyword` (BM25) or `hybrid` (both, fused by ranks). `where` is a
         condition on columns, such as `"lang = 'de'"`. `group` returns one row of each document, `neighbours` the chunks
-        beside each row. `rerank` names a reranker for the best `candidates` rows. Raises UsageError, SinkError,
-        SpaceMismatchError and as `AsyncEmbedder.embed` does.
+        beside each row. `rerank` names a reranker for the best `candidates` rows. `highlight` chooses the best sentence
+        of a row by vectors, if the model runs on this machine, and not by words alone; by default for a single query.
+        Raises UsageError, SinkError, SpaceMismatchError and as `AsyncEmbedder.embed` does.
         """
         searcher = await self._opened()
         condition = checked_condition(where, searcher.store)
-        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates)
+        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates, highlight=highlight)
         answers = await searcher.search(as_texts(query, "query"), options)
         return answers[0] if isinstance(query, str) else answers
 
