@@ -1,10 +1,13 @@
 """`search` on the command line: modes, conditions, groups, several queries, and the interactive session."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pty
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -240,7 +243,7 @@ def test_an_interactive_session(command, notes):
     tables = [[line for line in table.splitlines() if line[:4].strip().isdecimal()] for table in tables_of(done.stdout)]
     assert [len(table) for table in tables] == [4, 1, 0, 1]
     assert "no hits: no row that contains a word of the query meets the condition" in done.stdout
-    assert "unknown command" in done.stderr
+    assert "there is no command :wrong; :help lists the commands" in done.stderr
     assert "there is no column 'nothing'" in done.stderr
     assert "4 queries, p50" in done.stderr
 
@@ -248,6 +251,77 @@ def test_an_interactive_session(command, notes):
 def tables_of(output):
     """Return the tables of a session, which an empty line ends."""
     return output.split("\n\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (":top x", ":top needs a whole number, such as :top 10"),
+        (":top 0", "top is 0; it must be a whole number, at least 1"),
+        (":tpo 3", "there is no command :tpo; did you mean :top?"),
+        (":mode", "mode is ''; it must be one of vector, keyword, hybrid"),
+        (":group yes", ":group has no value; it turns the option on or off"),
+        (":where lang =", "expected a value"),
+        (":neighbours 1", "neighbours: 1"),
+        (":highlight", "highlight: no"),
+    ],
+)
+def test_commands_of_a_session_are_explained(command, notes, line, said):
+    done = command("search", notes, "-i", "--mode", "keyword", stdin=f"{line}\nE1133\n")
+    assert done.code == 0
+    assert said in done.stderr
+    assert "E1133 means" in done.stdout
+    assert "1 query, p50" in done.stderr
+
+
+def test_help_in_a_session_lists_commands_with_their_values(command, notes):
+    done = command("search", notes, "-i", "--mode", "keyword", "--where", "lang = 'de'", stdin=":help\n:group\n:help\n")
+    first, second = tables_of(done.stdout)
+    assert [line.split()[0] for line in first.splitlines()[1:]] == [
+        *(":mode", ":where", ":top", ":group", ":neighbours", ":rerank", ":candidates", ":highlight", ":help,")
+    ]
+    values = {line.split()[0]: line for line in second.splitlines()}
+    assert all(
+        word in values[name].split() for name, word in ((":mode", "keyword"), (":where", "yes"), (":group", "yes"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"), [("out.parqet", "out.parquet"), ("ot.parquet", "out.parquet"), ("out", "out.parquet")]
+)
+def test_a_misspelt_collection_is_named(command, notes, asked, meant):
+    done = command("search", asked, "x")
+    assert (done.code, done.stdout) == (2 if not asked.endswith(".parquet") else 1, "")
+    assert f"did you mean '{meant}'?" in done.stderr
+    assert "lancedb:DIR#TABLE" in command("search", "zzz.zzz", "x").stderr
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize(("key", "code"), [(b"\x04", 0), (b"\x03", 130)])
+def test_ctrl_d_and_ctrl_c_end_a_session(command, notes, environment, place, key, code):
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "embedway", "search", notes, "-i", "--mode", "keyword"],
+        env={**environment, "TERM": "xterm"},
+        cwd=place,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  Ctrl-C needs a terminal of its own
+    )
+    os.close(terminal)
+    shown = b""
+    while b"keyword> " not in shown:
+        shown += os.read(controller, 65536)
+    os.write(controller, key)
+    assert process.wait(60) == code
+    with contextlib.suppress(OSError):
+        while part := os.read(controller, 65536):
+            shown += part
+    os.close(controller)
+    assert b"Traceback" not in shown
+    assert (b"the session is ended" in shown) == (code == 130)
 
 
 def test_an_interactive_session_ends_with_its_input(command, notes):

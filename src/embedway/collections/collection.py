@@ -12,7 +12,7 @@ from embedway.collections.forgetting import forget_documents
 from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.query_model import model_name
 from embedway.collections.verification import DEFAULT_SAMPLE, verify_collection
-from embedway.errors import ClosedError, UsageError
+from embedway.errors import ClosedError, SinkError, UsageError
 from embedway.forks import never_free
 
 if TYPE_CHECKING:
@@ -269,10 +269,20 @@ class AsyncCollection:
 
 def open_or_new(destination: str, *, create: bool) -> Store:
     """Return an open store, or with `create` the store of a collection that does not exist yet."""
-    from embedway.collections.stores import store_for  # noqa: PLC0415  only when a store is opened
+    from embedway.collections.stores import shown, store_for  # noqa: PLC0415  only when a store is opened
+    from embedway.collections.stores.registry import similar_to  # noqa: PLC0415
 
     store = store_for(destination)
     if create and not store.exists():
         return store
-    store.open()
+    try:
+        store.open()
+    except SinkError as error:
+        store.close()
+        if store.exists():
+            raise
+        hint = "to create it, open it with create=True and call sync"
+        raise SinkError(
+            f"there is no such collection{similar_to(destination)}; {hint}", destination=shown(destination)
+        ) from error
     return store

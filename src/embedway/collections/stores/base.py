@@ -378,4 +378,7 @@ class FileStore(Store):
         if is_special(self._path):
             raise SinkError("is a device, a pipe or a socket; choose a file", destination=self.destination)
         if not self._path.is_file():
-            raise SinkError("there is no such file", destination=self.destination)
+            from embedway.collections.stores.registry import similar_to  # noqa: PLC0415  only for this message
+
+            near = similar_to(self.destination)
+            raise SinkError(f"there is no such file{near}", destination=self.destination)
