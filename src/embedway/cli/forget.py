@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedway.cli.options import Invocation, JsonFlag, decode_text
-from embedway.cli.output import DownloadProgress, print_json, print_line, wait_for
+from embedway.cli.output import DownloadProgress, count_of, print_json, print_line, wait_for
 from embedway.interrupts import explain
 
 if TYPE_CHECKING:
@@ -73,11 +73,8 @@ async def _forget(
 
 
 def _print(report: "ForgetReport") -> None:
-    count = len(report.documents)
-    documents = "1 document" if count == 1 else f"{count:,} documents"
-    print_line(
-        f"{report.destination}: {documents} with {report.rows:,} rows removed, and {report.cached:,} cached vectors"
-    )
+    gone = f"{count_of(len(report.documents), 'document')} with {count_of(report.rows, 'row')} removed"
+    print_line(f"{report.destination}: {gone}, and {count_of(report.cached, 'cached vector')}")
     print_line("this may still contain the texts:")
     for place in report.left:
         print_line(f"  {place}")

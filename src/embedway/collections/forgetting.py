@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ ALWAYS_LEFT = (
     "logs and caches of services that computed the vectors, and texts in the memory of running processes",
 )
 _CACHE_TEXTS = 2048
+_NAMED_MODELS = 5
 
 
 @dataclass(slots=True)
@@ -130,11 +132,13 @@ async def _forget_cached(
     others = sorted(
         name for name, one in stats.models.items() if one.entries and not _is_model(name, store.space.model)
     )
-    if others:
+    for name in others[:_NAMED_MODELS]:
         report.left.append(
-            "vectors of the same texts that other models cached, which contain no text "
-            f"({', '.join(others[:5])}): `embedway cache clear --model NAME` deletes them"
+            f"vectors that {name} cached, perhaps of the same texts, without the texts: "
+            f"`embedway cache clear --model {shlex.quote(name)}` deletes all of its vectors"
         )
+    if len(others) > _NAMED_MODELS:
+        report.left.append(f"vectors of {len(others) - _NAMED_MODELS:,} more models: `embedway cache stats` lists them")
 
 
 def _is_model(name: str, short: str) -> bool:
