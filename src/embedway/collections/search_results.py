@@ -31,9 +31,9 @@ class Neighbour:
 class SearchHit:
     """A row that answers a query.
 
-    `score` is the reranker's, if there is one; else cosine similarity (`vector`), BM25 (`keyword`) or the sum of the
-    fused ranks (`hybrid`). `sources` are the lists that contain the row. `snippet` is the part of the text to show, and
-    `highlight` the sentence in it that answers best.
+    `score` is the reranker's, if there is one; else cosine similarity (`vector`), BM25 (`keyword`) or the mean of
+    the scaled scores of both lists (`hybrid`). `sources` are the lists that contain the row. `snippet` is the part of
+    the text to show, and `highlight` the sentence in it that answers best.
     """
 
     score: float
