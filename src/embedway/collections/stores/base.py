@@ -11,6 +11,7 @@ import numpy as np
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.search import unit_query
 from embedway.errors import SinkError, SpaceMismatchError
+from embedway.remedies import keep_as, option
 from embedway.space import Comparison, Space, comparable, explained
 from embedway.text import has_surrogate
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.search import Hit
-    from embedway.collections.values import Value
+    from embedway.collections.values import Value, VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
@@ -296,20 +297,21 @@ class Store(ABC):
         if old.format_version < FORMAT_VERSION:
             raise SinkError(
                 f"has version {old.format_version} of collections, which can be read and not changed; "
-                "embed its documents again with --overwrite (overwrite=True)",
+                f"embed its documents again with {option('overwrite', True)}",
                 destination=self.destination,
             )
         self.check_space(record.space)
         if record.vector_type != old.vector_type:
             raise SinkError(
-                f"has vectors of type {old.vector_type}, not {record.vector_type}; keep the type, or use --overwrite",
+                f"has vectors of type {old.vector_type}, not {record.vector_type}; "
+                f"keep the type, or replace the collection with {option('overwrite', True)}",
                 destination=self.destination,
             )
         for name, kind in record.keep.items():
             if old.keep.get(name, kind) != kind:
                 raise SinkError(
                     f"the kept column {name!r} has the type {old.keep[name]}, not {kind}; "
-                    f"declare it: --keep {name}:{old.keep[name]}",
+                    f"declare it: {keep_as(name, old.keep[name])}",
                     destination=self.destination,
                 )
         return replace(record, keep=old.keep | record.keep)

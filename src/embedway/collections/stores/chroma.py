@@ -20,6 +20,7 @@ from embedway.collections.search import Hit, cosines
 from embedway.collections.stores import chroma_rows as cells
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
 from embedway.collections.stores.chroma_connection import Place, chroma_errors, connect
+from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import (
     columns_of,
@@ -90,8 +91,7 @@ class ChromaStore(Store):
             if found is None:
                 return
             if not overwrite:
-                reason = "already exists; choose another collection, or overwrite it: --overwrite, or overwrite=True"
-                raise SinkError(reason, destination=self.destination)
+                raise already_exists("collection", self.destination)
             # Another program's collection is never dropped.
             record_from_text((found.metadata or {}).get(RECORD_KEY), destination=self.destination)
 
@@ -171,7 +171,7 @@ class ChromaStore(Store):
         with self._errors("opening"):
             found = self._find(self._place.name)
             if found is None:
-                raise SinkError("there is no such collection", destination=self.destination)
+                raise no_such("collection", self.destination)
             text = (found.metadata or {}).get(RECORD_KEY)
             self.record, _ = record_from_text(text if isinstance(text, str) else None, destination=self.destination)
             self._rows, self.count = found, found.count()

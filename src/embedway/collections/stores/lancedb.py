@@ -36,6 +36,7 @@ from embedway.collections.stores.lancedb_table import (
 from embedway.collections.stores.lancedb_writer import TableWriter, rewrite
 from embedway.collections.stores.locks import exclusive
 from embedway.collections.stores.reader_store import ReaderStore
+from embedway.collections.stores.refusals import no_such
 from embedway.collections.stores.temporary import refuse_existing, stale_paths, temporary_path
 from embedway.errors import SinkError, UsageError
 
@@ -44,8 +45,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk
+    from embedway.collections.values import VectorType
     from embedway.types import Vectors
 
 SCHEME = "lancedb:"
@@ -202,7 +204,7 @@ class LanceDBStore(ReaderStore):
         with lancedb_errors(self.destination, "reading"):
             restore_moved(self._path)
             if not self._path.is_dir():
-                raise SinkError("there is no such table", destination=self.destination)
+                raise no_such("table", self.destination)
             reader = self._opened
         self.record, self.count = reader.record, reader.count
 

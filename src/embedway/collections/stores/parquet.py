@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk
+    from embedway.collections.values import VectorType
     from embedway.types import Vectors
 
 

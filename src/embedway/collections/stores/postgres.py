@@ -23,9 +23,12 @@ from embedway.collections.stores import postgres_rows as pg
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
 from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors, require_psycopg
 from embedway.collections.stores.postgres_where import to_sql
+from embedway.collections.stores.refusals import already_exists, no_such
+from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import (
     check_condition,
     columns_of,
+    has_nul,
     lock_key,
     push_not_down,
     record_from_text,
@@ -36,8 +39,9 @@ from embedway.errors import SinkError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk
+    from embedway.collections.values import VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
@@ -111,8 +115,7 @@ class PostgresStore(Store):
             if self._oid() is None:
                 return
             if not overwrite:
-                reason = "already exists; choose another table, or overwrite it: --overwrite, or overwrite=True"
-                raise SinkError(reason, destination=self.destination)
+                raise already_exists("table", self.destination)
             # Another program's table is never dropped.
             record_from_text(self._comment(), destination=self.destination)
 
@@ -201,7 +204,7 @@ class PostgresStore(Store):
     def open(self) -> None:
         with postgres_errors(self.destination, "opening"):
             if self._oid() is None:
-                raise SinkError("there is no such table", destination=self.destination)
+                raise no_such("table", self.destination)
             self.record, _ = record_from_text(self._comment(), destination=self.destination)
         self._recount()
 
@@ -272,6 +275,8 @@ class PostgresStore(Store):
         columns = columns_of(self.record)
         if where is not None:
             check_condition(where, columns, destination=self.destination)
+            if has_nul(where):
+                return scan_search(self, query, top_n, where)
         hits = self._nearest(query, top_n, where, exact=not self._indexed)
         if self._indexed and len(hits) < min(top_n, self.count):
             # The index ends its scan after some rows, so few may meet a condition.

@@ -16,9 +16,9 @@ from embedway.errors import SinkError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk
-    from embedway.collections.values import ColumnType
+    from embedway.collections.values import ColumnType, VectorType
     from embedway.types import Vectors
 
 #: Column with the order of rows.

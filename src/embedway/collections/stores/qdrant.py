@@ -21,6 +21,7 @@ from embedway.collections.stores import qdrant_points as points
 from embedway.collections.stores.base import READ_ROWS, Rows, Store
 from embedway.collections.stores.qdrant_connection import Place, connect, qdrant_errors
 from embedway.collections.stores.qdrant_where import NotExpressibleError, key_of, to_filter
+from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import (
     columns_of,
@@ -31,15 +32,15 @@ from embedway.collections.stores.server_columns import (
 )
 from embedway.collections.stores.server_locks import server_lock
 from embedway.collections.where_types import check_where
-from embedway.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk, StoredDocument
+    from embedway.collections.values import VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
@@ -91,8 +92,7 @@ class QdrantStore(Store):
             if found is None:
                 return
             if not overwrite:
-                reason = "already exists; choose another collection, or overwrite it: --overwrite, or overwrite=True"
-                raise SinkError(reason, destination=self.destination)
+                raise already_exists("collection", self.destination)
             # Another program's collection is never dropped.
             record_from_text(self._read_record(client, found), destination=self.destination)
 
@@ -178,7 +178,7 @@ class QdrantStore(Store):
         with self._errors("opening") as client:
             found = self._target(client)
             if found is None:
-                raise SinkError("there is no such collection", destination=self.destination)
+                raise no_such("collection", self.destination)
             self.record, _ = record_from_text(self._read_record(client, found), destination=self.destination)
             self._recount(client)
 

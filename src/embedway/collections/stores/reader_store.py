@@ -12,6 +12,7 @@ from typing_extensions import override
 from embedway.collections.stores.arrow import sink_errors
 from embedway.collections.stores.base import Store
 from embedway.collections.stores.locks import exclusive
+from embedway.collections.stores.refusals import no_such
 from embedway.collections.stores.temporary import refuse_existing
 from embedway.errors import SinkError
 from embedway.files import is_special
@@ -122,4 +123,6 @@ class FileStore(ReaderStore):
         if is_special(self._path):
             raise SinkError("is a device, a pipe or a socket; choose a file", destination=self.destination)
         if not self._path.is_file():
-            raise SinkError("there is no such file", destination=self.destination)
+            from embedway.collections.stores.registry import similar_to  # noqa: PLC0415  only for this message
+
+            raise no_such("file", self.destination, similar=similar_to(self.destination))
