@@ -25,8 +25,10 @@ from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocum
 from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors
 from embedway.collections.stores.postgres_where import to_sql
 from embedway.collections.stores.refusals import already_exists, no_such
+from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import (
     columns_of,
+    has_nul,
     lock_key,
     push_not_down,
     record_from_text,
@@ -272,6 +274,8 @@ class PostgresStore(Store):
 
     @override
     def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+        if where is not None and has_nul(where):
+            return scan_search(self, query, top_n, where)
         hits = self._nearest(query, top_n, where, exact=not self._indexed)
         if self._indexed and len(hits) < min(top_n, self.count):
             # The index ends its scan after some rows, so few may meet a condition.
@@ -384,13 +388,10 @@ class PostgresStore(Store):
         return compose.names([*columns_of(self.record), "vector"])
 
     def _oid(self) -> int | None:
-        link = self._connection()
-        return tables.find(link, self._schema, self._place.table)
+        return tables.find(self._connection(), self._schema, self._place.table)
 
     def _comment(self) -> str | None:
-        row = self._connection().execute("SELECT obj_description(%s::oid, 'pg_class')", [self._oid()]).fetchone()
-        comment: str | None = row[0]
-        return comment
+        return tables.comment(self._connection(), self._oid())
 
     def _write_comment(self, link: Any, table: str, **more: object) -> None:
         from psycopg import sql  # noqa: PLC0415 - an extra

@@ -35,6 +35,12 @@ def find(link: Any, schema: str, name: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+def comment(link: Any, oid: int | None) -> str | None:
+    """Return the comment of a table."""
+    text: str | None = link.execute("SELECT obj_description(%s::oid, 'pg_class')", [oid]).fetchone()[0]
+    return text
+
+
 def column_types(link: Any, oid: int | None) -> dict[str, str]:
     """Return the columns of a table and their types, such as `bigint` and `vector(384)`."""
     query = "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "

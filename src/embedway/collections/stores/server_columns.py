@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from embedway.collections.record import FORMAT_VERSION, Record
 from embedway.collections.stores.columns import COLUMNS, values_of
 from embedway.collections.stores.records import space_from_json
-from embedway.collections.where import And, Compare, Not, Or
+from embedway.collections.where import And, Compare, In, Not, Or
 from embedway.errors import SinkError, newer_version
 
 if TYPE_CHECKING:
@@ -103,6 +103,20 @@ def lock_key(*names: str) -> int:
     """Return a number of 64 bits, with sign, that stands for some names."""
     digest = hashlib.blake2b(json.dumps(["embedway", *names]).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
+
+
+def has_nul(where: Condition) -> bool:
+    """Return whether a text of a condition has a NUL, which some databases refuse."""
+    match where:
+        case And(parts) | Or(parts):
+            return any(map(has_nul, parts))
+        case Not(part):
+            return has_nul(part)
+        case In(_, values):
+            return any(isinstance(value, str) and "\0" in value for value in values)
+        case Compare(_, _, value):
+            return isinstance(value, str) and "\0" in value
+    return False
 
 
 def push_not_down(where: Condition) -> Condition:
