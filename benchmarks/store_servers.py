@@ -21,13 +21,13 @@ import warnings
 from pathlib import Path
 
 import store_loaders as loaders
-from embedway.collections.stores import open_store, postgres, store_for
+from embedway.collections.stores import open_store, postgres_table, store_for
 from embedway.collections.stores.qdrant import QdrantStore
 from store_rows import check_disk, compare, fill, measure, remove
 
 
 def fill_postgres(destination, rows, dimensions):
-    postgres.INDEX_ROWS = sys.maxsize
+    postgres_table.INDEX_ROWS = sys.maxsize
     store = store_for(destination)
     store.prepare(overwrite=True)
     link = store._connection()  # noqa: SLF001  its server process is measured
@@ -45,7 +45,7 @@ def build_hnsw(destination):
     link = store._connection()  # noqa: SLF001  a part of `commit` is measured
     started = time.perf_counter()
     with link.transaction():
-        store._build_index(link)  # noqa: SLF001
+        postgres_table.build_vector_index(link, store._table(), store.record)  # noqa: SLF001
     return time.perf_counter() - started
 
 

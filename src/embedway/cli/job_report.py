@@ -19,7 +19,7 @@ PARTLY_FAILED = 4
 
 def stopped_job(config: "Config", destination: str, kept: "Kept") -> "Callable[[], str]":
     """Return a function that says what a job stopped by a signal has left."""
-    from embedway.collections.stores.registry import shown
+    from embedway.collections.stores.redaction import shown
 
     name = shown(destination)
     state = f"{name} is unchanged" if _exists(destination) else f"{name} is not written"

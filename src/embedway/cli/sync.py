@@ -331,7 +331,7 @@ class _Rounds:
         """Return what a watch that is stopped now leaves."""
         if self._stopped is not None:
             return self._stopped()
-        from embedway.collections.stores.registry import shown
+        from embedway.collections.stores.redaction import shown
 
         return f"{shown(self._destination)} has all changes up to now; the same command watches again"
 

@@ -334,4 +334,4 @@ class Store(ABC):
 
     @abstractmethod
     def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
-        """Return the nearest rows as `search` does, for a query of length 1."""
+        """Return the nearest rows as `search` does, for a query of length 1 and a condition that `check_where` gave."""

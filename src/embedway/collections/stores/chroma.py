@@ -23,14 +23,16 @@ from embedway.collections.stores.chroma_connection import Place, chroma_errors, 
 from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import (
+    STAGED_FOR,
     columns_of,
     ids_by_source,
+    is_staged_for,
     push_not_down,
     record_from_text,
     record_text,
+    staging_name,
 )
 from embedway.collections.stores.server_locks import server_lock
-from embedway.collections.where_types import check_where
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class ChromaStore(Store):
         #: The collection that is open or being created, and whether it is new.
         self._rows: Any = None
         self._created = False
+        self._overwrite = False
 
     @property
     @override
@@ -83,29 +86,26 @@ class ChromaStore(Store):
 
     @override
     def prepare(self, *, overwrite: bool) -> None:
+        self._overwrite = overwrite
         folder = self._place.folder
         if folder is not None and not folder.exists() and not folder.absolute().parent.is_dir():
             raise SinkError(f"the folder {folder.parent} does not exist; create it first", destination=self.destination)
         with self._errors("preparing"):
             found = self._find(self._place.name)
-            if found is None:
-                return
-            if not overwrite:
-                raise already_exists("collection", self.destination)
-            # Another program's collection is never dropped.
-            record_from_text((found.metadata or {}).get(RECORD_KEY), destination=self.destination)
+            if found is not None:
+                self._check_replaceable(found)
 
     @override
     def begin(self, record: Record) -> None:
         cells.check_record(record, destination=self.destination)
         self.record = record
-        prefix = f"{self._place.name}.embedway-"
+        name = self._place.name
         with self._errors("creating the collection") as client:
             for one in client.list_collections():
-                if one.name.startswith(prefix):  # a killed run has left it
+                if is_staged_for(name, one.name, (one.metadata or {}).get(RECORD_KEY)):  # a killed run has left it
                     client.delete_collection(one.name)
-            name = f"{prefix}{secrets.token_hex(6)}"
-            metadata = {RECORD_KEY: record_text(record)}
+            metadata = {RECORD_KEY: record_text(record, **{STAGED_FOR: name})}
+            name = staging_name(name)
             self._rows = client.create_collection(name, embedding_function=None, metadata=metadata, configuration=INDEX)
             self._created = True
 
@@ -150,13 +150,17 @@ class ChromaStore(Store):
 
     @override
     def commit(self) -> None:
-        self.write_record(replace(self.record, revision=secrets.token_hex(8)))
+        record = replace(self.record, revision=secrets.token_hex(8))
+        if not self._created:
+            self.write_record(record)
         with self._errors("finishing") as client:
             if self._created:
-                if self._find(self._place.name) is not None:
+                if (found := self._find(self._place.name)) is not None:
+                    self._check_replaceable(found)
                     client.delete_collection(self._place.name)
-                self._rows.modify(name=self._place.name)
-                self._created = False
+                # In one call: with the name, the collection loses the mark of a staged one.
+                self._rows.modify(name=self._place.name, metadata={RECORD_KEY: record_text(record)})
+                self.record, self._created = record, False
             self.count = self._rows.count()
 
     @override
@@ -240,7 +244,6 @@ class ChromaStore(Store):
         only = None
         if where is not None:
             columns = columns_of(self.record)
-            where = check_where(where, columns)
             try:
                 only = cells.to_filter(push_not_down(where), columns)
             except cells.NotExpressibleError:
@@ -263,6 +266,12 @@ class ChromaStore(Store):
         ]
         best = sorted(range(len(fields)), key=place.__getitem__)[:top_n]
         return [Hit.of(scores[row], fields[row], list(self.record.keep)) for row in best]
+
+    def _check_replaceable(self, found: Any) -> None:
+        """Raise `SinkError` for an existing collection without `overwrite`, and for that of another program."""
+        if not self._overwrite:
+            raise already_exists("collection", self.destination)
+        record_from_text((found.metadata or {}).get(RECORD_KEY), destination=self.destination)
 
     def _get(self, include: list[str], *, limit: int, where: Any = None) -> Iterator[dict[str, Any]]:
         """Iterate over rows in their order."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedway.collections.stores.redaction import shown
 from embedway.config.addresses import parse_address
 from embedway.errors import EmbedwayError, MissingExtraError, SinkError, UsageError
 from embedway.opt_out import opt_out_of_telemetry
@@ -34,17 +35,19 @@ class Place:
     def of(cls, destination: str) -> Place:
         """Return the place of a destination. Raises `UsageError`, which never repeats a secret."""
         before, _, name = destination.partition(":")[2].rpartition("#")
-        if before.startswith(("http://", "https://")):
+        is_url = "://" in before or before.lower().startswith(("http:", "https:"))
+        if is_url:
             try:
                 parse_address(before, example="http://localhost:8000")
             except ValueError as error:
                 raise UsageError(f"the URL of a Chroma server {error}; the form is {FORM}") from None
+            if "@" in before:  # behind the host: a part of a password that is not escaped
+                raise UsageError(f"the URL of a Chroma server must not contain a user or password; the form is {FORM}")
         if not before or "\0" in before or not _NAME.fullmatch(name):
             rule = "a name has 3 to 480 of the characters a-z, A-Z, 0-9, '.', '_', '-'"
-            raise UsageError(f"{destination!r} does not name a collection of Chroma; the form is {FORM}, and {rule}")
-        if before.startswith(("http://", "https://")):
-            return cls(name, None, before)
-        return cls(name, Path(before), "")
+            reason = f"does not name a collection of Chroma; the form is {FORM}, and {rule}"
+            raise UsageError(f"{shown(destination)!r} {reason}")
+        return cls(name, None, before) if is_url else cls(name, Path(before), "")
 
     @property
     def key(self) -> str:

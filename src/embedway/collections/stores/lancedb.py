@@ -36,6 +36,7 @@ from embedway.collections.stores.lancedb_table import (
 from embedway.collections.stores.lancedb_writer import TableWriter, rewrite
 from embedway.collections.stores.locks import exclusive
 from embedway.collections.stores.reader_store import ReaderStore
+from embedway.collections.stores.redaction import shown
 from embedway.collections.stores.refusals import no_such
 from embedway.collections.stores.temporary import refuse_existing, stale_paths, temporary_path
 from embedway.errors import SinkError, UsageError
@@ -62,9 +63,10 @@ class LanceDBStore(ReaderStore):
     def __init__(self, destination: str) -> None:
         super().__init__(destination)
         folder, hash_sign, self._name = destination.removeprefix(SCHEME).rpartition("#")
-        if not hash_sign or not folder or not _TABLE_NAME.fullmatch(self._name):
+        if not hash_sign or not folder or "://" in folder or not _TABLE_NAME.fullmatch(self._name):
             raise UsageError(
-                f"{destination!r} is not lancedb:DIR#TABLE; a table name may contain only letters, digits and _ . -"
+                f"{shown(destination)!r} is not lancedb:DIR#TABLE; the folder is local, and the name of a table may "
+                "contain only letters, digits and _ . -"
             )
         self._folder = Path(folder)
         self._path = table_path(self._folder, self._name)

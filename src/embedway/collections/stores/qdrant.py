@@ -24,14 +24,16 @@ from embedway.collections.stores.qdrant_where import NotExpressibleError, key_of
 from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import (
+    STAGED_FOR,
     columns_of,
     ids_by_source,
+    is_staged_for,
     push_not_down,
     record_from_text,
     record_text,
+    staging_name,
 )
 from embedway.collections.stores.server_locks import server_lock
-from embedway.collections.where_types import check_where
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -69,6 +71,7 @@ class QdrantStore(Store):
         self._client: Any = client
         #: Name of the collection that is being created; None otherwise.
         self._staged: str | None = None
+        self._overwrite = False
         self._in_point = False
 
     @property
@@ -87,25 +90,21 @@ class QdrantStore(Store):
 
     @override
     def prepare(self, *, overwrite: bool) -> None:
+        self._overwrite = overwrite
         with self._errors("preparing") as client:
             found = self._target(client)
-            if found is None:
-                return
-            if not overwrite:
-                raise already_exists("collection", self.destination)
-            # Another program's collection is never dropped.
-            record_from_text(self._read_record(client, found), destination=self.destination)
+            if found is not None:
+                self._check_replaceable(client, found)
 
     @override
     def begin(self, record: Record) -> None:
         from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
 
         self.record = record
-        prefix = f"{self._place.name}.embedway-"
         with self._errors("creating the collection") as client:
-            for one in self._stale(client, prefix):
+            for one in self._stale(client):
                 client.delete_collection(one)
-            self._staged = f"{prefix}{secrets.token_hex(6)}"
+            self._staged = staging_name(self._place.name)
             kind = models.Datatype.FLOAT16 if record.vector_type == "float16" else models.Datatype.FLOAT32
             size = models.VectorParams(size=record.space.dimensions, distance=models.Distance.COSINE, datatype=kind)
             client.create_collection(self._staged, vectors_config=size)
@@ -153,6 +152,8 @@ class QdrantStore(Store):
             self._write_record(client, self._name)
             if self._staged is not None:
                 alias, old = self._place.name, self._target(client)
+                if old is not None:
+                    self._check_replaceable(client, old)
                 if old == alias:
                     client.delete_collection(old)  # a collection cannot have the name of an alias
                 changes: list[Any] = []
@@ -179,7 +180,8 @@ class QdrantStore(Store):
             found = self._target(client)
             if found is None:
                 raise no_such("collection", self.destination)
-            self.record, _ = record_from_text(self._read_record(client, found), destination=self.destination)
+            text, self._in_point = self._stored_record(client, found)
+            self.record, _ = record_from_text(text, destination=self.destination)
             self._recount(client)
 
     @override
@@ -252,7 +254,6 @@ class QdrantStore(Store):
         only = None
         if where is not None:
             columns = columns_of(self.record)
-            where = check_where(where, columns)
             try:
                 only = to_filter(push_not_down(where), columns)
             except NotExpressibleError:
@@ -343,11 +344,19 @@ class QdrantStore(Store):
                 return str(alias.collection_name)
         return name if client.collection_exists(name) else None
 
-    def _stale(self, client: Any, prefix: str) -> list[str]:
+    def _check_replaceable(self, client: Any, found: str) -> None:
+        """Raise `SinkError` for an existing collection without `overwrite`, and for that of another program."""
+        if not self._overwrite:
+            raise already_exists("collection", self.destination)
+        record_from_text(self._stored_record(client, found)[0], destination=self.destination)
+
+    def _stale(self, client: Any) -> list[str]:
         """Return collections that killed runs have left."""
         used = {alias.collection_name for alias in client.get_aliases().aliases}
         names = [one.name for one in client.get_collections().collections]
-        return [name for name in names if name.startswith(prefix) and name not in used]
+        # The name of every collection has this form; an alias gives it the name of the destination.
+        unused = [one for one in names if one not in used and one.startswith(f"{self._place.name}.embedway-")]
+        return [one for one in unused if is_staged_for(self._place.name, one, self._stored_record(client, one)[0])]
 
     def _index(self, client: Any, names: Sequence[str]) -> None:
         kinds = columns_of(self.record)
@@ -356,19 +365,20 @@ class QdrantStore(Store):
                 if kinds[name] in points.INDEX_TYPES:
                     client.create_payload_index(self._name, key_of(name), points.INDEX_TYPES[kinds[name]], wait=True)
 
-    def _read_record(self, client: Any, name: str) -> str | None:
+    def _stored_record(self, client: Any, name: str) -> tuple[str | None, bool]:
+        """Return the text of a collection's record, and whether it is that of a point."""
         metadata = client.get_collection(name).config.metadata or {}
-        self._in_point = RECORD_KEY not in metadata
-        if self._in_point:
+        in_point = RECORD_KEY not in metadata
+        if in_point:
             found = client.retrieve(name, [RECORD_POINT])
             metadata = (found[0].payload or {}) if found else {}
         text = metadata.get(RECORD_KEY)
-        return text if isinstance(text, str) else None
+        return (text if isinstance(text, str) else None), in_point
 
     def _write_record(self, client: Any, name: str) -> None:
         from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
 
-        text = record_text(self.record)
+        text = record_text(self.record, **{STAGED_FOR: self._place.name})
         client.update_collection(name, metadata={RECORD_KEY: text})
         # Servers before 1.16 ignore the metadata.
         if (client.get_collection(name).config.metadata or {}).get(RECORD_KEY) == text:
