@@ -10,7 +10,8 @@ from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "command-line.md"
 HEAD = """# Command line
-`embedway COMMAND --help` prints the same. Common options come before the command: `embedway --quiet run …`.
+`embedway COMMAND --help` prints the same. Common options come before the command: `embedway --config F run …`; `-q`,
+`-v` and `--traceback` may also follow it.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 over budget, 4 partly failed, 130 stopped by Ctrl-C, 143 by SIGTERM, 129
 by SIGHUP. With `--json`, standard output is one JSON document, and nothing else. Progress and notes go to standard

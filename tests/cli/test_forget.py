@@ -24,7 +24,7 @@ def test_a_forgotten_document_is_gone_and_what_is_left_is_said(command, collecti
     assert command("search", collection, "engine", "--mode", "keyword").code == 0
     done = command("forget", "docs/3.md", "--from", collection)
     assert done.code == 0, done.stderr
-    assert "1 document with 1 row removed, and 1 cached vector" in done.stdout
+    assert "removed 1 document with 1 row, and 1 cached vector" in done.stdout
     assert "the source docs" in done.stdout
     assert "backups" in done.stdout
     found = command("search", collection, "Section 3", "-n", "10", "--json").json

@@ -125,7 +125,7 @@ def ranks(found):
 
 def test_a_collection_that_does_not_exist_yet(docs, tmp_path, config):
     destination = str(tmp_path / "new.parquet")
-    with pytest.raises(SinkError, match=r"no such collection; .*create=True and call sync"):
+    with pytest.raises(SinkError, match=r"no such file; .*create=True"):
         embedway.collections.open(destination, config=config)
 
     async def work(collection):
@@ -350,6 +350,33 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), found() == here)
 collection.close()
 """
     assert run_script(script) == ["True 3", "0 True"]
+
+
+def test_it_is_exported_into_another_store(place, config, tmp_path):
+    with embedway.collections.open(place, config=config) as collection:
+        summary = collection.export(str(tmp_path / "c.jsonl"))
+        assert (summary.rows, summary.documents, summary.vector_type) == (3, 3, "float32")
+        assert collection.export(str(tmp_path / "half.parquet"), vector_type="float16").vector_type == "float16"
+        with pytest.raises(SinkError, match="already exists"):
+            collection.export(str(tmp_path / "c.jsonl"))
+        assert collection.export(str(tmp_path / "c.jsonl"), overwrite=True).rows == 3
+        with pytest.raises(UsageError, match="into itself"):
+            collection.export(place)
+    with pytest.raises(ClosedError):
+        collection.export(str(tmp_path / "d.jsonl"))
+
+    async def search(copied):
+        return names(await copied.search(TEXTS["ice.md"]))[0]
+
+    assert run(str(tmp_path / "c.jsonl"), search, config, model="acme/m") == "ice.md"
+
+
+def test_a_new_collection_is_not_exported(config, tmp_path):
+    with (
+        embedway.collections.open(str(tmp_path / "new.parquet"), config=config, model="acme/m", create=True) as one,
+        pytest.raises(UsageError, match="has not been created yet"),
+    ):
+        one.export(str(tmp_path / "c.jsonl"))
 
 
 def test_it_cannot_be_pickled_or_copied(place, config):

@@ -180,7 +180,7 @@ def test_threads_build_it_once(store, tmp_path):
 
 def test_sqlite_without_fts5_is_told_with_a_remedy(keywords, monkeypatch):
     monkeypatch.setattr(keyword_index, "has_fts5", lambda: False)
-    with pytest.raises(SinkError, match="--mode vector"):
+    with pytest.raises(SinkError, match="mode='vector'"):
         keywords.update()
 
 

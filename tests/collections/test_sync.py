@@ -79,7 +79,7 @@ def test_a_source_that_is_empty_removes_nothing_unless_it_is_allowed(fake_embedd
     sync(fake_embedder(), [str(docs)])
     for path in docs.iterdir():
         path.unlink()
-    with pytest.raises(SourceError, match="--allow-empty"):
+    with pytest.raises(SourceError, match="allow_empty=True removes them"):
         sync(fake_embedder(), [])
     assert len(rows()) > 0
     assert sync(fake_embedder(), [], allow_empty=True).removed == 5
@@ -109,7 +109,7 @@ def test_a_watch_goes_on_after_the_error_of_a_round(fake_embedder, docs):
         (docs / "1.md").write_text("a new text")
         yield 2
 
-    report = SimpleNamespace(done=lambda one: done.append(one.updated), failed=failed.append)
+    report = SimpleNamespace(begin=lambda: None, done=lambda one: done.append(one.updated), failed=failed.append)
     watched = watch_collection(
         fake_embedder(), MemoryStore("memory:a"), [str(docs)], SyncOptions(), report, changes=changes()
     )

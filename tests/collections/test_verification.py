@@ -210,7 +210,7 @@ def test_a_name_that_two_sources_have_is_refused(run):
         fields, vector = rows["docs/4.md#0"]
         rows["api/4.md#0"] = ({**fields, "id": "api/4.md#0", "source": "api"}, vector)
         store.open()
-        with pytest.raises(UsageError, match=r"several sources .*\(api, docs\).*--source"):
+        with pytest.raises(UsageError, match=r"several sources .*\(api, docs\).*with source"):
             await forget_documents(embedder, store, ["4.md"], model=MODEL)
         report = await forget_documents(embedder, store, ["4.md"], model=MODEL, source="api")
         return report.documents
@@ -329,4 +329,4 @@ def test_forget_names_the_models_whose_vectors_may_be_of_the_texts(run):
         return await forget_documents(embedder, store, ["docs/4.md"], model=MODEL)
 
     report = run(work)
-    assert any("`embedway cache clear --model 'acme/other model'`" in left for left in report.left)
+    assert any("embedder.cache.clear(model='acme/other model')" in left for left in report.left)

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedway.cli.job_options import CollectionArgument
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import DownloadProgress, count_of, note, print_json, print_line, print_table, wait_for
+from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, wait_for
 from embedway.interrupts import explain
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from embedway.collections.verification import VerifyReport
@@ -20,13 +22,19 @@ _SHOWN = 20
 
 def verify(
     context: typer.Context,
-    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="A collection, as for `search`.")],
+    collection: CollectionArgument,
     *,
     sample: Annotated[
-        int, typer.Option("--sample", min=1, metavar="N", help="Number of random rows to recompute.")
+        int,
+        typer.Option(
+            "--sample",
+            min=1,
+            metavar="N",
+            help="Number of random rows to embed again. 250 faultless rows prove that at most 1.2 % are wrong.",
+        ),
     ] = 250,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME", help="Model. Default: that of the collection.")
+        str | None, typer.Option("--model", "-m", metavar="NAME", help="Model. Default: that of COLLECTION.")
     ] = None,
     repair: Annotated[
         bool,
@@ -37,7 +45,7 @@ def verify(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Recompute a random sample of rows, check that documents are complete, and state what that proves.
+    """Embed a random sample of rows again, check that documents are complete, and state what that proves.
 
     Exit with 1 if a fault is left.
     """
@@ -76,7 +84,7 @@ def _print(invocation: Invocation, report: "VerifyReport") -> None:
     rows = [
         ("collection", report.destination),
         ("space", report.space_id),
-        ("rows", f"{report.rows:,} of {report.documents:,} documents"),
+        ("rows", f"{report.rows:,} of {count_of(report.documents, 'document')}"),
         ("compared", f"{report.sampled:,}"),
         ("wrong", f"{report.wrong:,}"),
         ("missing", f"{report.missing:,}"),
@@ -98,7 +106,7 @@ def _print_faults(invocation: Invocation, report: "VerifyReport") -> None:
     shown = report.faults[:_SHOWN]
     print_table(("fault", "row or document", "reason"), [(one.kind, one.id, one.reason) for one in shown])
     if len(report.faults) > len(shown):
-        note(invocation, f"{len(report.faults) - len(shown):,} more faults: --json lists them")
+        note(invocation, f"{count_of(len(report.faults) - len(shown), 'more fault')}; --json lists all")
 
 
 def statement(report: "VerifyReport") -> str:

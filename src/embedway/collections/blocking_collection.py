@@ -96,6 +96,7 @@ class Collection:
     dry_run = _blocking(AsyncCollection.dry_run)
     verify = _blocking(AsyncCollection.verify)
     forget = _blocking(AsyncCollection.forget)
+    export = _blocking(AsyncCollection.export)
     refresh = _blocking(AsyncCollection.refresh)
 
     @overload

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from embedway.collections.candidates import SearchMode
+    from embedway.collections.export import ExportSummary
     from embedway.collections.forgetting import ForgetReport
     from embedway.collections.options import SyncOptions
     from embedway.collections.query import SearchSettings
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from embedway.collections.sync import SyncSummary
     from embedway.collections.sync_plan import SyncPlan
     from embedway.collections.sync_settings import SyncSettings
+    from embedway.collections.values import VectorType
     from embedway.collections.verification import VerifyReport
     from embedway.collections.where import Condition
     from embedway.config import Config
@@ -239,6 +241,19 @@ class AsyncCollection:
             await asyncio.to_thread(store.close)
             await self.refresh()
 
+    async def export(
+        self, destination: str, *, overwrite: bool = False, vector_type: VectorType | None = None
+    ) -> ExportSummary:
+        """Write all rows into a new collection, which may be in another kind of store. Nothing is embedded.
+
+        `vector_type` is that of this collection by default, or float32 if the new store has no such type. Memory is
+        that of one batch of rows. Raises UsageError and SinkError; what was written is removed then.
+        """
+        from embedway.collections.export import export_stored  # noqa: PLC0415  only for exports
+
+        await self._opened()
+        return await export_stored(self._destination, destination, overwrite=overwrite, vector_type=vector_type)
+
     async def refresh(self) -> None:
         """Read the collection again, with what other processes have changed."""
         searcher = await self._here()
@@ -337,20 +352,14 @@ def open_async(
 
 def open_or_new(destination: str, *, create: bool) -> Store:
     """Return an open store, or with `create` the store of a collection that does not exist yet."""
-    from embedway.collections.stores import shown, store_for  # noqa: PLC0415  only when a store is opened
-    from embedway.collections.stores.registry import similar_to  # noqa: PLC0415
+    from embedway.collections.stores import store_for  # noqa: PLC0415  only when a store is opened
 
     store = store_for(destination)
     if create and not store.exists():
         return store
     try:
         store.open()
-    except SinkError as error:
+    except SinkError:
         store.close()
-        if store.exists():
-            raise
-        hint = "to create it, open it with create=True and call sync"
-        raise SinkError(
-            f"there is no such collection{similar_to(destination)}; {hint}", destination=shown(destination)
-        ) from error
+        raise
     return store

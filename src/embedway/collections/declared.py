@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.collections.column_types import infer_types
 from embedway.collections.record import Record
 from embedway.collections.stores import open_store
 from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, join_context
-from embedway.collections.stores.columns import infer_types
+from embedway.collections.stores.columns import COLUMNS
 from embedway.collections.stores.records import record_metadata
-from embedway.collections.stores.server_columns import BUILT_IN
 from embedway.errors import SinkError, UsageError
 from embedway.pipeline.proof import check_same
 
@@ -68,7 +68,9 @@ async def open_declared(
 async def _prove(embedder: AsyncEmbedder, store: Store, model: str, space: Space, rng: random.Random) -> None:
     chosen = await asyncio.to_thread(_sample, store, rng)
     if not chosen:
-        raise SinkError("has no rows that could prove its space", destination=store.destination)
+        raise SinkError(
+            "has no rows, so its space cannot be proven; embed its sources again", destination=store.destination
+        )
     texts = [text for text, _ in chosen]
     stored = np.array([vector for _, vector in chosen], np.float32)
     computed, _ = await embedder.cache.recompute(
@@ -94,13 +96,15 @@ def _sample(store: Store, rng: random.Random) -> list[tuple[str, Any]]:
 def _inspect(path: Path) -> tuple[int, dict[str, ColumnType]]:
     """Return the dimensions and the kept columns of a file. Raises SinkError and UsageError."""
     if path.suffix.lower() not in {".parquet", ".jsonl"}:
-        raise UsageError("--space declares a file X.parquet or X.jsonl; other stores keep their record inside")
+        raise UsageError(
+            f"only a file X.parquet or X.jsonl can be declared, not {path}; other stores keep their record inside"
+        )
     try:
         return _inspect_parquet(path) if path.suffix.lower() == ".parquet" else _inspect_lines(path)
     except SinkError:
         raise
     except LIBRARY_ERRORS as error:
-        reason = f"cannot be read as a collection ({type(error).__name__})"
+        reason = f"cannot be read as a collection ({type(error).__name__}); embed its sources again"
     raise SinkError(reason, destination=str(path))
 
 
@@ -112,10 +116,13 @@ def _inspect_parquet(path: Path) -> tuple[int, dict[str, ColumnType]]:
     _check_columns(dict.fromkeys(schema.names), path)
     first = next(file.iter_batches(1, columns=["vector"]), None)
     if first is None:
-        raise SinkError("has no rows that could prove its space", destination=str(path))
+        raise SinkError("has no rows, so its space cannot be proven; embed its sources again", destination=str(path))
     vector = first.column(0)[0].as_py()
     if str(schema.field("vector").type.value_type) != "float":
-        raise SinkError("has vectors that are not float32", destination=str(path))
+        raise SinkError(
+            "has vectors that are not float32, so it is not a collection that lost its record; embed its sources again",
+            destination=str(path),
+        )
     kinds = {name: _kind(str(schema.field(name).type)) for name in schema.names if name not in RESERVED_COLUMNS}
     return len(vector), kinds
 
@@ -134,14 +141,14 @@ def _inspect_lines(path: Path) -> tuple[int, dict[str, ColumnType]]:
         while len(rows) < _TYPE_ROWS and (line := file.readline(_MAX_LINE_BYTES)):
             rows.append(json.loads(line))
     if not rows:
-        raise SinkError("has no rows that could prove its space", destination=str(path))
+        raise SinkError("has no rows, so its space cannot be proven; embed its sources again", destination=str(path))
     _check_columns(rows[0], path)
     names = [name for name in rows[0] if name not in RESERVED_COLUMNS]
     return len(rows[0]["vector"]), infer_types(rows, names)
 
 
 def _check_columns(found: Mapping[str, Any], path: Path) -> None:
-    missing = [name for name in (*BUILT_IN, "vector") if name not in found]
+    missing = [name for name in (*COLUMNS, "vector") if name not in found]
     if missing:
         reason = f"lacks the columns {', '.join(missing)}, so it is not a collection of version 3"
         raise SinkError(f"{reason}; embed its sources again", destination=str(path))

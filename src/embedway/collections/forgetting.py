@@ -11,6 +11,7 @@ from embedway.collections.keywords import forget_keywords
 from embedway.collections.stored_chunks import place_of
 from embedway.collections.stores.base import join_context
 from embedway.errors import CacheError, EmbedwayError, SinkError, UsageError
+from embedway.remedies import by_place, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,12 +54,11 @@ def find_documents(store: Store, names: Sequence[str], *, source: str | None = N
     for name, keys in wanted.items():
         if not keys:
             where = f" in the source {source!r}" if source is not None else ""
-            raise UsageError(
-                f"{store.destination} has no document {name!r}{where}; `embedway search` shows their names"
-            )
+            lister = by_place(command="`embedway search --json`", python="`Collection.documents`")
+            raise UsageError(f"{store.destination} has no document {name!r}{where}; {lister} shows their names")
         if len(keys) > 1:
             places = ", ".join(sorted({key.source for key in keys}))
-            raise UsageError(f"several sources have a document {name!r} ({places}); name one with --source")
+            raise UsageError(f"several sources have a document {name!r} ({places}); name one with {option('source')}")
     return list(dict.fromkeys(key for keys in wanted.values() for key in keys))
 
 
@@ -133,9 +133,12 @@ async def _forget_cached(
         name for name, one in stats.models.items() if one.entries and not _is_model(name, store.space.model)
     )
     for name in others[:_NAMED_MODELS]:
+        clear = by_place(
+            command=f"`embedway cache clear --model {shlex.quote(name)}`",
+            python=f"`embedder.cache.clear(model={name!r})`",
+        )
         report.left.append(
-            f"vectors that {name} cached, perhaps of the same texts, without the texts: "
-            f"`embedway cache clear --model {shlex.quote(name)}` deletes all of its vectors"
+            f"vectors that {name} cached, perhaps of the same texts, without the texts: {clear} deletes all of them"
         )
     if len(others) > _NAMED_MODELS:
         report.left.append(f"vectors of {len(others) - _NAMED_MODELS:,} more models: `embedway cache stats` lists them")

@@ -111,7 +111,7 @@ def _read_lines(path: str, *, follow_links: bool) -> list[str]:
     except OSError as error:
         raise SourceError(f"its patterns cannot be read: {error.strerror}", path=path) from None
     if len(data) > _MAX_BYTES:
-        raise SourceError(f"has more than {_MAX_BYTES:,} bytes, the limit for patterns", path=path)
+        raise SourceError(f"has more than {_MAX_BYTES:,} bytes, the limit for patterns; shorten it", path=path)
     lines = data.decode("utf-8-sig", "surrogateescape").split("\n")
     for number, line in enumerate(lines, 1):
         if fault := _pattern_fault(line):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from embedway.collections.stores.columns import coerce, infer_types
+from embedway.collections.column_types import coerce, infer_types
 from embedway.errors import SourceError
+from embedway.remedies import keep_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -52,7 +53,7 @@ class KeptColumns:
             try:
                 values[name] = coerce(chunk.metadata.get(name), self.types[name])
             except ValueError as error:
-                reason = f"{error}; the column takes any value with --keep {name}:json in a new collection"
+                reason = f"{error}; {keep_as(name, 'json')} keeps any value, in a new collection"
                 fault = SourceError(reason, path=chunk.source, line=chunk.start_line, field=name)
                 fault.id, fault.key = chunk.document_id, (chunk.source, chunk.document_id)
                 raise fault from None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from embedway.collections import keyword_index as index
 from embedway.collections.keyword_tokens import identifiers, query_tokens
 from embedway.errors import SinkError
+from embedway.remedies import option
 from embedway.store_failures import explain_file
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ class Keywords:
         """Run work on the open index; a damaged file is deleted, and built again."""
         if not index.has_fts5():
             raise SinkError(
-                "keyword search needs SQLite with FTS5, which this Python lacks: use --mode vector, or a Python whose "
-                "SQLite has it (python.org, Debian, conda)",
+                f"keyword search needs SQLite with FTS5, which this Python lacks: use {option('mode', 'vector')}, or a "
+                "Python whose SQLite has it (python.org, Debian, conda)",
                 destination=self._store.destination,
             )
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedway.errors import DimensionsError, SpaceMismatchError, UnknownModelError, UsageError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,13 +45,13 @@ async def prove_query_model(
             raise
         raise UsageError(
             f"{store.destination} contains vectors of {store.space.id}, whose model is not in the catalog: "
-            "name the model with --model, as hf:OWNER/NAME or as its folder"
+            f"name the model with {option('model')}, as hf:OWNER/NAME or as its folder"
         ) from error
     try:
         comparison = store.check_space(description.space)
     except SpaceMismatchError:
         if model is None:
-            note(f"{name} was looked up by name; for a model in a local folder, use --model ./FOLDER")
+            note(f"{name} was looked up by name; for a model in a local folder, use {option('model', './FOLDER')}")
         raise
     if comparison.unknown:
         from embedway.collections.verify import verify_space  # noqa: PLC0415  only for old collections

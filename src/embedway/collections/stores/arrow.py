@@ -16,6 +16,7 @@ from embedway.collections.documents import DocumentKey
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, Rows, StoredDocument
+from embedway.collections.stores.columns import COLUMNS, NULLABLE, values_of
 from embedway.collections.stores.records import MAX_DIMENSIONS, record_metadata
 from embedway.collections.stores.vectors import decode, encode, vector_kind
 from embedway.errors import EmbedwayError, SinkError
@@ -31,23 +32,6 @@ if TYPE_CHECKING:
 #: Rows or bytes at which a row group is written: small enough for memory, large enough to read in few steps.
 ROW_GROUP_ROWS = 8192
 ROW_GROUP_BYTES = 16 << 20
-#: Built-in columns, in their order; `vector`, and `vector_scale` for vectors of type int8, come after the kept columns.
-COLUMNS: dict[str, ColumnType] = {
-    "id": "text",
-    "document_id": "text",
-    "source": "text",
-    "number": "int",
-    "total": "int",
-    "fingerprint": "text",
-    "start_line": "int",
-    "page": "int",
-    "title": "text",
-    "headings": "text",
-    "context": "text",
-    "text": "text",
-}
-#: Columns that may be null.
-NULLABLE = frozenset({"page", "title", "headings", "context"})
 VECTOR_COLUMNS = ("vector", "vector_scale")
 
 
@@ -96,9 +80,8 @@ def batch_of(chunks: Sequence[Chunk], vectors: Vectors, record: Record, schema: 
     """Return chunks and vectors, float32 (n, d), as a record batch with the schema of the record."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
-    columns = [
-        pa.array([getattr(chunk, name) for chunk in chunks], column_kind(kind)) for name, kind in COLUMNS.items()
-    ]
+    by_column = zip(*map(values_of, chunks), strict=True) if chunks else [()] * len(COLUMNS)
+    columns = [pa.array(values, column_kind(kind)) for values, kind in zip(by_column, COLUMNS.values(), strict=True)]
     for name, kind in record.keep.items():
         values: list[Any] = [chunk.metadata.get(name) for chunk in chunks]
         if kind == "json":

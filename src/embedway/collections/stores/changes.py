@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedway.collections.documents import DocumentKey
+from embedway.collections.stores.columns import id_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from embedway.collections.stores.base import Chunk
 
@@ -27,12 +28,13 @@ class Changes:
         self._removed: dict[DocumentKey, int] = {}
         self._dead = False
 
-    def write(self, chunks: Iterable[Chunk]) -> None:
+    def write(self, chunks: Sequence[Chunk]) -> None:
         """Note rows that are written."""
-        for chunk in chunks:
-            self._dead = self._dead or chunk.id in self._last
-            self._last[chunk.id] = self.rows
-            self.rows += 1
+        rows = self.rows + len(chunks)
+        different = len(self._last) + len(chunks)
+        self._last.update(zip(map(id_of, chunks), range(self.rows, rows), strict=True))
+        self._dead = self._dead or len(self._last) < different
+        self.rows = rows
 
     def remove(self, documents: Collection[DocumentKey]) -> None:
         """Note documents that are removed."""

@@ -20,8 +20,15 @@ from embedway.collections.search import Hit, cosines
 from embedway.collections.stores import chroma_rows as cells
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
 from embedway.collections.stores.chroma_connection import Place, chroma_errors, connect
+from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
-from embedway.collections.stores.server_columns import columns_of, push_not_down, record_from_text, record_text
+from embedway.collections.stores.server_columns import (
+    columns_of,
+    ids_by_source,
+    push_not_down,
+    record_from_text,
+    record_text,
+)
 from embedway.collections.stores.server_locks import server_lock
 from embedway.collections.where_types import check_where
 from embedway.errors import SinkError
@@ -41,7 +48,7 @@ _SERVER_ROWS = 1_000
 #: Candidates of the approximate index, which are ranked by their exact vectors.
 _CANDIDATES, _MIN_CANDIDATES = 4, 200
 #: More accurate than the defaults, 100 and 100.
-_INDEX = {"hnsw": {"space": "cosine", "ef_construction": 200, "ef_search": 400}}
+INDEX = {"hnsw": {"space": "cosine", "ef_construction": 200, "ef_search": 400}}
 _FILTER_DOCUMENTS = 200
 
 
@@ -84,8 +91,7 @@ class ChromaStore(Store):
             if found is None:
                 return
             if not overwrite:
-                reason = "already exists; choose another collection, or overwrite it: --overwrite, or overwrite=True"
-                raise SinkError(reason, destination=self.destination)
+                raise already_exists("collection", self.destination)
             # Another program's collection is never dropped.
             record_from_text((found.metadata or {}).get(RECORD_KEY), destination=self.destination)
 
@@ -100,9 +106,7 @@ class ChromaStore(Store):
                     client.delete_collection(one.name)
             name = f"{prefix}{secrets.token_hex(6)}"
             metadata = {RECORD_KEY: record_text(record)}
-            self._rows = client.create_collection(
-                name, embedding_function=None, metadata=metadata, configuration=_INDEX
-            )
+            self._rows = client.create_collection(name, embedding_function=None, metadata=metadata, configuration=INDEX)
             self._created = True
 
     @override
@@ -167,7 +171,7 @@ class ChromaStore(Store):
         with self._errors("opening"):
             found = self._find(self._place.name)
             if found is None:
-                raise SinkError("there is no such collection", destination=self.destination)
+                raise no_such("collection", self.destination)
             text = (found.metadata or {}).get(RECORD_KEY)
             self.record, _ = record_from_text(text if isinstance(text, str) else None, destination=self.destination)
             self._rows, self.count = found, found.count()
@@ -312,10 +316,5 @@ class ChromaStore(Store):
 
 def _filters(documents: Collection[DocumentKey]) -> Iterator[dict[str, Any]]:
     """Iterate over filters that together select the rows of documents."""
-    by_source: dict[str, list[str]] = {}
-    for key in sorted(documents):
-        by_source.setdefault(key.source, []).append(key.document_id)
-    for source, names in by_source.items():
-        for first in range(0, len(names), _FILTER_DOCUMENTS):
-            some = names[first : first + _FILTER_DOCUMENTS]
-            yield {"$and": [{"source": {"$eq": source}}, {"document_id": {"$in": some}}]}
+    for source, some in ids_by_source(documents, most=_FILTER_DOCUMENTS):
+        yield {"$and": [{"source": {"$eq": source}}, {"document_id": {"$in": some}}]}

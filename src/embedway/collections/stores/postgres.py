@@ -23,6 +23,7 @@ from embedway.collections.stores import postgres_rows as pg
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
 from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors, require_psycopg
 from embedway.collections.stores.postgres_where import to_sql
+from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import (
     check_condition,
@@ -38,8 +39,9 @@ from embedway.errors import SinkError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk
+    from embedway.collections.values import VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
@@ -61,6 +63,8 @@ class PostgresStore(Store):
         self._place = Place.of(destination)
         super().__init__(self._place.shown)
         self._link: Any = None
+        #: Schema of the table, known when the link is open.
+        self._schema = ""
         self._overwrite = False
         #: Name of the table that is being written; None if no change is in progress.
         self._writing: str | None = None
@@ -79,7 +83,7 @@ class PostgresStore(Store):
         link = connect(self._place)
         try:
             with postgres_errors(self.destination, "locking"):
-                key = lock_key(self._schema(link), self._place.table)
+                key = lock_key(_schema_of(link, self._place), self._place.table)
                 (free,) = link.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
             if not free:
                 reason = "another process changes this collection; wait until it ends, then run the command again"
@@ -98,10 +102,11 @@ class PostgresStore(Store):
         self._overwrite = overwrite
         with postgres_errors(self.destination, "preparing"):
             link = self._connection()
-            schema = self._schema(link)
-            row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [schema]).fetchone()
+            row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [self._schema]).fetchone()
             if not row[0]:
-                reason = f"this user must not create tables in the schema {schema!r}; GRANT CREATE ON SCHEMA to it"
+                reason = (
+                    f"this user must not create tables in the schema {self._schema!r}; GRANT CREATE ON SCHEMA to it"
+                )
                 raise SinkError(reason, destination=self.destination)
             known = link.execute("SELECT installed_version FROM pg_available_extensions WHERE name = 'vector'")
             if known.fetchone() is None:
@@ -110,8 +115,7 @@ class PostgresStore(Store):
             if self._oid() is None:
                 return
             if not overwrite:
-                reason = "already exists; choose another table, or overwrite it: --overwrite, or overwrite=True"
-                raise SinkError(reason, destination=self.destination)
+                raise already_exists("table", self.destination)
             # Another program's table is never dropped.
             record_from_text(self._comment(), destination=self.destination)
 
@@ -122,7 +126,7 @@ class PostgresStore(Store):
         with postgres_errors(self.destination, "creating the table"):
             link = self._connection()
             link.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            self._register(link)
+            pg.register_vectors(link, record.vector_type)
             link.execute("BEGIN")
             self._writing, self._created = f"embedway_{secrets.token_hex(8)}", True
             link.execute(compose.sql("CREATE TABLE {} ({})", self._table(), pg.column_definitions(record)))
@@ -137,7 +141,7 @@ class PostgresStore(Store):
             for name in sorted(record.keep.keys() - self.record.keep.keys()):
                 change = "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} " + pg.SQL_TYPES[record.keep[name]]
                 link.execute(compose.sql(change, self._table(), name))
-            self._register(link)
+            pg.register_vectors(link, record.vector_type)
             link.execute("BEGIN")
             self._writing, self._created, self.record = self._place.table, False, record
             stage = f"CREATE TEMP TABLE {_STAGE.partition('.')[2]} ON COMMIT DROP AS SELECT {{}} FROM {{}} WHERE false"  # noqa: S608  constants and quoted identifiers
@@ -146,8 +150,8 @@ class PostgresStore(Store):
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         self._check_rows(chunks, vectors)
-        rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
         with postgres_errors(self.destination, "writing"):
+            rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
             link = self._connection()
             target = self._table() if self._created else compose.sql(_STAGE)
             with link.cursor() as cursor:
@@ -200,7 +204,7 @@ class PostgresStore(Store):
     def open(self) -> None:
         with postgres_errors(self.destination, "opening"):
             if self._oid() is None:
-                raise SinkError("there is no such table", destination=self.destination)
+                raise no_such("table", self.destination)
             self.record, _ = record_from_text(self._comment(), destination=self.destination)
         self._recount()
 
@@ -352,22 +356,17 @@ class PostgresStore(Store):
 
     def _connection(self) -> Any:
         if self._link is None:
-            self._link = connect(self._place)
+            link = connect(self._place)
+            with postgres_errors(self.destination, "connecting"):
+                self._schema = _schema_of(link, self._place)
+            self._link = link
         return self._link
-
-    def _register(self, link: Any) -> None:
-        from pgvector.psycopg import register_vector  # noqa: PLC0415 - an extra
-
-        register_vector(link)
-
-    def _schema(self, link: Any) -> str:
-        schema: str = self._place.schema or link.execute("SELECT current_schema()").fetchone()[0] or "public"
-        return schema
 
     def _name(self, table: str) -> Any:
         from psycopg import sql  # noqa: PLC0415 - an extra
 
-        return sql.Identifier(self._schema(self._connection()), table)
+        self._connection()
+        return sql.Identifier(self._schema, table)
 
     def _table(self) -> Any:
         return self._name(self._writing or self._place.table)
@@ -391,3 +390,8 @@ class PostgresStore(Store):
 
         text = sql.Literal(record_text(self.record))
         link.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self._name(table), text))
+
+
+def _schema_of(link: Any, place: Place) -> str:
+    schema: str = place.schema or link.execute("SELECT current_schema()").fetchone()[0] or "public"
+    return schema

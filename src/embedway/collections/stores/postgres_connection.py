@@ -79,10 +79,9 @@ def without_password(url: str) -> str:
 def require_psycopg() -> Any:
     """Return the module psycopg. Raises MissingExtraError."""
     try:
-        import pgvector.psycopg  # noqa: F401, PLC0415 - an extra
         import psycopg  # noqa: PLC0415 - heavy, and an extra
     except ImportError:
-        raise MissingExtraError("a table in PostgreSQL", extra="postgres", package="psycopg and pgvector") from None
+        raise MissingExtraError("a table in PostgreSQL", extra="postgres", package="psycopg") from None
     return psycopg
 
 

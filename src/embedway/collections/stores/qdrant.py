@@ -16,24 +16,31 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from typing_extensions import override
 
-from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit
 from embedway.collections.stores import qdrant_points as points
-from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, Rows, Store
 from embedway.collections.stores.qdrant_connection import Place, connect, qdrant_errors
 from embedway.collections.stores.qdrant_where import NotExpressibleError, key_of, to_filter
+from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
-from embedway.collections.stores.server_columns import columns_of, push_not_down, record_from_text, record_text
+from embedway.collections.stores.server_columns import (
+    columns_of,
+    ids_by_source,
+    push_not_down,
+    record_from_text,
+    record_text,
+)
 from embedway.collections.stores.server_locks import server_lock
 from embedway.collections.where_types import check_where
-from embedway.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from embedway.collections.record import Record, VectorType
-    from embedway.collections.stores.base import Chunk
+    from embedway.collections.documents import DocumentKey
+    from embedway.collections.record import Record
+    from embedway.collections.stores.base import Chunk, StoredDocument
+    from embedway.collections.values import VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
@@ -85,8 +92,7 @@ class QdrantStore(Store):
             if found is None:
                 return
             if not overwrite:
-                reason = "already exists; choose another collection, or overwrite it: --overwrite, or overwrite=True"
-                raise SinkError(reason, destination=self.destination)
+                raise already_exists("collection", self.destination)
             # Another program's collection is never dropped.
             record_from_text(self._read_record(client, found), destination=self.destination)
 
@@ -124,18 +130,11 @@ class QdrantStore(Store):
 
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
-
         self._check_rows(chunks, vectors)
         found = points.points_of(chunks, vectors, self.record, destination=self.destination)
         for part in points.requests_of(found, self.space.dimensions):
-            batch = models.Batch(
-                ids=[point["id"] for point in part],
-                vectors=np.stack([point["vector"] for point in part]).tolist(),
-                payloads=[point["payload"] for point in part],
-            )
             with self._errors("writing") as client:
-                client.upsert(self._name, points=batch, wait=True)
+                client.upsert(self._name, points=part, wait=True)
 
     @override
     def remove(self, documents: Collection[DocumentKey]) -> None:
@@ -179,7 +178,7 @@ class QdrantStore(Store):
         with self._errors("opening") as client:
             found = self._target(client)
             if found is None:
-                raise SinkError("there is no such collection", destination=self.destination)
+                raise no_such("collection", self.destination)
             self.record, _ = record_from_text(self._read_record(client, found), destination=self.destination)
             self._recount(client)
 
@@ -197,12 +196,12 @@ class QdrantStore(Store):
             for point in found:
                 part = points.document_part(point.id)
                 if rows and part != current:
-                    yield _document(rows)
+                    yield points.document_of(rows)
                     rows = []
                 current = part
                 rows.append(points.fields_from(point.payload, names, self.record))
         if rows:
-            yield _document(rows)
+            yield points.document_of(rows)
 
     @override
     def read(
@@ -388,20 +387,7 @@ def _filters(documents: Collection[DocumentKey]) -> Iterator[Any]:
     """Iterate over filters that together select the rows of documents."""
     from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
 
-    by_source: dict[str, list[str]] = {}
-    for key in sorted(documents):
-        by_source.setdefault(key.source, []).append(key.document_id)
-    for source, names in by_source.items():
+    for source, some in ids_by_source(documents, most=_FILTER_DOCUMENTS):
         same = models.FieldCondition(key="source", match=models.MatchValue(value=source))
-        for first in range(0, len(names), _FILTER_DOCUMENTS):
-            some = models.MatchAny(any=names[first : first + _FILTER_DOCUMENTS])
-            yield models.Filter(must=[same, models.FieldCondition(key="document_id", match=some)])
-
-
-def _document(rows: Sequence[dict[str, Any]]) -> StoredDocument:
-    """Return the document with these rows; it has no fingerprint if they differ."""
-    first = rows[0]
-    prints = {row["fingerprint"] for row in rows}
-    total = max(row["total"] or 0 for row in rows)
-    key = DocumentKey(first["source"] or "", first["document_id"] or "")
-    return StoredDocument(key, prints.pop() or "" if len(prints) == 1 else "", len(rows), total)
+        one_of = models.FieldCondition(key="document_id", match=models.MatchAny(any=some))
+        yield models.Filter(must=[same, one_of])

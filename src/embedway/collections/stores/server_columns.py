@@ -4,40 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from embedway.collections.record import FORMAT_VERSION, Record
-from embedway.collections.stores.arrow import COLUMNS
+from embedway.collections.stores.columns import COLUMNS, values_of
 from embedway.collections.stores.records import space_from_json
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or
 from embedway.errors import SinkError, UsageError, newer_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from embedway.collections.documents import DocumentKey
     from embedway.collections.stores.base import Chunk
     from embedway.collections.values import ColumnType
     from embedway.collections.where import Condition, Operator
 
 FORMAT: Final = "embedway collection"
-#: Columns of every row, in order, with their types; kept columns and the vector follow.
-BUILT_IN: Final[Mapping[str, ColumnType]] = COLUMNS
-#: Built-in columns that may be null.
-NULLABLE: Final = frozenset({"page", "title", "headings"})
 _OPPOSITE: Final[Mapping[Operator, Operator]] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 
 
 def columns_of(record: Record) -> dict[str, ColumnType]:
     """Return all columns of a collection except the vector, with their types."""
-    return {**BUILT_IN, **record.keep}
+    return {**COLUMNS, **record.keep}
 
 
 def fields_of(chunk: Chunk, keep: Mapping[str, ColumnType]) -> dict[str, Any]:
     """Return the columns of a chunk, in the order of `columns_of`."""
-    return {
-        **{name: getattr(chunk, name) for name in BUILT_IN},
-        **{name: chunk.metadata.get(name) for name in keep},
-    }
+    fields = dict(zip(COLUMNS, values_of(chunk), strict=True))
+    if keep:
+        fields.update((name, chunk.metadata.get(name)) for name in keep)
+    return fields
+
+
+def ids_by_source(documents: Iterable[DocumentKey], *, most: int) -> Iterator[tuple[str, list[str]]]:
+    """Iterate over each source of some documents with the ids of at most `most` of its documents."""
+    for source, keys in groupby(sorted(documents), key=itemgetter(0)):
+        ids = [key[1] for key in keys]
+        for first in range(0, len(ids), most):
+            yield source, ids[first : first + most]
 
 
 def record_text(record: Record, **more: object) -> str:

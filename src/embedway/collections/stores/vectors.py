@@ -13,7 +13,7 @@ import numpy as np
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
-    from embedway.collections.record import VectorType
+    from embedway.collections.values import VectorType
     from embedway.types import Vectors
 
 
