@@ -125,7 +125,7 @@ def ranks(found):
 
 def test_a_collection_that_does_not_exist_yet(docs, tmp_path, config):
     destination = str(tmp_path / "new.parquet")
-    with pytest.raises(SinkError, match=r"no such collection; .*create=True and call sync"):
+    with pytest.raises(SinkError, match=r"no such file; .*create=True"):
         embedway.collections.open(destination, config=config)
 
     async def work(collection):

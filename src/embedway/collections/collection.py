@@ -352,20 +352,14 @@ def open_async(
 
 def open_or_new(destination: str, *, create: bool) -> Store:
     """Return an open store, or with `create` the store of a collection that does not exist yet."""
-    from embedway.collections.stores import shown, store_for  # noqa: PLC0415  only when a store is opened
-    from embedway.collections.stores.registry import similar_to  # noqa: PLC0415
+    from embedway.collections.stores import store_for  # noqa: PLC0415  only when a store is opened
 
     store = store_for(destination)
     if create and not store.exists():
         return store
     try:
         store.open()
-    except SinkError as error:
+    except SinkError:
         store.close()
-        if store.exists():
-            raise
-        hint = "to create it, open it with create=True and call sync"
-        raise SinkError(
-            f"there is no such collection{similar_to(destination)}; {hint}", destination=shown(destination)
-        ) from error
+        raise
     return store

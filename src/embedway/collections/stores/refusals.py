@@ -16,7 +16,7 @@ def already_exists(what: str, destination: str) -> SinkError:
 
 
 def no_such(what: str, destination: str, *, similar: str = "") -> SinkError:
-    """Return the error of a collection that does not exist; `similar` is the question after one with a like name."""
+    """Return the error of a collection that does not exist; `similar` begins with `; ` and names one that does."""
     create = by_place(
         command="`embedway sync SOURCE --to COLLECTION` creates it",
         python="open it with create=True, and sync it, to create it",
