@@ -63,20 +63,14 @@ def verify(
 async def _verify(
     invocation: Invocation, config: "Config", destination: str, model: str | None, sample: int, *, repair: bool
 ) -> "VerifyReport":
-    import asyncio
-
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.query_model import model_name
-    from embedway.collections.stores import open_store
-    from embedway.collections.verification import verify_collection
+    from embedway.collections import AsyncCollection
 
-    async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
-        store = await asyncio.to_thread(open_store, destination)
-        try:
-            name = model or model_name(store.space, config)
-            return await verify_collection(embedder, store, model=name, sample=sample, repair=repair)
-        finally:
-            await asyncio.to_thread(store.close)
+    async with (
+        AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder,
+        await AsyncCollection.open(destination, embedder=embedder, model=model) as collection,
+    ):
+        return await collection.verify(sample=sample, repair=repair)
 
 
 def _print(invocation: Invocation, report: "VerifyReport") -> None:
