@@ -11,6 +11,7 @@ import pytest
 from embedway.collections.column_types import coerce, convert_value, infer_types, plain_value, split_keep
 from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_sources, read_files
+from embedway.errors import UsageError
 
 MOMENT = datetime(2026, 3, 1, 12, tzinfo=timezone(timedelta(hours=2)))
 
@@ -20,6 +21,27 @@ def test_names_and_types_of_the_option():
         ("lang", "year", "dc:title", "dc:date", "time"),
         {"year": "int", "dc:date": "timestamp", "time": "text"},
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("year:integer", "year:int"),
+        ("a:b:Boolean", "a:b:bool"),
+        ("n:flot", "n:float"),
+        ("tags:lists", "tags:list"),
+        ("when:datetime", "when:timestamp"),
+    ],
+)
+def test_a_type_that_does_not_exist_is_told(given, meant):
+    with pytest.raises(UsageError, match=rf"there is no type .*; did you mean {meant}\? The types are text, int"):
+        split_keep([given])
+    assert split_keep([f"{given}:text"]) == ((given,), {given: "text"})
+
+
+def test_names_with_a_colon_are_no_types():
+    names = ["dc:date", "dc:format", "geo:long", "og:image", ":int", "a:", "x:test"]
+    assert split_keep(names) == (tuple(names), {})
 
 
 @pytest.mark.parametrize(
@@ -110,7 +132,7 @@ def test_a_value_that_does_not_fit_rejects_its_row(tmp_path):
     path.write_text("text,n\na,3\nb,three\nc,\n")
     found, (fault,) = read(path, keep=("n",), keep_types={"n": "int"})
     assert found == [{"n": 3}, {"n": None}]
-    assert "a.csv:3: field 'n': is not int; keep={'n': 'json'} keeps any JSON value" in fault
+    assert "a.csv:3: field 'n': is not int; keep={'n': 'text'} keeps any value" in fault
 
 
 def test_types_are_inferred():

@@ -47,8 +47,6 @@ def read(tmp_path):
     ],
 )
 def test_a_byte_order_mark_decides_in_every_format(read, name, content, encoding):
-    if encoding == "utf-32" and name == "a.html":
-        pytest.skip("the parser of pages reads no UTF-32")
     data = content.encode(encoding)
     assert read(name, data) == ([TEXT], [])
     if name not in {"-", "a.html"}:
@@ -62,6 +60,35 @@ def test_the_encoding_of_the_option(read, name):
     texts, bad = read(name, content)
     assert texts == []
     assert bad[0].startswith("is not UTF-8")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.csv", "a.jsonl", "-"])
+def test_files_in_utf8_stay_readable_beside_the_option(read, name):
+    content = {"a.csv": f"text\n{TEXT}\n", "a.jsonl": json.dumps({"text": TEXT}, ensure_ascii=False)}.get(name, TEXT)
+    for encoding in ("cp1252", "latin-1", "shift_jis", "utf-16-le"):
+        assert read(name, content.encode(), encoding=encoding) == ([TEXT], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.xml", '<?xml version="1.0" encoding="iso-8859-15"?><p>{}</p>'),
+        ("a.py", "# -*- coding: iso-8859-15 -*-\n# {}\n"),
+        ("a.rb", "#!/usr/bin/ruby\n# encoding: iso-8859-15\n# {}\n"),
+        ("a.vim", '" x\n'),
+    ],
+)
+def test_an_encoding_that_a_file_declares(read, name, content):
+    (text,), bad = read(name, content.format("Größe 5 €").encode("iso-8859-15"), encoding="cp1252")
+    assert (text, bad) == (content.format("Größe 5 €"), [])
+
+
+def test_a_false_declaration_of_utf8_is_no_reason_to_refuse_the_option(read):
+    page = '<meta charset="utf-8"><p>Größe</p>'.encode("cp1252")
+    assert read("a.html", page, encoding="cp1252") == (["Größe"], [])
+    assert read("a.html", b'<meta charset="utf-16"><p>Size</p>') == (["Size"], [])
+    text = '<?xml version="1.0" encoding="utf-8"?><p>Größe</p>'
+    assert read("a.xml", text.encode("cp1252"), encoding="cp1252") == ([text], [])
 
 
 def test_an_unknown_encoding_is_refused():

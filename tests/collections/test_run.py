@@ -626,6 +626,22 @@ def test_a_field_to_keep_must_be_there(fake_embedder, tmp_path):
         asyncio.run(run_job(fake_embedder(), [str(source)], str(tmp_path / "out.jsonl"), RunOptions(keep=("titel",))))
 
 
+def test_files_that_a_parser_refuses_are_all_named_at_once(fake_embedder, tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.md").write_text("# A\n\ntext")
+    (folder / "b.epub").write_bytes(b"PK damaged")
+    (folder / "c.ipynb").write_text("{}")
+    (folder / "d.txt").write_bytes(b"\xff")
+    with pytest.raises(SourceError, match=r"b\.epub: is no valid EPUB file") as caught:
+        run(fake_embedder(), [str(folder)], tmp_path / "o.parquet")
+    *others, remedy = caught.value.__notes__
+    assert [note.partition(": ")[0].rpartition("/")[2] for note in others] == ["c.ipynb", "d.txt:1"]
+    assert remedy.startswith("on_error='skip' rejects")
+    summary = run(fake_embedder(), [str(folder)], tmp_path / "o.parquet", RunOptions(on_error="skip"))
+    assert (summary.documents, summary.rejected) == (1, 3)
+
+
 def test_an_empty_name_is_no_source(fake_embedder, tmp_path):
     with pytest.raises(UsageError, match="is a variable unset"):
         asyncio.run(run_job(fake_embedder(), [""], str(tmp_path / "out.jsonl"), RunOptions()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from datetime import UTC, date, datetime
@@ -9,6 +10,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from embedway.collections.values import ColumnType, Value
+from embedway.errors import UsageError
+from embedway.remedies import option
 from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
@@ -17,11 +20,24 @@ if TYPE_CHECKING:
 _TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
 #: Integers of a column of type `int` have 64 bits.
 _MIN_INT, _MAX_INT = -(1 << 63), (1 << 63) - 1
+#: Names of types in other languages and libraries, without those that also are usual names, such as `dc:date`.
+_OTHER_NAMES: dict[str, ColumnType] = {
+    **dict.fromkeys(("integer", "int32", "int64", "bigint"), "int"),
+    **dict.fromkeys(("double", "float32", "float64"), "float"),
+    **dict.fromkeys(("string", "str", "varchar"), "text"),
+    "boolean": "bool",
+    "datetime": "timestamp",
+    "array": "list",
+    **dict.fromkeys(("dict", "jsonb"), "json"),
+}
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def split_keep(given: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ColumnType]]:
-    """Return the names of columns to keep, and the declared types, from values such as `lang` and `year:int`."""
+    """Return the names of columns to keep, and the declared types, from values such as `lang` and `year:int`.
+
+    A name may have a colon. Raises UsageError for a type that does not exist.
+    """
     names: list[str] = []
     types: dict[str, ColumnType] = {}
     for one in given:
@@ -29,9 +45,23 @@ def split_keep(given: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ColumnT
         if colon and name and suffix in _TYPES:
             types[name] = suffix
         else:
+            if colon and name and (meant := _meant_type(suffix)):
+                raise UsageError(
+                    f"{option('keep')} {one}: there is no type {suffix!r}; did you mean {name}:{meant}? The types are "
+                    f"{', '.join(_TYPES)}. A column with the name {one!r} needs its type too: {one}:text"
+                )
             name = one
         names.append(name)
     return tuple(names), types
+
+
+def _meant_type(name: str) -> ColumnType | None:
+    """Return the type that a wrong name of a type means, or None if it means none."""
+    lowered = name.strip().lower()
+    if lowered in _OTHER_NAMES:
+        return _OTHER_NAMES[lowered]
+    found = difflib.get_close_matches(lowered, _TYPES, n=1, cutoff=0.8)
+    return cast("ColumnType", found[0]) if found else None
 
 
 def plain_value(value: object) -> Value:

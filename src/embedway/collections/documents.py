@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from typing_extensions import override
 
-from embedway.collections.encodings import check_encoding, decode_document
+from embedway.collections.encodings import check_encoding
 from embedway.collections.stores.base import RESERVED_COLUMNS
 from embedway.collections.values import (
     SourceFormat,  # noqa: TC001  type aliases are evaluated
@@ -209,8 +209,3 @@ def surrogate_fault(text: str) -> str | None:
         escaped = "\udc80" <= text[error.start] <= "\udcff"
         return "is not UTF-8" if escaped else "has a lone surrogate, which is invalid in UTF-8"
     return None
-
-
-def decode_utf8(data: bytes, path: str) -> str:
-    """Return a file's text, without byte order mark. Raises `SourceError` with the line that is not UTF-8."""
-    return decode_document(data, path, encoding=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 
 from embedway.errors import SourceError, UsageError
 from embedway.remedies import option
@@ -49,6 +50,11 @@ _SIGNATURES = (
 _SIGNATURE_BYTES = tuple(signature for signature, _ in _SIGNATURES)
 _NUL = b"\0"
 _SAMPLE_BYTES = 4096
+#: Declaration of an encoding at the beginning of XML, and in the first two lines of source code (PEP 263, Emacs, Vim).
+_DECLARED = re.compile(
+    rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)|(?:[^\n]{0,200}\n)?[ \t\f]*(?:\#|//)[^\n]{0,200}?"""
+    rb"""coding[:=][ \t]*([\w.-]+)"""
+)
 
 
 def check_encoding(name: str) -> None:
@@ -105,13 +111,50 @@ def unmarked_fault(data: bytes) -> str | None:
     return f"looks like UTF-16{name[-2:].upper()} without a byte order mark; read it with {option('encoding', name)}"
 
 
+def declared_encoding(data: bytes) -> str | None:
+    """Return the encoding that XML or source code declares, if it is one of ASCII's supersets; else None."""
+    found = _DECLARED.match(data, 0, _SAMPLE_BYTES)
+    if found is None:
+        return None
+    name = (found[1] or found[2]).decode("ascii", "replace")
+    try:
+        check_encoding(name)
+        return name if b"ab<".decode(name) == "ab<" else None
+    except (UsageError, UnicodeError):
+        return None
+
+
+def is_utf8(data: bytes, *, complete: bool = True) -> bool:
+    """Return whether bytes beyond ASCII are valid UTF-8; text in another encoding hardly ever is.
+
+    Bytes that are not `complete` may end within a character.
+    """
+    if data.isascii() or _NUL in data:
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data, final=complete)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _unmarked_encoding(data: bytes, encoding: str | None) -> str:
+    if is_utf8(data):
+        return "utf-8"
+    declared = declared_encoding(data)
+    # A false declaration of UTF-8 is no reason to refuse the user's choice.
+    return declared if declared and codecs.lookup(declared).name != "utf-8" else encoding or "utf-8"
+
+
 def decode_document(data: bytes, path: str, *, encoding: str | None) -> str:
     """Return the text of a file, without byte order mark.
 
-    A mark decides on the encoding, then `encoding`, then UTF-8. Raises SourceError with the line that is invalid.
+    A mark decides on the encoding. Text beyond ASCII that is valid UTF-8 is UTF-8, so that one file in another encoding
+    does not change the others. Then the file's declaration, `encoding` and UTF-8 decide. Raises SourceError with the
+    line that is invalid.
     """
     marked = mark_of(data)
-    name, skip = marked or (encoding or "utf-8", 0)
+    name, skip = marked or (_unmarked_encoding(data, encoding), 0)
     if marked is None and encoding is None and (fault := unmarked_fault(data)):
         raise SourceError(fault, path=path)
     try:

@@ -150,7 +150,10 @@ class _Finder:
             count += 1
             document_id = printable_path(found.relative)
             if document_id in ids:
-                error = SourceError(f"has the same id as {ids[document_id]!r}; rename one", path=found.relative)
+                error = SourceError(
+                    f"is written like another file, {ids[document_id]}, because its name is not UTF-8; rename one",
+                    path=printable_path(found.path),
+                )
                 error.key = (source, document_id)
                 self._faults.append(error)
                 continue

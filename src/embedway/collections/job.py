@@ -17,6 +17,7 @@ from embedway.collections.chunk_reader import ChunkReader, batch_sizes, key_of
 from embedway.collections.cutting import open_chunker
 from embedway.collections.documents import ByteCounter
 from embedway.collections.embedding import BatchEmbedder
+from embedway.collections.fault_list import FaultList
 from embedway.collections.inventory import Inventory
 from embedway.collections.job_sources import (
     find_known_sources,
@@ -156,11 +157,11 @@ class Job:
             self._on_bad_row(fault)
             changes.keep_of_fault(fault)
 
-        counter = ByteCounter()
+        counter, faults = ByteCounter(), FaultList(on_bad_row)
         documents = read_documents(
-            inventory, options.read_options(), on_bad_row=on_bad_row, counter=counter, standard_input=standard_input
+            inventory, options.read_options(), faults=faults, counter=counter, standard_input=standard_input
         )
-        chunk_reader = ChunkReader(documents, chunker, changes, on_bad_row=self._on_bad_row, counter=counter)
+        chunk_reader = ChunkReader(documents, chunker, changes, faults=faults, counter=counter)
         record = Record(
             described.space,
             chunking=settings,

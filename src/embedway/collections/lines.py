@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 from typing_extensions import Buffer, override
 
 from embedway.collections.documents import MAX_RATIO, MAX_ROW_BYTES, UNCHECKED_BYTES
-from embedway.collections.encodings import binary_fault, mark_of, unmarked_fault
+from embedway.collections.encodings import binary_fault, is_utf8, mark_of, unmarked_fault
 from embedway.errors import SourceError
 from embedway.remedies import option
 
@@ -150,7 +150,8 @@ class _TellingRaw(_Rewound):
 def open_lines(lines: Lines, source: str, *, encoding: str | None, carriage_returns: bool = False) -> io.BufferedReader:
     """Return a stream of lines in UTF-8 without byte order mark, which can be read only once.
 
-    A mark decides on the encoding, then `encoding`, then UTF-8. A gzipped stream is unpacked. With `carriage_returns`,
+    A mark decides on the encoding; a beginning beyond ASCII that is valid UTF-8 is UTF-8; then `encoding` decides, then
+    UTF-8. A gzipped stream is unpacked. With `carriage_returns`,
     lines may end with a carriage return alone. Raises SourceError for a binary stream.
     """
     head = lines.readline(HEAD_BYTES)
@@ -162,6 +163,10 @@ def open_lines(lines: Lines, source: str, *, encoding: str | None, carriage_retu
         raise SourceError(fault, path=source)
     if marked is None and encoding is None and (fault := unmarked_fault(head)):
         raise SourceError(fault, path=source)
+    if encoding is not None and marked is None:
+        while len(head) < HEAD_BYTES and head.isascii() and (more := lines.readline(HEAD_BYTES)):
+            head += more
+        encoding = "utf-8" if is_utf8(head, complete=False) else encoding
     name, skip = marked or (encoding or "utf-8", 0)
     head = head[skip:]
     if codecs.lookup(name).name != "utf-8":

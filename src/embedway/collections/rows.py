@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from array import array
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _SHOWN_COLUMNS = 10
 _SHOWN_CHARACTERS = 40
+_COMPARED_COLUMNS = 1000
 _DEFAULT_ID = "id"
 _HASH_MASK = (1 << 64) - 1
 
@@ -111,11 +113,16 @@ class RowReader:
             similar = [column for column in columns if column.strip().lower() == name.lower()]
             optional = name == options.id_field and name in {_DEFAULT_ID, ""} and not similar
             if name not in columns and not optional:
-                reason = f"the {what} has no such column; name the right one with {option(field)}; columns: {shown}"
+                meant = f"; did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?" if similar else ""
+                reason = (
+                    f"the {what} has no such column{meant}; name the right one with {option(field)}; columns: {shown}"
+                )
                 raise ColumnsError(reason, path=self.path, line=line, field=name)
         for name in options.keep if self._named else ():
             if name not in columns:
-                reason = f"is not a column that can be kept; existing columns: {shown}"
+                similar = difflib.get_close_matches(name, columns[:_COMPARED_COLUMNS], n=1)
+                meant = f"; did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?" if similar else ""
+                reason = f"is not a column that can be kept{meant}; existing columns: {shown}"
                 raise ColumnsError(reason, path=self.path, line=line, field=name)
         for name in wanted_columns(options):
             if columns.count(name) > 1:
@@ -201,7 +208,8 @@ class RowReader:
                 if (declared := self.options.keep_types.get(name)) is not None:
                     value = convert_value(value, declared)
             except ValueError as error:
-                raise self.fault(f"{error}; {keep_as(name, 'json')} keeps any JSON value", line, name) from None
+                any_kind = "text" if isinstance(row.get(name), str) else "json"
+                raise self.fault(f"{error}; {keep_as(name, any_kind)} keeps any value", line, name) from None
             texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
             for text in texts:
                 if isinstance(text, str) and (reason := surrogate_fault(text)):

@@ -10,6 +10,7 @@ from embedway.collections.changes import Changes
 from embedway.collections.chunk_reader import ChunkReader, batch_sizes
 from embedway.collections.cutting import open_chunker
 from embedway.collections.documents import ByteCounter
+from embedway.collections.fault_list import FaultList
 from embedway.collections.job_sources import (
     find_known_sources,
     named_sources,
@@ -118,11 +119,9 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
         rejected.append(None)
         changes.keep_of_fault(fault)
 
-    counter = ByteCounter()
-    documents = read_documents(
-        inventory, read_options, on_bad_row=on_bad_row, counter=counter, standard_input=standard_input
-    )
-    chunk_reader = ChunkReader(documents, chunker, changes, on_bad_row=on_bad_row, counter=counter)
+    counter, faults = ByteCounter(), FaultList(on_bad_row)
+    documents = read_documents(inventory, read_options, faults=faults, counter=counter, standard_input=standard_input)
+    chunk_reader = ChunkReader(documents, chunker, changes, faults=faults, counter=counter)
     journal = Journal(journal_path(store.destination), described.space, (run.on_overflow,))
     model = ModelPlan(described.space.model, described.space.id)
     counts = await _count(embedder, chunk_reader, journal, model, run, reader)

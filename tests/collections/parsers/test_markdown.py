@@ -165,3 +165,11 @@ def test_long_texts_are_parsed_in_segments_with_equal_results(monkeypatch):
     parts = parse_markdown(source, "a.md")
     assert (parts.text, parts.blocks, parts.title) == (whole.text, whole.blocks, whole.title)
     assert list(parts.line_marks) == list(whole.line_marks)
+
+
+def test_comments_of_mdx_in_markdown_are_removed():
+    found = parse_markdown(
+        "## Keynote {/*key-note*/}\n\nOne {/* two\nlines */} three\nfour.\n\n`{/*code*/}` {/*open", "a.md"
+    )
+    assert found.text == "Keynote\n\nOne  three\nfour.\n\n{/*code*/} {/*open"
+    assert found.line_marks[-1][1] == 7
