@@ -23,7 +23,7 @@ from embedway.collections.stores import postgres_rows as pg
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
 from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors, require_psycopg
 from embedway.collections.stores.postgres_where import to_sql
-from embedway.collections.stores.refusals import already_exists, no_such
+from embedway.collections.stores.refusals import already_exists, is_locked, no_such
 from embedway.collections.stores.server_columns import (
     check_condition,
     columns_of,
@@ -84,8 +84,7 @@ class PostgresStore(Store):
                 key = lock_key(_schema_of(link, self._place), self._place.table)
                 (free,) = link.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
             if not free:
-                reason = "another process changes this collection; wait until it ends, then run the command again"
-                raise SinkError(reason, destination=self.destination)
+                raise is_locked(self.destination)
             yield
         finally:
             link.close()
