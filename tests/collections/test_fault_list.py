@@ -27,7 +27,7 @@ def test_after_the_handler_raised_the_others_become_notes():
     with pytest.raises(SourceError, match="a:1: bad") as caught:
         faults.raise_first()
     assert caught.value.__notes__[0] == "also a:2: bad"
-    assert caught.value.__notes__[1].startswith("--on-error skip")
+    assert caught.value.__notes__[1].startswith("on_error='skip'")
     assert len(caught.value.__notes__) == 2
 
 
