@@ -12,6 +12,7 @@ from embedway.collections.verification import DEFAULT_SAMPLE
 from embedway.errors import ClosedError, UsageError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
     from types import TracebackType
     from typing import Unpack
@@ -122,7 +123,9 @@ class Collection:
             )
         )
 
-    def sync(self, *sources: str, progress: RunProgress | None = None, **options: Unpack[SyncSettings]) -> SyncSummary:
+    def sync(
+        self, *sources: str | os.PathLike[str], progress: RunProgress | None = None, **options: Unpack[SyncSettings]
+    ) -> SyncSummary:
         """Make the collection equal to the sources. `progress.update` is called in the embedder's thread."""
         return self._wait(self._collection.sync(*sources, progress=progress, **options))
 

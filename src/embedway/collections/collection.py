@@ -166,23 +166,23 @@ class AsyncCollection:
         return answers[0] if isinstance(query, str) else answers
 
     async def sync(
-        self, *sources: str, progress: RunProgress | None = None, **options: Unpack[SyncSettings]
+        self, *sources: str | os.PathLike[str], progress: RunProgress | None = None, **options: Unpack[SyncSettings]
     ) -> SyncSummary:
         """Add, update and remove rows so that the collection equals the sources; without sources, those it has.
 
-        A source is a path or `NAME=PATH`. `progress.update` receives the status after each batch. Options are those of
-        `embedway sync`; those that are not given are as in the collection's record. Raises as `embedway sync` does.
+        A source is a path, or a text `NAME=PATH`. `progress.update` receives the status after each batch. Options are
+        those of `embedway sync`; those that are not given are as in the collection's record. Raises as that does.
         """
         from embedway.collections.sync import sync_collection  # noqa: PLC0415  heavy
-        from embedway.collections.sync_settings import sync_options  # noqa: PLC0415
+        from embedway.collections.sync_settings import source_texts, sync_options  # noqa: PLC0415
 
         await self._here()
         model = await self._model_name() if self.exists else self._model
         if model is not None:
             options.setdefault("model", model)
-        chosen = sync_options(options)
+        chosen, paths = sync_options(options), source_texts(sources)
         try:
-            return await sync_collection(self._embedder, self._destination, sources, chosen, progress=progress)
+            return await sync_collection(self._embedder, self._destination, paths, chosen, progress=progress)
         finally:
             await self.refresh()
 
