@@ -1,5 +1,8 @@
 """Measure keyword and hybrid search: column weights, stemming and fusion, by recall@5 and nDCG@10.
 
+`rank_fused` is reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009, doi 10.1145/1571941.1572114), the
+alternative to the fusion of scores.
+
 Usage: python benchmarks/keywords.py FOLDER, where FOLDER has cran.all.1400, cran.qry, cranqrel (the Cranfield
 collection) and python-docs-chunks.jsonl.gz. For the Python documentation, 200 questions are made from rows: the
 identifier in `.. function:: NAME(` or the like that only this row defines, in a short question.
@@ -20,9 +23,10 @@ import numpy as np
 from embedway import AsyncEmbedder, Config
 from embedway.collections import keyword_index as index
 from embedway.collections.fusion import fused
-from embedway.collections.keyword_tokens import identifiers, query_tokens
+from embedway.collections.keyword_tokens import query_tokens
 
 GAIN = {1: 4, 2: 3, 3: 2, 4: 1}
+IDENTIFIER = re.compile(r"[._]|\d|[a-z][A-Z]")
 
 
 def cranfield(folder):
@@ -51,7 +55,7 @@ def python_docs(folder):
             r"^\.\. (?:function|method|class|data|attribute|exception):: ([\w.]+)", row["text"], re.MULTILINE
         ):
             defined.setdefault(name, set()).add(row["id"])
-    names = [(name, ids) for name, ids in defined.items() if len(ids) == 1 and identifiers(name)][:200]
+    names = [(name, ids) for name, ids in defined.items() if len(ids) == 1 and IDENTIFIER.search(name)][:200]
     return texts, [(forms[n % 3].format(name), dict.fromkeys(ids, 1)) for n, (name, ids) in enumerate(names)]
 
 
@@ -81,15 +85,24 @@ def keyword_rankings(texts, questions, tokenizer, weights, share=index.MAX_SHARE
         for query, _ in questions:
             tokens = {t: n for t, n in index.frequencies(c, query_tokens(query)).items() if n}
             telling = [t for t, n in tokens.items() if n <= share * total] or list(tokens)
-            names = [t for t in identifiers(query) if t in telling]
-            found.append(
-                ([r for r, _ in index.find(c, telling, 50, weights)], {r for r, _ in index.find(c, names, 50, weights)})
-            )
+            found.append(index.find(c, telling, 50, weights))
         return found
 
 
+def plain_lists(found):
+    return [[row for row, _ in rows] for rows in found]
+
+
+def rank_fused(lists, k):
+    scores = {}
+    for rows in lists:
+        for rank, (row, _) in enumerate(rows, 1):
+            scores[row] = scores.get(row, 0.0) + 1 / (k + rank)
+    return sorted(scores, key=lambda row: -scores[row])
+
+
 async def main(folder):
-    plain = index._TOKENIZER.removeprefix("porter ")
+    unstemmed = index._TOKENIZER.removeprefix("porter ")
     async with AsyncEmbedder(config=Config.load()) as embedder:
         for name, (texts, questions) in (
             ("Cranfield", cranfield(folder)),
@@ -99,24 +112,22 @@ async def main(folder):
             ids = list(texts)
             matrix = await vectors(embedder, [". ".join(filter(None, t)) for t in texts.values()])
             asked = await vectors(embedder, [q for q, _ in questions], input_type="query")
-            by_vector = [[ids[n] for n in np.argsort(-(matrix @ v))[:50]] for v in asked]
-            report("vector", by_vector, questions)
-            for label, tokenizer in (("no stemming", plain), ("porter", index._TOKENIZER)):
+            by_vector = [
+                [(ids[n], float(matrix[n] @ v)) for n in np.argsort(-(matrix @ v), kind="stable")[:50]] for v in asked
+            ]
+            report("vector", plain_lists(by_vector), questions)
+            for label, tokenizer in (("no stemming", unstemmed), ("porter", index._TOKENIZER)):
                 for heading in (1.0, 2.0, 4.0):
                     found = keyword_rankings(texts, questions, tokenizer, (heading, 1.0, 1.0))
-                    report(f"keyword, {label}, headings x{heading:g}", [f for f, _ in found], questions)
+                    report(f"keyword, {label}, headings x{heading:g}", plain_lists(found), questions)
             for share in (0.1, 0.2, 1.0):
                 found = keyword_rankings(texts, questions, index._TOKENIZER, (2.0, 1.0, 1.0), share)
-                report(f"keyword, porter, tokens in at most {share:g} of rows", [f for f, _ in found], questions)
+                report(f"keyword, porter, tokens in at most {share:g} of rows", plain_lists(found), questions)
             found = keyword_rankings(texts, questions, index._TOKENIZER, (2.0, 1.0, 1.0))
+            pairs = list(zip(by_vector, found, strict=True))
+            report("hybrid, fused scores", [list(fused(pair)) for pair in pairs], questions)
             for k in (10, 60):
-                for keyword in (0.5, 1.0, 2.0):
-                    for named in (0.0, 1.0, 2.0):
-                        ranked = [
-                            list(fused({"v": v, "k": w, "i": [r for r in w if r in i]}, {"k": keyword, "i": named}, k))
-                            for v, (w, i) in zip(by_vector, found, strict=True)
-                        ]
-                        report(f"hybrid, k={k}, keyword x{keyword:g}, identifier x{named:g}", ranked, questions)
+                report(f"hybrid, fused ranks, k={k}", [rank_fused(pair, k) for pair in pairs], questions)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ import numpy as np
 
 from embedway import Embedder
 from embedway.collections import keyword_index as index
-from embedway.collections.candidates import FUSION_WEIGHTS
-from embedway.collections.fusion import RRF_K, fused
-from embedway.collections.keyword_tokens import identifiers, query_tokens
+from embedway.collections.fusion import fused
+from embedway.collections.keyword_tokens import query_tokens
+from keywords import plain_lists, rank_fused
 from retrieval_chunks import MODEL, documents
 from retrieval_sections import find, known_items, sections
 
@@ -110,7 +110,7 @@ def _words(text):
 
 
 def keyword_lists(rows, questions, weights):
-    """Return for each question its rows by BM25, and those that contain an identifier of it."""
+    """Return for each question its rows and their scores by BM25."""
     with tempfile.TemporaryDirectory() as folder, index.opened(Path(folder) / "index.sqlite") as connection:
         with index.transaction(connection):
             index.add(
@@ -124,10 +124,7 @@ def keyword_lists(rows, questions, weights):
         for question in questions:
             known = {t: n for t, n in index.frequencies(connection, query_tokens(question)).items() if n}
             telling = [t for t, n in known.items() if n <= index.MAX_SHARE * total] or list(known)
-            names = [t for t in identifiers(question) if t in telling]
-            listed = [int(i) for i, _ in index.find(connection, telling, CANDIDATES, weights)]
-            named = {int(i) for i, _ in index.find(connection, names, CANDIDATES, weights)}
-            found.append((listed, [i for i in listed if i in named]))
+            found.append([(int(i), score) for i, score in index.find(connection, telling, CANDIDATES, weights)])
         return found
 
 
@@ -140,15 +137,17 @@ def scores(ranked, right):
     return np.array(made, float)
 
 
-def ranks(matrix, asked):
-    return [list(np.argsort(-(matrix @ one), kind="stable")[:CANDIDATES]) for one in asked]
+def nearest(matrix, asked):
+    """Return for each question its rows and their cosines."""
+    found = []
+    for one in asked:
+        cosines = matrix @ one
+        found.append([(int(n), float(cosines[n])) for n in np.argsort(-cosines, kind="stable")[:CANDIDATES]])
+    return found
 
 
-def hybrid(by_vector, by_keyword, weights=FUSION_WEIGHTS, k=RRF_K):
-    return [
-        list(fused({"vector": v, "keyword": w, "identifier": i}, weights, k))
-        for v, (w, i) in zip(by_vector, by_keyword, strict=True)
-    ]
+def hybrid(by_vector, by_keyword, fusion=fused):
+    return [list(fusion(pair)) for pair in zip(by_vector, by_keyword, strict=True)]
 
 
 class Report:
@@ -196,7 +195,6 @@ def measure(path, embedder, sets, options):
     has_context = any(row["context"] for row in chunks.rows)
     plain_too = has_context and not options.context_only
     ways = [("vectors, no context", False), ("vectors", True)] if plain_too else [("vectors", has_context)]
-    results = []
     for name, questions, kinds, is_known in sets:
         texts = [text for text, _ in questions]
         right = [chunks.right(answers) for _, answers in questions]
@@ -210,33 +208,28 @@ def measure(path, embedder, sets, options):
                 matrix[numbers] = chunks.vectors(
                     [sent(rows[n]["context"] if with_context else "", rows[n]["text"]) for n in numbers]
                 )
-            by_vector = ranks(matrix, asked)
-            results.append((name, label, report.line(label, by_vector, right)))
+            by_vector = nearest(matrix, asked)
+            report.line(label, plain_lists(by_vector), right)
         by_keyword = keyword_lists(rows, texts, index.COLUMN_WEIGHTS)
-        report.line("keywords", [listed for listed, _ in by_keyword], right)
+        report.line("keywords", plain_lists(by_keyword), right)
         both = hybrid(by_vector, by_keyword)
         report.line("hybrid", both, right)
         if options.variants:
             variants(report, rows, texts, by_vector, right)
         if options.misses:
-            misses(chunks, questions, both if options.misses == "hybrid" else by_vector, right)
-    return results
+            misses(chunks, questions, both if options.misses == "hybrid" else plain_lists(by_vector), right)
 
 
 def variants(report, rows, texts, by_vector, right):
-    """Print other weights of the columns, and of the fused lists."""
+    """Print other weights of the columns, and fused ranks instead of scores."""
     for columns in ((1.0, 1.0, 1.0), (2.0, 1.0, 0.0), (4.0, 1.0, 1.0)):
         found = keyword_lists(rows, texts, columns)
-        report.line(f"keywords {columns}", [listed for listed, _ in found], right)
+        report.line(f"keywords {columns}", plain_lists(found), right)
         report.line(f"hybrid {columns}", hybrid(by_vector, found), right)
     found = keyword_lists(rows, texts, index.COLUMN_WEIGHTS)
-    for k in (10, 30, 60):
-        for keyword in (0.5, 0.7, 1.0):
-            for named in (0.0, 0.5, 1.0):
-                weights = {"vector": 1.0, "keyword": keyword, "identifier": named}
-                report.line(
-                    f"hybrid, k={k}, keyword {keyword}, identifier {named}", hybrid(by_vector, found, weights, k), right
-                )
+    for k in (10, 20, 60):
+        ranked = hybrid(by_vector, found, lambda pair, k=k: rank_fused(pair, k))
+        report.line(f"hybrid, fused ranks, k={k}", ranked, right)
 
 
 def misses(chunks, questions, ranked, right):

@@ -125,7 +125,7 @@ def ranks(found):
 
 def test_a_collection_that_does_not_exist_yet(docs, tmp_path, config):
     destination = str(tmp_path / "new.parquet")
-    with pytest.raises(SinkError):
+    with pytest.raises(SinkError, match=r"no such collection; .*create=True and call sync"):
         embedway.collections.open(destination, config=config)
 
     async def work(collection):
@@ -175,6 +175,79 @@ def test_searches_go_on_while_the_collection_changes(place, docs, config):
         assert collection.count == 8
 
     run(place, work, config)
+
+
+def test_a_dry_run_tells_what_a_sync_would_do(place, docs, config):
+    async def work(collection):
+        (docs / "new.md").write_text("Kiwis do not fly.")
+        (docs / "ice.md").unlink()
+        plan = await collection.dry_run()
+        assert (plan.added, plan.removed, plan.unchanged, plan.chunks) == (1, 1, 2, 1)
+        assert collection.count == 3
+        summary = await collection.sync()
+        assert (summary.added, summary.removed) == (plan.added, plan.removed)
+
+    run(place, work, config)
+    with embedway.collections.open(place, config=config) as collection:
+        assert collection.dry_run().unchanged == 3
+
+
+def test_progress_may_be_functions(place, docs, config):
+    async def work(collection):
+        (docs / "new.md").write_text("Kiwis do not fly.")
+        seen, compared = [], []
+        await collection.sync(progress=lambda status: seen.append(status.chunks_done))
+        await collection.verify(progress=lambda done, total: compared.append((done, total)))
+        assert (seen[-1], compared[-1]) == (1, (4, 4))
+
+    run(place, work, config)
+
+
+def test_open_async_is_awaited_or_a_block(place, config):
+    async def main():
+        async with embedway.collections.open_async(place, config=config) as collection:
+            answer = await collection.search("E1133", mode="keyword")
+            assert [found.document_id for found in answer] == ["loop.md"]
+            assert len(answer) == 1
+        with pytest.raises(ClosedError):
+            await collection.search("E1133")
+        other = await embedway.collections.open_async(place, config=config)
+        await other.aclose()
+        await other.aclose()
+        with pytest.raises(UsageError, match="use `async with`"), embedway.collections.open_async(place):
+            pass
+        with pytest.raises(SinkError):
+            async with embedway.collections.open_async("nothing.parquet"):
+                pass
+
+    asyncio.run(main())
+
+
+def test_the_blocking_form_works_while_an_event_loop_runs(place, config):
+    async def main():
+        with embedway.collections.open(place, config=config) as collection:
+            return names(collection.search("E1133", mode="keyword"))
+
+    assert asyncio.run(main()) == ["loop.md"]
+
+
+def test_the_blocking_form_is_refused_in_its_own_thread(place, docs, config):
+    (docs / "new.md").write_text("Kiwis do not fly.")
+    collection = embedway.collections.open(place, config=config)
+    with contextlib.closing(collection), pytest.raises(UsageError, match="from its own thread"):
+        collection.sync(progress=lambda _: collection.search("a"))
+
+
+def test_results_are_readable(place, config):
+    with embedway.collections.open(place, config=config) as collection:
+        answer = collection.search("what does E1133 mean", mode="hybrid")
+    [best, *_] = answer
+    assert repr(best).startswith("<SearchHit 0.0")
+    assert "'docs/loop.md#0' line 1: 'query: The event loop runs tasks. The error E1133 stops it.'" in repr(best)
+    assert (best.document_id, best.source, best.line, best.metadata) == ("loop.md", "docs", 1, {})
+    assert str(best.highlight) == "The error E1133 stops it."
+    assert f"{best.snippet}" == best.text
+    assert "Receipt(" not in repr(answer)
 
 
 def test_refresh_shows_what_another_process_changed(place, docs, config):
@@ -333,7 +406,7 @@ def test_arguments_are_checked(place, config):
 
 
 def test_both_forms_have_the_same_methods_and_options():
-    for name in ("search", "sync", "verify", "forget", "refresh", "documents"):
+    for name in ("search", "sync", "dry_run", "verify", "forget", "refresh", "documents"):
         blocking, awaited = getattr(Collection, name), getattr(AsyncCollection, name)
         assert inspect.signature(blocking).parameters.keys() == inspect.signature(awaited).parameters.keys()
         assert blocking.__doc__ == awaited.__doc__

@@ -132,7 +132,7 @@ def test_a_value_that_does_not_fit_rejects_its_row(tmp_path):
     path.write_text("text,n\na,3\nb,three\nc,\n")
     found, (fault,) = read(path, keep=("n",), keep_types={"n": "int"})
     assert found == [{"n": 3}, {"n": None}]
-    assert "a.csv:3: field 'n': is not int; keep={'n': 'text'} keeps any value" in fault
+    assert "a.csv:3: field 'n': is not int; keep={'n': 'text'} keeps any text" in fault
 
 
 def test_types_are_inferred():

@@ -1,46 +1,51 @@
-"""Reciprocal rank fusion and snippets."""
-
-from itertools import pairwise
+"""Fusion of scores."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.collections.fusion import RRF_K, fused
-from embedway.collections.snippets import Highlighter, sentences
+from embedway.collections.fusion import fused
+
+LISTS = st.lists(
+    st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-100, 100), max_size=8).map(
+        lambda found: sorted(found.items(), key=lambda item: -item[1])
+    ),
+    max_size=3,
+)
 
 
-def test_scores_are_sums_of_reciprocal_ranks():
-    scores = fused({"vector": ["a", "b"], "keyword": ["b", "c"]}, {"keyword": 2.0})
-    assert scores == pytest.approx({"b": 1 / (RRF_K + 2) + 2 / (RRF_K + 1), "c": 2 / (RRF_K + 2), "a": 1 / (RRF_K + 1)})
-    assert list(scores) == ["b", "c", "a"]
+def test_a_score_is_the_mean_of_the_scaled_scores_of_the_lists():
+    # Means 2 and 5, standard deviations 1 and 5.
+    scores = fused([[("a", 3.0), ("b", 1.0)], [("c", 10.0), ("a", 0.0)]])
+    assert scores == pytest.approx(
+        {
+            "a": ((0.5 + 1 / 6) + (0.5 - 1 / 6)) / 2,
+            "b": (0.5 - 1 / 6) / 2,
+            "c": (0.5 + 1 / 6) / 2,
+        }
+    )
+    assert list(scores) == ["a", "c", "b"]
+
+
+def test_the_only_row_of_a_list_is_before_the_best_of_a_long_list_of_similar_scores():
+    similar = [(str(number), 0.5 - number / 1000) for number in range(50)]
+    assert next(iter(fused([similar, [("named", 12.0)]]))) == "named"
 
 
 def test_equal_scores_keep_the_order_of_the_first_list():
-    assert list(fused({"vector": ["a"], "keyword": ["b"]}, {})) == ["a", "b"]
+    assert fused([[("a", 1.0), ("b", 1.0)]]) == {"a": 0.5, "b": 0.5}
+    assert list(fused([[("a", 1.0)], [("b", 1.0)]])) == ["a", "b"]
+    assert fused([]) == fused([[]]) == {}
 
 
-@given(st.text(max_size=2000))
-def test_sentences_are_in_order_and_lose_only_white_space(text):
-    found = sentences(text)
-    assert "".join("".join(text[a:b] for a, b in found).split()) == "".join(text.split())
-    assert all(a < b for a, b in found)
-    assert all(one[1] <= other[0] for one, other in pairwise(found))
+@given(LISTS)
+def test_all_rows_are_fused_best_first(lists):
+    scores = fused(lists)
+    assert set(scores) == {row for rows in lists for row, _ in rows}
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
 
 
-@pytest.mark.parametrize(
-    ("query", "text", "best"),
-    [
-        ("limit of retries", "It has a cache. Retries have a limit. The end.", "Retries have a limit."),
-        ("timeout", "| name | use |\n| timeout | seconds to wait |\n| x | y |", "| timeout | seconds to wait |"),
-        ("猫が好き", "犬がいる。私は猫が好きです。終わり。", "私は猫が好きです。"),
-        ("def close", "x = 1\ndef close():\n    pass", "def close():"),
-        ("zebra", "Nothing here. Or there.", "Nothing here."),
-    ],
-)
-def test_the_best_sentence_shares_the_rarest_words(query, text, best):
-    highlighter = Highlighter(query)
-    highlighter.learn([text])
-    snippet = highlighter.best(text)
-    assert text[snippet.start : snippet.end] == best
-    assert all(snippet.start <= a < b <= snippet.end for a, b in snippet.words)
+@given(LISTS, st.floats(0.1, 10))
+def test_another_scale_of_a_list_changes_no_score(lists, factor):
+    scaled = [[(row, score * factor) for row, score in rows] for rows in lists]
+    assert fused(scaled) == pytest.approx(fused(lists), abs=1e-6)

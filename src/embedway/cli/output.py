@@ -196,6 +196,14 @@ def print_styled(text: "Text") -> None:
     Console(file=styled(sys.stdout), highlight=False).print(text)
 
 
+def wrapped(text: "Text", indent: int) -> "Sequence[Text]":
+    """Return the lines of a text on the terminal, which leave `indent` columns free."""
+    from rich.console import Console
+
+    console = Console(file=styled(sys.stdout))
+    return list(text.wrap(console, max(20, console.width - indent)))
+
+
 def print_prompt(text: str) -> None:
     """Print a prompt on standard error, without a line end."""
     sys.stderr.write(text)

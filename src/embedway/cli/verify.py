@@ -1,5 +1,6 @@
 """`embedway verify`: prove that the rows of a collection are right, and repair them."""
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,14 +64,20 @@ def verify(
 async def _verify(
     invocation: Invocation, config: "Config", destination: str, model: str | None, sample: int, *, repair: bool
 ) -> "VerifyReport":
-    from embedway._embedder import AsyncEmbedder
-    from embedway.collections import AsyncCollection
+    import asyncio
 
-    async with (
-        AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder,
-        await AsyncCollection.open(destination, embedder=embedder, model=model) as collection,
-    ):
-        return await collection.verify(sample=sample, repair=repair)
+    from embedway._embedder import AsyncEmbedder
+    from embedway.collections.stores import open_store
+    from embedway.collections.verification import verify_collection
+
+    async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
+        store = await asyncio.to_thread(open_store, destination)
+        try:
+            return await verify_collection(
+                embedder, store, model=model, sample=sample, repair=repair, note=lambda text: note(invocation, text)
+            )
+        finally:
+            await asyncio.to_thread(store.close)
 
 
 def _print(invocation: Invocation, report: "VerifyReport") -> None:
@@ -78,7 +85,7 @@ def _print(invocation: Invocation, report: "VerifyReport") -> None:
         ("collection", report.destination),
         ("space", report.space_id),
         ("rows", f"{report.rows:,} of {count_of(report.documents, 'document')}"),
-        ("recomputed", f"{report.sampled:,}"),
+        ("compared", f"{report.sampled:,}"),
         ("wrong", f"{report.wrong:,}"),
         ("missing", f"{report.missing:,}"),
         ("orphaned", f"{report.orphaned:,}"),
@@ -86,18 +93,31 @@ def _print(invocation: Invocation, report: "VerifyReport") -> None:
     if report.repaired or report.removed:
         rows.append(("repaired", f"{count_of(report.repaired, 'row')} replaced, {report.removed:,} removed"))
     print_table(("result", ""), rows)
-    if report.faults:
-        shown = report.faults[:_SHOWN]
-        print_table(("fault", "row or document", "reason"), [(one.kind, one.id, one.reason) for one in shown])
-        if len(report.faults) > len(shown):
-            note(invocation, f"{count_of(len(report.faults) - len(shown), 'more fault')}; --json lists all")
+    _print_faults(invocation, report)
+    if report.after is not None and report.after.faults:
+        print_line("left after the repair:")
+        _print_faults(invocation, report.after)
     print_line(statement(report))
 
 
+def _print_faults(invocation: Invocation, report: "VerifyReport") -> None:
+    if not report.faults:
+        return
+    shown = report.faults[:_SHOWN]
+    print_table(("fault", "row or document", "reason"), [(one.kind, one.id, one.reason) for one in shown])
+    if len(report.faults) > len(shown):
+        note(invocation, f"{count_of(len(report.faults) - len(shown), 'more fault')}; --json lists all")
+
+
 def statement(report: "VerifyReport") -> str:
-    """Return the sentence that says what a verification proves."""
+    """Return the sentence that says what a verification proves; after a repair, of the repaired collection."""
+    if report.after is not None:
+        return f"after the repair: {statement(report.after)}"
     if not report.rows:
         return "the collection has no rows"
+    wrong = "none is" if not report.wrong else "1 is" if report.wrong == 1 else f"{report.wrong:,} are"
     if report.sampled >= report.rows:
-        return f"all rows were recomputed: {count_of(report.wrong, 'is', 'are')} wrong"
-    return f"at most {report.bound:.1%} of the rows are wrong, with {report.confidence:.0%} confidence"
+        return f"all rows were compared: {wrong} wrong"
+    most = math.ceil(report.bound * 1000) / 10  # rounded up: it is an upper bound
+    proved = f"with {report.confidence:.0%} confidence, at most {most:.1f}% of all rows are wrong"
+    return f"of {report.sampled:,} random rows, {wrong} wrong: {proved}"

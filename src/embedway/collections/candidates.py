@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 
 #: `vector` ranks by cosine similarity, `keyword` by BM25, `hybrid` by both.
 SearchMode: TypeAlias = Literal["vector", "keyword", "hybrid"]
-#: Weights of the two lists in reciprocal rank fusion, measured by `benchmarks/keywords.py`.
-#: `identifier` is a third list, of the keyword rows that contain an identifier of the query: two lists of other rows
-#: would outrank the only row that has it.
-FUSION_WEIGHTS: Mapping[str, float] = {"vector": 1.0, "keyword": 1.0, "identifier": 1.0}
 #: Growth of a window of keyword rows while a condition leaves too few of them, and rows that are fetched at a time.
 WINDOW_GROWTH = 4
 FETCHED_ROWS = 512
@@ -29,7 +25,7 @@ FETCHED_ROWS = 512
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A row with its scores. `hit.score` is that of the search's mode: cosine, BM25, or the sum of fused ranks.
+    """A row with its scores. `hit.score` is that of the search's mode: cosine, BM25, or the fused score.
 
     Ranks count from 1; they and the scores are None if the row is not in the list.
     """
@@ -59,10 +55,9 @@ class Candidates:
 class CandidateSearch:
     """Finds candidates in an open store. Blocks; not thread-safe, as the store."""
 
-    def __init__(self, store: Store, keywords: Keywords, weights: Mapping[str, float] = FUSION_WEIGHTS) -> None:
+    def __init__(self, store: Store, keywords: Keywords) -> None:
         self._store = store
         self._keywords = keywords
-        self._weights = weights
 
     def find(
         self, mode: SearchMode, query: str, vector: Vectors | None, count: int, where: Condition | None
@@ -70,35 +65,28 @@ class CandidateSearch:
         """Return up to `count` rows of each list of the mode; `vector` is float32 (d,), or None for keywords."""
         by_vector: list[Hit] = []
         by_keyword: list[Hit] = []
-        named: frozenset[str] = frozenset()
         token_weights: Mapping[str, float] = {}
         if vector is not None and mode != "keyword":
             by_vector = self._store.search(vector, count, where=where)
         if mode != "vector":
-            by_keyword, token_weights, named = self._by_keyword(query, count, where)
+            by_keyword, token_weights = self._by_keyword(query, count, where)
         complete = len(by_vector) < count and len(by_keyword) < count
         if mode == "hybrid":
             complete = len(by_vector) < count or len(by_keyword) + len(by_vector) >= self._store.count * 2
-        return Candidates(self._joined(mode, by_vector, by_keyword, named), complete, token_weights)
+        return Candidates(_joined(mode, by_vector, by_keyword), complete, token_weights)
 
-    def _by_keyword(
-        self, query: str, count: int, where: Condition | None
-    ) -> tuple[list[Hit], Mapping[str, float], frozenset[str]]:
-        """Return rows by BM25 that meet the condition: the window grows until enough of them do.
-
-        Also return the weights of tokens, and the ids of rows that contain an identifier of the query.
-        """
+    def _by_keyword(self, query: str, count: int, where: Condition | None) -> tuple[list[Hit], Mapping[str, float]]:
+        """Return rows by BM25 that meet the condition, and the weights of tokens. The window grows until enough do."""
         found: list[Hit] = []
         window, seen = count, 0
         while True:
             hits = self._keywords.search(query, window)
-            named = frozenset(row_id for row_id, _ in hits.named)
             for first in range(seen, len(hits.rows), FETCHED_ROWS):
                 found.extend(self._fetched(hits.rows[first : first + FETCHED_ROWS], where))
                 if len(found) >= count:
-                    return found[:count], hits.weights, named
+                    return found[:count], hits.weights
             if len(hits.rows) < window:
-                return found, hits.weights, named
+                return found, hits.weights
             window, seen = window * WINDOW_GROWTH, len(hits.rows)
 
     def _fetched(self, rows: Sequence[tuple[str, float]], where: Condition | None) -> list[Hit]:
@@ -111,36 +99,31 @@ class CandidateSearch:
             found = [(score, row) for score, row in found if matches(where, row)]
         return [Hit.of(score, row, keep) for score, row in found]
 
-    def _joined(
-        self, mode: SearchMode, by_vector: list[Hit], by_keyword: list[Hit], named: frozenset[str]
-    ) -> list[Candidate]:
-        vector = {hit.id: (rank, hit) for rank, hit in enumerate(by_vector, 1)}
-        keyword = {hit.id: (rank, hit) for rank, hit in enumerate(by_keyword, 1)}
-        if mode == "hybrid":
-            identifier = [row_id for row_id in keyword if row_id in named]
-            rankings = {"vector": list(vector), "keyword": list(keyword), "identifier": identifier}
-            scores = fused(rankings, self._weights)
-        else:
-            scores = {hit.id: hit.score for hit in by_vector or by_keyword}
-        found = []
-        for row_id, score in scores.items():
-            (vector_rank, one), (keyword_rank, other) = (
-                vector.get(row_id, (None, None)),
-                keyword.get(row_id, (None, None)),
+
+def _joined(mode: SearchMode, by_vector: list[Hit], by_keyword: list[Hit]) -> list[Candidate]:
+    vector = {hit.id: (rank, hit) for rank, hit in enumerate(by_vector, 1)}
+    keyword = {hit.id: (rank, hit) for rank, hit in enumerate(by_keyword, 1)}
+    if mode == "hybrid":
+        scores = fused([(hit.id, hit.score) for hit in hits] for hits in (by_vector, by_keyword))
+    else:
+        scores = {hit.id: hit.score for hit in by_vector or by_keyword}
+    found = []
+    for row_id, score in scores.items():
+        vector_rank, one = vector.get(row_id, (None, None))
+        keyword_rank, other = keyword.get(row_id, (None, None))
+        hit = one or other
+        if hit is None:
+            continue  # impossible: each id is in one of the lists
+        found.append(
+            Candidate(
+                replace(hit, score=score),
+                None if one is None else one.score,
+                vector_rank,
+                None if other is None else other.score,
+                keyword_rank,
             )
-            hit = one or other
-            if hit is None:
-                continue  # impossible: each id is in one of the lists
-            found.append(
-                Candidate(
-                    replace(hit, score=score),
-                    None if one is None else one.score,
-                    vector_rank,
-                    None if other is None else other.score,
-                    keyword_rank,
-                )
-            )
-        return found
+        )
+    return found
 
 
 def grouped(rows: Sequence[Candidate]) -> list[Candidate]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedway.errors import SourceError
-from embedway.remedies import option
+from embedway.remedies import by_place, option
 
 if TYPE_CHECKING:
     from embedway.collections.documents import OnBadRow
@@ -57,6 +57,6 @@ class FaultList:
             first.add_note(f"also {other}")
         if len(others) >= _MAX_FAULTS:
             first.add_note("and more")
-        skip, exclude = option("on_error", "skip"), option("exclude")
+        skip, exclude = option("on_error", "skip"), by_place(command="--exclude GLOB", python="exclude=[GLOB]")
         first.add_note(f"{skip} rejects what cannot be read and goes on; {exclude} leaves out files of folders")
         raise first

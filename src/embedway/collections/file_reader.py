@@ -211,12 +211,14 @@ class FileReader:
         if name == "auto":
             head, stream = peek_line(stream)
             name = _sniff(head)
-        if name in {"json", "jsonl"}:
-            head, stream = peek_block(stream)
-            if is_json_rows(head):
-                # A line of JSON Lines is no array, so a file `.jsonl` may be one.
+        if name == "jsonl":
+            # A line of JSON Lines is no array, so a file `.jsonl` may be one.
+            head, stream = peek_line(stream)
+            if is_json_rows(head) or head.strip() == b"[":
                 name = "json"
-            elif name == "json":
+        elif name == "json":
+            head, stream = peek_block(stream)
+            if not is_json_rows(head):
                 yield from self._json_text(file, stream)
                 return
         if name == "lines":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ ALWAYS_LEFT = (
     "logs and caches of services that computed the vectors, and texts in the memory of running processes",
 )
 _CACHE_TEXTS = 2048
+_NAMED_MODELS = 5
 
 
 @dataclass(slots=True)
@@ -130,12 +132,17 @@ async def _forget_cached(
     others = sorted(
         name for name, one in stats.models.items() if one.entries and not _is_model(name, store.space.model)
     )
-    if others:
-        clear = by_place(command="`embedway cache clear --model NAME`", python="`embedder.cache.clear(model=NAME)`")
-        report.left.append(
-            "vectors of the same texts that other models cached, which contain no text "
-            f"({', '.join(others[:5])}): {clear} deletes them"
+    for name in others[:_NAMED_MODELS]:
+        clear = by_place(
+            command=f"`embedway cache clear --model {shlex.quote(name)}`",
+            python=f"`embedder.cache.clear(model={name!r})`",
         )
+        report.left.append(
+            f"vectors that {name} cached, perhaps of the same texts, without the texts: {clear} deletes all vectors of "
+            "this model"
+        )
+    if len(others) > _NAMED_MODELS:
+        report.left.append(f"vectors of {len(others) - _NAMED_MODELS:,} more models: `embedway cache stats` lists them")
 
 
 def _is_model(name: str, short: str) -> bool:

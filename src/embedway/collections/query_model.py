@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QueryModel:
-    """A model whose space is the collection's; `local` if its texts are tokenized on this machine."""
+    """A model whose space is the collection's; `local` if it runs on this machine, without cost."""
 
     name: str
     dimensions: int
@@ -57,7 +57,7 @@ async def prove_query_model(
         from embedway.collections.verify import verify_space  # noqa: PLC0415  only for old collections
 
         note(await verify_space(embedder, store, description.space, comparison.unknown, model=name))
-    return QueryModel(name, dimensions, bool(description.space.tokenizer))
+    return QueryModel(name, dimensions, bool(description.space.tokenizer) and description.runtime != "service")
 
 
 def model_name(space: Space, config: Config) -> str:

@@ -114,9 +114,8 @@ class RowReader:
             optional = name == options.id_field and name in {_DEFAULT_ID, ""} and not similar
             if name not in columns and not optional:
                 meant = f"; did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?" if similar else ""
-                reason = (
-                    f"the {what} has no such column{meant}; name the right one with {option(field)}; columns: {shown}"
-                )
+                remedy = f"{meant}; name the right one with {option(field)}; columns: {shown}"
+                reason = f"the {what} has no such column{remedy}"
                 raise ColumnsError(reason, path=self.path, line=line, field=name)
         for name in options.keep if self._named else ():
             if name not in columns:
@@ -208,8 +207,9 @@ class RowReader:
                 if (declared := self.options.keep_types.get(name)) is not None:
                     value = convert_value(value, declared)
             except ValueError as error:
-                any_kind = "text" if isinstance(row.get(name), str) else "json"
-                raise self.fault(f"{error}; {keep_as(name, any_kind)} keeps any value", line, name) from None
+                remedy = keep_as(name, "text" if isinstance(row.get(name), str) else "json")
+                what = "any text" if isinstance(row.get(name), str) else "any JSON value"
+                raise self.fault(f"{error}; {remedy} keeps {what}", line, name) from None
             texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
             for text in texts:
                 if isinstance(text, str) and (reason := surrogate_fault(text)):

@@ -24,9 +24,11 @@ from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocum
 from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors, require_psycopg
 from embedway.collections.stores.postgres_where import to_sql
 from embedway.collections.stores.refusals import already_exists, is_locked, no_such
+from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import (
     check_condition,
     columns_of,
+    has_nul,
     lock_key,
     push_not_down,
     record_from_text,
@@ -272,6 +274,8 @@ class PostgresStore(Store):
         columns = columns_of(self.record)
         if where is not None:
             check_condition(where, columns, destination=self.destination)
+            if has_nul(where):
+                return scan_search(self, query, top_n, where)
         hits = self._nearest(query, top_n, where, exact=not self._indexed)
         if self._indexed and len(hits) < min(top_n, self.count):
             # The index ends its scan after some rows, so few may meet a condition.

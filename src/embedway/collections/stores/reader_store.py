@@ -123,4 +123,6 @@ class FileStore(ReaderStore):
         if is_special(self._path):
             raise SinkError("is a device, a pipe or a socket; choose a file", destination=self.destination)
         if not self._path.is_file():
-            raise no_such("file", self.destination)
+            from embedway.collections.stores.registry import similar_to  # noqa: PLC0415  only for this message
+
+            raise no_such("file", self.destination, similar=similar_to(self.destination))

@@ -15,13 +15,13 @@ def already_exists(what: str, destination: str) -> SinkError:
     return SinkError(message, destination=destination)
 
 
-def no_such(what: str, destination: str) -> SinkError:
-    """Return the error of a collection that does not exist."""
+def no_such(what: str, destination: str, *, similar: str = "") -> SinkError:
+    """Return the error of a collection that does not exist; `similar` is the question after one with a like name."""
     create = by_place(
         command="`embedway sync SOURCE --to COLLECTION` creates it",
         python="open it with create=True, and sync it, to create it",
     )
-    return SinkError(f"there is no such {what}; {create}", destination=destination)
+    return SinkError(f"there is no such {what}{similar}; {create}", destination=destination)
 
 
 def is_locked(destination: str) -> SinkError:

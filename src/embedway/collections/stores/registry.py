@@ -11,6 +11,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from embedway.collections.stores.nearby import did_you_mean
 from embedway.errors import EmbedwayError, UsageError
 from embedway.third_party import must_pass, place_of
 
@@ -56,7 +57,16 @@ def store_for(destination: str) -> Store:
     ending = Path(destination).suffix.lower()
     if ending in _ENDINGS:
         return _built_in(_ENDINGS[ending], destination)
-    raise UsageError(f"{shown(destination)!r} is not a known destination; use one of: {', '.join(forms())}")
+    near = "" if "://" in destination else did_you_mean(destination, tuple(_ENDINGS))
+    raise UsageError(
+        f"{shown(destination)!r} is not a known destination{near or '; use one of: ' + ', '.join(forms())}"
+    )
+
+
+def similar_to(destination: str) -> str:
+    """Return `; did you mean X?` for a file that does not exist, if there is a collection with a similar name."""
+    is_file = Path(destination).suffix.lower() in _ENDINGS and "://" not in destination
+    return did_you_mean(destination, tuple(_ENDINGS)) if is_file else ""
 
 
 def shown(destination: str) -> str:

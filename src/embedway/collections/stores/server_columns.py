@@ -89,6 +89,20 @@ def check_condition(where: Condition, columns: Mapping[str, ColumnType], *, dest
             raise UsageError(f"{destination} has no column {name!r}; its columns are {known}")
 
 
+def has_nul(where: Condition) -> bool:
+    """Return whether a text of a condition has a NUL, which some databases refuse."""
+    match where:
+        case And(parts) | Or(parts):
+            return any(map(has_nul, parts))
+        case Not(part):
+            return has_nul(part)
+        case In(_, values):
+            return any(isinstance(value, str) and "\0" in value for value in values)
+        case Compare(_, _, value):
+            return isinstance(value, str) and "\0" in value
+    return False
+
+
 def push_not_down(where: Condition) -> Condition:
     """Return the same condition with `Not` only before `In`, `IsNull` and `contains`.
 
