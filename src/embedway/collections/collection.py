@@ -174,26 +174,31 @@ class AsyncCollection:
         answers = await searcher.search(as_texts(query, "query"), options)
         return answers[0] if isinstance(query, str) else answers
 
-    async def sync(self, *sources: str, progress: Progress = None, **options: Unpack[SyncSettings]) -> SyncSummary:
+    async def sync(
+        self, *sources: str | os.PathLike[str], progress: Progress = None, **options: Unpack[SyncSettings]
+    ) -> SyncSummary:
         """Add, update and remove rows so that the collection equals the sources; without sources, those it has.
 
-        A source is a path or `NAME=PATH`. `progress` is called with a `RunStatus` after each batch. Options are those
-        of `embedway sync`; those that are not given are as in the collection's record. Raises as `embedway sync` does.
+        A source is a path, or a text `NAME=PATH`. `progress` is called with a `RunStatus` after each batch. Options are
+        those of `embedway sync`; those that are not given are as in the collection's record. Raises as that does.
         """
         from embedway.collections.sync import sync_collection  # noqa: PLC0415  heavy
+        from embedway.collections.sync_settings import source_texts  # noqa: PLC0415  heavy
 
-        chosen = await self._sync_options(options)
+        paths, chosen = source_texts(sources), await self._sync_options(options)
         receiver = as_progress(progress)
         try:
-            return await sync_collection(self._embedder, self._destination, sources, chosen, progress=receiver)
+            return await sync_collection(self._embedder, self._destination, paths, chosen, progress=receiver)
         finally:
             await self.refresh()
 
-    async def dry_run(self, *sources: str, **options: Unpack[SyncSettings]) -> SyncPlan:
+    async def dry_run(self, *sources: str | os.PathLike[str], **options: Unpack[SyncSettings]) -> SyncPlan:
         """Return what `sync` would change, and what it would cost; nothing is computed, spent or written."""
         from embedway.collections.sync_plan import plan_sync  # noqa: PLC0415  heavy
+        from embedway.collections.sync_settings import source_texts  # noqa: PLC0415  heavy
 
-        return await plan_sync(self._embedder, self._destination, sources, await self._sync_options(options))
+        paths, chosen = source_texts(sources), await self._sync_options(options)
+        return await plan_sync(self._embedder, self._destination, paths, chosen)
 
     async def _sync_options(self, options: SyncSettings) -> SyncOptions:
         from embedway.collections.sync_settings import sync_options  # noqa: PLC0415  heavy
