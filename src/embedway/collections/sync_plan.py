@@ -124,7 +124,7 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
     )
     chunk_reader = ChunkReader(documents, chunker, changes, on_bad_row=on_bad_row, counter=counter)
     journal = Journal(journal_path(store.destination), described.space, (run.on_overflow,))
-    model = ModelPlan(described.space.model, described.space.id)
+    model = ModelPlan(described.model, described.space.id)
     counts = await _count(embedder, chunk_reader, journal, model, run, reader)
     refuse_emptied(changes, sync)
     removed = changes.removed() + gone
