@@ -17,7 +17,8 @@ LIMIT = 1 << 10
 def read(monkeypatch):
     """Return (texts, bad rows) of one file, with small limits."""
     monkeypatch.setattr(row_formats, "MAX_ROW_BYTES", LIMIT)
-    monkeypatch.setattr("embedway.collections.readers.MAX_FILE_BYTES", LIMIT)
+    for module in ("readers", "whole_files"):
+        monkeypatch.setattr(f"embedway.collections.{module}.MAX_FILE_BYTES", LIMIT)
 
     def run(path, *, stream=None, **options):
         bad = []
