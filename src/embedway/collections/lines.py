@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from typing_extensions import Buffer, override
 
-from embedway.collections.documents import MAX_RATIO, MAX_ROW_BYTES, UNCHECKED_BYTES
+from embedway.collections.documents import MAX_RATIO, MAX_ROW_BYTES, RATIO_FAULT, UNCHECKED_BYTES
 from embedway.collections.encodings import binary_fault, is_utf8, mark_of, unmarked_fault
 from embedway.errors import SourceError
 from embedway.remedies import option
@@ -91,10 +91,7 @@ class UnpackedLines:
             self._packed_bytes = packed
         self._unpacked_bytes += len(line)
         if self._unpacked_bytes > max(UNCHECKED_BYTES, MAX_RATIO * packed):
-            raise StreamError(
-                f"unpacks to more than {MAX_RATIO} times its size; if that is right, unpack it and name the new file",
-                path=self._source,
-            )
+            raise StreamError(RATIO_FAULT, path=self._source)
         return line
 
 
