@@ -88,7 +88,7 @@ class FolderWalk:
         self._options = options
         self._skipped = skipped
         self._on_fault = on_fault
-        self._include = patterns(options.include, name="--include")
+        self._include = patterns(options.include, name="--include", below=True)
         self._exclude = patterns(options.exclude, name="--exclude")
 
     def files(self) -> Iterator[FoundFile]:
@@ -170,12 +170,12 @@ class FolderWalk:
             return "hidden"
         if rules is not None and rules.ignores(path):
             return "ignored"
-        return "excluded" if self._exclude is not None and self._exclude.match_file(path) else ""
+        return "excluded" if self._exclude is not None and self._exclude.decide(path) else ""
 
     def _file_reason(self, entry: os.DirEntry[str], path: str) -> str:
         found = format_of(entry.name)
         if self._include is not None:
-            if not self._include.match_file(path):
+            if not self._include.decide(path):
                 return "not included"
         elif is_lock_file(entry.name):
             return "lock file"
