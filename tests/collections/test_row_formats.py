@@ -173,3 +173,10 @@ def test_gzipped_documents(tmp_path):
     assert read(tmp_path / "a.md.gz")[0] == [("a.md.gz", "Title\n\ntext", None)]
     (tmp_path / "a.md.gz").write_bytes(gzip.compress(b"# Title\n\ntext")[:-4])
     assert "cannot be read completely" in read(tmp_path / "a.md.gz")[1][0][1]
+
+
+def test_a_file_that_only_has_the_name_of_a_gzipped_one(tmp_path):
+    for name in ("a.md.gz", "a.jsonl.gz"):
+        (tmp_path / name).write_text('{"text": "private"}')
+        reason = "cannot be read completely: it is not a gzip file, or is damaged"
+        assert read(tmp_path / name) == ([], [(None, reason)])

@@ -27,6 +27,7 @@ from embedway.collections.lines import (
     open_lines,
     peek_block,
     peek_line,
+    read_reason,
 )
 from embedway.collections.row_formats import read_csv, read_lines
 from embedway.collections.rows import ColumnsError, NoTextField, RowReader
@@ -89,7 +90,7 @@ class FileReader:
                 raise
             bad(error)
         except (OSError, EOFError, zlib.error) as error:
-            bad(SourceError(f"cannot be read completely: {_reason(error)}", path=file.name))
+            bad(SourceError(f"cannot be read completely: {read_reason(error)}", path=file.name))
 
     def _open(self, file: SourceFile) -> IO[bytes]:
         """Open a file. One of a folder may have become a link or a pipe since the folder was listed."""
@@ -275,13 +276,6 @@ def _plain(text: str) -> str:
     from embedway.collections.parsers.data_uris import without_data_uris  # noqa: PLC0415  for long texts only
 
     return without_data_uris(text) if len(text) > 1 << 8 else text
-
-
-def _reason(error: OSError | EOFError | zlib.error) -> str:
-    if isinstance(error, gzip.BadGzipFile):
-        # The message has bytes of the file.
-        return "it is not a gzip file, or is damaged"
-    return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 
 def _is_minified(text: str) -> bool:
