@@ -75,27 +75,6 @@ PrecisionChoice: TypeAlias = Literal["auto", "f32", "bf16"]
 InputTypeChoice: TypeAlias = Literal["query", "document"]
 OverflowChoice: TypeAlias = Literal["truncate", "mean", "error"]
 OnErrorChoice: TypeAlias = Literal["stop", "skip"]
-FormatChoice: TypeAlias = Literal[
-    "auto",
-    "text",
-    "lines",
-    "markdown",
-    "mdx",
-    "rst",
-    "html",
-    "asciidoc",
-    "ipynb",
-    "code",
-    "pdf",
-    "docx",
-    "pptx",
-    "epub",
-    "jsonl",
-    "json",
-    "csv",
-    "tsv",
-    "parquet",
-]
 PresetChoice: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"]
 
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]

@@ -17,6 +17,7 @@ from embedway.cli.output import (
     standard_input,
     wait_for,
 )
+from embedway.collections.values import SourceFormat
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def plan(  # long, because typer reads the options from the signature
     fit: shared.FitOption = None,
     on_error: Annotated[shared.OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
     text_field: shared.TextFieldOption = "text",
-    file_format: Annotated[shared.FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
+    file_format: Annotated[SourceFormat, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
     include: shared.IncludeOption = None,
     exclude: shared.ExcludeOption = None,
     encoding: shared.EncodingOption = None,

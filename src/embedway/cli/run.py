@@ -23,6 +23,7 @@ from embedway.cli.output import (
     wait_for,
     wants_progress,
 )
+from embedway.collections.values import SourceFormat
 from embedway.interrupts import explain
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def run(  # long, because typer reads the options from the signature
         ),
     ] = False,
     format_: Annotated[
-        shared.FormatChoice,
+        SourceFormat,
         typer.Option("--format", help="Format of standard input, and of files with an unknown extension."),
     ] = "auto",
     text_field: shared.TextFieldOption = "text",

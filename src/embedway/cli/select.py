@@ -11,7 +11,6 @@ from embedway.cli.options import (
     ExcludeOption,
     FitOption,
     FollowLinksFlag,
-    FormatChoice,
     IncludeOption,
     Invocation,
     JsonFlag,
@@ -33,6 +32,7 @@ from embedway.cli.output import (
     wait_for,
 )
 from embedway.cli.selection import advice_for, criteria_of
+from embedway.collections.values import SourceFormat
 from embedway.errors import NoModelError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def select(  # long, because typer reads the options from the signature
         typer.Option("--anywhere", help="Also models that cannot be used here, because a key or weights are missing."),
     ] = False,
     text_field: TextFieldOption = "text",
-    file_format: Annotated[FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
+    file_format: Annotated[SourceFormat, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
     encoding: EncodingOption = None,

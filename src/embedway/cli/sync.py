@@ -22,6 +22,7 @@ from embedway.cli.output import (
     wait_for,
     wants_progress,
 )
+from embedway.collections.values import SourceFormat
 from embedway.errors import UsageError
 from embedway.interrupts import explain
 
@@ -77,7 +78,7 @@ def sync(  # long, because typer reads the options from the signature
     on_overflow: shared.OverflowOption = None,
     fit: shared.FitOption = None,
     on_error: Annotated[shared.OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
-    format_: Annotated[shared.FormatChoice | None, typer.Option("--format", help="As for `run`.")] = None,
+    format_: Annotated[SourceFormat | None, typer.Option("--format", help="As for `run`.")] = None,
     text_field: Annotated[str | None, typer.Option("--text-field", metavar="NAME", help="As for `run`.")] = None,
     id_field: Annotated[str | None, typer.Option("--id-field", metavar="NAME", help="As for `run`.")] = None,
     keep: shared.KeepOption = None,

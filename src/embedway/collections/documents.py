@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from embedway.collections.encodings import check_encoding
 from embedway.collections.stores.base import RESERVED_COLUMNS
-from embedway.collections.values import Value  # noqa: TC001  type aliases are evaluated
+from embedway.collections.values import SourceFormat, Value  # noqa: TC001  type aliases are evaluated
 from embedway.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -24,30 +24,6 @@ Kind: TypeAlias = Literal["markdown", "rst", "text", "html", "code"]
 #: Kinds of blocks. A heading, or the signature of a definition, begins a section that ends before the next one of the
 #: same or a lower level.
 BlockKind: TypeAlias = Literal["heading", "definition", "paragraph", "list", "table", "code", "quote"]
-#: Format of standard input, and of files with an unknown ending. `text` is one document per line on standard input, and
-#: the complete file elsewhere; `lines` is one document per line everywhere.
-SourceFormat: TypeAlias = Literal[
-    "auto",
-    "text",
-    "lines",
-    "markdown",
-    "mdx",
-    "rst",
-    "html",
-    "asciidoc",
-    "ipynb",
-    "code",
-    "pdf",
-    "docx",
-    "pptx",
-    "epub",
-    "jsonl",
-    "json",
-    "csv",
-    "tsv",
-    "parquet",
-]
-
 #: Handler for the error of one row or file. It raises the error, or records it and returns, so that reading continues.
 OnBadRow: TypeAlias = "Callable[[SourceError], None]"
 

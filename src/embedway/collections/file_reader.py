@@ -38,11 +38,12 @@ from embedway.files import READ_FLAGS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions, SourceFormat
+    from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions
     from embedway.collections.fault_list import FaultList
     from embedway.collections.inventory import SourceFile
     from embedway.collections.lines import Lines
     from embedway.collections.skipped import SkippedFiles
+    from embedway.collections.values import SourceFormat
 
 #: Mean characters of a line from which code is minified, and languages in which it is.
 _MINIFIED_LINE = 500

@@ -19,8 +19,9 @@ from embedway.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from embedway.collections.documents import ReadOptions, SourceFormat
+    from embedway.collections.documents import ReadOptions
     from embedway.collections.skipped import SkippedFiles
+    from embedway.collections.values import SourceFormat
 
 #: Folders that contain only what programs made, whatever is beside them.
 _MADE_FOLDERS = frozenset({"__pycache__", "node_modules", "bower_components", "__pypackages__"})

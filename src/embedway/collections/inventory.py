@@ -16,7 +16,8 @@ from embedway.errors import SourceError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from embedway.collections.documents import ReadOptions, SourceFormat
+    from embedway.collections.documents import ReadOptions
+    from embedway.collections.values import SourceFormat
 
 STANDARD_INPUT = "-"
 

@@ -11,9 +11,8 @@ from embedway.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from embedway.collections.documents import SourceFormat
     from embedway.collections.record import Record
-    from embedway.collections.values import ColumnType
+    from embedway.collections.values import ColumnType, SourceFormat
     from embedway.types import Overflow
 
 #: What precedes the text of a chunk for the model, unless the options say otherwise.

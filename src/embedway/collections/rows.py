@@ -112,13 +112,13 @@ class RowReader:
             similar = [column for column in columns if column.strip().lower() == name.lower()]
             optional = name == options.id_field and name in {_DEFAULT_ID, ""} and not similar
             if name not in columns and not optional:
-                meant = f"; did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?" if similar else ""
+                meant = f" (did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?)" if similar else ""
                 reason = f"the {what} has no such column{meant}; name the right one: {option}; columns: {shown}"
                 raise ColumnsError(reason, path=self.path, line=line, field=name)
         for name in options.keep if self._named else ():
             if name not in columns:
                 similar = difflib.get_close_matches(name, columns[:_COMPARED_COLUMNS], n=1)
-                meant = f"; did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?" if similar else ""
+                meant = f" (did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?)" if similar else ""
                 reason = f"is not a column that can be kept{meant}; existing columns: {shown}"
                 raise ColumnsError(reason, path=self.path, line=line, field=name)
         for name in wanted_columns(options):

@@ -11,8 +11,7 @@ from embedway.collections.options import SyncOptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedway.collections.documents import SourceFormat
-    from embedway.collections.values import ColumnType
+    from embedway.collections.values import ColumnType, SourceFormat
     from embedway.money import Amount
     from embedway.types import Overflow
 
