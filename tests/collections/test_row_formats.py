@@ -60,9 +60,7 @@ def test_the_line_that_excel_writes(tmp_path):
 def test_columns_are_named_in_errors(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("ID,Text\n1,red\n")
-    with pytest.raises(
-        SourceError, match=r"field 'text': .*\(did you mean 'Text'\?\).*--text-field.*columns: 'ID', 'Text'"
-    ):
+    with pytest.raises(SourceError, match=r"'text': .*\(did you mean 'Text'\?\).*--text-field.*: 'ID', 'Text'"):
         read(path)
     with pytest.raises(SourceError, match=r"field 'id': .*--id-field.*columns: 'ID', 'Text'"):
         read(path, text_field="Text")
