@@ -26,6 +26,7 @@ from embedway.collections.lines import (
     open_lines,
     peek_block,
     peek_line,
+    read_reason,
 )
 from embedway.collections.row_formats import read_csv, read_lines
 from embedway.collections.rows import ColumnsError, NoTextField, RowReader
@@ -90,8 +91,7 @@ class FileReader:
                 raise
             bad(error)
         except (OSError, EOFError, zlib.error) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            bad(SourceError(f"cannot be read completely: {reason}", path=file.name))
+            bad(SourceError(f"cannot be read completely: {read_reason(error)}", path=file.name))
 
     def _open(self, file: SourceFile) -> IO[bytes]:
         """Open a file. One of a folder may have become a link or a pipe since the folder was listed."""

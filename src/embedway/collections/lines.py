@@ -84,7 +84,7 @@ class UnpackedLines:
         try:
             line = self._unpacked.readline(size)
         except (OSError, EOFError, zlib.error) as error:
-            raise StreamError(f"cannot be read completely: {error}", path=self._source) from error
+            raise StreamError(f"cannot be read completely: {read_reason(error)}", path=self._source) from error
         packed = self._raw.tell()
         if packed != self._packed_bytes:
             self._advance(packed - self._packed_bytes)
@@ -93,6 +93,14 @@ class UnpackedLines:
         if self._unpacked_bytes > max(UNCHECKED_BYTES, MAX_RATIO * packed):
             raise StreamError(RATIO_FAULT, path=self._source)
         return line
+
+
+def read_reason(error: OSError | EOFError | zlib.error) -> str:
+    """Return why a stream cannot be read, without bytes of it."""
+    if isinstance(error, gzip.BadGzipFile):
+        # The message of the library has bytes of the file.
+        return "it is not a gzip file, or is damaged"
+    return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 
 class _Rewound(io.RawIOBase):
