@@ -28,7 +28,7 @@ def search(
     top: Annotated[int, typer.Option("--top", "-n", min=1, metavar="N", help="Number of rows to show.")] = 5,
     mode: Annotated[
         ModeChoice, typer.Option("--mode", help="Rank by vectors, by keywords (BM25), or by both lists fused.")
-    ] = "vector",
+    ] = "hybrid",
     where: Annotated[
         str | None,
         typer.Option("--where", metavar="CONDITION", callback=decode_text, help="Only rows with, such as lang = 'de'."),

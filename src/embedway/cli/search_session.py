@@ -79,7 +79,7 @@ async def _answer(invocation: Invocation, searcher: "Searcher", text: str, optio
 
 
 def changed(options: "SearchOptions", command: str, store: "Store") -> "SearchOptions":
-    """Return the options after a command such as `:mode hybrid`. Raises UsageError."""
+    """Return the options after a command such as `:mode vector`. Raises UsageError."""
     from embedway.collections.query import checked_condition
 
     name, _, value = command[1:].partition(" ")

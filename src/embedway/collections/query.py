@@ -52,7 +52,7 @@ class SearchOptions:
     """
 
     top: int = 5
-    mode: SearchMode = "vector"
+    mode: SearchMode = "hybrid"
     where: Condition | None = None
     group: bool = False
     neighbours: int = 0
@@ -86,7 +86,7 @@ class SearchHit:
     """A row that answers a query.
 
     `score` is the reranker's, if there is one; else cosine similarity (`vector`), BM25 (`keyword`) or the mean of
-    the scaled scores of both lists (`hybrid`). `sources` are the lists that contain the row.
+    the scaled scores of its lists (`hybrid`). `sources` are the lists that contain the row.
     """
 
     score: float
