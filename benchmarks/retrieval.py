@@ -1,6 +1,6 @@
 """Measure retrieval over documentation: ways of chunking, headings before chunks, keywords and fusion.
 
-Usage: python benchmarks/retrieval.py --docs FOLDER CHUNKS.jsonl... [--known 120] [--misses NAME] [--variants]
+Usage: python benchmarks/retrieval.py --docs FOLDER CHUNKS.jsonl... [--known 240] [--misses NAME] [--variants]
 
 FOLDER has reStructuredText sources, here the Python documentation. Each CHUNKS.jsonl is an output of
 `retrieval_chunks.py` for this folder. Two sets of questions: those in `retrieval_questions.jsonl`, written by hand in a
@@ -251,7 +251,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("chunks", type=Path, nargs="+")
     parser.add_argument("--docs", type=Path, required=True)
-    parser.add_argument("--known", type=int, default=120)
+    parser.add_argument("--known", type=int, default=240)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--misses", choices=["vector", "hybrid"])
     parser.add_argument("--variants", action="store_true")

@@ -30,10 +30,10 @@ _OVERLAP_CHARACTERS = 8
 class Costs:
     """Costs of a chunk, relative to one more chunk.
 
-    In `benchmarks/retrieval.py`, chunks that mix fewer sections are found better: with `heading` of 0.1, 1.0 and 2.0,
-    vectors alone find 0.713, 0.733 and 0.733 of the questions in users' words, 0.583, 0.604 and 0.617 of the known items.
-    But with 2.0, chunks of Markdown with short sections fill half of their budget; with 1.0, three quarters. The other
-    costs are chosen by reading chunks.
+    In `benchmarks/retrieval.py`, costs of a heading of 0.1 and 1.0 find 0.713 and 0.733 of the questions in a user's
+    words with vectors alone, but 0.782 and 0.752 in hybrid search. So the smaller one stays, which fills chunks more.
+    With 2.0, chunks of Markdown with short sections would fill less than half of their budget. The other costs are
+    chosen by reading chunks.
     """
 
     #: Of a chunk that is empty, decreasing with the square of its fill.
@@ -43,8 +43,8 @@ class Costs:
     introduced: float = 0.4
     inside_block: float = 0.4
     #: Of a heading or definition within a chunk: of the same or a lower section, and of a higher one.
-    heading: float = 1.0
-    definition: float = 0.3
+    heading: float = 0.1
+    definition: float = 0.05
     higher: float = 0.5
     #: Of headings or signatures without text, which are possible only if they are nearly as large as a chunk.
     alone: float = 2.0
