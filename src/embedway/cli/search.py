@@ -34,7 +34,7 @@ def search(
         typer.Option(
             "--mode", help="Rank by meaning (vector), by words (keyword, BM25, needs no model), or by both (hybrid)."
         ),
-    ] = "vector",
+    ] = "hybrid",
     where: Annotated[
         str | None,
         typer.Option(

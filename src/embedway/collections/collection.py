@@ -152,7 +152,7 @@ class AsyncCollection:
         query: str | Iterable[str],
         *,
         top: int = 5,
-        mode: SearchMode = "vector",
+        mode: SearchMode = "hybrid",
         where: str | Condition | None = None,
         group: bool = False,
         neighbours: int = 0,
