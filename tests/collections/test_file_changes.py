@@ -8,6 +8,7 @@ import pytest
 
 from embedway.collections import file_changes as module
 from embedway.collections.file_changes import MOST_S, QUIET_S, debounced, file_changes, own_files
+from embedway.collections.stores import store_for
 
 
 class Clock:
@@ -148,7 +149,7 @@ def changes_seen(paths, destination, steps):
     """Watch, take each step, and wait for an item after each."""
 
     async def run():
-        async with aclosing(file_changes([str(path) for path in paths], str(destination))) as changes:
+        async with aclosing(file_changes([str(path) for path in paths], store_for(str(destination)))) as changes:
             for step in steps:
                 waiting = asyncio.ensure_future(anext(changes))
                 await asyncio.sleep(0)
@@ -186,11 +187,11 @@ def test_a_replaced_file_is_watched_on(docs, tmp_path):
         ("{}/c.parquet", ["c.parquet", "c.parquet.rejects.jsonl", ".c.parquet.embedway-lock"], ["c.parquet2", "c.md"]),
         ("{}/c.jsonl", ["c.jsonl", "c.jsonl.embedway.json"], ["c.jsonld", ".c.md"]),
         ("lancedb:{}#c", ["c.lance", "c.lance/data/1", ".c.lance.x.tmp", "c.rejects.jsonl"], ["c", "c.md", "d.lance"]),
-        ("chroma:{}/base#c", ["base/chroma.sqlite3", "base"], ["base2", "c"]),
-        ("chroma:http://host:8000#c", [], ["c"]),
+        ("chroma:{}/base#rows", ["base/chroma.sqlite3", "base", "base.rows.rejects.jsonl"], ["base2", "c"]),
+        ("chroma:http://host:8000#rows", [], ["c"]),
         ("postgresql://me@host/base#c", [], ["c"]),
     ],
 )
 def test_the_collections_own_files_are_no_changes(tmp_path, destination, own, others):
-    is_own = own_files(destination.format(tmp_path))
+    is_own = own_files(store_for(destination.format(tmp_path)))
     assert [name for name in (*own, *others) if is_own(str(tmp_path / name))] == own

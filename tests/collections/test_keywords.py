@@ -10,8 +10,10 @@ import pytest
 
 from embedway.collections import keyword_index
 from embedway.collections.documents import DocumentKey
+from embedway.collections.journal import journal_path
 from embedway.collections.keywords import Keywords, KeywordUpdate, forget_keywords, index_path
 from embedway.collections.record import Record
+from embedway.collections.stores import store_for
 from embedway.collections.stores.base import Chunk
 from embedway.errors import SinkError
 from embedway.space import Space
@@ -145,18 +147,23 @@ def change(keywords, statement):
 
 def test_forgetting_deletes_the_file(keywords, store, tmp_path):
     keywords.update()
-    assert forget_keywords(store.destination, tmp_path / "keywords")
+    assert forget_keywords(store, tmp_path / "keywords")
     assert list((tmp_path / "keywords").iterdir()) == []
-    assert not forget_keywords(store.destination, tmp_path / "keywords")
+    assert not forget_keywords(store, tmp_path / "keywords")
     assert keywords.update().rebuilt
 
 
 def test_the_path_does_not_depend_on_the_working_directory(tmp_path, monkeypatch):
+    def paths_of(*destinations):
+        stores = [store_for(destination) for destination in destinations]
+        return [(index_path(store, tmp_path), journal_path(store)) for store in stores]
+
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path)
-    first = index_path("a.parquet", tmp_path), index_path("lancedb:db#t", tmp_path)
+    first = paths_of("a.parquet", "lancedb:db#t", "chroma:db#abc")
     monkeypatch.chdir(tmp_path / "sub")
-    assert first == (index_path("../a.parquet", tmp_path), index_path("lancedb:../db#t", tmp_path))
+    assert first == paths_of("../a.parquet", "lancedb:../db#t", "chroma:../db/#abc")
+    assert not set(first) & set(paths_of("a.parquet", "lancedb:db#t", "chroma:db#abc"))
 
 
 def test_threads_build_it_once(store, tmp_path):

@@ -117,8 +117,8 @@ def sources():
     PLACES.clear()
     with tempfile.TemporaryDirectory() as place, ExitStack() as patches:
 
-        def path(name):
-            return Path(place) / "jobs" / name
+        def path(store):
+            return Path(place) / "jobs" / store.destination
 
         patches.enter_context(mock.patch.multiple(chunk_reader, FIRST_BATCH_CHUNKS=2, MAX_BATCH_CHUNKS=4))
         for module in (job, sync_plan):

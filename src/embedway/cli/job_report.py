@@ -1,6 +1,5 @@
 """Messages that the commands `run` and `sync` share: skipped files, rejected rows, cost, and what is kept."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedway.cli.options import Invocation
@@ -19,10 +18,12 @@ PARTLY_FAILED = 4
 
 def stopped_job(config: "Config", destination: str, kept: "Kept") -> "Callable[[], str]":
     """Return a function that says what a job stopped by a signal has left."""
-    from embedway.collections.stores.redaction import shown
+    from embedway.collections.stores import shown, store_for
 
     name = shown(destination)
-    state = f"{name} is unchanged" if _exists(destination) else f"{name} is not written"
+    # For one on a server, it is unknown whether it exists.
+    path = store_for(destination).local_path
+    state = f"{name} is unchanged" if path is None or path.exists() else f"{name} is not written"
 
     def describe() -> str:
         if kept.complete:
@@ -35,15 +36,6 @@ def stopped_job(config: "Config", destination: str, kept: "Kept") -> "Callable[[
         return f"{state}\n{continuation(config)}"
 
     return describe
-
-
-def _exists(destination: str) -> bool:
-    """Return whether a collection is at its place; for one on a server, that is unknown, so True."""
-    form, colon, place = destination.partition(":")
-    if not colon or len(form) == 1:
-        return Path(destination).exists()
-    folder, _, table = place.partition("#")
-    return (Path(folder) / f"{table}.lance").exists() if form == "lancedb" else True
 
 
 def tell_rejected(invocation: Invocation, rejected: int, path: str | None) -> None:

@@ -73,7 +73,7 @@ def export_collection(
     """
     started = clock()
     target = destination if isinstance(destination, Store) else store_for(destination)
-    if target.destination == store.destination:
+    if store.destination == target.destination or store.identity == target.identity:
         raise UsageError(f"{store.destination} cannot be exported into itself; name another destination")
     kind = _vector_type(store, target, vector_type)
     totals = _totals(store) if store.record.format_version < FORMAT_VERSION else None

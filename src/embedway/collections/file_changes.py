@@ -16,6 +16,8 @@ from embedway.files import place_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
+    from embedway.collections.stores.base import Store
+
 #: Time without a change after which a round begins, and maximum time from the first change, in seconds.
 QUIET_S = 1.0
 MOST_S = 10.0
@@ -89,7 +91,7 @@ class _Next:
         return False
 
 
-async def file_changes(paths: Iterable[str], destination: str) -> AsyncGenerator[object, None]:
+async def file_changes(paths: Iterable[str], store: Store) -> AsyncGenerator[object, None]:
     """Iterate over changes of files and folders, without those of the collection itself.
 
     A folder that is removed and made again is watched again. Raises MissingExtraError without watchfiles, and
@@ -97,7 +99,7 @@ async def file_changes(paths: Iterable[str], destination: str) -> AsyncGenerator
     """
     require_watchfiles()
     targets = _real_paths(paths)
-    is_own = own_files(destination)
+    is_own = own_files(store)
     while True:
         place = _Places.of(targets)
 
@@ -168,23 +170,14 @@ def _real_paths(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(os.path.realpath(path) for path in paths)
 
 
-def own_files(destination: str) -> Callable[[str], bool]:
+def own_files(store: Store) -> Callable[[str], bool]:
     """Return a function that says whether a real path is one of the collection's own files."""
-    form, colon, place = destination.partition(":")
-    path, rejects = destination, f"{destination}.rejects.jsonl"
-    if colon and len(form) > 1:
-        folder, _, name = place.rpartition("#")
-        if form == "chroma" and "://" not in folder:
-            own = os.path.realpath(folder)
-            return lambda path: path == own or path.startswith(f"{own}{os.sep}")
-        if form != "lancedb":
-            return lambda _: False
-        path, rejects = (os.path.join(folder, f"{name}.{end}") for end in ("lance", "rejects.jsonl"))  # noqa: PTH118
-    names = (os.path.realpath(path), os.path.realpath(rejects))
+    own = (store.rejects_path, *store.sidecars, *([] if store.local_path is None else [store.local_path]))
+    names = _real_paths(map(str, own))
     parts = [os.path.split(name) for name in names]
-    # Files beside it whose names go on, such as the sidecar; temporary files; and the content of a table.
+    # Content of a folder; files beside it whose names go on, such as the sidecar; and temporary files.
     begins = (
-        f"{names[0]}{os.sep}",
+        *(f"{name}{os.sep}" for name in names),
         *(f"{name}." for name in names),
         *(os.path.join(folder, f".{name}.") for folder, name in parts),  # noqa: PTH118
     )

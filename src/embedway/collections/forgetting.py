@@ -80,7 +80,7 @@ async def forget_documents(
         report.rows = len(texts)
         await asyncio.to_thread(_remove, store, keys)
         report.left += await asyncio.to_thread(_purge, store)
-        await asyncio.to_thread(forget_keywords, store.destination, embedder.config.search.directory)
+        await asyncio.to_thread(forget_keywords, store, embedder.config.search.directory)
     await _forget_cached(embedder, store, texts, report, model=model)
     sources = ", ".join(sorted({key.source for key in keys}))
     report.left.append(f"the source {sources}: a sync adds the document again unless it is removed or excluded there")

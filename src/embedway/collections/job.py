@@ -176,7 +176,7 @@ class Job:
         outcome = Outcome(
             described.space, inventory, changes, dropped, recut=old is not None and old.chunking != settings
         )
-        journal = Journal(journal_path(self._store.destination), described.space, (options.on_overflow,))
+        journal = Journal(journal_path(self._store), described.space, (options.on_overflow,))
         batches = BatchEmbedder(self._embedder, self._store.destination, options, journal, self.tally, self._on_bad_row)
         try:
             await self._stream(chunk_reader, batches, record, reader, writer, changes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from embedway.collections.file_changes import debounced, file_changes, require_watchfiles
 from embedway.collections.inventory import STANDARD_INPUT, source_record
+from embedway.collections.stores import store_for
 from embedway.collections.sync import sync_collection
 from embedway.errors import EmbedwayError, UsageError
 
@@ -62,8 +63,8 @@ async def watch_collection(
     async with AsyncExitStack() as stack:
         if changes is None:
             require_watchfiles()
-            place = destination if isinstance(destination, str) else destination.destination
-            found = file_changes([record.path for record in records], place)
+            store = store_for(destination) if isinstance(destination, str) else destination
+            found = file_changes([record.path for record in records], store)
             changes = await stack.enter_async_context(debounced(found))
         report.done(await sync())
         async for _ in changes:

@@ -10,6 +10,7 @@ import pytest
 from embedway.collections.documents import DocumentKey
 from embedway.collections.search import cosines
 from embedway.collections.stores import postgres_table, store_for
+from embedway.collections.stores.postgres_rows import query_text
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or
 from embedway.errors import SinkError, UsageError
 
@@ -305,7 +306,7 @@ def test_indexes_have_the_name_of_the_table(write, table, postgres_url):
 
 def test_table_that_appears_meanwhile_is_never_dropped(table, record, some_rows, postgres_url):
     name = table.partition("#")[2]
-    for overwrite, message in ((False, "created this table meanwhile"), (True, "no record of embedway")):
+    for overwrite, message in ((False, "already exists"), (True, "no record of embedway")):
         with contextlib.closing(store_for(table)) as store, psycopg.connect(postgres_url, autocommit=True) as link:
             link.execute(f'DROP TABLE IF EXISTS "{name}"')
             store.prepare(overwrite=overwrite)
@@ -316,3 +317,29 @@ def test_table_that_appears_meanwhile_is_never_dropped(table, record, some_rows,
                 store.commit()
             store.abort()
             link.execute(f'COMMENT ON TABLE "{name}" IS NULL')
+
+
+def test_only_a_nul_character_is_refused_in_json(table, record, some_rows):
+    chunks, vectors = some_rows(2)
+    values = [{"path": "C:\\u0000"}, {"path": "\\"}]
+    chunks = [replace(one, metadata={**one.metadata, "any": value}) for one, value in zip(chunks, values, strict=True)]
+    with contextlib.closing(store_for(table)) as store:
+        store.prepare(overwrite=False)
+        store.begin(record)
+        store.write(chunks, vectors)
+        with pytest.raises(SinkError, match="'any' has a NUL"):
+            store.write([replace(chunks[0], metadata={"any": {"path": "a\\\0"}})], vectors[:1])
+        store.abort()
+
+
+def test_zero_is_positive_in_bits_as_in_files(table, record, some_rows):
+    chunks, _ = some_rows(1)
+    vectors = np.array([[0.0, -0.0, 1, -1, 0, -2]], np.float32)
+    with contextlib.closing(store_for(table)) as store:
+        store.prepare(overwrite=False)
+        store.begin(replace(record, vector_type="bits"))
+        store.write(chunks, vectors)
+        store.commit()
+        (rows,) = store.read()
+        assert rows.vectors.tolist() == [[1, 1, 1, -1, 1, -1]]
+        assert query_text(vectors[0], "bits") == "111010"

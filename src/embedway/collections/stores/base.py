@@ -139,6 +139,36 @@ class StoredDocument:
     total: int
 
 
+class DocumentTally:
+    """Documents of rows that are added one by one, in the order of their first rows.
+
+    A document whose rows have different fingerprints was changed by another program, and has none. Its total is the
+    largest one of its rows; without any, it is their number.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], list[Any]] = {}
+
+    def add(self, source: str, document_id: str, fingerprint: str | None, total: int | None) -> None:
+        """Add a row."""
+        state = self._found.get((source, document_id))
+        if state is None:
+            self._found[source, document_id] = [fingerprint or "", 1, total or 0]
+            return
+        state[1] += 1
+        if state[0] != fingerprint:
+            state[0] = ""
+        if total is not None and total > state[2]:
+            state[2] = total
+
+    def documents(self) -> Iterator[StoredDocument]:
+        """Iterate over the documents."""
+        from embedway.collections.documents import DocumentKey  # noqa: PLC0415  a cycle: documents imports the stores
+
+        for key, (fingerprint, rows, total) in self._found.items():
+            yield StoredDocument(DocumentKey(*key), fingerprint, rows, total or rows)
+
+
 class Store(ABC):
     """A collection at a place: rows with vectors, and one record.
 
@@ -170,6 +200,19 @@ class Store(ABC):
     def space(self) -> Space:
         """Space of every vector."""
         return self.record.space
+
+    @property
+    def identity(self) -> str:
+        """Name of the collection that is equal for all spellings of its destination, absolute and without secrets.
+
+        Journals and keyword indexes are found by it.
+        """
+        return self.destination
+
+    @property
+    def local_path(self) -> Path | None:
+        """File or folder on this machine that has the rows; None for a collection on a server."""
+        return None
 
     @property
     @abstractmethod

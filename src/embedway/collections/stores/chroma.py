@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from typing_extensions import override
 
-from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit, cosines
 from embedway.collections.stores import chroma_rows as cells
-from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, DocumentTally, Rows, Store, StoredDocument
 from embedway.collections.stores.chroma_connection import Place, chroma_errors, connect
 from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk
     from embedway.collections.where import Condition
@@ -70,6 +70,16 @@ class ChromaStore(Store):
 
     @property
     @override
+    def identity(self) -> str:
+        return self._place.identity
+
+    @property
+    @override
+    def local_path(self) -> Path | None:
+        return self._place.folder
+
+    @property
+    @override
     def rejects_path(self) -> Path:
         name = f"{self._place.name}.rejects.jsonl"
         folder = self._place.folder
@@ -77,7 +87,7 @@ class ChromaStore(Store):
 
     @override
     def lock(self) -> AbstractContextManager[None]:
-        return server_lock(self._place.key, destination=self.destination)
+        return server_lock(self.identity, destination=self.destination)
 
     @override
     def exists(self) -> bool:
@@ -190,17 +200,12 @@ class ChromaStore(Store):
     @override
     def documents(self) -> Iterator[StoredDocument]:
         names = ["source", "document_id", "fingerprint", "total"]
-        found: dict[DocumentKey, list[Any]] = {}
+        tally = DocumentTally()
         for batch in self._get(["metadatas"], limit=10 * READ_ROWS):
             for metadata in batch["metadatas"]:
-                source, name, own, total = cells.fields_from("", metadata, None, names, self.record).values()
-                key = DocumentKey(source or "", name or "")
-                rows = found.setdefault(key, [own or "", 0, 0])
-                rows[0] = rows[0] if rows[0] == own else ""
-                rows[1] += 1
-                rows[2] = max(rows[2], total or 0)
-        for key, (own, rows_found, total) in found.items():
-            yield StoredDocument(key, own, rows_found, total)
+                source, name, *mark = cells.fields_from("", metadata, None, names, self.record).values()
+                tally.add(source or "", name or "", *mark)
+        yield from tally.documents()
 
     @override
     def read(

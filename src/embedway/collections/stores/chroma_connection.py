@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedway.collections.stores.redaction import shown
-from embedway.config.addresses import parse_address
+from embedway.config.addresses import normalized, parse_address
 from embedway.errors import EmbedwayError, MissingExtraError, SinkError, UsageError
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.third_party import must_pass
@@ -50,9 +51,10 @@ class Place:
         return cls(name, None, before) if is_url else cls(name, Path(before), "")
 
     @property
-    def key(self) -> str:
-        """Return the same text for all spellings of the folder."""
-        return f"chroma:{self.url or (self.folder and self.folder.resolve())}#{self.name}"
+    def identity(self) -> str:
+        """The same text for all spellings of the folder or URL."""
+        place = normalized(self.url, http_port=8000) if self.folder is None else os.path.realpath(self.folder)
+        return f"chroma:{place}#{self.name}"
 
     @property
     def is_there(self) -> bool:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import override
 
-from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit, TopRows, cosines, vector_norms
-from embedway.collections.stores.base import READ_ROWS, Rows, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, DocumentTally, Rows, StoredDocument
 from embedway.collections.stores.jsonl_lines import MAX_LINE_BYTES, Line, LineReader, blocks
 from embedway.errors import SinkError
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from typing_extensions import Buffer
 
+    from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
     from embedway.collections.where import Condition
     from embedway.types import Vectors
@@ -79,17 +79,11 @@ class JsonlReader:
 
     def documents(self) -> Iterator[StoredDocument]:
         """Iterate over the documents. A document with several fingerprints has none."""
-        found: dict[DocumentKey, list[Any]] = {}
+        tally = DocumentTally()
         for _, rows in self.lines_and_keys():
             for row in rows:
-                state = found.setdefault(
-                    DocumentKey(row["source"], row["document_id"]), [row["fingerprint"] or "", 0, row["total"]]
-                )
-                state[1] += 1
-                if state[0] != row["fingerprint"]:
-                    state[0] = ""
-        for key, (fingerprint, rows_found, total) in found.items():
-            yield StoredDocument(key, fingerprint, rows_found, rows_found if total is None else total)
+                tally.add(*(row[name] for name in _KEY_COLUMNS))
+        return tally.documents()
 
     def read(
         self, columns: Sequence[str] | None, documents: Collection[DocumentKey] | None, *, vectors: bool

@@ -80,6 +80,16 @@ class LanceDBStore(ReaderStore):
 
     @property
     @override
+    def identity(self) -> str:
+        return f"{SCHEME}{os.path.realpath(self._folder)}#{self._name}"
+
+    @property
+    @override
+    def local_path(self) -> Path:
+        return self._path
+
+    @property
+    @override
     def rejects_path(self) -> Path:
         return self._folder / f"{self._name}.rejects.jsonl"
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 #: Maximum bytes of the vectors, as float32, and of the other columns that stay in memory for repeated searches.
 MAX_LOADED_BYTES = 2 << 30
-_KEY_COLUMNS = ("id", "source", "document_id")
 
 
 @dataclass(frozen=True, slots=True)

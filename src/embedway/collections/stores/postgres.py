@@ -102,10 +102,8 @@ class PostgresStore(Store):
             link = self._connection()
             row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [self._schema]).fetchone()
             if not row[0]:
-                reason = (
-                    f"this user must not create tables in the schema {self._schema!r}; GRANT CREATE ON SCHEMA to it"
-                )
-                raise SinkError(reason, destination=self.destination)
+                reason = f"this user must not create tables in the schema {self._schema!r}"
+                raise SinkError(f"{reason}; GRANT CREATE ON SCHEMA to it", destination=self.destination)
             known = link.execute("SELECT installed_version FROM pg_available_extensions WHERE name = 'vector'")
             if known.fetchone() is None:
                 reason = "the server has no pgvector; install the extension `vector` on it"
@@ -358,8 +356,7 @@ class PostgresStore(Store):
         temporary, table = str(self._writing), self._place.table
         if self._oid() is not None:
             if not self._overwrite:
-                reason = "another program has created this table meanwhile; choose another one, or use --overwrite"
-                raise SinkError(reason, destination=self.destination)
+                raise already_exists("table", self.destination)
             record_from_text(self._comment(), destination=self.destination)
             link.execute(compose.sql("DROP TABLE {}", self._name(table)))
         link.execute(compose.sql("ALTER TABLE {} RENAME TO {}", self._table(), table))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 from embedway.collections.stores.columns import COLUMNS, NULLABLE, values_of
 from embedway.collections.stores.postgres_compose import identifier
 from embedway.collections.stores.server_columns import columns_of
+from embedway.collections.stores.vectors import signs
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from embedway.collections.values import ColumnType, VectorType
     from embedway.types import Vectors
 
+#: NUL in JSON, and not a backslash before `u0000`.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 #: Column with the order of rows.
 POSITION = "_position"
 #: Names that every table has, and the column of the order.
@@ -127,7 +131,7 @@ def _value(value: Any, kind: ColumnType, place: str, destination: str) -> Any:
         except (ValueError, TypeError, RecursionError):
             fault = "is not JSON that PostgreSQL can store"
         else:
-            fault = "has a NUL character, which PostgreSQL cannot store" if "\\u0000" in text else ""
+            fault = "has a NUL character, which PostgreSQL cannot store" if _NUL.search(text) else ""
             value = Jsonb(value, dumps=lambda _: text)
     elif kind == "int":
         fault = "" if -(1 << 63) <= value < 1 << 63 else "is an integer of more than 64 bits"
@@ -144,7 +148,7 @@ def _encoded(vectors: Vectors, vector_type: VectorType) -> list[bytes]:
     """Return vectors as the output of the types' send functions: the number of dimensions, then the numbers."""
     dimensions = vectors.shape[1]
     if vector_type == "bits":
-        header, numbers = struct.pack(">i", dimensions), np.packbits(vectors > 0, axis=1)
+        header, numbers = struct.pack(">i", dimensions), np.packbits(signs(vectors), axis=1)
     else:
         header = struct.pack(">HH", dimensions, 0)
         numbers = vectors.astype(">f2" if vector_type == "float16" else ">f4").view(np.uint8)
@@ -224,5 +228,5 @@ def distance(vector_type: VectorType, dimensions: int, *, exact: bool) -> str:
 def query_text(query: Vectors, vector_type: VectorType) -> str:
     """Return a query as the parameter of `distance`."""
     if vector_type == "bits":
-        return "".join("1" if number > 0 else "0" for number in query.tolist())
+        return "".join("1" if positive else "0" for positive in signs(query).tolist())
     return json.dumps(query.tolist())

@@ -20,13 +20,12 @@ from embedway.collections.search import Hit
 from embedway.collections.stores import qdrant_points as points
 from embedway.collections.stores.base import READ_ROWS, Rows, Store
 from embedway.collections.stores.qdrant_connection import Place, connect, qdrant_errors
-from embedway.collections.stores.qdrant_where import NotExpressibleError, key_of, to_filter
+from embedway.collections.stores.qdrant_where import NotExpressibleError, document_filters, key_of, to_filter
 from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import (
     STAGED_FOR,
     columns_of,
-    ids_by_source,
     is_staged_for,
     push_not_down,
     record_from_text,
@@ -54,8 +53,8 @@ EXACT_ROWS = 20_000
 _EF_SEARCH = 256
 #: Rows beyond the best ones that are requested, because equal scores are ordered here; maximum rows of a request.
 _TIES, _MAX_TIES = 16, 10_000
-#: Documents in one filter, and rows of one request that reads no texts.
-_FILTER_DOCUMENTS, _SCROLL_ROWS = 500, 2_000
+#: Rows of one request that reads no texts.
+_SCROLL_ROWS = 2_000
 
 
 class QdrantStore(Store):
@@ -76,12 +75,17 @@ class QdrantStore(Store):
 
     @property
     @override
+    def identity(self) -> str:
+        return self._place.identity
+
+    @property
+    @override
     def rejects_path(self) -> Path:
         return Path(f"{re.sub(r'[^A-Za-z0-9_.-]', '_', self._place.name)}.rejects.jsonl")
 
     @override
     def lock(self) -> AbstractContextManager[None]:
-        return server_lock(self.destination, destination=self.destination)
+        return server_lock(self.identity, destination=self.destination)
 
     @override
     def exists(self) -> bool:
@@ -139,7 +143,7 @@ class QdrantStore(Store):
     def remove(self, documents: Collection[DocumentKey]) -> None:
         from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
 
-        for some in _filters(documents):
+        for some in document_filters(documents):
             with self._errors("removing") as client:
                 client.delete(self._name, points_selector=models.FilterSelector(filter=some), wait=True)
 
@@ -214,7 +218,7 @@ class QdrantStore(Store):
         documents: Collection[DocumentKey] | None = None,
     ) -> Iterator[Rows]:
         names = points.default_columns(self.record) if columns is None else list(columns)
-        for where in [None] if documents is None else _filters(documents):
+        for where in [None] if documents is None else document_filters(documents):
             for found in self._scroll(names, vectors=vectors, limit=READ_ROWS, where=where):
                 fields = [points.fields_from(point.payload, names, self.record) for point in found]
                 none = np.empty((len(found), 0), np.float32)
@@ -391,13 +395,3 @@ class QdrantStore(Store):
 
     def _recount(self, client: Any) -> None:
         self.count = client.count(self._name, count_filter=self._without_record(None), exact=True).count
-
-
-def _filters(documents: Collection[DocumentKey]) -> Iterator[Any]:
-    """Iterate over filters that together select the rows of documents."""
-    from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
-
-    for source, some in ids_by_source(documents, most=_FILTER_DOCUMENTS):
-        same = models.FieldCondition(key="source", match=models.MatchValue(value=source))
-        one_of = models.FieldCondition(key="document_id", match=models.MatchAny(any=some))
-        yield models.Filter(must=[same, one_of])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.collections.stores.base import LIBRARY_ERRORS
 from embedway.collections.stores.redaction import shown
-from embedway.config.addresses import is_loopback, parse_address
+from embedway.config.addresses import is_loopback, normalized, parse_address
 from embedway.config.variables import set_variables
 from embedway.errors import EmbedwayError, MissingExtraError, SinkError, UsageError
 
@@ -55,6 +55,11 @@ class Place:
         if not mark or not name or len(name) > MAX_NAME_CHARACTERS or set(name) & _BAD_CHARACTERS:
             raise UsageError(f"{shown(destination)!r} does not name a collection of Qdrant; the form is {FORM}")
         return cls(url, name, parts.host, parts.scheme == "https")
+
+    @property
+    def identity(self) -> str:
+        """The same text for all spellings of the URL."""
+        return f"qdrant:{normalized(self.url, http_port=6333)}#{self.name}"
 
 
 def connect(place: Place) -> Any:

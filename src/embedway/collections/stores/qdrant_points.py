@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.collections.documents import DocumentKey
-from embedway.collections.stores.base import StoredDocument
+from embedway.collections.stores.base import DocumentTally, StoredDocument
 from embedway.collections.stores.columns import COLUMNS
 from embedway.collections.stores.server_columns import columns_of, fields_of
 from embedway.errors import SinkError
@@ -107,12 +106,11 @@ def _size(value: Any) -> int:
 
 
 def document_of(rows: Sequence[dict[str, Any]]) -> StoredDocument:
-    """Return the document with these rows; it has no fingerprint if they differ."""
-    first = rows[0]
-    prints = {row["fingerprint"] for row in rows}
-    total = max(row["total"] or 0 for row in rows)
-    key = DocumentKey(first["source"] or "", first["document_id"] or "")
-    return StoredDocument(key, prints.pop() or "" if len(prints) == 1 else "", len(rows), total)
+    """Return the document with these rows."""
+    tally = DocumentTally()
+    for row in rows:
+        tally.add(rows[0]["source"] or "", rows[0]["document_id"] or "", row["fingerprint"], row["total"])
+    return next(tally.documents())
 
 
 def fields_from(payload: Mapping[str, Any] | None, names: Sequence[str], record: Record) -> dict[str, Any]:

@@ -96,6 +96,16 @@ class FileStore(ReaderStore):
 
     @property
     @override
+    def identity(self) -> str:
+        return os.path.realpath(self._path)
+
+    @property
+    @override
+    def local_path(self) -> Path:
+        return self._path
+
+    @property
+    @override
     def rejects_path(self) -> Path:
         return self._path.with_name(f"{self._path.name}.rejects.jsonl")
 
