@@ -23,7 +23,7 @@ import numpy as np
 from embedway import AsyncEmbedder, Config
 from embedway.collections import keyword_index as index
 from embedway.collections.fusion import fused
-from embedway.collections.keyword_tokens import query_tokens
+from embedway.collections.keyword_tokens import identifiers, query_tokens
 
 GAIN = {1: 4, 2: 3, 3: 2, 4: 1}
 IDENTIFIER = re.compile(r"[._]|\d|[a-z][A-Z]")
@@ -85,7 +85,9 @@ def keyword_rankings(texts, questions, tokenizer, weights, share=index.MAX_SHARE
         for query, _ in questions:
             tokens = {t: n for t, n in index.frequencies(c, query_tokens(query)).items() if n}
             telling = [t for t, n in tokens.items() if n <= share * total] or list(tokens)
-            found.append(index.find(c, telling, 50, weights))
+            names = [t for t in identifiers(query) if t in telling]
+            listed, named = index.find(c, telling, 50, weights), dict(index.find(c, names, 50, weights))
+            found.append((listed, [(i, named[i]) for i, _ in listed if i in named]))
         return found
 
 
@@ -119,15 +121,24 @@ async def main(folder):
             for label, tokenizer in (("no stemming", unstemmed), ("porter", index._TOKENIZER)):
                 for heading in (1.0, 2.0, 4.0):
                     found = keyword_rankings(texts, questions, tokenizer, (heading, 1.0, 1.0))
-                    report(f"keyword, {label}, headings x{heading:g}", plain_lists(found), questions)
+                    report(
+                        f"keyword, {label}, headings x{heading:g}",
+                        plain_lists(listed for listed, _ in found),
+                        questions,
+                    )
             for share in (0.1, 0.2, 1.0):
                 found = keyword_rankings(texts, questions, index._TOKENIZER, (2.0, 1.0, 1.0), share)
-                report(f"keyword, porter, tokens in at most {share:g} of rows", plain_lists(found), questions)
+                report(
+                    f"keyword, porter, tokens in at most {share:g} of rows",
+                    plain_lists(listed for listed, _ in found),
+                    questions,
+                )
             found = keyword_rankings(texts, questions, index._TOKENIZER, (2.0, 1.0, 1.0))
-            pairs = list(zip(by_vector, found, strict=True))
-            report("hybrid, fused scores", [list(fused(pair)) for pair in pairs], questions)
+            lists = [(one, *other) for one, other in zip(by_vector, found, strict=True)]
+            report("hybrid, fused scores", [list(fused(three)) for three in lists], questions)
+            report("hybrid, fused scores, no identifiers", [list(fused(three[:2])) for three in lists], questions)
             for k in (10, 60):
-                report(f"hybrid, fused ranks, k={k}", [rank_fused(pair, k) for pair in pairs], questions)
+                report(f"hybrid, fused ranks, k={k}", [rank_fused(three, k) for three in lists], questions)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measure retrieval over documentation: ways of chunking, headings before chunks, keywords and fusion.
 
-Usage: python benchmarks/retrieval.py --docs FOLDER CHUNKS.jsonl... [--known 120] [--misses NAME] [--variants]
+Usage: python benchmarks/retrieval.py --docs FOLDER CHUNKS.jsonl... [--known 240] [--misses NAME] [--variants]
 
 FOLDER has reStructuredText sources, here the Python documentation. Each CHUNKS.jsonl is an output of
 `retrieval_chunks.py` for this folder. Two sets of questions: those in `retrieval_questions.jsonl`, written by hand in a
@@ -24,7 +24,7 @@ import numpy as np
 from embedway import Embedder
 from embedway.collections import keyword_index as index
 from embedway.collections.fusion import fused
-from embedway.collections.keyword_tokens import query_tokens
+from embedway.collections.keyword_tokens import identifiers, query_tokens
 from keywords import plain_lists, rank_fused
 from retrieval_chunks import MODEL, documents
 from retrieval_sections import find, known_items, sections
@@ -110,7 +110,7 @@ def _words(text):
 
 
 def keyword_lists(rows, questions, weights):
-    """Return for each question its rows and their scores by BM25."""
+    """Return for each question its rows and their scores by BM25, and those that contain an identifier of it."""
     with tempfile.TemporaryDirectory() as folder, index.opened(Path(folder) / "index.sqlite") as connection:
         with index.transaction(connection):
             index.add(
@@ -124,7 +124,10 @@ def keyword_lists(rows, questions, weights):
         for question in questions:
             known = {t: n for t, n in index.frequencies(connection, query_tokens(question)).items() if n}
             telling = [t for t, n in known.items() if n <= index.MAX_SHARE * total] or list(known)
-            found.append([(int(i), score) for i, score in index.find(connection, telling, CANDIDATES, weights)])
+            names = [t for t in identifiers(question) if t in telling]
+            listed = [(int(i), score) for i, score in index.find(connection, telling, CANDIDATES, weights)]
+            named = {int(i): score for i, score in index.find(connection, names, CANDIDATES, weights)}
+            found.append((listed, [(i, named[i]) for i, _ in listed if i in named]))
         return found
 
 
@@ -147,7 +150,7 @@ def nearest(matrix, asked):
 
 
 def hybrid(by_vector, by_keyword, fusion=fused):
-    return [list(fusion(pair)) for pair in zip(by_vector, by_keyword, strict=True)]
+    return [list(fusion((v, *found))) for v, found in zip(by_vector, by_keyword, strict=True)]
 
 
 class Report:
@@ -211,7 +214,7 @@ def measure(path, embedder, sets, options):
             by_vector = nearest(matrix, asked)
             report.line(label, plain_lists(by_vector), right)
         by_keyword = keyword_lists(rows, texts, index.COLUMN_WEIGHTS)
-        report.line("keywords", plain_lists(by_keyword), right)
+        report.line("keywords", plain_lists(listed for listed, _ in by_keyword), right)
         both = hybrid(by_vector, by_keyword)
         report.line("hybrid", both, right)
         if options.variants:
@@ -224,11 +227,11 @@ def variants(report, rows, texts, by_vector, right):
     """Print other weights of the columns, and fused ranks instead of scores."""
     for columns in ((1.0, 1.0, 1.0), (2.0, 1.0, 0.0), (4.0, 1.0, 1.0)):
         found = keyword_lists(rows, texts, columns)
-        report.line(f"keywords {columns}", plain_lists(found), right)
+        report.line(f"keywords {columns}", plain_lists(listed for listed, _ in found), right)
         report.line(f"hybrid {columns}", hybrid(by_vector, found), right)
     found = keyword_lists(rows, texts, index.COLUMN_WEIGHTS)
     for k in (10, 20, 60):
-        ranked = hybrid(by_vector, found, lambda pair, k=k: rank_fused(pair, k))
+        ranked = hybrid(by_vector, found, lambda lists, k=k: rank_fused(lists, k))
         report.line(f"hybrid, fused ranks, k={k}", ranked, right)
 
 
@@ -248,7 +251,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("chunks", type=Path, nargs="+")
     parser.add_argument("--docs", type=Path, required=True)
-    parser.add_argument("--known", type=int, default=120)
+    parser.add_argument("--known", type=int, default=240)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--misses", choices=["vector", "hybrid"])
     parser.add_argument("--variants", action="store_true")

@@ -31,7 +31,7 @@ from embedway.config import Config
 
 ENDINGS = (".md", ".rst", ".txt", ".jsonl", ".jsonl.gz")
 #: Texts that the process of the model alone embeds.
-MODEL_TEXTS = 256
+MODEL_TEXTS = 1024
 
 
 def long_texts(places):

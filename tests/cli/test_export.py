@@ -70,7 +70,7 @@ def test_an_existing_destination_is_replaced_only_on_request(command, place, col
     [
         (("missing.parquet", "--to", "c.jsonl"), "there is no such file"),
         (("c.parquet", "--to", "c.parquet"), "cannot be exported into itself"),
-        (("c.parquet", "--to", "c.jsonl", "--vectors", "int4"), "is not one of 'float32', 'float16', 'int8', 'bits'"),
+        (("c.parquet", "--to", "c.jsonl", "--vectors", "int4"), "is not one of 'float32', 'float16'"),
         (("c.parquet", "--to", "c.jsonl", "--vectors", "int8"), "cannot store vectors as int8; it can as float32"),
         (("c.parquet", "--to", "c.docx"), "is not a known destination"),
     ],

@@ -16,7 +16,7 @@ from embedway import AsyncEmbedder, Config, Embedder
 from embedway.collections import AsyncCollection, Collection
 from embedway.collections.options import SyncOptions
 from embedway.collections.query import SearchOptions, SearchSettings
-from embedway.collections.sync_settings import SyncSettings, sync_options
+from embedway.collections.sync_settings import SyncSettings, source_texts, sync_options
 from embedway.collections.where import Compare
 from embedway.errors import ClosedError, SinkError, SpaceMismatchError, UsageError
 from scripts import run_script
@@ -125,7 +125,7 @@ def ranks(found):
 
 def test_a_collection_that_does_not_exist_yet(docs, tmp_path, config):
     destination = str(tmp_path / "new.parquet")
-    with pytest.raises(SinkError, match=r"no such collection; .*create=True and call sync"):
+    with pytest.raises(SinkError, match=r"no such file; .*create=True"):
         embedway.collections.open(destination, config=config)
 
     async def work(collection):
@@ -426,3 +426,30 @@ def test_options_of_sync_are_those_of_python():
         sync_options({"keep": "year"})
     with pytest.raises(TypeError, match="chunks"):
         sync_options({"chunks": 3})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_error": "ignore"}, "on_error is 'ignore'; it must be"),
+        ({"on_error": None}, "on_error is of type NoneType"),
+        ({"format": "docs"}, "format is 'docs'"),
+        ({"on_overflow": 1}, "on_overflow is 1"),
+        ({"keep": {"year": "integer"}}, "the type of 'year' in keep is 'integer'"),
+        ({"chunk_tokens": "9"}, "chunk_tokens is '9'"),
+        ({"overlap_tokens": -1}, "overlap_tokens is -1"),
+        ({"wait": "no"}, "wait is 'no'; it must be True or False"),
+        ({"encoding": 3}, "encoding is of type int; it must be a text"),
+    ],
+    ids=repr,
+)
+def test_wrong_options_of_sync_are_named(options, message):
+    with pytest.raises(UsageError, match=message):
+        sync_options(options)
+
+
+def test_sources_of_sync_are_paths_or_texts(tmp_path):
+    assert source_texts([tmp_path, "a=b"]) == [str(tmp_path), "a=b"]
+    assert sync_options({"format": None, "follow_links": None, "chunk_tokens": None}) == SyncOptions()
+    with pytest.raises(UsageError, match="a source is of type int"):
+        source_texts([3])

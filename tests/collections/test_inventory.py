@@ -145,7 +145,7 @@ def test_a_summary_of_skipped_files():
         skipped.add("ending", f"{number}.png")
     skipped.add("build folder", "dist/")
     assert skipped.summary() == (
-        "1,002 files and folders skipped: 1,001 unknown endings (.png), 1 build folder (-v names them)"
+        "1,002 files and folders skipped: 1,001 unknown endings (.png), 1 build folder (embedway -v names them)"
     )
     assert [*skipped.lines()][-2:] == ["skipped 1 more: unknown ending", "skipped dist/: build folder"]
     value = skipped.to_json()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from embedway.collections.keyword_tokens import (
     MAX_QUERY_TOKENS,
     MAX_TOKEN_CHARACTERS,
+    identifiers,
     index_tokens,
     query_tokens,
     token_spans,
@@ -36,6 +37,11 @@ def test_tokens_of_a_row(text, tokens):
 def test_one_character_of_an_unspaced_script_is_a_prefix():
     assert query_tokens("猫") == ["猫*"]
     assert query_tokens("猫が好き") == ["猫が", "が好", "好き"]
+
+
+def test_identifiers_of_a_query():
+    text = "what does E1133 mean in asyncio.gather --on-error, an end-to-end snake_case camelCase of 2024 or C++?"
+    assert identifiers(text) == ["e1133", "asyncio.gather", "--on-error", "snake_case", "camelcase", "c++"]
 
 
 @given(st.text(max_size=200))

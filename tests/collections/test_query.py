@@ -140,3 +140,9 @@ def test_options_are_checked(wrong):
 
 def test_modes():
     assert MODES == ("vector", "keyword", "hybrid")
+
+
+def test_groups_with_a_condition_are_full(searcher, store):
+    condition = checked_condition("n >= 15", store)
+    answer = keyword(searcher, "error", group=True, where=condition, top=15)
+    assert len({hit.document_id for hit in answer}) == len(answer) == 15

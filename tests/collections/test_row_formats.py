@@ -60,7 +60,9 @@ def test_the_line_that_excel_writes(tmp_path):
 def test_columns_are_named_in_errors(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("ID,Text\n1,red\n")
-    with pytest.raises(SourceError, match=r"field 'text': .*with text_field; columns: 'ID', 'Text'"):
+    with pytest.raises(
+        SourceError, match=r"field 'text': .*did you mean 'Text'\?; .*with text_field; columns: 'ID', 'Text'"
+    ):
         read(path)
     with pytest.raises(SourceError, match=r"field 'id': .*with id_field; columns: 'ID', 'Text'"):
         read(path, text_field="Text")
@@ -173,3 +175,10 @@ def test_gzipped_documents(tmp_path):
     assert read(tmp_path / "a.md.gz")[0] == [("a.md.gz", "Title\n\ntext", None)]
     (tmp_path / "a.md.gz").write_bytes(gzip.compress(b"# Title\n\ntext")[:-4])
     assert "cannot be read completely" in read(tmp_path / "a.md.gz")[1][0][1]
+
+
+def test_a_file_that_only_has_the_name_of_a_gzipped_one(tmp_path):
+    for name in ("a.md.gz", "a.jsonl.gz"):
+        (tmp_path / name).write_text('{"text": "private"}')
+        reason = "cannot be read completely: it is not a gzip file, or is damaged"
+        assert read(tmp_path / name) == ([], [(None, reason)])

@@ -18,7 +18,8 @@ def read(monkeypatch):
     """Return (texts, bad rows) of one file, with small limits."""
     for module in (row_formats, json_rows):
         monkeypatch.setattr(module, "MAX_ROW_BYTES", LIMIT)
-    monkeypatch.setattr("embedway.collections.file_reader.MAX_FILE_BYTES", LIMIT)
+    for module in ("file_reader", "whole_files"):
+        monkeypatch.setattr(f"embedway.collections.{module}.MAX_FILE_BYTES", LIMIT)
 
     def run(path, *, stream=None, **options):
         bad = []

@@ -24,8 +24,9 @@ from memory_store import PLACES, MemoryStore
 
 NAMES = st.sampled_from(["a.md", "b.md", "guide/c.md", "guide/d.txt"])
 TEXTS = st.sampled_from(["", "the event loop", "# Title\n\nthe event loop\n", "one part of the loop\n\n" * 30])
+#: A row without text is rejected and keeps its old row, so it is not in step.
 ROWS = st.lists(
-    st.fixed_dictionaries({"id": st.sampled_from("xyz"), "text": TEXTS, "year": st.integers(1, 3)}),
+    st.fixed_dictionaries({"id": st.sampled_from("xyz"), "text": TEXTS.filter(bool), "year": st.integers(1, 3)}),
     max_size=3,
     unique_by=lambda row: row["id"],
 )
@@ -154,7 +155,7 @@ def rows(place):
     return {key: (fields, vector.tobytes()) for key, (fields, vector) in PLACES[place][1].items()}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ROUNDS)
 def test_a_collection_equals_its_sources_after_any_edits_and_options(rounds):
     with sources() as folder:
@@ -164,20 +165,19 @@ def test_a_collection_equals_its_sources_after_any_edits_and_options(rounds):
             options = replace(options, **changed)
             sync(folder, "memory:kept", options=options)
         sync(folder, "memory:new", options=options)
-        assert without_unkept(rows("memory:kept"), options) == without_unkept(rows("memory:new"), options)
+        assert with_kept(rows("memory:kept"), options) == with_kept(rows("memory:new"), options)
         assert not sync(folder, "memory:kept", options=options)[1]
 
 
-def without_unkept(found, options):
-    """Return rows without a column that is not kept any more: a collection does not lose columns."""
-    names = {"year"} - set(options.keep)
+def with_kept(found, options):
+    """Return rows with the kept column alone: a collection does not lose columns, and older rows lack new ones."""
     return {
-        key: ({name: value for name, value in fields.items() if name not in names}, vector)
+        key: ({**fields, "year": fields.get("year") if options.keep else None}, vector)
         for key, (fields, vector) in found.items()
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ROUNDS, st.integers(0, 8), st.booleans(), st.booleans())
 def test_a_sync_that_fails_anywhere_and_is_repeated_equals_an_undisturbed_one(rounds, at, in_store, transactional):
     with sources() as folder, mock.patch.object(FailingStore, "transactional", transactional):
@@ -203,7 +203,7 @@ def test_a_sync_that_fails_anywhere_and_is_repeated_equals_an_undisturbed_one(ro
             assert computed.total() <= undisturbed.total() + 2 * chunk_reader.MAX_BATCH_CHUNKS
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ROUNDS)
 def test_a_dry_run_says_what_the_sync_then_does_and_changes_nothing(rounds):
     with sources() as folder:

@@ -329,4 +329,4 @@ def test_forget_names_the_models_whose_vectors_may_be_of_the_texts(run):
         return await forget_documents(embedder, store, ["docs/4.md"], model=MODEL)
 
     report = run(work)
-    assert any("`embedder.cache.clear(model='acme/other model')`" in left for left in report.left)
+    assert any("embedder.cache.clear(model='acme/other model')" in left for left in report.left)

@@ -67,22 +67,14 @@ async def _forget(
     source: str | None,
     model: str | None,
 ) -> "list[ForgetReport]":
-    import asyncio
-
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.forgetting import forget_documents
-    from embedway.collections.query_model import model_name
-    from embedway.collections.stores import open_store
+    from embedway.collections import AsyncCollection
 
     reports = []
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         for destination in destinations:
-            store = await asyncio.to_thread(open_store, destination)
-            try:
-                name = model or model_name(store.space, config)
-                reports.append(await forget_documents(embedder, store, documents, model=name, source=source))
-            finally:
-                await asyncio.to_thread(store.close)
+            async with await AsyncCollection.open(destination, embedder=embedder, model=model) as collection:
+                reports.append(await collection.forget(*documents, source=source))
     return reports
 
 

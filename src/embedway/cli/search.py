@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from embedway.cli.job_options import CollectionArgument
 from embedway.cli.options import Invocation, JsonFlag, check_text, decode_text
 from embedway.cli.output import DownloadProgress, note, print_json, print_line, wait_for
 from embedway.errors import UsageError
@@ -22,9 +23,7 @@ ModeChoice = Literal["vector", "keyword", "hybrid"]
 
 def search(
     context: typer.Context,
-    collection: Annotated[
-        str, typer.Argument(metavar="COLLECTION", help="A collection, as --to of `embedway sync` names it.")
-    ],
+    collection: CollectionArgument,
     query: Annotated[
         list[str] | None, typer.Argument(metavar="[QUERY]...", callback=decode_text, help="Texts to search for.")
     ] = None,
@@ -35,7 +34,7 @@ def search(
         typer.Option(
             "--mode", help="Rank by meaning (vector), by words (keyword, BM25, needs no model), or by both (hybrid)."
         ),
-    ] = "vector",
+    ] = "hybrid",
     where: Annotated[
         str | None,
         typer.Option(

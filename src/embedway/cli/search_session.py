@@ -120,7 +120,7 @@ def _shown(value: object) -> str:
 
 
 def changed(options: "SearchOptions", command: str, store: "Store") -> "SearchOptions":
-    """Return the options after a command such as `:mode hybrid`. Raises UsageError, which explains the command."""
+    """Return the options after a command such as `:mode vector`. Raises UsageError, which explains the command."""
     from embedway.collections.query import checked_condition
 
     name, _, value = command[1:].partition(" ")

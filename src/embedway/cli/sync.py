@@ -390,7 +390,10 @@ def _changes(counts: "SyncSummary | SyncPlan") -> list[tuple[str, str]]:
         ("updated", f"{counts.updated:,}"),
         ("removed", f"{counts.removed:,}"),
         ("unchanged", f"{counts.unchanged:,}"),
-        ("kept", f"{counts.kept:,}" + (", with their old rows, because they cannot be read" if counts.kept else "")),
+        (
+            "kept",
+            f"{counts.kept:,}" + (" with old rows, because the new content cannot be read" if counts.kept else ""),
+        ),
     ]
     if counts.settings_changed:
         rows.append(("settings", "the chunking changed, so all documents are embedded again"))

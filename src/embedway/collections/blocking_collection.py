@@ -112,7 +112,7 @@ class Collection:
         query: str | Iterable[str],
         *,
         top: int = 5,
-        mode: SearchMode = "vector",
+        mode: SearchMode = "hybrid",
         where: str | Condition | None = None,
         group: bool = False,
         neighbours: int = 0,

@@ -65,28 +65,35 @@ class CandidateSearch:
         """Return up to `count` rows of each list of the mode; `vector` is float32 (d,), or None for keywords."""
         by_vector: list[Hit] = []
         by_keyword: list[Hit] = []
+        named: Mapping[str, float] = {}
         token_weights: Mapping[str, float] = {}
         if vector is not None and mode != "keyword":
             by_vector = self._store.search(vector, count, where=where)
         if mode != "vector":
-            by_keyword, token_weights = self._by_keyword(query, count, where)
+            by_keyword, token_weights, named = self._by_keyword(query, count, where)
         complete = len(by_vector) < count and len(by_keyword) < count
         if mode == "hybrid":
             complete = len(by_vector) < count or len(by_keyword) + len(by_vector) >= self._store.count * 2
-        return Candidates(_joined(mode, by_vector, by_keyword), complete, token_weights)
+        return Candidates(_joined(mode, by_vector, by_keyword, named), complete, token_weights)
 
-    def _by_keyword(self, query: str, count: int, where: Condition | None) -> tuple[list[Hit], Mapping[str, float]]:
-        """Return rows by BM25 that meet the condition, and the weights of tokens. The window grows until enough do."""
+    def _by_keyword(
+        self, query: str, count: int, where: Condition | None
+    ) -> tuple[list[Hit], Mapping[str, float], Mapping[str, float]]:
+        """Return rows by BM25 that meet the condition: the window grows until enough of them do.
+
+        Also return the weights of tokens, and the scores of rows that contain an identifier of the query.
+        """
         found: list[Hit] = []
         window, seen = count, 0
         while True:
             hits = self._keywords.search(query, window)
+            named = dict(hits.named)
             for first in range(seen, len(hits.rows), FETCHED_ROWS):
                 found.extend(self._fetched(hits.rows[first : first + FETCHED_ROWS], where))
                 if len(found) >= count:
-                    return found[:count], hits.weights
+                    return found[:count], hits.weights, named
             if len(hits.rows) < window:
-                return found, hits.weights
+                return found, hits.weights, named
             window, seen = window * WINDOW_GROWTH, len(hits.rows)
 
     def _fetched(self, rows: Sequence[tuple[str, float]], where: Condition | None) -> list[Hit]:
@@ -100,11 +107,16 @@ class CandidateSearch:
         return [Hit.of(score, row, keep) for score, row in found]
 
 
-def _joined(mode: SearchMode, by_vector: list[Hit], by_keyword: list[Hit]) -> list[Candidate]:
+def _joined(
+    mode: SearchMode, by_vector: list[Hit], by_keyword: list[Hit], named: Mapping[str, float]
+) -> list[Candidate]:
     vector = {hit.id: (rank, hit) for rank, hit in enumerate(by_vector, 1)}
     keyword = {hit.id: (rank, hit) for rank, hit in enumerate(by_keyword, 1)}
     if mode == "hybrid":
-        scores = fused([(hit.id, hit.score) for hit in hits] for hits in (by_vector, by_keyword))
+        # The rows that contain an identifier of the query are a third list: other words of the query, and rows that are
+        # in both lists, would outrank the only row that defines it.
+        identifier = [(hit.id, named[hit.id]) for hit in by_keyword if hit.id in named]
+        scores = fused([*([(hit.id, hit.score) for hit in hits] for hits in (by_vector, by_keyword)), identifier])
     else:
         scores = {hit.id: hit.score for hit in by_vector or by_keyword}
     found = []

@@ -152,7 +152,7 @@ class AsyncCollection:
         query: str | Iterable[str],
         *,
         top: int = 5,
-        mode: SearchMode = "vector",
+        mode: SearchMode = "hybrid",
         where: str | Condition | None = None,
         group: bool = False,
         neighbours: int = 0,
@@ -174,26 +174,31 @@ class AsyncCollection:
         answers = await searcher.search(as_texts(query, "query"), options)
         return answers[0] if isinstance(query, str) else answers
 
-    async def sync(self, *sources: str, progress: Progress = None, **options: Unpack[SyncSettings]) -> SyncSummary:
+    async def sync(
+        self, *sources: str | os.PathLike[str], progress: Progress = None, **options: Unpack[SyncSettings]
+    ) -> SyncSummary:
         """Add, update and remove rows so that the collection equals the sources; without sources, those it has.
 
-        A source is a path or `NAME=PATH`. `progress` is called with a `RunStatus` after each batch. Options are those
-        of `embedway sync`; those that are not given are as in the collection's record. Raises as `embedway sync` does.
+        A source is a path, or a text `NAME=PATH`. `progress` is called with a `RunStatus` after each batch. Options are
+        those of `embedway sync`; those that are not given are as in the collection's record. Raises as that does.
         """
         from embedway.collections.sync import sync_collection  # noqa: PLC0415  heavy
+        from embedway.collections.sync_settings import source_texts  # noqa: PLC0415  heavy
 
-        chosen = await self._sync_options(options)
+        paths, chosen = source_texts(sources), await self._sync_options(options)
         receiver = as_progress(progress)
         try:
-            return await sync_collection(self._embedder, self._destination, sources, chosen, progress=receiver)
+            return await sync_collection(self._embedder, self._destination, paths, chosen, progress=receiver)
         finally:
             await self.refresh()
 
-    async def dry_run(self, *sources: str, **options: Unpack[SyncSettings]) -> SyncPlan:
+    async def dry_run(self, *sources: str | os.PathLike[str], **options: Unpack[SyncSettings]) -> SyncPlan:
         """Return what `sync` would change, and what it would cost; nothing is computed, spent or written."""
         from embedway.collections.sync_plan import plan_sync  # noqa: PLC0415  heavy
+        from embedway.collections.sync_settings import source_texts  # noqa: PLC0415  heavy
 
-        return await plan_sync(self._embedder, self._destination, sources, await self._sync_options(options))
+        paths, chosen = source_texts(sources), await self._sync_options(options)
+        return await plan_sync(self._embedder, self._destination, paths, chosen)
 
     async def _sync_options(self, options: SyncSettings) -> SyncOptions:
         from embedway.collections.sync_settings import sync_options  # noqa: PLC0415  heavy
@@ -352,20 +357,14 @@ def open_async(
 
 def open_or_new(destination: str, *, create: bool) -> Store:
     """Return an open store, or with `create` the store of a collection that does not exist yet."""
-    from embedway.collections.stores import shown, store_for  # noqa: PLC0415  only when a store is opened
-    from embedway.collections.stores.registry import similar_to  # noqa: PLC0415
+    from embedway.collections.stores import store_for  # noqa: PLC0415  only when a store is opened
 
     store = store_for(destination)
     if create and not store.exists():
         return store
     try:
         store.open()
-    except SinkError as error:
+    except SinkError:
         store.close()
-        if store.exists():
-            raise
-        hint = "to create it, open it with create=True and call sync"
-        raise SinkError(
-            f"there is no such collection{similar_to(destination)}; {hint}", destination=shown(destination)
-        ) from error
+        raise
     return store

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from embedway.collections.values import ColumnType, Value
 from embedway.errors import UsageError
+from embedway.remedies import option
 from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def split_keep(given: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ColumnT
         else:
             if colon and name and (meant := _meant_type(suffix)):
                 raise UsageError(
-                    f"--keep {one}: there is no type {suffix!r}; did you mean {name}:{meant}? The types are "
+                    f"{option('keep')} {one}: there is no type {suffix!r}; did you mean {name}:{meant}? The types are "
                     f"{', '.join(_TYPES)}. A column with the name {one!r} needs its type too: {one}:text"
                 )
             name = one

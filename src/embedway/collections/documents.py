@@ -41,6 +41,7 @@ MAX_TITLE_CHARACTERS = 4096
 #: Maximum ratio of unpacked to packed bytes, and unpacked bytes below which the ratio is not checked.
 MAX_RATIO = 250
 UNCHECKED_BYTES = 1 << 28
+RATIO_FAULT = f"unpacks to more than {MAX_RATIO} times its size; if that is right, unpack it and name the new file"
 
 NO_METADATA: Mapping[str, Value] = MappingProxyType({})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import os
@@ -27,10 +26,12 @@ from embedway.collections.lines import (
     open_lines,
     peek_block,
     peek_line,
+    read_reason,
 )
 from embedway.collections.row_formats import read_csv, read_lines
 from embedway.collections.rows import ColumnsError, NoTextField, RowReader
 from embedway.collections.table import read_parquet
+from embedway.collections.whole_files import check_size, read_whole
 from embedway.errors import SourceError
 from embedway.files import READ_FLAGS
 
@@ -90,8 +91,7 @@ class FileReader:
                 raise
             bad(error)
         except (OSError, EOFError, zlib.error) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            bad(SourceError(f"cannot be read completely: {reason}", path=file.name))
+            bad(SourceError(f"cannot be read completely: {read_reason(error)}", path=file.name))
 
     def _open(self, file: SourceFile) -> IO[bytes]:
         """Open a file. One of a folder may have become a link or a pipe since the folder was listed."""
@@ -120,10 +120,7 @@ class FileReader:
         if file.path == STANDARD_INPUT:
             return _read_lines(_open_standard_input(self._standard_input), file.name)
         with self._open(file) as opened:
-            stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=opened) if file.gzipped else opened
-            data = _read_at_most(stream, MAX_FILE_BYTES + 1, about=file.size_bytes or 0)
-        _check_size(data, file.name)
-        return data
+            return read_whole(opened, file.name, size_bytes=file.size_bytes or 0, gzipped=file.gzipped)
 
     def _document(self, file: SourceFile, data: bytes) -> RawDocument | None:
         if not data.strip(b" \t\r\n"):
@@ -233,8 +230,7 @@ class FileReader:
 
     def _json_text(self, file: SourceFile, stream: io.BufferedReader) -> Iterator[RawDocument]:
         """Read JSON that is not an array of rows as one document."""
-        data = _read_at_most(stream, MAX_FILE_BYTES + 1, about=file.size_bytes or 0)
-        _check_size(data, file.name)
+        data = read_whole(stream, file.name, size_bytes=file.size_bytes or 0)
         if not any(map(str.isalpha, data.decode("utf-8", "replace"))):
             # Numbers, or brackets alone.
             self._skip(file, "empty", "has no letter, so it is no text")
@@ -293,27 +289,6 @@ def _sniff(head: bytes) -> SourceFormat:
     return "jsonl" if start.startswith(b"{") and start.rstrip().endswith(b"}") else "lines"
 
 
-def _check_size(data: bytes, name: str) -> None:
-    if len(data) > MAX_FILE_BYTES:
-        raise SourceError(
-            f"has more than {MAX_FILE_BYTES:,} bytes, the limit for one document; split it, or pass it to standard "
-            "input, where each line is a document",
-            path=name,
-        )
-
-
-def _read_at_most(stream: IO[bytes] | gzip.GzipFile, limit: int, *, about: int) -> bytes:
-    """Return the content of a stream, at most `limit` bytes; `about` is its probable size.
-
-    The size of a read doubles, because a buffered stream allocates the bytes that are asked for.
-    """
-    parts, size = [], 0
-    while size < limit and (part := stream.read(min(limit - size, max(about + 1 - size, size, 1 << 16)))):
-        parts.append(part)
-        size += len(part)
-    return b"".join(parts)
-
-
 def _read_lines(lines: Lines, name: str) -> bytes:
     """Return the content of standard input as one document."""
     parts, size = [], 0
@@ -321,7 +296,7 @@ def _read_lines(lines: Lines, name: str) -> bytes:
         parts.append(part)
         size += len(part)
     data = b"".join(parts)
-    _check_size(data, name)
+    check_size(data, name)
     return data
 
 

@@ -91,7 +91,7 @@ class FolderWalk:
         self._options = options
         self._skipped = skipped
         self._on_fault = on_fault
-        self._include = patterns(options.include, name=option("include"))
+        self._include = patterns(options.include, name=option("include"), below=True)
         self._exclude = patterns(options.exclude, name=option("exclude"))
 
     def files(self) -> Iterator[FoundFile]:
@@ -173,11 +173,11 @@ class FolderWalk:
             return "hidden"
         if rules is not None and rules.ignores(path):
             return "ignored"
-        return "excluded" if self._exclude is not None and self._exclude.match_file(path) else ""
+        return "excluded" if self._exclude is not None and self._exclude.decide(path) else ""
 
     def _file_reason(self, entry: os.DirEntry[str], path: str) -> str:
         found = format_of(entry.name)
-        if self._include is not None and not self._include.match_file(path):
+        if self._include is not None and not self._include.decide(path):
             return "not included"
         if is_collection_name(entry.name):
             return "collection"

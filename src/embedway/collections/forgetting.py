@@ -138,8 +138,7 @@ async def _forget_cached(
             python=f"`embedder.cache.clear(model={name!r})`",
         )
         report.left.append(
-            f"vectors that {name} cached, perhaps of the same texts, without the texts: {clear} deletes all vectors of "
-            "this model"
+            f"vectors that {name} cached, perhaps of the same texts, without the texts: {clear} deletes all of them"
         )
     if len(others) > _NAMED_MODELS:
         report.left.append(f"vectors of {len(others) - _NAMED_MODELS:,} more models: `embedway cache stats` lists them")

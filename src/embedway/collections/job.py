@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from embedway.collections.report import RunProgress
     from embedway.collections.stores.base import Chunk, Store
     from embedway.space import Space
-    from embedway.types import ModelDescription, Vectors
+    from embedway.types import Vectors
 
 #: Interval between two tries to lock a collection, in seconds.
 _LOCK_AGAIN_S = 0.5
@@ -138,18 +138,19 @@ class Job:
         self, sources: Sequence[str], standard_input: IO[bytes] | None, reader: Worker, writer: Worker
     ) -> Outcome:
         await writer.call(self._open)
-        options, old = self.options, self._old
+        old, read_options = self._old, self.options.read_options()
         dropped = self._dropped()
         if old is not None and dropped and not sources:
             return await self._drop(old, dropped, writer)
         if not sources and self._sync is not None:
             sources = recorded_sources(old, self._store.destination)
-        inventory = await reader.call(find_known_sources, sources, options.read_options(), old)
+        inventory = await reader.call(find_known_sources, sources, read_options, old)
         if old is not None:
             refuse_same_names(inventory.sources, old.sources, sources)
             refuse_dropped(inventory.sources, dropped)
         inventory = await self._check_destination(inventory, writer)
-        described = await self._describe(old)
+        options, described = await describe_model(self._embedder, self.options, old, self._store.destination)
+        self.options = options
         chunker, settings = open_chunker(described, options)
         changes = Changes(self._manifest, settings, inventory.sources)
 
@@ -159,7 +160,7 @@ class Job:
 
         counter, faults = ByteCounter(), FaultList(on_bad_row)
         documents = read_documents(
-            inventory, options.read_options(), faults=faults, counter=counter, standard_input=standard_input
+            inventory, read_options, faults=faults, counter=counter, standard_input=standard_input
         )
         chunk_reader = ChunkReader(documents, chunker, changes, faults=faults, counter=counter)
         record = Record(
@@ -201,10 +202,6 @@ class Job:
                 f"already exists; {update} updates it, and {option('overwrite', True)} replaces it",
                 destination=store.destination,
             )
-
-    async def _describe(self, old: Record | None) -> ModelDescription:
-        self.options, described = await describe_model(self._embedder, self.options, old, self._store.destination)
-        return described
 
     async def _check_destination(self, inventory: Inventory, writer: Worker) -> Inventory:
         """Refuse an unusable destination; return the inventory without files of collections."""

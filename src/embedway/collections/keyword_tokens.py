@@ -41,6 +41,8 @@ _SEPARATORS = re.compile(r"[^\w\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u09
 #: Borders inside of an identifier: `camelCase`, `HTTPServer`, `E1133`, `utf8`.
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _DIGITS = re.compile(r"(?<=[^\W\d])(?=\d)|(?<=\d)(?=[^\W\d])")
+#: Sign of an identifier. A hyphen alone is not one: `end-to-end`.
+_IDENTIFIER = re.compile(r"[^\W_]\d|\d[^\W\d_]|\w[._:/@]+\w|_\w|\w_|^--|[a-z][A-Z]|\w[+#]")
 
 
 def index_tokens(text: str) -> str:
@@ -68,6 +70,16 @@ def query_tokens(text: str) -> list[str]:
         if len(found) >= MAX_QUERY_TOKENS:
             break
     return list(found)[:MAX_QUERY_TOKENS]
+
+
+def identifiers(text: str) -> list[str]:
+    """Return the tokens of a query that are identifiers as a whole: with digits, separators or inner capitals."""
+    found = []
+    for match in _TOKEN.finditer(_folded(text[:MAX_QUERY_CHARACTERS])):
+        word = match[0]
+        if match.lastgroup != "unspaced" and _IDENTIFIER.search(word) and not word.isdecimal():
+            found.append(word.casefold()[:MAX_TOKEN_CHARACTERS])
+    return list(dict.fromkeys(found))[:MAX_QUERY_TOKENS]
 
 
 def token_spans(text: str) -> Iterator[tuple[int, int, frozenset[str]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedway.collections import keyword_index as index
-from embedway.collections.keyword_tokens import query_tokens
+from embedway.collections.keyword_tokens import identifiers, query_tokens
 from embedway.errors import SinkError
 from embedway.remedies import option
 from embedway.store_failures import explain_file
@@ -31,10 +31,14 @@ _ENDINGS = ("", "-journal", "-wal", "-shm")
 
 @dataclass(frozen=True, slots=True)
 class KeywordHits:
-    """Ids and BM25 scores of rows, best first, and the weights of the query's tokens that occur."""
+    """Ids and BM25 scores of rows, best first, and the weights of the query's tokens that occur.
+
+    `named` are the rows that contain an identifier of the query, best first.
+    """
 
     rows: list[tuple[str, float]]
     weights: Mapping[str, float] = field(default_factory=dict)
+    named: list[tuple[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,9 @@ class Keywords:
                     forget_keywords(self._store, self._directory)
         except (sqlite3.Error, OSError) as error:
             failure = explain_file(error, setting="search.directory")
-            raise SinkError(f"the keyword index cannot be used: {failure}", destination=str(self.path)) from None
+            raise SinkError(
+                f"the keyword index cannot be used: {failure}; --mode vector needs none", destination=str(self.path)
+            ) from None
         raise AssertionError("unreachable")
 
     def _updated(self, connection: sqlite3.Connection) -> KeywordUpdate:
@@ -167,7 +173,9 @@ class Keywords:
         weights = _weights(connection, query_tokens(query))
         least = index.inverse_frequency(int(index.MAX_SHARE * index.count(connection)), index.count(connection))
         telling = [token for token, weight in weights.items() if weight >= least]
-        return KeywordHits(index.find(connection, telling or list(weights), top), weights)
+        names = [token for token in identifiers(query) if weights.get(token, 0.0) >= least]
+        named = index.find(connection, names, top)
+        return KeywordHits(index.find(connection, telling or list(weights), top), weights, named)
 
 
 def _weights(connection: sqlite3.Connection, tokens: list[str]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from typing_extensions import Buffer, override
 
-from embedway.collections.documents import MAX_RATIO, MAX_ROW_BYTES, UNCHECKED_BYTES
+from embedway.collections.documents import MAX_RATIO, MAX_ROW_BYTES, RATIO_FAULT, UNCHECKED_BYTES
 from embedway.collections.encodings import binary_fault, is_utf8, mark_of, unmarked_fault
 from embedway.errors import SourceError
 from embedway.remedies import option
@@ -84,18 +84,23 @@ class UnpackedLines:
         try:
             line = self._unpacked.readline(size)
         except (OSError, EOFError, zlib.error) as error:
-            raise StreamError(f"cannot be read completely: {error}", path=self._source) from error
+            raise StreamError(f"cannot be read completely: {read_reason(error)}", path=self._source) from error
         packed = self._raw.tell()
         if packed != self._packed_bytes:
             self._advance(packed - self._packed_bytes)
             self._packed_bytes = packed
         self._unpacked_bytes += len(line)
         if self._unpacked_bytes > max(UNCHECKED_BYTES, MAX_RATIO * packed):
-            raise StreamError(
-                f"unpacks to more than {MAX_RATIO} times its size; if that is right, unpack it and name the new file",
-                path=self._source,
-            )
+            raise StreamError(RATIO_FAULT, path=self._source)
         return line
+
+
+def read_reason(error: OSError | EOFError | zlib.error) -> str:
+    """Return why a stream cannot be read, without bytes of it."""
+    if isinstance(error, gzip.BadGzipFile):
+        # The message of the library has bytes of the file.
+        return "it is not a gzip file, or is damaged"
+    return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 
 class _Rewound(io.RawIOBase):

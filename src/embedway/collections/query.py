@@ -57,7 +57,7 @@ class SearchOptions:
     """
 
     top: int = 5
-    mode: SearchMode = "vector"
+    mode: SearchMode = "hybrid"
     where: Condition | None = None
     group: bool = False
     neighbours: int = 0

@@ -120,7 +120,7 @@ class RowReader:
         for name in options.keep if self._named else ():
             if name not in columns:
                 similar = difflib.get_close_matches(name, columns[:_COMPARED_COLUMNS], n=1)
-                meant = f"; did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?" if similar else ""
+                meant = f" (did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?)" if similar else ""
                 reason = f"is not a column that can be kept{meant}; existing columns: {shown}"
                 raise ColumnsError(reason, path=self.path, line=line, field=name)
         for name in wanted_columns(options):

@@ -101,7 +101,7 @@ class SkippedFiles:
         parts = [self._part(reason, count) for reason, count in self.counts.most_common()]
         notes = [remedy() for reason, remedy in _REMEDIES.items() if self.counts[reason]]
         if names_hint:
-            notes.append("-v names them")
+            notes.append("embedway -v names them")
         end = f" ({'; '.join(notes)})" if notes else ""
         return f"{self.total:,} {what} skipped: {', '.join(parts)}{end}"
 

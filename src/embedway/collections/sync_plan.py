@@ -123,7 +123,7 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
     documents = read_documents(inventory, read_options, faults=faults, counter=counter, standard_input=standard_input)
     chunk_reader = ChunkReader(documents, chunker, changes, faults=faults, counter=counter)
     journal = Journal(journal_path(store), described.space, (run.on_overflow,))
-    model = ModelPlan(described.space.model, described.space.id)
+    model = ModelPlan(described.model, described.space.id)
     counts = await _count(embedder, chunk_reader, journal, model, run, reader)
     refuse_emptied(changes, sync)
     removed = changes.removed() + gone

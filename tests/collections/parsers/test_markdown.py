@@ -173,3 +173,24 @@ def test_comments_of_mdx_in_markdown_are_removed():
     )
     assert found.text == "Keynote\n\nOne  three\nfour.\n\n{/*code*/} {/*open"
     assert found.line_marks[-1][1] == 7
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://img.shields.io/pypi/v/x.svg",
+        "https://badge.fury.io/py/x.svg",
+        "https://github.com/a/b/actions/workflows/test.yml/badge.svg",
+        "https://github.com/a/b/workflows/Test%20all/badge.svg?branch=main",
+        "https://codecov.io/gh/a/b/graph/badge.svg",
+        "https://readthedocs.org/projects/x/badge/?version=latest",
+        "https://coverage-badge.example.dev/a/b.svg",
+    ],
+)
+def test_badges_are_no_text(source):
+    for image in (
+        f"[![build passing]({source})](https://x.example)",
+        f'<a href="x"><img src="{source}" alt="build"></a>',
+    ):
+        assert parse_markdown(f"# {image} Pump\n\n{image}\n\nA pump.", "a.md").text == "Pump\n\nA pump."
+    assert parse_markdown("![badge of honour](honour.png)", "a.md").text == "badge of honour"

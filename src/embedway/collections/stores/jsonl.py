@@ -20,7 +20,7 @@ from embedway.collections.stores.arrow import sink_errors
 from embedway.collections.stores.base import RESERVED_COLUMNS
 from embedway.collections.stores.changes import Changes
 from embedway.collections.stores.jsonl_lines import MAX_LINE_BYTES, lines_of
-from embedway.collections.stores.jsonl_reader import JsonlReader
+from embedway.collections.stores.jsonl_reader import JsonlReader, file_state
 from embedway.collections.stores.jsonl_sidecar import JsonlSidecar
 from embedway.collections.stores.reader_store import FileStore
 from embedway.collections.stores.temporary import refuse_existing, remove_stale, replace_file, temporary_path
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk
     from embedway.types import Vectors
+
+#: Tries to open a collection that another process replaces meanwhile.
+_OPEN_TRIES = 100
 
 
 class JsonlStore(FileStore):
@@ -110,10 +113,24 @@ class JsonlStore(FileStore):
     def open(self) -> None:
         self._check_exists()
         with sink_errors(self.destination, "reading"):
+            for _ in range(_OPEN_TRIES):
+                before = file_state(self._path.stat())
+                if self._open_once(before):
+                    return
+        raise SinkError("is replaced again and again; open it later", destination=self.destination)
+
+    def _open_once(self, before: tuple[int, int, int]) -> bool:
+        """Read the sidecar and open the data file; return whether both are of the file that was there before."""
+        try:
             self.record, self.count = self._sidecar.read()
-            if self.record.format_version < FORMAT_VERSION:
-                self.record = replace(self.record, keep=dict.fromkeys(_kept_of(self._path), "text"))
-            self._reader = JsonlReader(self._path, self.record, self.count, self.destination)
+        except SinkError:
+            if file_state(self._path.stat()) == before:
+                raise
+            return False
+        if self.record.format_version < FORMAT_VERSION:
+            self.record = replace(self.record, keep=dict.fromkeys(_kept_of(self._path), "text"))
+        self._reader = JsonlReader(self._path, self.record, self.count, self.destination)
+        return self._reader.state == before
 
     @override
     def close(self) -> None:

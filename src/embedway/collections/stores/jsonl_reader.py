@@ -54,7 +54,7 @@ class JsonlReader:
         # The file stays open: after it is replaced, an open collection shows the rows that it had.
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         weakref.finalize(self, os.close, self._file).atexit = False
-        self._state = _state_of(self._file)
+        self.state = file_state(os.fstat(self._file))
         self._searched = False
         self._loaded: _Loaded | None = None
         self._places: dict[str, int] | None = None
@@ -203,7 +203,7 @@ class JsonlReader:
 
     def _check_unchanged(self) -> None:
         """Raise `SinkError` if another program has written into the file since the collection was opened."""
-        if _state_of(self._file) != self._state:
+        if file_state(os.fstat(self._file)) != self.state:
             raise SinkError("was changed in place while it was open; open it again", destination=self._destination)
 
 
@@ -241,6 +241,6 @@ def _threads() -> int:
     return min(os.cpu_count() or 1, 8)
 
 
-def _state_of(file: int) -> tuple[int, int]:
-    state = os.fstat(file)
-    return state.st_size, state.st_mtime_ns
+def file_state(state: os.stat_result) -> tuple[int, int, int]:
+    """Return what differs between two versions of a file."""
+    return state.st_ino, state.st_size, state.st_mtime_ns

@@ -24,7 +24,7 @@ from embedway.collections.stores import postgres_table as tables
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
 from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors
 from embedway.collections.stores.postgres_where import to_sql
-from embedway.collections.stores.refusals import already_exists, no_such
+from embedway.collections.stores.refusals import already_exists, is_locked, no_such
 from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import (
     columns_of,
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 _CANDIDATES, _BIT_CANDIDATES = 4, 20
 _MAX_EF_SEARCH = 1_000
 _STAGE = "pg_temp.embedway_stage"
-_BUSY = "another process changes this collection; wait until it ends, then run the command again"
 #: Fact beside the record: columns that the present change adds, or that an aborted one has left.
 _UNFINISHED = "unfinished_columns"
 
@@ -85,7 +84,7 @@ class PostgresStore(Store):
                 key = lock_key(tables.schema_of(link, self._place), self._place.table)
                 (free,) = link.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
             if not free:
-                raise SinkError(_BUSY, destination=self.destination)
+                raise is_locked(self.destination)
             yield
         finally:
             link.close()
@@ -322,7 +321,7 @@ class PostgresStore(Store):
         key = lock_key("change", self._schema, self._place.table)
         (free,) = link.execute("SELECT pg_try_advisory_xact_lock(%s)", [key]).fetchone()
         if not free:
-            raise SinkError(_BUSY, destination=self.destination)
+            raise is_locked(self.destination)
 
     def _facts(self) -> dict[str, Any]:
         """Return the stored record and the facts beside it. Raises `SinkError` if it is newer than the open one."""

@@ -16,9 +16,15 @@ def already_exists(what: str, destination: str) -> SinkError:
 
 
 def no_such(what: str, destination: str, *, similar: str = "") -> SinkError:
-    """Return the error of a collection that does not exist; `similar` is the question after one with a like name."""
+    """Return the error of a collection that does not exist; `similar` begins with `; ` and names one that does."""
     create = by_place(
         command="`embedway sync SOURCE --to COLLECTION` creates it",
         python="open it with create=True, and sync it, to create it",
     )
     return SinkError(f"there is no such {what}{similar}; {create}", destination=destination)
+
+
+def is_locked(destination: str) -> SinkError:
+    """Return the error of a collection that another process changes."""
+    wait = by_place(command="`embedway sync --wait` waits", python="`sync(wait=True)` waits")
+    return SinkError(f"another process changes the collection; try again when it ends; {wait}", destination=destination)

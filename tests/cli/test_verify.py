@@ -1,6 +1,4 @@
-"""`verify` and `forget` on collections in real stores."""
-
-import json
+"""`verify` on collections in real stores."""
 
 import numpy as np
 import pytest
@@ -69,34 +67,3 @@ def test_another_model_is_refused_by_name(command, collection):
     assert (done.code, done.stdout) == (1, "")
     assert "bge-small-en-v1.5" in done.stderr
     assert "all-MiniLM-L6-v2" in done.stderr
-
-
-def test_a_forgotten_document_is_gone_and_what_is_left_is_said(command, collection, place):
-    assert command("search", collection, "engine", "--mode", "keyword").code == 0
-    done = command("forget", "docs/3.md", "--from", collection)
-    assert done.code == 0, done.stderr
-    assert "1 document with 1 row removed, and 1 cached vector" in done.stdout
-    assert "the source docs" in done.stdout
-    assert "backups" in done.stdout
-    found = command("search", collection, "Section 3", "-n", "10", "--json").json
-    assert "3.md" not in {hit["document_id"] for hit in found["hits"]}
-    left = [one for one in place.rglob("*") if one.is_file() and one.parent.name != "docs"]
-    assert left
-    assert not [one for one in left if TEXTS["3.md"].encode() in one.read_bytes()]
-    done = command("forget", "3.md", "--from", collection)
-    assert (done.code, done.stdout) == (2, "")
-    assert "no document '3.md'" in done.stderr
-
-
-def test_forget_prints_json_for_several_collections(command, place):
-    (place / "a.md").write_text("A text about glaciers.")
-    for name in ("one.parquet", "two.jsonl"):
-        assert command("sync", "a.md", "--to", name).code == 0
-    done = command("forget", "a.md", "--from", "one.parquet", "--from", "two.jsonl", "--json")
-    assert done.code == 0, done.stderr
-    reports = json.loads(done.stdout)["collections"]
-    assert [(one["destination"], one["rows"], one["documents"]) for one in reports] == [
-        ("one.parquet", 1, ["a.md"]),
-        ("two.jsonl", 1, ["a.md"]),
-    ]
-    assert command("verify", "one.parquet").stdout.splitlines()[-1] == "the collection has no rows"
