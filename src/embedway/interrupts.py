@@ -51,6 +51,8 @@ class _Program:
     received: int | None = None
     #: Returns what is stored and how to continue.
     explain: Callable[[], str] = lambda: "nothing was done yet"
+    #: Whether the work is complete, so that the exit code is 0.
+    is_complete: Callable[[], bool] = lambda: False
     cancel: Callable[[], object] | None = None
     #: Whether the command has ended, so that a signal need not wait for anything.
     ended: bool = False
@@ -108,12 +110,14 @@ class _Program:
         """Clean up, print what is stored, and end the process without waiting for threads."""
         self.leaving.acquire()  # never released: another thread that leaves waits until the process has ended
         number = self.received or signal.SIGTERM
+        code = 128 + number
         with contextlib.suppress(BaseException):
             unfinished.wait_for_commits(COMMIT_S)
             unfinished.clean_up()
+            code = 0 if self.is_complete() else code
             _write_message(f"stopped by {_SIGNALS[number]}", self.explain())
         # The watchdog is not ended here: until the process ends, another thread may take the interpreter's lock.
-        os._exit(128 + number)
+        os._exit(code)
 
 
 _program = _Program()
@@ -155,9 +159,13 @@ def open_missing_descriptors() -> None:
                 os.close(opened)
 
 
-def explain(kept: str | Callable[[], str]) -> None:
-    """Set the text, or a function that returns it, about what is stored and how to continue after a signal."""
+def explain(kept: str | Callable[[], str], *, is_complete: Callable[[], bool] = lambda: False) -> None:
+    """Set the text, or a function that returns it, about what is stored and how to continue after a signal.
+
+    `is_complete` returns whether all work is done, so that a stopped program has the exit code 0.
+    """
     _program.explain = (lambda: kept) if isinstance(kept, str) else kept
+    _program.is_complete = is_complete
 
 
 async def cancellable(work: Coroutine[Any, Any, T]) -> T:

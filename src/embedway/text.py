@@ -32,6 +32,14 @@ def single_line(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
+def count_of(number: int, one: str, several: str = "") -> str:
+    """Return a number of things for people: `1 row`, `1,234 rows`; `several` is a plural that is not just an added s.
+
+    Both may have a verb: `count_of(n, "row was", "rows were")`.
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 def redact(text: str, *secrets: str | None) -> str:
     """Return a message of another program on one line, without `secrets` and without credentials in URLs."""
     for secret in secrets:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import embedway._version
+from embedway.cli import common_first
 
 COMMANDS = [
     "run",
@@ -62,7 +63,7 @@ def test_version(command):
         (["run", "a.txt", "--to", "a.parquet", "--threads", "0"], "--threads"),
         (["run", "a.txt", "--to", "a.parquet", "--backend", "abacus"], "--backend"),
         (["run", "a.txt", "--to", "a.unknown"], "X.parquet, X.jsonl, lancedb:DIR#TABLE"),
-        (["run", "a.txt", "--to", "a.jsonl", "--no-chunk", "--chunk-tokens", "9"], "not split"),
+        (["run", "a.txt", "--to", "a.jsonl", "--no-chunk", "--chunk-tokens", "9"], "cannot be used with --no-chunk"),
         (["run", "a.txt", "--to", "a.jsonl", "--keep", "vector"], "vector"),
         (["search", "a.parquet"], "QUERY"),
         (["search", "a.csv", "q"], "X.parquet, X.jsonl, lancedb:DIR#TABLE"),
@@ -142,3 +143,27 @@ def test_a_full_disk_is_an_error(environment, place):
         )
     assert done.returncode == 1
     assert done.stderr == b"embedway: error: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["run", "docs", "-v", "--to", "a.jsonl"], ["-v", "run", "docs", "--to", "a.jsonl"]),
+        (
+            ["--config", "f.toml", "run", "--quiet", "--traceback"],
+            ["--quiet", "--traceback", "--config", "f.toml", "run"],
+        ),
+        (["embed", "-q", "--", "-v"], ["-q", "embed", "--", "-v"]),
+    ],
+    ids=("before", "in order", "not after --"),
+)
+def test_common_flags_may_follow_the_command(given, expected):
+    assert common_first(given) == expected
+
+
+def test_errors_name_flags_and_no_keywords_of_python(command, place):
+    (place / "a.txt").write_text("a text\n")
+    (place / "a.jsonl").write_text("{}\n")
+    done = command("run", "a.txt", "--to", "a.jsonl")
+    assert "updates it, and --overwrite replaces it" in done.stderr
+    assert "overwrite=" not in done.stderr

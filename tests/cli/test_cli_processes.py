@@ -6,30 +6,13 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 
 import pytest
 
 from paid_model import MODEL
+from signalled import COMMIT, PARSER, ended, files, started_command
 
 REUSED = "vectors that are already in the cache (sqlite) are reused; run the same command again to continue"
-#: Before the command: `ready` tells the test that the moment has come.
-START = """
-import sys
-def ready():
-    sys.stdout.write("ready\\n")
-    sys.stdout.flush()
-{prelude}
-from embedway.__main__ import program
-program()
-"""
-PARSER = """
-from embedway.collections.parsers import html
-def parse(text, path):
-    ready()
-    {work}
-html.parse_html = parse
-"""
 #: The orderly end never comes.
 STUCK = """
 from embedway.collections.stores.jsonl import JsonlStore
@@ -41,15 +24,6 @@ def abort(self):
     import time
     time.sleep(600)
 JsonlStore.abort = abort
-"""
-COMMIT = """
-from embedway.collections.stores.jsonl import JsonlStore
-good = JsonlStore.commit
-def commit(self):
-    ready()
-    sys.stdin.readline()
-    good(self)
-JsonlStore.commit = commit
 """
 IMPORT = """
 class Finder:
@@ -83,40 +57,9 @@ sys.addaudithook(hook)
 @pytest.fixture
 def begin(environment, place):
     """Return a context manager that starts a command with a prelude, and waits until it is ready."""
-
-    @contextlib.contextmanager
-    def start(prelude, *arguments, variables=None):
-        (place / "embedway.toml").write_text(MODEL)
-        with subprocess.Popen(
-            [sys.executable, "-c", START.format(prelude=prelude), "--config", "embedway.toml", *arguments],
-            cwd=place,
-            env={**environment, **(variables or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
-            try:
-                if "ready()" in prelude:
-                    assert process.stdout.readline() == b"ready\n", process.stderr.read()
-                yield process
-            finally:
-                process.kill()
-
-    return start
-
-
-def ended(process, number):
-    """Send a signal; return the exit code and the lines on standard error."""
-    process.send_signal(number)
-    # A generous bound: the limit is two seconds of a machine that is not loaded.
-    code = process.wait(30)
-    return code, process.stderr.read().decode().splitlines()
-
-
-def files(folder):
-    # A process that is ended at once leaves its lock file: by then, another process may hold a lock on it.
-    paths = (path for path in folder.iterdir() if not path.name.endswith(".embedway-lock"))
-    return {path.name: path.read_bytes() for path in paths}
+    return lambda prelude, *arguments, variables=None: started_command(
+        place, {**environment, **(variables or {})}, prelude, *arguments
+    )
 
 
 RUN = ("run", "page.html", "--to", "out.jsonl", "--model", "acme/m")

@@ -178,6 +178,9 @@ class TestRun:
         planned = command("plan", "docs", "--json")
         assert (planned.json["documents"], planned.json["links_skipped"]) == (1, 1)
         assert note in planned.stderr
+        named = command("plan", "docs", "-v").stderr
+        assert "skipped docs/b.txt: link" in named
+        assert "-v names" not in named
         done = command("run", "docs", "--follow-links", "--to", "b.jsonl", "--json")
         assert (done.json["documents"], done.json["links_skipped"]) == (2, 0)
         assert "link" not in done.stderr
@@ -205,7 +208,7 @@ class TestRun:
         assert (done.json["chunks"], done.json["rejected"]) == (4, 2)
         rejects = [json.loads(line) for line in (place / "out.parquet.rejects.jsonl").read_text().splitlines()]
         assert [row["line"] for row in rejects] == [5, 6]
-        assert "2 rows were rejected; out.parquet.rejects.jsonl" in done.stderr
+        assert "2 rows were rejected; the reasons are in out.parquet.rejects.jsonl" in done.stderr
 
     def test_settings_file_and_flags(self, command, notes, place):
         (place / "a.toml").write_text("[run]\non_error = 'skip'\nchunk_tokens = 64\n[local]\nthreads = 1\n")

@@ -1,10 +1,13 @@
 """`search` on the command line: modes, conditions, groups, several queries, and the interactive session."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pty
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -69,8 +72,12 @@ def test_the_fields_of_earlier_versions_are_in_json(command, notes):
     assert (hit["rank"], hit["source"], hit["start_line"]) == (1, "notes.jsonl", 1)
     assert hit["location"] == "notes.jsonl:1"
     assert hit["metadata"] == {"lang": "en"}
-    start, end = hit["snippet"]["start"], hit["snippet"]["end"]
+    start, end = hit["highlight"]["start"], hit["highlight"]["end"]
     assert hit["text"][start:end] == "Hand slow functions to a thread."
+    shown = hit["snippet"]
+    assert shown["text"] == hit["text"][shown["start"] : shown["end"]] == TEXTS["loop"][1]
+    assert shown["text"][slice(*shown["best"])] == "Hand slow functions to a thread."
+    assert [shown["text"][slice(*span)] for span in shown["words"]] == ["code", "slow", "functions"]
 
 
 def test_conditions(command, notes):
@@ -85,12 +92,36 @@ def test_conditions(command, notes):
     assert command("search", notes, QUERY, "--where", "lang = ").code == 2
 
 
-def test_snippets_start_at_the_match(command, notes):
-    done = command("search", notes, "E1133", "--mode", "keyword")
+def test_snippets_start_at_the_match_and_headings_are_shown_once(command, place):
+    long = " ".join(f"Sentence {n} of this section says nothing about it." for n in range(8))
+    (place / "guide.md").write_text(f"# Disks\n\n## Errors\n\n{long} E1133 means that the disk is full.\n\n{long}\n")
+    done = command("run", "guide.md", "--to", "g.parquet", "--chunk-tokens", "240")
+    assert done.code == 0, done.stderr
+    done = command("search", "g.parquet", "E1133", "--mode", "keyword", "-n", "1")
     header, row = done.stdout.splitlines()
+    assert header.split() == ["rank", "score", "where", "headings", "text"]
+    assert row.split("  ")[-1].strip().startswith("E1133 means that the disk is full.")
+    assert "guide.md:5" in row
+    assert row.count("Disks") == 1
+
+
+def test_a_short_text_is_shown_whole(command, notes):
+    header, row = command("search", notes, "E1133", "--mode", "keyword").stdout.splitlines()
     assert header.split() == ["rank", "score", "where", "text"]
-    assert "… E1133 means that the disk is full." in row
-    assert "Short codes" not in row
+    assert row.endswith("Short codes are in logs. E1133 means that the disk is full.")
+
+
+def test_a_search_without_hits_says_why(command, notes):
+    for arguments, why in (
+        (["zebra", "--mode", "keyword"], "no word of the query is in the collection"),
+        (["bread", "--where", "lang = 'fr'"], "no row meets the condition"),
+    ):
+        done = command("search", notes, *arguments)
+        assert (done.code, done.stdout) == (0, f"no hits: {why}\n")
+        assert command("search", notes, *arguments, "--json").json["why_empty"] == why
+    done = command("search", notes, " ")
+    assert (done.code, done.stdout) == (2, "")
+    assert "the query is empty" in done.stderr
 
 
 def test_groups_and_neighbours(command, place):
@@ -108,7 +139,10 @@ def test_groups_and_neighbours(command, place):
     beside = [one["number"] for one in hit["before"] + hit["after"]]
     assert beside == [number for number in (hit["number"] - 1, hit["number"] + 1) if 0 <= number < hit["total"]]
     shown = command("search", "d.parquet", "paragraph 20 is about ships", "-n", "1", "--neighbours", "1").stdout
-    assert [line[4] for line in shown.splitlines()[1:] if line[4:6] in {"- ", "+ "}] == ["-", "+"]
+    lines = [line.split() for line in shown.splitlines()[1:] if line.startswith("    ")]
+    assert [line[0] for line in lines if line[1].isdecimal()] == ["before", "hit", "after"]
+    numbers = [int(line[1]) for line in lines if line[1].isdecimal()]
+    assert numbers == sorted(numbers)
 
 
 def test_a_reranker_orders_the_rows_of_every_mode(command, notes, place, weights_folder):
@@ -133,8 +167,9 @@ def test_several_queries(command, notes, place):
     done = command("search", notes, "--queries", "queries.txt", "-n", "1", "--json")
     assert done.code == 0, done.stderr
     answers = done.json["answers"]
-    assert [(one["id"], ids(one)) for one in answers] == [("1", ["ice"]), ("q7", ["loop"])]
-    assert answers[0]["receipt"]["texts"] == 2
+    assert [(one["id"], ids(one)) for one in answers] == [(1, ["ice"]), ("q7", ["loop"])]
+    assert done.json["receipt"]["texts"] == 2
+    assert "receipt" not in answers[0]
     shown = command("search", notes, "--queries", "-", "-n", "1", stdin="glaciers\nrye bread\n").stdout
     assert [line for line in shown.splitlines() if line.startswith("# ")] == ["# glaciers", "# rye bread"]
 
@@ -146,6 +181,9 @@ def test_several_queries(command, notes, place):
         (b"fine\n\xff\n", "queries.txt:2: is not UTF-8"),
         (b'{"query": ""}\n', "queries.txt:1: needs the text of a query"),
         (b'{"query": \n', "queries.txt:1: is not JSON"),
+        (b'{"query": "a", "id": [7]}\n', "queries.txt:1: 'id' must be a text or a number"),
+        (b'{"query": "a", "id": 1e999}\n', "queries.txt:1: 'id' must be a text or a number"),
+        (b'{"query": "\\ud800"}\n', "queries.txt:1: is not valid Unicode"),
     ],
 )
 def test_files_of_queries_that_are_wrong(command, notes, place, content, message):
@@ -153,6 +191,14 @@ def test_files_of_queries_that_are_wrong(command, notes, place, content, message
     done = command("search", notes, "--queries", "queries.txt", "--json")
     assert (done.code, done.stdout) == (1, "")
     assert message in done.stderr
+
+
+def test_ids_of_queries_keep_their_type(command, notes):
+    lines = [{"id": name, "text": "bread"} for name in (7, "7", 7.5, True, None)]
+    done = command(
+        "search", notes, "--queries", "-", "--mode", "keyword", "--json", stdin="\n".join(map(json.dumps, lines))
+    )
+    assert [one["id"] for one in done.json["answers"]] == [7, "7", 7.5, True, None]
 
 
 def test_queries_come_from_one_place(command, notes):
@@ -196,7 +242,8 @@ def test_an_interactive_session(command, notes):
     assert done.code == 0, done.stderr
     tables = [[line for line in table.splitlines() if line[:4].strip().isdecimal()] for table in tables_of(done.stdout)]
     assert [len(table) for table in tables] == [4, 1, 0, 1]
-    assert "unknown command" in done.stderr
+    assert "no hits: no row that contains a word of the query meets the condition" in done.stdout
+    assert "there is no command :wrong; :help lists the commands" in done.stderr
     assert "there is no column 'nothing'" in done.stderr
     assert "4 queries, p50" in done.stderr
 
@@ -204,6 +251,77 @@ def test_an_interactive_session(command, notes):
 def tables_of(output):
     """Return the tables of a session, which an empty line ends."""
     return output.split("\n\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (":top x", ":top needs a whole number, such as :top 10"),
+        (":top 0", "top is 0; it must be a whole number, at least 1"),
+        (":tpo 3", "there is no command :tpo; did you mean :top?"),
+        (":mode", "mode is ''; it must be one of vector, keyword, hybrid"),
+        (":group yes", ":group has no value; it turns the option on or off"),
+        (":where lang =", "expected a value"),
+        (":neighbours 1", "neighbours: 1"),
+        (":highlight", "highlight: no"),
+    ],
+)
+def test_commands_of_a_session_are_explained(command, notes, line, said):
+    done = command("search", notes, "-i", "--mode", "keyword", stdin=f"{line}\nE1133\n")
+    assert done.code == 0
+    assert said in done.stderr
+    assert "E1133 means" in done.stdout
+    assert "1 query, p50" in done.stderr
+
+
+def test_help_in_a_session_lists_commands_with_their_values(command, notes):
+    done = command("search", notes, "-i", "--mode", "keyword", "--where", "lang = 'de'", stdin=":help\n:group\n:help\n")
+    first, second = tables_of(done.stdout)
+    assert [line.split()[0] for line in first.splitlines()[1:]] == [
+        *(":mode", ":where", ":top", ":group", ":neighbours", ":rerank", ":candidates", ":highlight", ":help,")
+    ]
+    values = {line.split()[0]: line for line in second.splitlines()}
+    assert all(
+        word in values[name].split() for name, word in ((":mode", "keyword"), (":where", "yes"), (":group", "yes"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"), [("out.parqet", "out.parquet"), ("ot.parquet", "out.parquet"), ("out", "out.parquet")]
+)
+def test_a_misspelt_collection_is_named(command, notes, asked, meant):
+    done = command("search", asked, "x")
+    assert (done.code, done.stdout) == (2 if not asked.endswith(".parquet") else 1, "")
+    assert f"did you mean '{meant}'?" in done.stderr
+    assert "lancedb:DIR#TABLE" in command("search", "zzz.zzz", "x").stderr
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize(("key", "code"), [(b"\x04", 0), (b"\x03", 130)])
+def test_ctrl_d_and_ctrl_c_end_a_session(command, notes, environment, place, key, code):
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "embedway", "search", notes, "-i", "--mode", "keyword"],
+        env={**environment, "TERM": "xterm"},
+        cwd=place,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  Ctrl-C needs a terminal of its own
+    )
+    os.close(terminal)
+    shown = b""
+    while b"keyword> " not in shown:
+        shown += os.read(controller, 65536)
+    os.write(controller, key)
+    assert process.wait(60) == code
+    with contextlib.suppress(OSError):
+        while part := os.read(controller, 65536):
+            shown += part
+    os.close(controller)
+    assert b"Traceback" not in shown
+    assert (b"the session is ended" in shown) == (code == 130)
 
 
 def test_an_interactive_session_ends_with_its_input(command, notes):
@@ -241,5 +359,6 @@ def test_matches_are_bold_on_a_terminal_and_escapes_are_not_sent(command, place,
         pass  # on Linux: no process has the terminal open any more
     os.close(controller)
     assert process.communicate()[1] == b"" or process.wait() == 0
-    assert b"\x1b[1mE1133\x1b[0m" in shown
+    assert b"\x1b[1;36mE1133\x1b[0m" in shown
+    assert b"\x1b[1mRed  [31m text means \x1b[0m" in shown
     assert b"\x1b[31m" not in shown

@@ -16,7 +16,7 @@ from embedway import AsyncEmbedder, Config, Embedder
 from embedway.collections import AsyncCollection, Collection
 from embedway.collections.options import SyncOptions
 from embedway.collections.query import SearchOptions, SearchSettings
-from embedway.collections.sync_settings import SyncSettings, sync_options
+from embedway.collections.sync_settings import SyncSettings, source_texts, sync_options
 from embedway.collections.where import Compare
 from embedway.errors import ClosedError, SinkError, SpaceMismatchError, UsageError
 from scripts import run_script
@@ -120,7 +120,7 @@ def test_modes_conditions_and_facts(place, config):
 
 def test_a_collection_that_does_not_exist_yet(docs, tmp_path, config):
     destination = str(tmp_path / "new.parquet")
-    with pytest.raises(SinkError):
+    with pytest.raises(SinkError, match=r"no such file; .*create=True"):
         embedway.collections.open(destination, config=config)
 
     async def work(collection):
@@ -170,6 +170,79 @@ def test_searches_go_on_while_the_collection_changes(place, docs, config):
         assert collection.count == 8
 
     run(place, work, config)
+
+
+def test_a_dry_run_tells_what_a_sync_would_do(place, docs, config):
+    async def work(collection):
+        (docs / "new.md").write_text("Kiwis do not fly.")
+        (docs / "ice.md").unlink()
+        plan = await collection.dry_run()
+        assert (plan.added, plan.removed, plan.unchanged, plan.chunks) == (1, 1, 2, 1)
+        assert collection.count == 3
+        summary = await collection.sync()
+        assert (summary.added, summary.removed) == (plan.added, plan.removed)
+
+    run(place, work, config)
+    with embedway.collections.open(place, config=config) as collection:
+        assert collection.dry_run().unchanged == 3
+
+
+def test_progress_may_be_functions(place, docs, config):
+    async def work(collection):
+        (docs / "new.md").write_text("Kiwis do not fly.")
+        seen, compared = [], []
+        await collection.sync(progress=lambda status: seen.append(status.chunks_done))
+        await collection.verify(progress=lambda done, total: compared.append((done, total)))
+        assert (seen[-1], compared[-1]) == (1, (4, 4))
+
+    run(place, work, config)
+
+
+def test_open_async_is_awaited_or_a_block(place, config):
+    async def main():
+        async with embedway.collections.open_async(place, config=config) as collection:
+            answer = await collection.search("E1133", mode="keyword")
+            assert [found.document_id for found in answer] == ["loop.md"]
+            assert len(answer) == 1
+        with pytest.raises(ClosedError):
+            await collection.search("E1133")
+        other = await embedway.collections.open_async(place, config=config)
+        await other.aclose()
+        await other.aclose()
+        with pytest.raises(UsageError, match="use `async with`"), embedway.collections.open_async(place):
+            pass
+        with pytest.raises(SinkError):
+            async with embedway.collections.open_async("nothing.parquet"):
+                pass
+
+    asyncio.run(main())
+
+
+def test_the_blocking_form_works_while_an_event_loop_runs(place, config):
+    async def main():
+        with embedway.collections.open(place, config=config) as collection:
+            return names(collection.search("E1133", mode="keyword"))
+
+    assert asyncio.run(main()) == ["loop.md"]
+
+
+def test_the_blocking_form_is_refused_in_its_own_thread(place, docs, config):
+    (docs / "new.md").write_text("Kiwis do not fly.")
+    collection = embedway.collections.open(place, config=config)
+    with contextlib.closing(collection), pytest.raises(UsageError, match="from its own thread"):
+        collection.sync(progress=lambda _: collection.search("a"))
+
+
+def test_results_are_readable(place, config):
+    with embedway.collections.open(place, config=config) as collection:
+        answer = collection.search("what does E1133 mean", mode="hybrid")
+    [best, *_] = answer
+    assert repr(best).startswith("<SearchHit 0.0")
+    assert "'docs/loop.md#0' line 1: 'query: The event loop runs tasks. The error E1133 stops it.'" in repr(best)
+    assert (best.document_id, best.source, best.line, best.metadata) == ("loop.md", "docs", 1, {})
+    assert str(best.highlight) == "The error E1133 stops it."
+    assert f"{best.snippet}" == best.text
+    assert "Receipt(" not in repr(answer)
 
 
 def test_refresh_shows_what_another_process_changed(place, docs, config):
@@ -274,6 +347,33 @@ collection.close()
     assert run_script(script) == ["True 3", "0 True"]
 
 
+def test_it_is_exported_into_another_store(place, config, tmp_path):
+    with embedway.collections.open(place, config=config) as collection:
+        summary = collection.export(str(tmp_path / "c.jsonl"))
+        assert (summary.rows, summary.documents, summary.vector_type) == (3, 3, "float32")
+        assert collection.export(str(tmp_path / "half.parquet"), vector_type="float16").vector_type == "float16"
+        with pytest.raises(SinkError, match="already exists"):
+            collection.export(str(tmp_path / "c.jsonl"))
+        assert collection.export(str(tmp_path / "c.jsonl"), overwrite=True).rows == 3
+        with pytest.raises(UsageError, match="into itself"):
+            collection.export(place)
+    with pytest.raises(ClosedError):
+        collection.export(str(tmp_path / "d.jsonl"))
+
+    async def search(copied):
+        return names(await copied.search(TEXTS["ice.md"]))[0]
+
+    assert run(str(tmp_path / "c.jsonl"), search, config, model="acme/m") == "ice.md"
+
+
+def test_a_new_collection_is_not_exported(config, tmp_path):
+    with (
+        embedway.collections.open(str(tmp_path / "new.parquet"), config=config, model="acme/m", create=True) as one,
+        pytest.raises(UsageError, match="has not been created yet"),
+    ):
+        one.export(str(tmp_path / "c.jsonl"))
+
+
 def test_it_cannot_be_pickled_or_copied(place, config):
     awaited = asyncio.run(AsyncCollection.open(place, config=config))
     with embedway.collections.open(place, config=config) as collection:
@@ -301,7 +401,7 @@ def test_arguments_are_checked(place, config):
 
 
 def test_both_forms_have_the_same_methods_and_options():
-    for name in ("search", "sync", "verify", "forget", "refresh", "documents"):
+    for name in ("search", "sync", "dry_run", "verify", "forget", "refresh", "documents"):
         blocking, awaited = getattr(Collection, name), getattr(AsyncCollection, name)
         assert inspect.signature(blocking).parameters.keys() == inspect.signature(awaited).parameters.keys()
         assert blocking.__doc__ == awaited.__doc__
@@ -321,3 +421,30 @@ def test_options_of_sync_are_those_of_python():
         sync_options({"keep": "year"})
     with pytest.raises(TypeError, match="chunks"):
         sync_options({"chunks": 3})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_error": "ignore"}, "on_error is 'ignore'; it must be"),
+        ({"on_error": None}, "on_error is of type NoneType"),
+        ({"format": "docs"}, "format is 'docs'"),
+        ({"on_overflow": 1}, "on_overflow is 1"),
+        ({"keep": {"year": "integer"}}, "the type of 'year' in keep is 'integer'"),
+        ({"chunk_tokens": "9"}, "chunk_tokens is '9'"),
+        ({"overlap_tokens": -1}, "overlap_tokens is -1"),
+        ({"wait": "no"}, "wait is 'no'; it must be True or False"),
+        ({"encoding": 3}, "encoding is of type int; it must be a text"),
+    ],
+    ids=repr,
+)
+def test_wrong_options_of_sync_are_named(options, message):
+    with pytest.raises(UsageError, match=message):
+        sync_options(options)
+
+
+def test_sources_of_sync_are_paths_or_texts(tmp_path):
+    assert source_texts([tmp_path, "a=b"]) == [str(tmp_path), "a=b"]
+    assert sync_options({"format": None, "follow_links": None, "chunk_tokens": None}) == SyncOptions()
+    with pytest.raises(UsageError, match="a source is of type int"):
+        source_texts([3])

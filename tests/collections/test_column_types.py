@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedway.collections.column_types import convert_value, plain_value, split_keep
+from embedway.collections.column_types import coerce, convert_value, infer_types, plain_value, split_keep
 from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_sources, read_files
+from embedway.errors import UsageError
 
 MOMENT = datetime(2026, 3, 1, 12, tzinfo=timezone(timedelta(hours=2)))
 
@@ -20,6 +21,27 @@ def test_names_and_types_of_the_option():
         ("lang", "year", "dc:title", "dc:date", "time"),
         {"year": "int", "dc:date": "timestamp", "time": "text"},
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("year:integer", "year:int"),
+        ("a:b:Boolean", "a:b:bool"),
+        ("n:flot", "n:float"),
+        ("tags:lists", "tags:list"),
+        ("when:datetime", "when:timestamp"),
+    ],
+)
+def test_a_type_that_does_not_exist_is_told(given, meant):
+    with pytest.raises(UsageError, match=rf"there is no type .*; did you mean {meant}\? The types are text, int"):
+        split_keep([given])
+    assert split_keep([f"{given}:text"]) == ((given,), {given: "text"})
+
+
+def test_names_with_a_colon_are_no_types():
+    names = ["dc:date", "dc:format", "geo:long", "og:image", ":int", "a:", "x:test"]
+    assert split_keep(names) == (tuple(names), {})
 
 
 @pytest.mark.parametrize(
@@ -110,4 +132,40 @@ def test_a_value_that_does_not_fit_rejects_its_row(tmp_path):
     path.write_text("text,n\na,3\nb,three\nc,\n")
     found, (fault,) = read(path, keep=("n",), keep_types={"n": "int"})
     assert found == [{"n": 3}, {"n": None}]
-    assert "a.csv:3: field 'n': is not int; --keep n:json keeps any JSON value" in fault
+    assert "a.csv:3: field 'n': is not int; keep={'n': 'text'} keeps any text" in fault
+
+
+def test_types_are_inferred():
+    rows = [
+        {"i": 1, "f": 1, "b": True, "t": "x", "l": ["a"], "m": 1, "d": datetime(2026, 1, 1, tzinfo=UTC), "j": {"a": 1}},
+        {"i": None, "f": 2.5, "m": "x", "l": [], "big": 1 << 63},
+    ]
+    assert infer_types(rows, ["i", "f", "b", "t", "l", "m", "d", "j", "none", "big"]) == {
+        "i": "int",
+        "f": "float",
+        "b": "bool",
+        "t": "text",
+        "l": "list",
+        "m": "json",
+        "d": "timestamp",
+        "j": "json",
+        "none": "text",
+        "big": "json",
+    }
+
+
+def test_values_are_converted_only_without_loss():
+    assert coerce(3, "float") == 3.0
+    assert coerce(float("nan"), "float") is None
+    assert coerce("2026-01-02", "timestamp") == datetime(2026, 1, 2, tzinfo=UTC)
+    assert coerce({"a": [1]}, "json") == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [("1", "int"), (1.5, "int"), (True, "int"), (1, "bool"), (1, "text"), ([1], "list"), ("x", "timestamp"),
+     (float("inf"), "float"), ("\ud800", "text"), (["\ud800"], "list"), ({"a": float("inf")}, "json"), (b"x", "json")],
+)  # fmt: skip
+def test_a_value_that_does_not_fit_is_refused(value, kind):
+    with pytest.raises(ValueError, match=r"must be|is not"):
+        coerce(value, kind)

@@ -47,8 +47,6 @@ def read(tmp_path):
     ],
 )
 def test_a_byte_order_mark_decides_in_every_format(read, name, content, encoding):
-    if encoding == "utf-32" and name == "a.html":
-        pytest.skip("the parser of pages reads no UTF-32")
     data = content.encode(encoding)
     assert read(name, data) == ([TEXT], [])
     if name not in {"-", "a.html"}:
@@ -64,6 +62,35 @@ def test_the_encoding_of_the_option(read, name):
     assert bad[0].startswith("is not UTF-8")
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.csv", "a.jsonl", "-"])
+def test_files_in_utf8_stay_readable_beside_the_option(read, name):
+    content = {"a.csv": f"text\n{TEXT}\n", "a.jsonl": json.dumps({"text": TEXT}, ensure_ascii=False)}.get(name, TEXT)
+    for encoding in ("cp1252", "latin-1", "shift_jis", "utf-16-le"):
+        assert read(name, content.encode(), encoding=encoding) == ([TEXT], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.xml", '<?xml version="1.0" encoding="iso-8859-15"?><p>{}</p>'),
+        ("a.py", "# -*- coding: iso-8859-15 -*-\n# {}\n"),
+        ("a.rb", "#!/usr/bin/ruby\n# encoding: iso-8859-15\n# {}\n"),
+        ("a.vim", '" x\n'),
+    ],
+)
+def test_an_encoding_that_a_file_declares(read, name, content):
+    (text,), bad = read(name, content.format("Größe 5 €").encode("iso-8859-15"), encoding="cp1252")
+    assert (text, bad) == (content.format("Größe 5 €"), [])
+
+
+def test_a_false_declaration_of_utf8_is_no_reason_to_refuse_the_option(read):
+    page = '<meta charset="utf-8"><p>Größe</p>'.encode("cp1252")
+    assert read("a.html", page, encoding="cp1252") == (["Größe"], [])
+    assert read("a.html", b'<meta charset="utf-16"><p>Size</p>') == (["Size"], [])
+    text = '<?xml version="1.0" encoding="utf-8"?><p>Größe</p>'
+    assert read("a.xml", text.encode("cp1252"), encoding="cp1252") == ([text], [])
+
+
 def test_an_unknown_encoding_is_refused():
     for name in ("klingon", "base64", "a\0b"):
         with pytest.raises(UsageError, match="no encoding is called"):
@@ -76,7 +103,7 @@ def test_utf16_without_a_mark_is_named(read, name, encoding):
     content = {"a.csv": "text\nplain words\n", "a.jsonl": '{"text": "plain words"}'}.get(name, "plain words")
     data = content.encode(encoding)
     assert read(name, data)[1] == [
-        f"looks like UTF-16{encoding[-2:].upper()} without a byte order mark: --encoding {encoding}"
+        f"looks like UTF-16{encoding[-2:].upper()} without a byte order mark; read it with encoding={encoding!r}"
     ]
     assert read(name, data, encoding=encoding) == (["plain words"], [])
 
@@ -97,7 +124,7 @@ def test_binary_content_is_refused_by_name(read, name, content, reason):
 
 def test_invalid_text_after_a_mark(read):
     reasons = read("a.txt", b"\xff\xfe" + "fine\n".encode("utf-16-le") + b"\x00\xd8a\0")[1]
-    assert reasons == ["is not valid UTF-16-LE, which its byte order mark declares"]
+    assert reasons == ["is not valid UTF-16-LE, which its byte order mark declares; convert the file to UTF-8"]
     texts, reasons = read("a.csv", b"\xff\xfe" + "text\nfine\n".encode("utf-16-le") + b"\x00\xd8a\0")
-    assert reasons == ["is not valid utf-16-le; is --encoding right?"]
+    assert reasons == ["is not valid utf-16-le; is encoding right?"]
     assert texts == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from embedway import AsyncEmbedder, Config
 from embedway.collections.declared import open_declared
-from embedway.collections.export import export_collection
+from embedway.collections.export import export_collection, export_stored
 from embedway.collections.record import Record
 from embedway.collections.stores import open_store
 from embedway.collections.stores.base import Chunk
@@ -99,6 +100,30 @@ def test_collections_before_version_3_get_numbers(memory, tmp_path):
     store = open_store(str(tmp_path / "x.parquet"))
     found = [(row["number"], row["total"], row["fingerprint"]) for row, _ in rows_of(store).values()]
     assert found == [(0, 2, ""), (1, 2, "")] * 5
+
+
+def test_cancelled_export_stops_and_leaves_nothing(memory, tmp_path, monkeypatch):
+    async def cancel():
+        loop, reading, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+        read = memory.read
+
+        def wait_and_read():
+            for rows in read():
+                loop.call_soon_threadsafe(reading.set)
+                assert go_on.wait(60)
+                yield rows
+
+        memory.read = wait_and_read
+        monkeypatch.setattr("embedway.collections.export.open_store", lambda _: memory)
+        task = asyncio.create_task(export_stored("memory:export", str(tmp_path / "x.parquet")))
+        await reading.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+
+    asyncio.run(cancel())  # which waits for threads
+    assert not list(tmp_path.iterdir())
 
 
 def test_failed_export_leaves_nothing(memory, tmp_path):

@@ -26,7 +26,9 @@ def test_after_the_handler_raised_the_others_become_notes():
     assert faults.is_stopping()
     with pytest.raises(SourceError, match="a:1: bad") as caught:
         faults.raise_first()
-    assert caught.value.__notes__ == ["also a:2: bad"]
+    assert caught.value.__notes__[0] == "also a:2: bad"
+    assert caught.value.__notes__[1].startswith("on_error='skip'")
+    assert len(caught.value.__notes__) == 2
 
 
 def test_another_error_of_the_handler_passes():
@@ -35,3 +37,14 @@ def test_another_error_of_the_handler_passes():
 
     with pytest.raises(SinkError):
         FaultList(fail).add(SourceError("bad", path="a"))
+
+
+def test_parsed_files_weigh_more_than_rows():
+    def refuse(fault):
+        raise fault
+
+    faults = FaultList(refuse)
+    assert not faults.is_enough(1_000_000)
+    faults.add(SourceError("bad", path="a"))
+    assert not faults.is_enough(100_000)
+    assert faults.is_enough()

@@ -59,7 +59,7 @@ def test_a_named_link_is_followed(docs):
 def test_a_folder_of_links_only_says_so(tmp_path, docs):
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "a.md").symlink_to(docs / "a.md")
-    with pytest.raises(SourceError, match=r"1 link .--follow-links"):
+    with pytest.raises(SourceError, match=r"1 link .follow_links=True follows links"):
         found([tmp_path / "links"])
 
 

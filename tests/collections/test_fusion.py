@@ -1,13 +1,10 @@
-"""Fusion of scores, and snippets."""
-
-from itertools import pairwise
+"""Fusion of scores."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embedway.collections.fusion import fused
-from embedway.collections.snippets import Highlighter, sentences
 
 LISTS = st.lists(
     st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-100, 100), max_size=8).map(
@@ -52,29 +49,3 @@ def test_all_rows_are_fused_best_first(lists):
 def test_another_scale_of_a_list_changes_no_score(lists, factor):
     scaled = [[(row, score * factor) for row, score in rows] for rows in lists]
     assert fused(scaled) == pytest.approx(fused(lists), abs=1e-6)
-
-
-@given(st.text(max_size=2000))
-def test_sentences_are_in_order_and_lose_only_white_space(text):
-    found = sentences(text)
-    assert "".join("".join(text[a:b] for a, b in found).split()) == "".join(text.split())
-    assert all(a < b for a, b in found)
-    assert all(one[1] <= other[0] for one, other in pairwise(found))
-
-
-@pytest.mark.parametrize(
-    ("query", "text", "best"),
-    [
-        ("limit of retries", "It has a cache. Retries have a limit. The end.", "Retries have a limit."),
-        ("timeout", "| name | use |\n| timeout | seconds to wait |\n| x | y |", "| timeout | seconds to wait |"),
-        ("猫が好き", "犬がいる。私は猫が好きです。終わり。", "私は猫が好きです。"),
-        ("def close", "x = 1\ndef close():\n    pass", "def close():"),
-        ("zebra", "Nothing here. Or there.", "Nothing here."),
-    ],
-)
-def test_the_best_sentence_shares_the_rarest_words(query, text, best):
-    highlighter = Highlighter(query)
-    highlighter.learn([text])
-    snippet = highlighter.best(text)
-    assert text[snippet.start : snippet.end] == best
-    assert all(snippet.start <= a < b <= snippet.end for a, b in snippet.words)

@@ -3,7 +3,6 @@
 import pytest
 
 from embedway.collections.documents import ReadOptions
-from embedway.collections.ignore_rules import MAX_WILDCARDS
 from embedway.collections.inventory import find_sources
 from embedway.errors import SourceError, UsageError
 
@@ -57,13 +56,17 @@ def test_include_and_exclude(tree):
     assert find(include=("yarn.lock",))[0] == ["yarn.lock"]
 
 
-def test_a_pattern_that_could_take_long_is_refused(tree):
-    find = tree("a.md", git="*a" * (MAX_WILDCARDS + 1) + "b\n")
-    # The folder cannot be walked as its owner wants it, so it is a fault.
-    with pytest.raises(UsageError, match="wildcards, the limit is"):
-        find(exclude=("*a" * 20,))
-    inventory = find()
-    assert inventory == ([], {"unreadable": 1})
+def test_an_excluded_folder_is_not_walked_and_its_files_cannot_be_included_again(tree):
+    find = tree("a.md", "b.txt", "sub/c.md", "sub/d.txt")
+    assert find(exclude=("*", "!*/", "!*.md"))[0] == ["a.md", "sub/c.md"]
+    assert find(include=("sub/", "!*.txt"))[0] == ["sub/c.md"]
+
+
+def test_a_pattern_longer_than_any_path_is_a_fault(tree):
+    with pytest.raises(UsageError, match="the pattern has more than 4,096 characters"):
+        tree("a.md", git="")(exclude=("x" * 5000,))
+    # The folder cannot be walked as its owner wants it.
+    assert tree("a.md", git="x" * 5000)() == ([], {"unreadable": 1})
 
 
 def test_an_invalid_pattern_is_ignored_as_in_git(tree):

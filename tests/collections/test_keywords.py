@@ -1,5 +1,6 @@
 """Keyword index: follows the collection, is private, and survives damage and concurrent processes."""
 
+import contextlib
 import sqlite3
 import stat
 import threading
@@ -9,12 +10,14 @@ import pytest
 
 from embedway.collections import keyword_index
 from embedway.collections.documents import DocumentKey
+from embedway.collections.journal import journal_path
 from embedway.collections.keywords import Keywords, KeywordUpdate, forget_keywords, index_path
 from embedway.collections.record import Record
+from embedway.collections.stores import store_for
 from embedway.collections.stores.base import Chunk
 from embedway.errors import SinkError
 from embedway.space import Space
-from memory_store import MemoryStore
+from memory_store import PLACES, MemoryStore
 
 RECORD = Record(Space("fake", "ab" * 32, 8, "mean", normalized=True))
 TEXTS = {
@@ -63,7 +66,30 @@ def test_finds_words_identifiers_and_forms(keywords):
 
 def test_operators_of_fts5_are_plain_words(keywords):
     keywords.update()
-    for query in ('"', "NOT loop", "text:loop", "loop*", "NEAR(a b)", "a AND (", "^loop", "{text}: loop", "--loop"):
+    nasty = (
+        "\0",
+        "a\0loop",
+        "🙂",
+        "x" * 100_000,
+        "loop " * 20_000,
+        '"' * 100_000,
+        "*" * 9999,
+        "\u202e",
+        "rank",
+        "'; --",
+    )
+    for query in (
+        *nasty,
+        '"',
+        "NOT loop",
+        "text:loop",
+        "loop*",
+        "NEAR(a b)",
+        "a AND (",
+        "^loop",
+        "{text}: loop",
+        "--loop",
+    ):
         keywords.search(query, 5)
 
 
@@ -121,18 +147,23 @@ def change(keywords, statement):
 
 def test_forgetting_deletes_the_file(keywords, store, tmp_path):
     keywords.update()
-    assert forget_keywords(store.destination, tmp_path / "keywords")
+    assert forget_keywords(store, tmp_path / "keywords")
     assert list((tmp_path / "keywords").iterdir()) == []
-    assert not forget_keywords(store.destination, tmp_path / "keywords")
+    assert not forget_keywords(store, tmp_path / "keywords")
     assert keywords.update().rebuilt
 
 
 def test_the_path_does_not_depend_on_the_working_directory(tmp_path, monkeypatch):
+    def paths_of(*destinations):
+        stores = [store_for(destination) for destination in destinations]
+        return [(index_path(store, tmp_path), journal_path(store)) for store in stores]
+
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path)
-    first = index_path("a.parquet", tmp_path), index_path("lancedb:db#t", tmp_path)
+    first = paths_of("a.parquet", "lancedb:db#t", "chroma:db#abc")
     monkeypatch.chdir(tmp_path / "sub")
-    assert first == (index_path("../a.parquet", tmp_path), index_path("lancedb:../db#t", tmp_path))
+    assert first == paths_of("../a.parquet", "lancedb:../db#t", "chroma:../db/#abc")
+    assert not set(first) & set(paths_of("a.parquet", "lancedb:db#t", "chroma:db#abc"))
 
 
 def test_threads_build_it_once(store, tmp_path):
@@ -156,7 +187,7 @@ def test_threads_build_it_once(store, tmp_path):
 
 def test_sqlite_without_fts5_is_told_with_a_remedy(keywords, monkeypatch):
     monkeypatch.setattr(keyword_index, "has_fts5", lambda: False)
-    with pytest.raises(SinkError, match="--mode vector"):
+    with pytest.raises(SinkError, match="mode='vector'"):
         keywords.update()
 
 
@@ -164,3 +195,59 @@ def test_an_unusable_folder_is_told_with_the_setting(store, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SinkError, match=r"search\.directory"):
         Keywords(store, tmp_path / "file").update()
+
+
+def test_a_full_disk_is_told_and_leaves_the_index_as_it_was(keywords, store, monkeypatch):
+    keywords.update()
+    store.begin_update(store.record)
+    write(store, {f"n{n}": f"word{n} " * 50 + " ".join(f"w{n}x{m}" for m in range(200)) for n in range(200)}, "2")
+    store.open()
+    opened = keyword_index.opened
+
+    @contextlib.contextmanager
+    def full(path):
+        with opened(path) as connection:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+            connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+            yield connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keyword_index, "opened", full)
+        with pytest.raises(SinkError, match="full"):
+            keywords.update()
+    with keyword_index.opened(keywords.path) as connection:
+        assert keyword_index.count(connection) == 3
+    assert keywords.update().added == 200
+    assert ids(keywords.search("word7", 5)) == ["n7#0"]
+
+
+def test_a_file_that_others_may_read_becomes_private(keywords):
+    keywords.update()
+    keywords.path.chmod(0o644)
+    keywords.search("loop", 5)
+    assert stat.S_IMODE(keywords.path.stat().st_mode) == 0o600
+
+
+def test_the_index_of_a_removed_collection_has_none_of_its_rows_for_a_new_one(keywords, store, tmp_path):
+    keywords.update()
+    PLACES.pop(store.destination)
+    made = MemoryStore(store.destination)
+    made.begin(store.record)
+    write(made, {"x": "Only bakeries here."}, "9")
+    made.open()
+    fresh = Keywords(made, tmp_path / "keywords")
+    fresh.update()
+    assert ids(fresh.search("loop E1133 glaciers bakeries", 9)) == ["x#0"]
+
+
+def test_an_open_collection_and_a_newer_one_find_their_own_rows(keywords, store, tmp_path):
+    """Two processes with different states of a collection share the index file."""
+    keywords.update()
+    newer = MemoryStore(store.destination)
+    newer.open()
+    newer.begin_update(newer.record)
+    write(newer, {"d": "E1133 again."}, "2")
+    newer.open()
+    other = Keywords(newer, tmp_path / "keywords")
+    other.update()
+    assert sorted(ids(other.search("E1133", 5))) == ["a#0", "d#0"]

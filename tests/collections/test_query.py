@@ -8,7 +8,7 @@ import pytest
 
 from embedway.collections.candidates import CandidateSearch
 from embedway.collections.keywords import Keywords
-from embedway.collections.query import MODES, Searcher, SearchOptions, neighbour_ids
+from embedway.collections.query import MODES, Searcher, SearchOptions, checked_condition
 from embedway.collections.record import Record
 from embedway.collections.stores.base import Chunk
 from embedway.errors import UsageError
@@ -83,11 +83,12 @@ def test_keywords_alone_need_no_model(searcher):
     answer = keyword(searcher, "E1133")
     assert [one.hit.id for one in answer.hits] == ["s/d29.md#1"]
     [hit] = answer.hits
-    assert hit.text[hit.snippet.start : hit.snippet.end] == "It means E1133."
-    assert [hit.text[a:b] for a, b in hit.snippet.words] == ["E1133"]
+    assert hit.text[hit.highlight.start : hit.highlight.end] == str(hit.highlight) == "It means E1133."
+    assert [hit.snippet.text[a:b] for a, b in hit.snippet.words] == ["E1133"]
+    assert hit.snippet.text == hit.text  # a short text is shown whole
     assert hit.hit.metadata == {"n": 29}
     assert answer.receipt is None
-    assert keyword(searcher, "zebra").hits == []
+    assert "E1133" in repr(hit)
 
 
 def test_group_returns_one_row_of_each_document(searcher):
@@ -100,7 +101,35 @@ def test_neighbours_are_the_chunks_beside_a_hit(searcher):
     [hit] = keyword(searcher, "E1133", neighbours=3).hits
     assert [(one.id, one.number) for one in hit.before] == [("s/d29.md#0", 0)]
     assert hit.after == ()
-    assert neighbour_ids(hit.hit, 0) == []
+    assert keyword(searcher, "E1133").hits[0].before == ()
+
+
+def test_neighbours_of_one_hit_are_not_those_of_another(searcher):
+    answer = keyword(searcher, "error", neighbours=1, top=60)
+    assert len(answer) == 60
+    for hit in answer:
+        assert {one.id.rpartition("#")[0] for one in (*hit.before, *hit.after)} == {hit.id.rpartition("#")[0]}
+        assert all(abs(one.number - hit.hit.number) == 1 for one in (*hit.before, *hit.after))
+
+
+@pytest.mark.parametrize(
+    ("query", "where", "why"),
+    [
+        ("zebra", None, "no word of the query is in the collection"),
+        ("?!", None, "the query has no word"),
+        ("E1133", "n = 3", "no row that contains a word of the query meets the condition"),
+    ],
+)
+def test_an_answer_without_hits_says_why(searcher, store, query, where, why):
+    answer = keyword(searcher, query, where=checked_condition(where, store))
+    assert (answer.hits, answer.why_empty) == ([], why)
+    assert keyword(searcher, "E1133").why_empty is None
+
+
+def test_an_empty_query_is_refused(searcher):
+    for queries, said in (([" "], "the query is empty"), (["a", ""], "query 2 is empty")):
+        with pytest.raises(UsageError, match=said):
+            asyncio.run(searcher.search(queries, SearchOptions(mode="keyword")))
 
 
 @pytest.mark.parametrize("wrong", [{"mode": "x"}, {"top": 0}, {"candidates": True}, {"neighbours": -1}])
@@ -111,3 +140,9 @@ def test_options_are_checked(wrong):
 
 def test_modes():
     assert MODES == ("vector", "keyword", "hybrid")
+
+
+def test_groups_with_a_condition_are_full(searcher, store):
+    condition = checked_condition("n >= 15", store)
+    answer = keyword(searcher, "error", group=True, where=condition, top=15)
+    assert len({hit.document_id for hit in answer}) == len(answer) == 15

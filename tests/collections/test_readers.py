@@ -96,7 +96,7 @@ def test_sources_that_cannot_be(tmp_path):
     (tmp_path / "folder" / "picture.xyz").write_text("{}")
     for name, reason in (
         ("missing.md", "no such file"),
-        ("data.bin", "format is unknown"),
+        ("data.bin", "its ending is not known"),
         ("folder", "no file that can be read.*1 file skipped: 1 unknown ending"),
     ):
         with pytest.raises(SourceError, match=reason):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.collections import row_formats
+from embedway.collections import json_rows
 from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_sources, read_files
 from embedway.errors import SourceError
@@ -59,9 +60,11 @@ def test_the_line_that_excel_writes(tmp_path):
 def test_columns_are_named_in_errors(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("ID,Text\n1,red\n")
-    with pytest.raises(SourceError, match=r"field 'text': .*--text-field.*columns: 'ID', 'Text'"):
+    with pytest.raises(
+        SourceError, match=r"field 'text': .*did you mean 'Text'\?; .*with text_field; columns: 'ID', 'Text'"
+    ):
         read(path)
-    with pytest.raises(SourceError, match=r"field 'id': .*--id-field.*columns: 'ID', 'Text'"):
+    with pytest.raises(SourceError, match=r"field 'id': .*with id_field; columns: 'ID', 'Text'"):
         read(path, text_field="Text")
     assert read(path, text_field="Text", id_field="ID")[0] == [("1", "red", 2)]
 
@@ -72,7 +75,7 @@ def test_an_unclosed_quote_is_named_with_its_line(tmp_path):
     found, ((line, reason),) = read(path)
     assert [text for _, text, _ in found] == ["two\nlines", 'stray "quote']
     assert line == 5
-    assert "is a quote not closed?" in reason
+    assert reason == "is not CSV: a quote is not closed, so all lines to the end of the file, 2, are one record"
 
 
 def test_an_array_of_objects_has_rows_and_other_json_is_a_text(tmp_path):
@@ -81,9 +84,13 @@ def test_an_array_of_objects_has_rows_and_other_json_is_a_text(tmp_path):
     found, bad = read(path)
     assert found == [("1", "red", 2), ("3", "blue", 5)]
     assert [line for line, _ in bad] == [3, 4]
-    for text in ('{"text": "an object"}', "[1, 2]", '"a text"'):
+    for text in ('{"text": "an object"}', '[1, "é"]', '"a text"'):
         path.write_text(text)
         assert read(path) == ([("a.json", text, None)], [])
+    for text in ("[1, 2]", "[" * 100_000, "{}"):
+        path.write_text(text)
+        assert read(path) == ([], [(None, "has no letter, so it is no text")])
+        assert read(tmp_path) == ([], [])
 
 
 def test_json_that_is_cut_off_gives_the_rows_before(tmp_path):
@@ -91,7 +98,36 @@ def test_json_that_is_cut_off_gives_the_rows_before(tmp_path):
     path.write_text('[{"text": "red"},\n{"text": "bl')
     found, bad = read(path)
     assert [text for _, text, _ in found] == ["red"]
-    assert bad == [(2, "is not JSON from here on, or the row is too large")]
+    assert bad == [(2, "is not JSON from here on")]
+    path.write_text('[{"text": "red"},\n')
+    assert read(path) == ([("1", "red", 1)], [(2, "the JSON array is not closed")])
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        ('{"text": %s}' % ("[" * 100_000), "is nested too deeply to be read as JSON"),
+        ('{"text": "a", "n": %s}' % ("9" * 5000), "has an integer with too many digits; write it as text"),
+        ("]\n[]", "has text after the end of its JSON array, which is not read"),
+    ],
+)
+def test_what_ends_an_array_is_told(tmp_path, item, reason):
+    path = tmp_path / "a.json"
+    path.write_text('[{"text": "red"},\n' + item)
+    assert [(line, why.removesuffix(" ")) for line, why in read(path)[1]][-1] in {(2, reason), (3, reason)}
+    assert read(path)[0] == [("1", "red", 1)]
+
+
+def test_small_items_after_a_large_one_take_linear_time():
+    def seconds(count):
+        content = '[{"text": "%s"}' % ("a " * (1 << 20)) + ',{"text": "b"}' * count + "]"
+        started = time.process_time()
+        assert len(read(None, content.encode(), format="json")[0]) == count + 1
+        return time.process_time() - started
+
+    seconds(10)
+    small = seconds(10_000)
+    assert seconds(40_000) < 8 * small + 1
 
 
 @given(
@@ -100,21 +136,23 @@ def test_json_that_is_cut_off_gives_the_rows_before(tmp_path):
     block=st.sampled_from([8, 64, 1 << 16]),
 )
 def test_an_array_is_read_as_json_reads_it(rows, indent, block):
-    old, row_formats.HEAD_BYTES = row_formats.HEAD_BYTES, block
+    old, json_rows.HEAD_BYTES = json_rows.HEAD_BYTES, block
     try:
         content = json.dumps([{"text": "first"}, *rows], indent=indent, ensure_ascii=False)
         found, _ = read(None, content.encode(), format="json")
     finally:
-        row_formats.HEAD_BYTES = old
+        json_rows.HEAD_BYTES = old
     usable = [row["text"] for row in rows if row.get("text", "").strip() and "\0" not in row["text"]]
     assert [text for _, text, _ in found] == ["first", *usable]
 
 
-def test_an_array_in_a_file_of_lines_is_told(tmp_path):
+def test_an_array_in_a_file_of_lines_is_read(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text('[{"text": "red"}]\n')
-    ((_, reason),) = read(path)[1]
-    assert "an array of rows is read from a file .json" in reason
+    for text in ('[{"text": "red"}, {"text": "blue"}]\n', '[\n  {"text": "red"},\n  {"text": "blue"}\n]\n'):
+        path.write_text(text)
+        assert [text for _, text, _ in read(path)[0]] == ["red", "blue"]
+    path.write_text('[{"text": "red"}]\n[{"text": "blue"}]\n')
+    assert read(path)[1] == [(2, "has text after the end of its JSON array, which is not read")]
 
 
 def test_standard_input_is_recognized():
@@ -137,3 +175,10 @@ def test_gzipped_documents(tmp_path):
     assert read(tmp_path / "a.md.gz")[0] == [("a.md.gz", "Title\n\ntext", None)]
     (tmp_path / "a.md.gz").write_bytes(gzip.compress(b"# Title\n\ntext")[:-4])
     assert "cannot be read completely" in read(tmp_path / "a.md.gz")[1][0][1]
+
+
+def test_a_file_that_only_has_the_name_of_a_gzipped_one(tmp_path):
+    for name in ("a.md.gz", "a.jsonl.gz"):
+        (tmp_path / name).write_text('{"text": "private"}')
+        reason = "cannot be read completely: it is not a gzip file, or is damaged"
+        assert read(tmp_path / name) == ([], [(None, reason)])

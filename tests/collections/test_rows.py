@@ -51,7 +51,9 @@ def test_jsonl_rows_with_every_option(tmp_path, read):
     [
         (PRIVATE.encode(), None, "is not JSON"),
         (b'{"text": "' + PRIVATE.encode(), None, "is not JSON"),
-        (b"[" * 100_000, None, "is not JSON"),
+        (b"[" * 100_000, None, "is nested too deeply"),
+        (b'{"text": "a", "n": %s}' % (b"9" * 5000), None, "has an integer with too many digits; write it as text"),
+        (b"{", None, "each object must be on one line, or all in an array in a file .json"),
         (b"[1]", None, "must be a JSON object, is list"),
         (b'"%s"' % PRIVATE.encode(), None, "must be a JSON object, is str"),
         (b'{"other": "%s"}' % PRIVATE.encode(), "text", "is missing"),

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from embedway.collections import documents, lines, row_formats
+from embedway.collections import documents, json_rows, lines, row_formats
 from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_sources, read_files
 
@@ -16,8 +16,10 @@ LIMIT = 1 << 10
 @pytest.fixture
 def read(monkeypatch):
     """Return (texts, bad rows) of one file, with small limits."""
-    monkeypatch.setattr(row_formats, "MAX_ROW_BYTES", LIMIT)
-    monkeypatch.setattr("embedway.collections.readers.MAX_FILE_BYTES", LIMIT)
+    for module in (row_formats, json_rows):
+        monkeypatch.setattr(module, "MAX_ROW_BYTES", LIMIT)
+    for module in ("file_reader", "whole_files"):
+        monkeypatch.setattr(f"embedway.collections.{module}.MAX_FILE_BYTES", LIMIT)
 
     def run(path, *, stream=None, **options):
         bad = []
@@ -69,7 +71,8 @@ def test_a_gzip_bomb_stops(tmp_path, read, monkeypatch):
 
 
 def test_ids_and_titles_which_every_chunk_repeats_have_limits(tmp_path, read, monkeypatch):
-    monkeypatch.setattr(row_formats, "MAX_ROW_BYTES", 1 << 20)
+    for module in (row_formats, json_rows):
+        monkeypatch.setattr(module, "MAX_ROW_BYTES", 1 << 20)
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"text": "a", "id": "i" * 5000}) + "\n" + json.dumps({"text": "b", "title": "t" * 5000}))
     options = ReadOptions()
@@ -83,7 +86,8 @@ def test_ids_and_titles_which_every_chunk_repeats_have_limits(tmp_path, read, mo
 
 @pytest.mark.parametrize("value", [b"1" * 5000, b"[" * 100_000, b"1e999", b"NaN", b'"\\ud800"'])
 def test_values_that_python_cannot_keep(tmp_path, read, value, monkeypatch):
-    monkeypatch.setattr(row_formats, "MAX_ROW_BYTES", 1 << 20)
+    for module in (row_formats, json_rows):
+        monkeypatch.setattr(module, "MAX_ROW_BYTES", 1 << 20)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "a"}\n{"text": "b", "x": ' + value + b'}\n{"text": "c"}\n')
     texts, bad = read(path, keep=("x",))

@@ -162,7 +162,7 @@ def test_documents_that_are_not_cut_are_truncated_and_counted(fake_embedder, row
     cut = run(fake_embedder(), [source], out / "p.parquet")
     assert cut.chunks > 5
     assert cut.truncated == 0
-    with pytest.raises(UsageError, match="cannot be set"):
+    with pytest.raises(UsageError, match="cannot be used with chunk=False"):
         RunOptions(chunk=False, chunk_tokens=20)
 
 
@@ -204,7 +204,7 @@ class TestBadRows:
                 "source": source,
                 "line": 2,
                 "field": None,
-                "reason": "is not JSON (column 1)",
+                "reason": "is not JSON: Expecting value (column 1)",
                 "id": None,
                 "error": "SourceError",
             },
@@ -351,9 +351,9 @@ class TestEmbedderFaults:
     @pytest.mark.parametrize(
         ("cache", "size", "said"),
         [
-            ("sqlite", 40, r"\d+ of 40 texts are computed and kept; run the same command again in 8 s"),
-            ("sqlite", 500, r"\d+ texts are computed and kept; run the same command again in 8 s"),
-            ("none", 40, r"\d+ of 40 texts are computed and kept; run the same command again in 8 s"),
+            ("sqlite", 40, r"\d+ of 40 texts are computed and kept; make the same call again in 8 s"),
+            ("sqlite", 500, r"\d+ texts are computed and kept; make the same call again in 8 s"),
+            ("none", 40, r"\d+ of 40 texts are computed and kept; make the same call again in 8 s"),
             ("of a model whose vectors depend on the batch", 40, r"\d+ of 40 texts are computed and kept; .*"),
         ],
     )
@@ -621,9 +621,26 @@ def test_a_field_to_keep_must_be_there(fake_embedder, tmp_path):
     source = tmp_path / "a.csv"
     source.write_text("id,text,title\n1,alpha,A\n")
     with pytest.raises(
-        SourceError, match=r"'titel'.*is not a column that can be kept; existing columns: 'id', 'text', 'title'"
+        SourceError,
+        match=r"'titel'.*did you mean 'title'.; existing columns: 'id', 'text', 'title'",
     ):
         asyncio.run(run_job(fake_embedder(), [str(source)], str(tmp_path / "out.jsonl"), RunOptions(keep=("titel",))))
+
+
+def test_files_that_a_parser_refuses_are_all_named_at_once(fake_embedder, tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.md").write_text("# A\n\ntext")
+    (folder / "b.epub").write_bytes(b"PK damaged")
+    (folder / "c.ipynb").write_text("{}")
+    (folder / "d.txt").write_bytes(b"\xff")
+    with pytest.raises(SourceError, match=r"b\.epub: is no valid EPUB file") as caught:
+        run(fake_embedder(), [str(folder)], tmp_path / "o.parquet")
+    *others, remedy = caught.value.__notes__
+    assert [note.partition(": ")[0].rpartition("/")[2] for note in others] == ["c.ipynb", "d.txt:1"]
+    assert "on_error='skip'" in remedy
+    summary = run(fake_embedder(), [str(folder)], tmp_path / "o.parquet", RunOptions(on_error="skip"))
+    assert (summary.documents, summary.rejected) == (1, 3)
 
 
 def test_an_empty_name_is_no_source(fake_embedder, tmp_path):

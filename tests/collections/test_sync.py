@@ -79,7 +79,7 @@ def test_a_source_that_is_empty_removes_nothing_unless_it_is_allowed(fake_embedd
     sync(fake_embedder(), [str(docs)])
     for path in docs.iterdir():
         path.unlink()
-    with pytest.raises(SourceError, match="--allow-empty"):
+    with pytest.raises(SourceError, match="allow_empty=True removes them"):
         sync(fake_embedder(), [])
     assert len(rows()) > 0
     assert sync(fake_embedder(), [], allow_empty=True).removed == 5
@@ -109,9 +109,47 @@ def test_a_watch_goes_on_after_the_error_of_a_round(fake_embedder, docs):
         (docs / "1.md").write_text("a new text")
         yield 2
 
-    report = SimpleNamespace(done=lambda one: done.append(one.updated), failed=failed.append)
+    report = SimpleNamespace(begin=lambda: None, done=lambda one: done.append(one.updated), failed=failed.append)
     watched = watch_collection(
         fake_embedder(), MemoryStore("memory:a"), [str(docs)], SyncOptions(), report, changes=changes()
     )
     asyncio.run(watched)
     assert (done, [type(one) for one in failed]) == ([0, 1], [SourceError])
+
+
+def test_a_file_that_was_half_written_is_complete_after_the_next_round(fake_embedder, docs):
+    done = []
+
+    async def changes():
+        (docs / "new.md").write_text("# Title\n\nthe first ha")
+        yield 1
+        (docs / "new.md").write_text("# Title\n\nthe first half, and the second\n")
+        yield 2
+
+    report = SimpleNamespace(begin=lambda: None, done=lambda one: done.append((one.added, one.updated)), failed=None)
+    watched = watch_collection(
+        fake_embedder(), MemoryStore("memory:a"), [str(docs)], SyncOptions(), report, changes=changes()
+    )
+    asyncio.run(watched)
+    assert done == [(5, 0), (1, 0), (0, 1)]
+    assert [text for name, (_, text) in rows().items() if "new.md" in name] == [
+        "Title\n\nthe first half, and the second"
+    ]
+
+
+def test_a_watch_goes_on_when_its_folder_is_removed_and_back(fake_embedder, docs, tmp_path):
+    done, failed = [], []
+
+    async def changes():
+        docs.rename(tmp_path / "away")
+        yield 1
+        (tmp_path / "away").rename(docs)
+        yield 2
+
+    report = SimpleNamespace(begin=lambda: None, done=lambda one: done.append(one.unchanged), failed=failed.append)
+    watched = watch_collection(
+        fake_embedder(), MemoryStore("memory:a"), [str(docs)], SyncOptions(), report, changes=changes()
+    )
+    asyncio.run(watched)
+    assert (done, [str(error) for error in failed]) == ([0, 5], [f"{docs}: there is no such file or folder"])
+    assert len(rows()) == 5

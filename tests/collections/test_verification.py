@@ -3,6 +3,7 @@
 import asyncio
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from embedway.collections.record import Record, SourceRecord
 from embedway.collections.stores.base import Chunk
 from embedway.collections.verification import verify_collection
 from embedway.errors import SpaceMismatchError, UsageError
+from embedway.space import Space
 from memory_store import PLACES, MemoryStore
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -127,6 +129,7 @@ def test_wrong_rows_are_named_and_repaired(run):
     assert not found.faultless
     assert (repaired.repaired, repaired.wrong) == (2, 2)
     assert repaired.faultless
+    assert (repaired.after.wrong, repaired.after.bound, repaired.after.rows) == (0, 0.0, 24)
     assert again.wrong == 0
 
 
@@ -164,8 +167,12 @@ def test_rows_of_incomplete_and_unknown_documents_are_found_and_removed(run):
 
     found, repaired, left = run(work)
     assert (found.missing, found.orphaned) == (1, 1)
-    assert [(fault.kind, fault.id) for fault in found.faults] == [("missing", "docs/5.md"), ("orphaned", "gone/x.md")]
-    assert repaired.removed == 2
+    assert {(fault.kind, fault.id) for fault in found.faults} == {
+        ("missing", "docs/5.md#1"),
+        ("orphaned", "gone/x.md"),
+    }
+    assert (repaired.removed, repaired.faultless) == (2, True)
+    assert (repaired.after.rows, repaired.after.faults) == (22, [])
     assert DocumentKey("docs", "5.md") not in left
     assert DocumentKey("gone", "x.md") not in left
 
@@ -203,7 +210,7 @@ def test_a_name_that_two_sources_have_is_refused(run):
         fields, vector = rows["docs/4.md#0"]
         rows["api/4.md#0"] = ({**fields, "id": "api/4.md#0", "source": "api"}, vector)
         store.open()
-        with pytest.raises(UsageError, match=r"several sources .*\(api, docs\).*--source"):
+        with pytest.raises(UsageError, match=r"several sources .*\(api, docs\).*with source"):
             await forget_documents(embedder, store, ["4.md"], model=MODEL)
         report = await forget_documents(embedder, store, ["4.md"], model=MODEL, source="api")
         return report.documents
@@ -219,3 +226,107 @@ def test_an_unknown_document_is_refused_and_nothing_is_removed(run):
         return opened(name).count
 
     assert run(work) == 24
+
+
+class TrueVectors:
+    """Embedder whose vectors are known, and cost nothing: the rows of a store, and how many were compared."""
+
+    def __init__(self, space, vectors):
+        self.space = space
+        self.vectors = vectors
+        self.models = self.cache = self
+        self.config = Config.load(environ={})
+
+    async def describe(self, name, dimensions=None, *, load=False):
+        return SimpleNamespace(space=self.space, runtime="local")
+
+    async def recompute(self, texts, **_):
+        return np.stack([self.vectors[text] for text in texts]), 0
+
+
+@pytest.mark.parametrize("share", [0.004, 0.02, 0.1, 0.5])
+def test_the_bound_holds_for_planted_wrong_rows(request, share):
+    """Of 400 verifications of a collection with k wrong rows, at most 5 % may state a bound below k / n."""
+    rng, name = np.random.default_rng(3), request.node.name
+    chunks = [replace(one, total=2) for one in chunks_of([f"text {n}" for n in range(500)])]
+    vectors = rng.standard_normal((len(chunks), 4)).astype(np.float32)
+    space = Space("m", "ab" * 32, 4, "mean", normalized=False)
+    store = MemoryStore(f"memory:{name}")
+    store.begin(Record(space, sources=(SourceRecord("docs", "/docs"),)))
+    store.write(chunks, vectors)
+    store.commit()
+    store.open()
+    truth = {chunk.embedded_text: vector for chunk, vector in zip(chunks, vectors, strict=True)}
+    wrong = rng.choice(len(chunks), round(share * len(chunks)), replace=False)
+    damage(store, *(chunks[n].id for n in wrong))
+    embedder = TrueVectors(space, truth)
+
+    async def bounds():
+        return [
+            (await verify_collection(embedder, store, model="m", sample=60, rng=random.Random(seed))).bound
+            for seed in range(400)
+        ]
+
+    try:
+        found = asyncio.run(bounds())
+    finally:
+        PLACES.pop(f"memory:{name}")
+    too_low = sum(bound < len(wrong) / len(chunks) for bound in found)
+    # 400 tries at 5 %: more than 32 happen by chance once in 500 times, and the seeds are fixed.
+    assert too_low <= 32
+    if share >= 0.1:
+        assert min(found) < 3 * share  # the bound is not only safe, but says something
+
+
+def test_progress_and_repair_of_a_wrong_row_in_an_incomplete_document(run):
+    async def work(embedder, name):
+        store = await fill(embedder, name)
+        del PLACES[store.destination][1]["docs/5.md#1"]
+        damage(store, "docs/5.md#0", "docs/7.md#0")
+        seen = []
+        report = await verify_collection(
+            embedder, store, repair=True, progress=lambda done, total: seen.append((done, total))
+        )
+        return report, seen
+
+    report, seen = run(work)
+    assert (report.wrong, report.repaired, report.removed) == (2, 1, 1)
+    assert report.faultless
+    assert (report.after.rows, report.after.wrong, report.after.missing) == (22, 0, 0)
+    assert seen[0] == (23, 23)
+
+
+def test_a_repair_that_does_not_last_is_told(run):
+    class Forgetful(MemoryStore):
+        """Store that writes other vectors than it is given."""
+
+        def write(self, chunks, vectors):
+            super().write(chunks, np.roll(vectors, 3, axis=1))
+
+    async def work(embedder, name):
+        await fill(embedder, name)
+        store = Forgetful(f"memory:{name}")
+        store.open()
+        damage(store, "docs/3.md#1")
+        return await verify_collection(embedder, store, repair=True)
+
+    report = run(work)
+    assert (report.repaired, report.after.wrong, report.faultless) == (1, 1, False)
+    assert [fault.id for fault in report.after.faults] == ["docs/3.md#1"]
+
+
+def test_forget_names_the_models_whose_vectors_may_be_of_the_texts(run):
+    async def work(embedder, name):
+        store = await fill(embedder, name)
+        stats = await embedder.cache.stats()
+
+        models = {"acme/other model": next(iter(stats.models.values())), **stats.models}
+
+        async def told():
+            return SimpleNamespace(models=models)
+
+        embedder.cache.stats = told
+        return await forget_documents(embedder, store, ["docs/4.md"], model=MODEL)
+
+    report = run(work)
+    assert any("embedder.cache.clear(model='acme/other model')" in left for left in report.left)

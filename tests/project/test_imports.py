@@ -15,6 +15,7 @@ PACKAGE = Path(embedway.errors.__file__).parent
 ORDER = (
     "_public",
     "text",
+    "remedies",
     "sizes",
     "errors",
     "third_party",

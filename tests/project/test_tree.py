@@ -28,6 +28,7 @@ COMMANDS = {
     "cli/test_run_search_embed.py",
     "cli/test_run_search_scripts.py",
     "cli/test_select_plan_budget.py",
+    "cli/test_sync_export_verify_forget.py",
 }
 FILES = sorted(
     path.relative_to(TESTS) for path in TESTS.rglob("test_*.py") if path.relative_to(TESTS).parts[0] not in OTHERS

@@ -47,6 +47,7 @@ class Description:
     special_tokens: int
     tokenizer: Tokenizer
     runtime: str = "fake f32"
+    model: str = "fake"
 
 
 @dataclass

@@ -41,6 +41,7 @@ from embedway.cli.streams import OutputError, standard_streams
 from embedway.errors import EmbedwayError
 from embedway.interrupts import explain, handled
 from embedway.isolation import isolate_children
+from embedway.remedies import in_command
 from embedway.text import has_surrogate
 
 # Plain help text: rich would use a third of the time limit of `--help`.
@@ -70,6 +71,10 @@ app.add_typer(state.app, name="state")
 app.command("init", short_help="Create an embedway.toml and trust it.")(init.init)
 app.command("trust", short_help="Trust an embedway.toml in the working directory.")(trust.trust)
 app.command("doctor", short_help="Check this installation and show how to fix problems.")(doctor.doctor)
+
+
+#: Options before the command that may also follow it. No command has an option of these names.
+_COMMON_FLAGS = {"--quiet", "-q", "--verbose", "-v", "--traceback"}
 
 
 def _print_version(wanted: bool) -> None:
@@ -132,7 +137,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _main(arguments: list[str]) -> NoReturn:
     isolate_children()
-    invocation = Invocation()
+    with in_command():
+        _run_command(common_first(arguments), Invocation())
+
+
+def common_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the common flags before the command, where typer expects them."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    given, rest = arguments[:end], arguments[end:]
+    flags = [one for one in given if one in _COMMON_FLAGS]
+    return [*flags, *(one for one in given if one not in _COMMON_FLAGS), *rest]
+
+
+def _run_command(arguments: list[str], invocation: Invocation) -> NoReturn:
     try:
         try:
             # This call exits: after wrong usage, or with a command's exit code.

@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedway.cli.options import (
+from embedway.cli.job_options import (
     EncodingOption,
     ExcludeOption,
-    FollowLinksFlag,
+    FollowLinksOption,
     IncludeOption,
-    InputTypeChoice,
-    Invocation,
-    JsonFlag,
-    ModelOption,
-    OverflowChoice,
     TextFieldOption,
-    read_overrides,
+    reading_options,
 )
+from embedway.cli.options import InputTypeChoice, Invocation, JsonFlag, ModelOption, OverflowChoice
 from embedway.cli.output import (
     DownloadProgress,
     note,
@@ -133,11 +129,11 @@ def verify(
     on_overflow: Annotated[
         OverflowChoice | None, typer.Option("--on-overflow", help="Overflow policy with which the texts were embedded.")
     ] = None,
-    text_field: TextFieldOption = "text",
+    text_field: TextFieldOption = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
     encoding: EncodingOption = None,
-    follow_links: FollowLinksFlag = False,
+    follow_links: FollowLinksOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Recompute some cached vectors and compare them. The cache stores no texts, so name their sources.
@@ -154,8 +150,9 @@ def verify(
         chunk=not no_chunk and input_type == "document",
         chunk_tokens=None if no_chunk or input_type != "document" else config.run.chunk_tokens,
         overlap_tokens=config.run.overlap if overlap_is_set and not no_chunk else None,
-        text_field=text_field,
-        **read_overrides(include, exclude, encoding, follow_links=follow_links),
+        **reading_options(
+            text_field=text_field, include=include, exclude=exclude, encoding=encoding, follow_links=follow_links
+        ),
     )
     note_pipes(invocation, sources)
     if "-" in sources:

@@ -6,7 +6,7 @@ import typer
 
 from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import one_line, print_json, print_line, print_to_standard_error
-from embedway.text import printable
+from embedway.text import count_of, printable
 
 if TYPE_CHECKING:
     from embedway.cli.checks.base import Finding
@@ -83,7 +83,7 @@ def _detail(finding: "Finding") -> str:
 def _count(report: "Report") -> str:
     statuses = [one.status for _, lines in report.sections for one in lines]
     counts = [(statuses.count("problem"), "problem"), (statuses.count("warning"), "warning")]
-    shown = [f"{number} {name}{'s' if number != 1 else ''}" for number, name in counts]
+    shown = [count_of(number, name) for number, name in counts]
     failed = statuses.count("failed")
-    shown += [f"{failed} check{'s' if failed != 1 else ''} failed"] if failed else []
+    shown += [f"{count_of(failed, 'check')} failed"] if failed else []
     return ", ".join(shown) + "."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedway.cli import options as shared
+from embedway.cli.job_options import FitOption, OverflowOption
 from embedway.cli.output import (
     STANDARD_INPUT,
     DownloadProgress,
@@ -22,6 +23,7 @@ from embedway.cli.output import (
 from embedway.cli.selection import advice_for, criteria_of, job_flags
 from embedway.errors import EmbedwayError, SourceError, UsageError, with_row, without_row
 from embedway.interrupts import explain
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from embedway.config import Config
@@ -53,7 +55,7 @@ def embed(
     max_cost: shared.MaxCostOption = None,
     collection: shared.CollectionOption = None,
     dimensions: shared.DimensionsOption = None,
-    on_overflow: shared.OverflowOption = None,
+    on_overflow: OverflowOption = None,
     backup: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +68,7 @@ def embed(
             "--normalize/--no-normalize", help="Vectors of length 1, or without the model's final normalization."
         ),
     ] = None,
-    fit: shared.FitOption = None,
+    fit: FitOption = None,
     as_json: shared.JsonFlag = False,
     backend: shared.BackendOption = None,
     precision: shared.PrecisionOption = None,
@@ -195,10 +197,8 @@ class _EmbedCommand:
 
     def _note(self, cut: int) -> None:
         if cut:
-            texts = "1 text was" if cut == 1 else f"{cut} texts were"
-            note(
-                self.invocation, f"{texts} truncated at the model's limit; use --on-overflow error to refuse such texts"
-            )
+            texts = count_of(cut, "text was", "texts were")
+            note(self.invocation, f"{texts} truncated at the model's limit; --on-overflow error refuses such texts")
 
 
 def stdin_lines() -> Iterator[str]:

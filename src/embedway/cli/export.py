@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedway.cli.job_options import CollectionArgument, NewCollectionOption, OverwriteFlag
 from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import DownloadProgress, print_json, print_line, wait_for
+from embedway.collections.values import VectorType
 from embedway.interrupts import explain
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from embedway.collections.export import ExportSummary
@@ -16,27 +19,28 @@ if TYPE_CHECKING:
 
 def export(
     context: typer.Context,
-    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="A collection, as for `search`.")],
+    collection: CollectionArgument,
     *,
-    destination: Annotated[
-        str, typer.Option("--to", metavar="DEST", help="New collection; docs/stores.md lists all forms.")
-    ],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a collection at the destination.")] = False,
+    destination: NewCollectionOption,
+    overwrite: OverwriteFlag = False,
     vector_type: Annotated[
-        str | None,
-        typer.Option("--vectors", metavar="TYPE", help="float32, float16, int8 or bits, where the store has it."),
+        VectorType | None,
+        typer.Option(
+            "--vectors",
+            help="Numbers of the new vectors, if the store has them. Default: as they are.",
+        ),
     ] = None,
     space: Annotated[
         str | None,
         typer.Option(
             "--space",
             metavar="MODEL",
-            help="Declare the model of a file that lost its record; random rows are embedded again as a proof.",
+            help="Model of a file X.parquet or X.jsonl that lost its record. 64 random rows are embedded as a proof.",
         ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Convert a collection into another store. No text is embedded."""
+    """Copy COLLECTION into a new one, in any store. Nothing is embedded."""
     invocation = Invocation.of(context)
     config = invocation.config()
     explain("the destination is as before; run the same command again")
@@ -47,7 +51,8 @@ def export(
         return
     rate = summary.rows / summary.seconds if summary.seconds else 0
     print_line(
-        f"{summary.destination}: {summary.rows:,} rows of {summary.documents:,} documents as {summary.vector_type}, "
+        f"{summary.destination}: {count_of(summary.rows, 'row')} of {count_of(summary.documents, 'document')} as "
+        f"{summary.vector_type}, "
         f"in {summary.seconds:.1f} s ({rate:,.0f} rows/s)"
     )
 
@@ -64,20 +69,11 @@ async def _export(
     import asyncio
     from typing import Any, cast
 
-    from embedway.collections.export import export_collection
-    from embedway.collections.record import VECTOR_TYPES
-    from embedway.collections.stores import open_store
-    from embedway.errors import UsageError
+    from embedway.collections.export import export_collection, export_stored
 
-    if options["vector_type"] not in {None, *VECTOR_TYPES}:
-        raise UsageError(f"--vectors is one of {', '.join(VECTOR_TYPES)}, not {options['vector_type']!r}")
     asked = cast("Any", options)
     if space is None:
-        store = await asyncio.to_thread(open_store, source)
-        try:
-            return await asyncio.to_thread(export_collection, store, destination, **asked)
-        finally:
-            await asyncio.to_thread(store.close)
+        return await export_stored(source, destination, **asked)
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.declared import open_declared

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedway.cli.options import Invocation, JsonFlag, decode_text
+from embedway.cli.job_options import FORMS
+from embedway.cli.options import Invocation, JsonFlag, check_text, decode_text
 from embedway.cli.output import DownloadProgress, print_json, print_line, wait_for
 from embedway.interrupts import explain
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from embedway.collections.forgetting import ForgetReport
@@ -18,21 +20,33 @@ def forget(
     context: typer.Context,
     documents: Annotated[
         list[str],
-        typer.Argument(metavar="DOCUMENT...", callback=decode_text, help="Documents: ID, or SOURCE/ID."),
+        typer.Argument(
+            metavar="DOCUMENT",
+            callback=decode_text,
+            help="Ids of documents, such as guide/install.md, or SOURCE/ID; `search --json` prints them.",
+        ),
     ],
     *,
     collections: Annotated[
-        list[str], typer.Option("--from", metavar="COLLECTION", help="A collection, as for `search`; repeatable.")
+        list[str],
+        typer.Option("--from", metavar="COLLECTION", callback=check_text, help=f"Collection: {FORMS}; repeatable."),
     ],
     source: Annotated[
-        str | None, typer.Option("--source", metavar="NAME", help="Source of the documents, if several have them.")
+        str | None,
+        typer.Option("--source", metavar="NAME", help="Source of the documents, if several sources have the same id."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME", help="Model. Default: that of the collection.")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="Model, whose cached vectors are removed. Default: that of COLLECTION.",
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Remove a document's rows and texts, and say what may still contain them."""
+    """Remove documents from collections, their older versions and the cache. Say what may still contain their texts."""
     invocation = Invocation.of(context)
     config = invocation.config()
     explain("run the same command again: what is removed stays removed")
@@ -53,31 +67,21 @@ async def _forget(
     source: str | None,
     model: str | None,
 ) -> "list[ForgetReport]":
-    import asyncio
-
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.forgetting import forget_documents
-    from embedway.collections.query_model import model_name
-    from embedway.collections.stores import open_store
+    from embedway.collections import AsyncCollection
 
     reports = []
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         for destination in destinations:
-            store = await asyncio.to_thread(open_store, destination)
-            try:
-                name = model or model_name(store.space, config)
-                reports.append(await forget_documents(embedder, store, documents, model=name, source=source))
-            finally:
-                await asyncio.to_thread(store.close)
+            async with await AsyncCollection.open(destination, embedder=embedder, model=model) as collection:
+                reports.append(await collection.forget(*documents, source=source))
     return reports
 
 
 def _print(report: "ForgetReport") -> None:
-    count = len(report.documents)
-    documents = "1 document" if count == 1 else f"{count:,} documents"
-    print_line(
-        f"{report.destination}: {documents} with {report.rows:,} rows removed, and {report.cached:,} cached vectors"
-    )
+    documents = count_of(len(report.documents), "document")
+    rows, vectors = count_of(report.rows, "row"), count_of(report.cached, "cached vector")
+    print_line(f"{report.destination}: removed {documents} with {rows}, and {vectors}")
     print_line("this may still contain the texts:")
     for place in report.left:
         print_line(f"  {place}")

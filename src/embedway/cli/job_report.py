@@ -1,10 +1,10 @@
 """Messages that the commands `run` and `sync` share: skipped files, rejected rows, cost, and what is kept."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedway.cli.options import Invocation
-from embedway.cli.output import continuation, describe_destination, note
+from embedway.cli.output import continuation, note
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,24 +18,30 @@ PARTLY_FAILED = 4
 
 def stopped_job(config: "Config", destination: str, kept: "Kept") -> "Callable[[], str]":
     """Return a function that says what a job stopped by a signal has left."""
-    folder, _, table = destination.removeprefix("lancedb:").partition("#")
-    path = Path(folder) / f"{table}.lance" if destination.startswith("lancedb:") else Path(destination)
+    from embedway.collections.stores import shown, store_for
 
-    def what_is_kept() -> str:
+    name = shown(destination)
+    # For one on a server, it is unknown whether it exists.
+    path = store_for(destination).local_path
+    state = f"{name} is unchanged" if path is None or path.exists() else f"{name} is not written"
+
+    def describe() -> str:
+        if kept.complete:
+            return f"{name} is complete"
         again = "run the same command again to continue"
-        parts = [f"{kept.rows:,} rows are written to {destination}"] if kept.rows else []
-        parts += [f"{kept.vectors:,} computed vectors are kept outside of it"] if kept.vectors else []
-        return f"{' and '.join(parts)}; {again}" if parts else continuation(config)
+        if kept.rows:
+            return f"{count_of(kept.rows, 'row')} written to {name} and kept; {again}"
+        if kept.vectors:
+            return f"{state}\n{count_of(kept.vectors, 'computed vector')} kept outside of it; {again}"
+        return f"{state}\n{continuation(config)}"
 
-    return describe_destination(path, destination, what_is_kept)
+    return describe
 
 
 def tell_rejected(invocation: Invocation, rejected: int, path: str | None) -> None:
     """Say how many rows were rejected, and where they are listed."""
     if rejected:
-        from embedway.collections.report import rows_were
-
-        note(invocation, f"{rows_were(rejected)} rejected; {path} lists them with reasons")
+        note(invocation, f"{count_of(rejected, 'row was', 'rows were')} rejected; the reasons are in {path}")
 
 
 def cost_rows(cost_nanousd: int | None, billed_tokens: int, unsure_nanousd: int) -> list[tuple[str, str]]:

@@ -14,7 +14,6 @@ from embedway.errors import ConfigError, UsageError
 from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
-    from embedway.collections.run import RunOptions
     from embedway.config import Config
 
 _log = logging.getLogger("embedway.metrics")
@@ -74,28 +73,6 @@ BackendChoice: TypeAlias = Literal["auto", "openvino", "onnxruntime"]
 PrecisionChoice: TypeAlias = Literal["auto", "f32", "bf16"]
 InputTypeChoice: TypeAlias = Literal["query", "document"]
 OverflowChoice: TypeAlias = Literal["truncate", "mean", "error"]
-OnErrorChoice: TypeAlias = Literal["stop", "skip"]
-FormatChoice: TypeAlias = Literal[
-    "auto",
-    "text",
-    "lines",
-    "markdown",
-    "mdx",
-    "rst",
-    "html",
-    "asciidoc",
-    "ipynb",
-    "code",
-    "pdf",
-    "docx",
-    "pptx",
-    "epub",
-    "jsonl",
-    "json",
-    "csv",
-    "tsv",
-    "parquet",
-]
 PresetChoice: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"]
 
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -134,7 +111,7 @@ CollectionOption: TypeAlias = Annotated[
         "--collection",
         metavar="NAME",
         callback=decode_text,
-        help="Use the model and space of this collection's first write.",
+        help="Charge the budget of this name, and use the model and space of its first write.",
     ),
 ]
 BackendOption: TypeAlias = Annotated[
@@ -156,58 +133,6 @@ TokenBudgetOption: TypeAlias = Annotated[
     ),
 ]
 
-TextFieldOption: TypeAlias = Annotated[
-    str, typer.Option("--text-field", metavar="NAME", help="Field or column that contains the text.")
-]
-FitOption: TypeAlias = Annotated[
-    bool | None,
-    typer.Option("--fit/--no-fit", help="Select only models that read the longest text completely. Default: --fit."),
-]
-FollowLinksFlag: TypeAlias = Annotated[
-    bool, typer.Option("--follow-links", help="Follow symbolic links inside folders; they may lead out of them.")
-]
-IncludeOption: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--include",
-        metavar="GLOB",
-        help="Read only these files of folders, with any extension; a pattern as in .gitignore; repeatable.",
-    ),
-]
-ExcludeOption: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option("--exclude", metavar="GLOB", help="Skip these files and folders of folders; repeatable."),
-]
-EncodingOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--encoding",
-        metavar="NAME",
-        help="Encoding of files without byte order mark or declaration, such as cp1252. Default: UTF-8.",
-    ),
-]
-OverflowOption: TypeAlias = Annotated[
-    OverflowChoice | None, typer.Option("--on-overflow", help="Handling of texts over the model's limit.")
-]
-ContextOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--context",
-        metavar="headings|none|PATTERN",
-        help="Text before each chunk for the model; a pattern has the fields {title}, {headings}, {source} and "
-        "{document}. Default: headings.",
-    ),
-]
-KeepOption: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--keep",
-        metavar="COLUMN[:TYPE]",
-        callback=decode_text,
-        help="Column to copy, as text, int, float, bool, timestamp, list or json; repeatable. Default type: that of "
-        "the first rows.",
-    ),
-]
 MetricsFileOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -275,80 +200,6 @@ def refuse_both(model: object, preset: PresetChoice | None, models: list[str] | 
     for option, given in (("--preset", preset), ("--models", models)):
         if model and given:
             raise UsageError(f"--model names a model and {option} selects one; use only one of them")
-
-
-def read_overrides(
-    include: list[str] | None, exclude: list[str] | None, encoding: str | None, *, follow_links: bool
-) -> dict[str, Any]:
-    """Return the options of a job that decide which files are read, and how."""
-    return {
-        "include": tuple(include or ()),
-        "exclude": tuple(exclude or ()),
-        "encoding": encoding,
-        "follow_links": follow_links,
-    }
-
-
-def job_overrides(
-    preset: PresetChoice | None,
-    chunk_tokens: int | None,
-    overlap: int | None,
-    on_error: OnErrorChoice | None,
-    on_overflow: OverflowChoice | None,
-    *,
-    fit: bool | None,
-) -> dict[str, str | int | None]:
-    """Return the settings that the options of a job override."""
-    return {
-        "selection.preset": preset,
-        "run.chunk_tokens": chunk_tokens,
-        "run.overlap": overlap,
-        "run.on_error": on_error,
-        "embedding.on_overflow": on_overflow,
-        "selection.require_fit": fit,
-    }
-
-
-def job_options(
-    config: "Config",
-    *,
-    selecting: bool,
-    no_chunk: bool,
-    chunk_tokens: int | None,
-    overlap: int | None,
-    collection: str | None,
-    **others: Any,
-) -> "RunOptions":
-    """Return the options of a job from settings and flags.
-
-    --no-chunk overrides settings for chunks. Flags that contradict it are passed on, and are an error there.
-    """
-    from embedway.collections.run import RunOptions
-
-    if not no_chunk:
-        chunk_tokens = config.run.chunk_tokens
-        overlap = config.run.overlap if "run.overlap" in config.sources else None
-    return RunOptions(
-        # --preset and --models select a model, even if the settings name a default.
-        model="auto" if selecting else config.embedding.default_model,
-        chunk=not no_chunk,
-        chunk_tokens=chunk_tokens,
-        overlap_tokens=overlap,
-        on_error=config.run.on_error,
-        on_overflow=config.embedding.on_overflow,
-        collection=collection or "",
-        **others,
-    )
-
-
-def kept_columns(keep: list[str] | None) -> dict[str, Any]:
-    """Return the fields `keep` and `keep_types` of the options of a job; None if the option was not given."""
-    if not keep:
-        return {"keep": None, "keep_types": None}
-    from embedway.collections.column_types import split_keep
-
-    names, types = split_keep(keep)
-    return {"keep": names, "keep_types": types}
 
 
 def runtime_overrides(

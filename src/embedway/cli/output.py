@@ -50,19 +50,14 @@ def continuation(config: "Config") -> str:
     return f"vectors that are already in the cache ({backend}) are reused; run the same command again to continue"
 
 
-def describe_destination(path: Path, name: str, unless_complete: str | Callable[[], str] = "") -> Callable[[], str]:
-    """Return a function that says whether the destination `name` was written since now.
-
-    If it was not, the function also returns `unless_complete`.
-    """
+def describe_destination(path: Path) -> Callable[[], str]:
+    """Return a function that says whether a file was written since now."""
     before = _file_version(path)
 
     def describe() -> str:
         if _file_version(path) != before:
-            return f"{printable(name)} is complete"
-        state = "not written" if before is None else "unchanged"
-        more = unless_complete if isinstance(unless_complete, str) else unless_complete()
-        return "\n".join(filter(None, (f"{printable(name)} is {state}", more)))
+            return f"{path} is complete"
+        return f"{path} is {'not written' if before is None else 'unchanged'}"
 
     return describe
 
@@ -201,6 +196,14 @@ def print_styled(text: "Text") -> None:
     Console(file=styled(sys.stdout), highlight=False).print(text)
 
 
+def wrapped(text: "Text", indent: int) -> "Sequence[Text]":
+    """Return the lines of a text on the terminal, which leave `indent` columns free."""
+    from rich.console import Console
+
+    console = Console(file=styled(sys.stdout))
+    return list(text.wrap(console, max(20, console.width - indent)))
+
+
 def print_prompt(text: str) -> None:
     """Print a prompt on standard error, without a line end."""
     sys.stderr.write(text)
@@ -275,11 +278,6 @@ def _cells(text: str) -> int:
 def count(number: float) -> str:
     """Format a number for people: 1,234, and 12.3 below a hundred."""
     return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:,.1f}"
-
-
-def count_of(number: int, name: str) -> str:
-    """Format a count of things for people: 1 text, 1,234 texts."""
-    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

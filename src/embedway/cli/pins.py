@@ -58,7 +58,7 @@ def show(
 
 def _prove(invocation: Invocation, collection: str, destination: str) -> None:
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.stores import open_store
+    from embedway.collections.stores import open_store, shown
     from embedway.collections.verify import sample_rows
 
     rows = sample_rows(open_store(destination))
@@ -68,7 +68,10 @@ def _prove(invocation: Invocation, collection: str, destination: str) -> None:
             return await embedder.pins.prove(collection, [text for text, _ in rows], [vector for _, vector in rows])
 
     lowest = wait_for(run())
-    note(invocation, f"{len(rows)} rows of {destination} were recomputed and are the same (lowest cosine {lowest:.4f})")
+    note(
+        invocation,
+        f"{len(rows)} rows of {shown(destination)} were recomputed and are the same (lowest cosine {lowest:.4f})",
+    )
 
 
 def remove(

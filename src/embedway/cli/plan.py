@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedway.cli import job_options as jobs
 from embedway.cli import options as shared
 from embedway.cli.output import (
     DownloadProgress,
-    count_of,
     duration,
     note_pipes,
     note_skipped,
@@ -18,6 +18,7 @@ from embedway.cli.output import (
     wait_for,
 )
 from embedway.errors import UsageError
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from embedway.collections.plan import JobPlan, ModelPlan
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 def plan(  # long, because typer reads the options from the signature
     context: typer.Context,
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Texts, as for `run`.")],
+    sources: jobs.SourcesArgument,
     *,
     model: Annotated[
         list[str] | None,
@@ -37,31 +38,27 @@ def plan(  # long, because typer reads the options from the signature
     models: shared.ModelsOption = None,
     collection: shared.CollectionOption = None,
     dimensions: shared.DimensionsOption = None,
-    no_chunk: Annotated[bool, typer.Option("--no-chunk", help="Compute one vector per document.")] = False,
-    chunk_tokens: Annotated[
-        int | None, typer.Option("--chunk-tokens", min=1, metavar="N", help="As for `run`.")
-    ] = None,
-    overlap: Annotated[int | None, typer.Option("--overlap", min=0, metavar="N", help="As for `run`.")] = None,
-    on_overflow: Annotated[shared.OverflowChoice | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
-    fit: shared.FitOption = None,
-    on_error: Annotated[shared.OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
-    text_field: shared.TextFieldOption = "text",
-    file_format: Annotated[shared.FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
-    include: shared.IncludeOption = None,
-    exclude: shared.ExcludeOption = None,
-    encoding: shared.EncodingOption = None,
-    follow_links: shared.FollowLinksFlag = False,
+    no_chunk: jobs.NoChunkFlag = False,
+    chunk_tokens: jobs.ChunkTokensOption = None,
+    overlap: jobs.OverlapOption = None,
+    on_overflow: jobs.OverflowOption = None,
+    fit: jobs.FitOption = None,
+    on_error: jobs.OnErrorOption = None,
+    text_field: jobs.TextFieldOption = None,
+    format_: jobs.FormatOption = None,
+    include: jobs.IncludeOption = None,
+    exclude: jobs.ExcludeOption = None,
+    encoding: jobs.EncodingOption = None,
+    follow_links: jobs.FollowLinksOption = None,
     as_json: shared.JsonFlag = False,
 ) -> None:
     """Show texts, tokens, requests, cost and time for each model. Reads the sources once and spends nothing."""
     invocation = shared.Invocation.of(context)
     shared.refuse_both(model, preset, models)
     named = shared.split_names(models)
-    overrides = shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit)
+    overrides = jobs.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit)
     config = invocation.config({"selection.models": named, **overrides})
-    if no_chunk and (chunk_tokens is not None or overlap is not None):
-        raise UsageError("--chunk-tokens and --overlap cannot be used with --no-chunk")
-    options = shared.job_options(
+    options = jobs.job_options(
         config,
         selecting=bool(preset or named),
         no_chunk=no_chunk,
@@ -69,9 +66,14 @@ def plan(  # long, because typer reads the options from the signature
         overlap=overlap,
         collection=collection,
         dimensions=dimensions,
-        text_field=text_field,
-        format=file_format,
-        **shared.read_overrides(include, exclude, encoding, follow_links=follow_links),
+        **jobs.reading_options(
+            text_field=text_field,
+            format=format_,
+            include=include,
+            exclude=exclude,
+            encoding=encoding,
+            follow_links=follow_links,
+        ),
     )
     selecting = not model and any(wanted is not None for wanted in (preset, named, collection))
     planned = wait_for(_plan(invocation, config, sources, model, options, selecting=selecting))

@@ -1,9 +1,10 @@
 """`embedway run`: embed files, folders or standard input into a file of vectors or a vector store."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from embedway.cli import job_options as jobs
 from embedway.cli import options as shared
 from embedway.cli.job_metrics import job_metrics
 from embedway.cli.job_report import PARTLY_FAILED, cost_rows, stopped_job, tell_rejected
@@ -24,6 +25,7 @@ from embedway.cli.output import (
     wants_progress,
 )
 from embedway.interrupts import explain
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from embedway.collections.job import Kept
@@ -34,80 +36,40 @@ if TYPE_CHECKING:
 
 def run(  # long, because typer reads the options from the signature
     context: typer.Context,
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="SOURCE", help="Folders, files or - for standard input; NAME=PATH names a source."),
-    ],
+    sources: jobs.SourcesArgument,
     *,
-    destination: Annotated[
-        str,
-        typer.Option(
-            "--to",
-            metavar="DEST",
-            callback=shared.check_text,
-            help="New collection: X.parquet, X.jsonl, lancedb:DIR#TABLE, "
-            "postgresql://USER@HOST/DATABASE#TABLE, qdrant:http://HOST:6333#COLLECTION or chroma:DIR#NAME.",
-        ),
-    ],
+    destination: jobs.NewCollectionOption,
+    overwrite: jobs.OverwriteFlag = False,
     model: shared.ModelOption = None,
     preset: shared.PresetOption = None,
     models: shared.ModelsOption = None,
     max_cost: shared.MaxCostOption = None,
     collection: shared.CollectionOption = None,
-    chunk_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--chunk-tokens",
-            min=1,
-            metavar="N",
-            help="Maximum tokens of a chunk. Default: 256, or the model's limit if lower.",
-        ),
-    ] = None,
-    overlap: Annotated[
-        int | None,
-        typer.Option(
-            "--overlap", min=0, metavar="N", help="Maximum tokens that neighbouring chunks share. Default: 32."
-        ),
-    ] = None,
-    no_chunk: Annotated[
-        bool, typer.Option("--no-chunk", help="Compute one vector per document; see --on-overflow for long ones.")
-    ] = False,
-    on_overflow: shared.OverflowOption = None,
-    fit: shared.FitOption = None,
-    on_error: Annotated[
-        shared.OnErrorChoice | None,
-        typer.Option("--on-error", help="At a bad row, stop, or skip it and record it in DEST.rejects.jsonl."),
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="Replace DEST if it exists; a link is replaced, not the file that it leads to."
-        ),
-    ] = False,
-    format_: Annotated[
-        shared.FormatChoice,
-        typer.Option("--format", help="Format of standard input, and of files with an unknown extension."),
-    ] = "auto",
-    text_field: shared.TextFieldOption = "text",
-    id_field: Annotated[
-        str, typer.Option("--id-field", metavar="NAME", help="Field or column that contains a row's id.")
-    ] = "id",
-    keep: shared.KeepOption = None,
-    context_: shared.ContextOption = None,
-    include: shared.IncludeOption = None,
-    exclude: shared.ExcludeOption = None,
-    encoding: shared.EncodingOption = None,
+    chunk_tokens: jobs.ChunkTokensOption = None,
+    overlap: jobs.OverlapOption = None,
+    no_chunk: jobs.NoChunkFlag = False,
+    context_: jobs.ContextOption = None,
+    on_overflow: jobs.OverflowOption = None,
+    fit: jobs.FitOption = None,
+    on_error: jobs.OnErrorOption = None,
+    format_: jobs.FormatOption = None,
+    text_field: jobs.TextFieldOption = None,
+    id_field: jobs.IdFieldOption = None,
+    keep: jobs.KeepOption = None,
+    include: jobs.IncludeOption = None,
+    exclude: jobs.ExcludeOption = None,
+    encoding: jobs.EncodingOption = None,
+    follow_links: jobs.FollowLinksOption = None,
     dimensions: shared.DimensionsOption = None,
     backend: shared.BackendOption = None,
     precision: shared.PrecisionOption = None,
     threads: shared.ThreadsOption = None,
     streams: shared.StreamsOption = None,
     token_budget: shared.TokenBudgetOption = None,
-    follow_links: shared.FollowLinksFlag = False,
     metrics_file: shared.MetricsFileOption = None,
     as_json: shared.JsonFlag = False,
 ) -> None:
-    """Embed SOURCE into DEST, which appears only when the job is complete."""
+    """Embed SOURCE into a new COLLECTION, which appears only when the job is complete."""
     invocation = shared.Invocation.of(context)
     shared.refuse_both(model, preset, models)
     named = shared.split_names(models)
@@ -115,14 +77,14 @@ def run(  # long, because typer reads the options from the signature
         {
             "embedding.default_model": model,
             "selection.models": named,
-            **shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit),
+            **jobs.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit),
             **shared.runtime_overrides(backend, precision, threads, streams, token_budget),
             **shared.metrics_overrides(metrics_file),
         }
     )
     from embedway.money import to_nanousd
 
-    options = shared.job_options(
+    options = jobs.job_options(
         config,
         selecting=bool(preset or named),
         no_chunk=no_chunk,
@@ -131,15 +93,20 @@ def run(  # long, because typer reads the options from the signature
         collection=collection,
         dimensions=dimensions,
         overwrite=overwrite,
-        text_field=text_field,
-        id_field=id_field,
-        **{name: value for name, value in shared.kept_columns(keep).items() if value is not None},
-        **({"context": context_} if context_ is not None else {}),
-        format=format_,
-        **shared.read_overrides(include, exclude, encoding, follow_links=follow_links),
+        **jobs.reading_options(
+            keep=keep,
+            context=context_,
+            format=format_,
+            text_field=text_field,
+            id_field=id_field,
+            include=include,
+            exclude=exclude,
+            encoding=encoding,
+            follow_links=follow_links,
+        ),
         most_nanousd=None if max_cost is None else to_nanousd(max_cost, name="--max-cost"),
     )
-    selecting = model is None and any(wanted is not None for wanted in (preset, named, max_cost, collection))
+    selecting = jobs.selects_model(model, preset, named, max_cost, collection)
     from embedway.collections.job import Kept
 
     kept = Kept()
@@ -230,8 +197,7 @@ def progress_text(status: "RunStatus") -> str:
 
 def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bool) -> None:
     if summary.truncated and not as_json:
-        texts = "1 text was" if summary.truncated == 1 else f"{summary.truncated:,} texts were"
-        note(invocation, f"{texts} truncated at the model's limit")
+        note(invocation, f"{count_of(summary.truncated, 'text was', 'texts were')} truncated at the model's limit")
     note_skipped(invocation, summary.skipped)
     tell_rejected(invocation, summary.rejected, summary.rejects_path)
     with report_of_work(invocation, as_json=as_json):

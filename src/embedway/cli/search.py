@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from embedway.cli.job_options import CollectionArgument
 from embedway.cli.options import Invocation, JsonFlag, check_text, decode_text
 from embedway.cli.output import DownloadProgress, note, print_json, print_line, wait_for
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
-    from embedway.collections.query import SearchAnswer, SearchOptions
+    from embedway.cli.search_queries import QueryId
+    from embedway.collections.query import SearchOptions
+    from embedway.collections.search_results import SearchAnswer
     from embedway.collections.stores.base import Store
     from embedway.config import Config
 
@@ -20,22 +23,33 @@ ModeChoice = Literal["vector", "keyword", "hybrid"]
 
 def search(
     context: typer.Context,
-    destination: Annotated[str, typer.Argument(metavar="DEST", help="Collection, as `embedway run --to` names it.")],
+    collection: CollectionArgument,
     query: Annotated[
         list[str] | None, typer.Argument(metavar="[QUERY]...", callback=decode_text, help="Texts to search for.")
     ] = None,
     *,
     top: Annotated[int, typer.Option("--top", "-n", min=1, metavar="N", help="Number of rows to show.")] = 5,
     mode: Annotated[
-        ModeChoice, typer.Option("--mode", help="Rank by vectors, by keywords (BM25), or by both lists fused.")
+        ModeChoice,
+        typer.Option(
+            "--mode", help="Rank by meaning (vector), by words (keyword, BM25, needs no model), or by both (hybrid)."
+        ),
     ] = "hybrid",
     where: Annotated[
         str | None,
-        typer.Option("--where", metavar="CONDITION", callback=decode_text, help="Only rows with, such as lang = 'de'."),
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            callback=decode_text,
+            help="Search only rows that meet a condition on columns, such as \"lang = 'de' and year >= 2020\".",
+        ),
     ] = None,
-    group: Annotated[bool, typer.Option("--group", help="Show one row of each document.")] = False,
+    group: Annotated[bool, typer.Option("--group", help="Show only the best row of each document.")] = False,
     neighbours: Annotated[
-        int, typer.Option("--neighbours", min=0, max=100, metavar="N", help="Chunks to show before and after each row.")
+        int,
+        typer.Option(
+            "--neighbours", min=0, max=100, metavar="N", help="Show N chunks of the document before and after each row."
+        ),
     ] = 0,
     queries: Annotated[
         str | None,
@@ -43,17 +57,19 @@ def search(
             "--queries",
             metavar="FILE",
             callback=check_text,
-            help="Search for the lines of FILE (- is standard input), or its JSON Lines with query and id.",
+            help="Search for each line of FILE (- is standard input): a text, or JSON with query and id.",
         ),
     ] = None,
-    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Read queries line by line.")] = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", help="Read queries line by line, with the model kept loaded.")
+    ] = False,
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
             "-m",
             metavar="NAME",
-            help="Refuse DEST unless its vectors are from this model. Default: the model of DEST.",
+            help="Model of the queries; it must be the collection's. Default: the model that made the collection.",
         ),
     ] = None,
     rerank: Annotated[
@@ -61,11 +77,24 @@ def search(
         typer.Option("--rerank", metavar="MODEL", help="Reorder the best rows with this reranker."),
     ] = None,
     candidates: Annotated[
-        int, typer.Option("--candidates", min=1, metavar="N", help="Number of rows to rerank, or to fuse of each list.")
+        int,
+        typer.Option(
+            "--candidates",
+            min=1,
+            metavar="N",
+            help="Rows of each list that are fused in hybrid mode, or reranked.",
+        ),
     ] = 50,
+    highlight: Annotated[
+        bool | None,
+        typer.Option(
+            "--highlight/--no-highlight",
+            help="Choose the best sentence by meaning, or by words only. Default: by meaning for a single query.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the rows of DEST that answer each QUERY best, with the model that created DEST."""
+    """Find the rows of COLLECTION that answer each QUERY best, with the model that made the collection."""
     invocation = Invocation.of(context)
     asked = _asked(query, queries, interactive=interactive, as_json=as_json)
     config = invocation.config()
@@ -73,10 +102,10 @@ def search(
     from embedway.collections.stores import open_store
 
     start = time.perf_counter()
-    store = open_store(destination)
+    store = open_store(collection)
     try:
         condition = checked_condition(where, store)
-        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates, model)
+        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates, model, highlight)
         if interactive:
             from embedway.cli.search_session import run_session
 
@@ -97,7 +126,9 @@ class _Run:
     single: bool
 
 
-def _asked(query: list[str] | None, queries: str | None, *, interactive: bool, as_json: bool) -> list[tuple[str, str]]:
+def _asked(
+    query: list[str] | None, queries: str | None, *, interactive: bool, as_json: bool
+) -> "list[tuple[QueryId, str]]":
     """Return ids and texts of the queries. Raises UsageError unless they come from exactly one place."""
     places = [bool(query), queries is not None, interactive]
     if sum(places) != 1:
@@ -108,7 +139,7 @@ def _asked(query: list[str] | None, queries: str | None, *, interactive: bool, a
         from embedway.cli.search_queries import read_queries
 
         return read_queries(queries)
-    return [(str(number), text) for number, text in enumerate(query or [], 1)]
+    return list(enumerate(query or [], 1))
 
 
 async def _search(
@@ -124,14 +155,19 @@ async def _search(
 def _print_answers(
     invocation: Invocation,
     run: _Run,
-    asked: list[tuple[str, str]],
+    asked: "list[tuple[QueryId, str]]",
     answers: "list[SearchAnswer]",
     *,
     as_json: bool,
 ) -> None:
-    from embedway.cli.search_output import answer_json, collection_json, print_hits, print_notes
+    from embedway.cli.search_output import answer_json, collection_json, print_hits, print_notes, receipt_json
 
-    seconds, document = round(run.seconds, 4), {"collection": collection_json(run.store), "mode": run.options.mode}
+    seconds = round(run.seconds, 4)
+    document = {
+        "collection": collection_json(run.store),
+        "mode": run.options.mode,
+        "receipt": receipt_json(answers[0]),  # all queries are embedded together
+    }
     if as_json and run.single:
         print_json(document | answer_json(answers[0]) | {"seconds": seconds})
     elif as_json:

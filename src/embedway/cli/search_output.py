@@ -1,34 +1,38 @@
-"""Printing of search results: JSON, and a table with places and snippets."""
+"""Printing of search results: JSON, and a table with places, headings and snippets."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from embedway.cli.options import Invocation
-from embedway.cli.output import is_terminal, note, one_line, print_line, print_styled, print_table
+from embedway.cli.output import is_terminal, note, one_line, print_line, print_styled, print_table, wrapped
 
 if TYPE_CHECKING:
     from rich.text import Text as StyledText
 
-    from embedway.collections.query import SearchAnswer, SearchHit, SearchOptions
+    from embedway.collections.query import SearchOptions
     from embedway.collections.search import Hit
+    from embedway.collections.search_results import SearchAnswer, SearchHit
+    from embedway.collections.snippets import Snippet
     from embedway.collections.stores.base import Store
 
-#: Endings of files whose rows are documents.
-ROW_ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
-#: Maximum characters of a snippet, and of a neighbour's text, in a table.
-SNIPPET_CHARACTERS = 160
-NEIGHBOUR_CHARACTERS = 320
+#: Maximum characters of a neighbour's text, and of headings, in a table.
+NEIGHBOUR_CHARACTERS = 200
+HEADINGS_CHARACTERS = 120
+#: Line end of code, tables and lists that are printed on one line.
+LINE_END = " ⏎ "
 
 
-def location(hit: "Hit") -> str:
+def location(hit: "Hit", line: int | None = None) -> str:
     """Return the place of a hit for people: `docs/guide/intro.md:12`, with the page if there is one."""
+    from embedway.collections.hits import is_row
+
     name = hit.source
     # The line of a row is that of its file, whose name is the source.
-    in_folder = hit.document_id != hit.source and not name.lower().removesuffix(".gz").endswith(ROW_ENDINGS)
+    in_folder = hit.document_id != hit.source and not is_row(hit)
     if in_folder and hit.number is not None:
         name = f"{hit.source}/{hit.document_id}"
     page = f" p. {hit.page}" if hit.page is not None else ""
-    return f"{name}:{hit.start_line}{page}"
+    return f"{name}:{hit.start_line if line is None else line}{page}"
 
 
 def hits_json(answer: "SearchAnswer") -> list[dict[str, object]]:
@@ -37,7 +41,7 @@ def hits_json(answer: "SearchAnswer") -> list[dict[str, object]]:
 
 
 def _hit_json(rank: int, found: "SearchHit", *, reranked: bool) -> dict[str, object]:
-    document: dict[str, object] = {"rank": rank, **asdict(found.hit), "location": location(found.hit)}
+    document: dict[str, object] = {"rank": rank, **asdict(found.hit), "location": location(found.hit, found.line)}
     document["metadata"] = {name: _plain(value) for name, value in found.hit.metadata.items()}
     if reranked and found.vector_score is not None:
         document["similarity"] = found.vector_score
@@ -47,6 +51,7 @@ def _hit_json(rank: int, found: "SearchHit", *, reranked: bool) -> dict[str, obj
         "vector_rank": found.vector_rank,
         "keyword_rank": found.keyword_rank,
         "snippet": asdict(found.snippet),
+        "highlight": {"start": found.highlight.start, "end": found.highlight.end},
     }
     if found.before or found.after:
         document["before"] = [asdict(one) for one in found.before]
@@ -63,83 +68,88 @@ def collection_json(store: "Store") -> dict[str, object]:
     return {"destination": store.destination, "count": store.count, "space": store.space.to_json()}
 
 
+def receipt_json(answer: "SearchAnswer") -> dict[str, object] | None:
+    """Return the receipt of all queries of a search as JSON values; None for keywords alone."""
+    return None if answer.receipt is None else asdict(answer.receipt)
+
+
 def answer_json(answer: "SearchAnswer") -> dict[str, object]:
-    """Return hits and receipts of an answer as JSON values."""
-    document: dict[str, object] = {
-        "hits": hits_json(answer),
-        "receipt": None if answer.receipt is None else asdict(answer.receipt),
-    }
+    """Return the hits of an answer as JSON values, and why there are none."""
+    document: dict[str, object] = {"hits": hits_json(answer)}
+    if answer.why_empty is not None:
+        document["why_empty"] = answer.why_empty
     if answer.reranked is not None:
         document["rerank"] = {"candidates": answer.reranked.texts, "receipt": asdict(answer.reranked)}
     return document
 
 
 def print_hits(answer: "SearchAnswer") -> None:
-    """Print a table of hits; on a terminal, the words of the query are bold."""
-    if any(found.before or found.after for found in answer.hits) or is_terminal():
+    """Print a table of hits; on a terminal, the best sentence is bold."""
+    if not answer.hits:
+        print_line(f"no hits: {answer.why_empty}")
+    elif any(found.before or found.after for found in answer.hits) or is_terminal():
         _print_blocks(answer)
-        return
-    rows = [
-        (str(rank), f"{found.score:.3f}", location(found.hit), snippet_text(found))
-        for rank, found in enumerate(answer.hits, 1)
-    ]
-    print_table(("rank", "score", "where", "text"), rows, right=(0, 1))
+    else:
+        _print_rows(answer)
 
 
-def snippet_text(found: "SearchHit") -> str:
-    """Return the text from the best sentence on, on one line."""
-    start = found.snippet.start
-    before = "… " if found.text[:start].strip() else ""
-    # White space collapses, so twice the characters are enough.
-    return one_line(before + found.text[start : start + 2 * SNIPPET_CHARACTERS], SNIPPET_CHARACTERS)
+def _print_rows(answer: "SearchAnswer") -> None:
+    """Print a line for each hit."""
+    with_headings = any(found.headings for found in answer.hits)
+    columns = ("rank", "score", "where", *(("headings",) if with_headings else ()), "text")
+    rows = []
+    for rank, found in enumerate(answer.hits, 1):
+        headings = (one_line(found.headings, HEADINGS_CHARACTERS),) if with_headings else ()
+        place = location(found.hit, found.line)
+        rows.append((str(rank), f"{found.score:.3f}", place, *headings, snippet_line(found.snippet)))
+    print_table(columns, rows, right=(0, 1))
+
+
+def snippet_line(snippet: "Snippet") -> str:
+    """Return a snippet on one line."""
+    return LINE_END.join(filter(None, map(one_line, snippet.text.split("\n"))))
 
 
 def _print_blocks(answer: "SearchAnswer") -> None:
-    """Print two or more lines for each hit: place and heading path, then the snippet and the chunks beside it."""
-    from rich.text import Text
-
-    styles = is_terminal()
+    """Print several lines for each hit: place, headings, the snippet, and the chunks before and after it."""
     shown = ""
     for rank, found in enumerate(answer.hits, 1):
-        print_line(f"{rank:>2}  {found.score:.3f}  {location(found.hit)}")
-        headings = one_line(found.hit.headings or found.hit.title or "", SNIPPET_CHARACTERS)
+        print_line(f"{rank:>2}  {found.score:.3f}  {location(found.hit, found.line)}")
+        headings = one_line(found.headings, HEADINGS_CHARACTERS)
         if headings and headings != shown:
             print_line(f"    {headings}")
         shown = headings
+        width = max((len(str(one.start_line)) for one in (*found.before, *found.after)), default=0)
+        width = max(width, len(str(found.line)))
         for neighbour in found.before:
-            print_line(f"    - {one_line(neighbour.text, NEIGHBOUR_CHARACTERS)}")
-        if not styles:
-            print_line(f"    {snippet_text(found)}")
+            print_line(f"    before {neighbour.start_line:>{width}}  {one_line(neighbour.text, NEIGHBOUR_CHARACTERS)}")
+        lead = f"    hit    {found.line:>{width}}  " if found.before or found.after else "    "
+        if is_terminal():
+            _print_snippet(found.snippet, lead)
         else:
-            text = Text("    ")
-            text.append_text(_styled_snippet(found))
-            print_styled(text)
+            print_line(f"{lead}{snippet_line(found.snippet)}")
         for neighbour in found.after:
-            print_line(f"    + {one_line(neighbour.text, NEIGHBOUR_CHARACTERS)}")
+            print_line(f"    after  {neighbour.start_line:>{width}}  {one_line(neighbour.text, NEIGHBOUR_CHARACTERS)}")
 
 
-def _styled_snippet(found: "SearchHit") -> "StyledText":
+def _print_snippet(snippet: "Snippet", lead: str) -> None:
+    """Print a snippet with styles, wrapped beside its lead."""
     from rich.text import Text
 
-    text, start = found.text, found.snippet.start
-    end = min(len(text), start + SNIPPET_CHARACTERS)
-    styled_text = Text("… " if text[:start].strip() else "")
-    at = start
-    for first, last in found.snippet.words:
-        if last > end:
-            break
-        styled_text.append(_printable(text[at:first]))
-        styled_text.append(_printable(text[first:last]), style="bold")
-        at = max(at, last)
-    styled_text.append(_printable(text[at:end]))
-    if end < len(text):
-        styled_text.append("…")
-    return styled_text
+    for number, line in enumerate(wrapped(styled_snippet(snippet), len(lead))):
+        print_styled(Text(" " * len(lead) if number else lead) + line)
 
 
-def _printable(text: str) -> str:
-    """Return a part of a text on one line; an escape sequence of a file must not reach the terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
+def styled_snippet(snippet: "Snippet") -> "StyledText":
+    """Return a snippet whose best sentence is bold, and whose words that match also have a colour."""
+    from rich.text import Text
+
+    # An escape sequence of a file must not reach the terminal. Offsets stay.
+    text = Text("".join(char if char.isprintable() or char == "\n" else " " for char in snippet.text))
+    text.stylize("bold", *snippet.best)
+    for span in snippet.words:
+        text.stylize("bold cyan", *span)
+    return text
 
 
 def print_notes(

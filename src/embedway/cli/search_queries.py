@@ -1,21 +1,26 @@
 """Queries of `embedway search --queries`: one a line, or JSON Lines with ids."""
 
 import json
+import math
 from pathlib import Path
+from typing import TypeAlias
 
 from embedway import files
 from embedway.cli.output import STANDARD_INPUT, standard_input
 from embedway.errors import SourceError
+from embedway.text import has_surrogate
 
+#: Id of a query, as JSON has it.
+QueryId: TypeAlias = str | int | float | None
 #: Maximum bytes of a file of queries.
 MAX_BYTES = 1 << 26
 
 
-def read_queries(path: str) -> list[tuple[str, str]]:
+def read_queries(path: str) -> list[tuple[QueryId, str]]:
     """Return ids and texts of the queries in a file, or of standard input (`-`). Empty lines are skipped.
 
-    A line that begins with `{` is a JSON object with `query` or `text`, and an optional `id`; the default id is the
-    number of the line. Raises SourceError, which names the line.
+    A line that begins with `{` is a JSON object with `query` or `text`, and an optional `id`, which keeps its type; the
+    default id is the number of the line. Raises SourceError, which names the line.
     """
     name = STANDARD_INPUT if path == "-" else path
     found = []
@@ -44,9 +49,9 @@ def _read(path: str, name: str) -> bytes:
     return data
 
 
-def _parsed(text: str, name: str, number: int) -> tuple[str, str]:
+def _parsed(text: str, name: str, number: int) -> tuple[QueryId, str]:
     if not text.startswith("{"):
-        return str(number), text
+        return number, text
     try:
         row = json.loads(text)
     except (ValueError, RecursionError):
@@ -54,4 +59,10 @@ def _parsed(text: str, name: str, number: int) -> tuple[str, str]:
     query = row.get("query", row.get("text"))
     if not isinstance(query, str) or not query.strip():
         raise SourceError("needs the text of a query, in 'query' or 'text'", path=name, line=number)
-    return str(row.get("id", number)), query
+    if has_surrogate(query):
+        raise SourceError("is not valid Unicode", path=name, line=number)
+    asked_id = row.get("id", number)
+    is_finite = not isinstance(asked_id, float) or math.isfinite(asked_id)
+    if not isinstance(asked_id, (str, int, float, type(None))) or not is_finite:
+        raise SourceError("'id' must be a text or a number", path=name, line=number)
+    return asked_id, query

@@ -1,5 +1,6 @@
 """`embedway search --interactive`: queries line by line, with the model and the collection kept open."""
 
+import difflib
 import statistics
 import sys
 import time
@@ -14,10 +15,12 @@ from embedway.cli.output import (
     print_line,
     print_message,
     print_prompt,
+    print_table,
     standard_input,
 )
 from embedway.cli.search_output import print_hits, print_notes
 from embedway.errors import EmbedwayError, UsageError
+from embedway.interrupts import explain
 
 if TYPE_CHECKING:
     from embedway.collections.query import Searcher, SearchOptions
@@ -26,10 +29,19 @@ if TYPE_CHECKING:
 
 #: Maximum bytes of a line.
 MAX_LINE_BYTES = 1 << 20
-HELP = (
-    ":mode vector|keyword|hybrid, :where CONDITION (empty for none), :top N, :group, :neighbours N, "
-    ":rerank MODEL (empty for none), :q"
-)
+#: Commands that change an option: an example, and what the option does.
+OPTIONS = {
+    "mode": (":mode hybrid", "rank by vector, keyword or hybrid"),
+    "where": (":where lang = 'de'", "search only rows that meet a condition; empty for all rows"),
+    "top": (":top 10", "number of rows"),
+    "group": (":group", "show only the best row of each document; again for all rows"),
+    "neighbours": (":neighbours 1", "chunks before and after each row"),
+    "rerank": (":rerank MODEL", "reorder the best rows; empty for no reranker"),
+    "candidates": (":candidates 100", "rows of each list to fuse or to rerank"),
+    "highlight": (":highlight", "choose the best sentence by words only; again by meaning"),
+}
+HELPS = frozenset({":help", ":h", ":?"})
+ENDS = frozenset({":q", ":quit", ":exit"})
 
 
 async def run_session(invocation: Invocation, config: "Config", store: "Store", options: "SearchOptions") -> None:
@@ -40,7 +52,8 @@ async def run_session(invocation: Invocation, config: "Config", store: "Store", 
 
     terminal = sys.stdin is not None and sys.stdin.isatty()
     if terminal:
-        note(invocation, f"search {store.destination} ({store.count:,} rows); {HELP}")
+        note(invocation, f"search {store.destination} ({store.count:,} rows); :help lists the commands, :q ends")
+    explain("the session is ended; a search changes nothing")
     times_s: list[float] = []
     reader = Worker("embedway-queries")
     stream = standard_input()
@@ -51,11 +64,13 @@ async def run_session(invocation: Invocation, config: "Config", store: "Store", 
                 print_prompt(f"{options.mode}> ")
             line = await reader.call(stream.readline, MAX_LINE_BYTES)
             text = line.decode("utf-8", "replace").strip()
-            if not line or text in {":q", ":quit", ":exit"}:
+            if not line and terminal:
+                print_prompt("\n")  # after Ctrl-D, the prompt's line is open
+            if not line or text in ENDS:
                 break
             try:
                 if text.startswith(":"):
-                    options = changed(options, text, store)
+                    options = _obey(invocation, text, options, store)
                 elif text:
                     times_s.append(await _answer(invocation, searcher, text, options))
             except EmbedwayError as error:
@@ -63,7 +78,19 @@ async def run_session(invocation: Invocation, config: "Config", store: "Store", 
     reader.close()
     if times_s:
         p50_ms = statistics.median(times_s) * 1000
-        note(invocation, f"{len(times_s):,} queries, p50 {p50_ms:.1f} ms")
+        count = "1 query" if len(times_s) == 1 else f"{len(times_s):,} queries"
+        note(invocation, f"{count}, p50 {p50_ms:.1f} ms")
+
+
+def _obey(invocation: Invocation, command: str, options: "SearchOptions", store: "Store") -> "SearchOptions":
+    """Carry out a command, and return the options after it. Raises UsageError."""
+    if command in HELPS:
+        print_help(options)
+        return options
+    new = changed(options, command, store)
+    name = command[1:].partition(" ")[0]
+    note(invocation, f"{name}: {_shown(getattr(new, name))}")
+    return new
 
 
 async def _answer(invocation: Invocation, searcher: "Searcher", text: str, options: "SearchOptions") -> float:
@@ -78,23 +105,42 @@ async def _answer(invocation: Invocation, searcher: "Searcher", text: str, optio
     return seconds
 
 
+def print_help(options: "SearchOptions") -> None:
+    """Print the commands, and the present options."""
+    rows = [(example, _shown(getattr(options, name)), meaning) for name, (example, meaning) in OPTIONS.items()]
+    print_table(("command", "now", "meaning"), [*rows, (":help, :q", "", "list the commands; end the session")])
+    print_line()
+    flush_result()
+
+
+def _shown(value: object) -> str:
+    if value is None or value is False:
+        return "no"
+    return "yes" if value is True or not isinstance(value, (str, int)) else str(value)
+
+
 def changed(options: "SearchOptions", command: str, store: "Store") -> "SearchOptions":
-    """Return the options after a command such as `:mode vector`. Raises UsageError."""
+    """Return the options after a command such as `:mode vector`. Raises UsageError, which explains the command."""
     from embedway.collections.query import checked_condition
 
     name, _, value = command[1:].partition(" ")
     value = value.strip()
-    values: dict[str, Any] = {}
-    if name == "mode":
-        values = {name: value}
-    elif name == "where":
-        values = {name: checked_condition(value or None, store)}
+    if name not in OPTIONS:
+        near = difflib.get_close_matches(name, OPTIONS, 1)
+        hint = f"; did you mean :{near[0]}?" if near else ""
+        raise UsageError(f"there is no command :{name}{hint or '; :help lists the commands'}")
+    new: Any = value
+    if name == "where":
+        new = checked_condition(value or None, store)
     elif name == "rerank":
-        values = {name: value or None}
-    elif name == "group":
-        values = {name: not options.group}
-    elif name in {"top", "neighbours", "candidates"} and value.isdecimal():
-        values = {name: int(value)}
-    if not values:
-        raise UsageError(f"unknown command; use {HELP}")
-    return replace(options, **values)
+        new = value or None
+    elif name in {"group", "highlight"}:
+        if value:
+            raise UsageError(f":{name} has no value; it turns the option on or off")
+        new = not options.group if name == "group" else options.highlight is False
+    elif name != "mode":
+        try:
+            new = int(value)
+        except ValueError:
+            raise UsageError(f":{name} needs a whole number, such as {OPTIONS[name][0]}") from None
+    return replace(options, **{name: new})

@@ -5,24 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from embedway.cli.options import (
-    DimensionsOption,
+from embedway.cli.job_options import (
     EncodingOption,
     ExcludeOption,
     FitOption,
-    FollowLinksFlag,
-    FormatChoice,
+    FollowLinksOption,
+    FormatOption,
     IncludeOption,
-    Invocation,
-    JsonFlag,
-    ModelsOption,
-    PresetChoice,
     TextFieldOption,
-    read_overrides,
-    split_names,
+    reading_options,
 )
+from embedway.cli.options import DimensionsOption, Invocation, JsonFlag, ModelsOption, PresetChoice, split_names
 from embedway.cli.output import (
-    count_of,
     note,
     note_pipes,
     one_line,
@@ -34,6 +28,7 @@ from embedway.cli.output import (
 )
 from embedway.cli.selection import advice_for, criteria_of
 from embedway.errors import NoModelError
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,12 +119,12 @@ def select(  # long, because typer reads the options from the signature
         bool,
         typer.Option("--anywhere", help="Also models that cannot be used here, because a key or weights are missing."),
     ] = False,
-    text_field: TextFieldOption = "text",
-    file_format: Annotated[FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
+    text_field: TextFieldOption = None,
+    format_: FormatOption = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
     encoding: EncodingOption = None,
-    follow_links: FollowLinksFlag = False,
+    follow_links: FollowLinksOption = None,
     show_all: Annotated[bool, typer.Option("--all", help="List each excluded model with all its reasons.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -160,8 +155,15 @@ def select(  # long, because typer reads the options from the signature
     from embedway.collections.run import RunOptions
 
     note_pipes(invocation, sources or [])
-    reading = read_overrides(include, exclude, encoding, follow_links=follow_links)
-    options = RunOptions(text_field=text_field, format=file_format, on_error="skip", **reading)
+    reading = reading_options(
+        text_field=text_field,
+        format=format_,
+        include=include,
+        exclude=exclude,
+        encoding=encoding,
+        follow_links=follow_links,
+    )
+    options = RunOptions(on_error="skip", **reading)
     try:
         with advice_for("options", given):
             selection, whole = wait_for(_select(config, sources or [], options, criteria, anywhere=anywhere))
@@ -197,7 +199,7 @@ def _note_fit(invocation: Invocation, rows: "Sequence[ScoredModel]") -> None:
     here = [row for row in rows if not row.candidate.lacks]
     short = [row for row in here if any(reason.requirement == "require_fit" for reason in row.reasons)]
     if short:
-        models = "1 model cannot" if len(short) == 1 else f"{len(short)} models cannot"
+        models = count_of(len(short), "model cannot", "models cannot")
         note(
             invocation,
             f"{models} read the longest text completely; `run` splits texts: use --no-fit to select for chunks",

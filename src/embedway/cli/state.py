@@ -25,7 +25,7 @@ def backup(
     from embedway.ledger.base import moment
     from embedway.state.backup import back_up, parts_of
 
-    explain(describe_destination(file, str(file)))
+    explain(describe_destination(file))
     invocation = Invocation.of(context)
     done = back_up(parts_of(invocation.config()), file, overwrite=overwrite)
     parts = {

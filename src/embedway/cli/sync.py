@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedway.cli import job_options as jobs
 from embedway.cli import options as shared
 from embedway.cli.job_metrics import job_metrics
 from embedway.cli.job_report import PARTLY_FAILED, cost_rows, stopped_job, tell_rejected
 from embedway.cli.output import (
     DownloadProgress,
     duration,
+    flush_result,
     note,
     note_pipes,
     note_skipped,
@@ -26,7 +28,10 @@ from embedway.errors import UsageError
 from embedway.interrupts import explain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from embedway._embedder import AsyncEmbedder
+    from embedway.collections.job import Kept
     from embedway.collections.options import SyncOptions
     from embedway.collections.sync import SyncSummary
     from embedway.collections.sync_plan import SyncPlan
@@ -38,55 +43,72 @@ def sync(  # long, because typer reads the options from the signature
     context: typer.Context,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SOURCE", help="Sources as for `run`. Default: those that the collection records."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folders, files, or - for standard input; NAME=PATH gives a source a name of its own. Default: the "
+            "sources that COLLECTION records.",
+        ),
     ] = None,
     *,
     destination: Annotated[
-        str, typer.Option("--to", metavar="COLLECTION", callback=shared.check_text, help="Collection, as for `run`.")
+        str,
+        typer.Option(
+            "--to",
+            metavar="COLLECTION",
+            callback=shared.check_text,
+            help=f"Collection to change, or to create: {jobs.FORMS}.",
+        ),
     ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would change, and its price; change and spend nothing.")
+        bool, typer.Option("--dry-run", help="Print what would change, and its price. Change and spend nothing.")
     ] = False,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Stay, and sync again when files of the sources change; needs embedway[watch]."),
+        typer.Option(
+            "--watch",
+            help="Sync, and sync again after each change of a file, until Ctrl-C. Needs SOURCE and embedway[watch].",
+        ),
     ] = False,
     remove: Annotated[
         list[str] | None,
         typer.Option(
-            "--remove", metavar="SOURCE", help="Remove all documents of a source, by name or path; repeatable."
+            "--remove",
+            metavar="SOURCE",
+            help="Remove a source with all its documents, by its name or path, such as --remove docs; repeatable.",
         ),
     ] = None,
     allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Remove the documents of a source in which nothing is left.")
+        bool,
+        typer.Option(
+            "--allow-empty",
+            help="Remove the documents of a source in which nothing is left. Default: an error, because a folder that "
+            "is not mounted looks the same.",
+        ),
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait while another process changes the collection, instead of an error.")
+        bool,
+        typer.Option("--wait", help="Wait while another process changes COLLECTION. Default: an error at once."),
     ] = False,
     model: shared.ModelOption = None,
     preset: shared.PresetOption = None,
     models: shared.ModelsOption = None,
     max_cost: shared.MaxCostOption = None,
     collection: shared.CollectionOption = None,
-    chunk_tokens: Annotated[
-        int | None, typer.Option("--chunk-tokens", min=1, metavar="N", help="As for `run`.")
-    ] = None,
-    overlap: Annotated[int | None, typer.Option("--overlap", min=0, metavar="N", help="As for `run`.")] = None,
-    no_chunk: Annotated[bool, typer.Option("--no-chunk", help="Compute one vector per document.")] = False,
-    context_: shared.ContextOption = None,
-    on_overflow: shared.OverflowOption = None,
-    fit: shared.FitOption = None,
-    on_error: Annotated[shared.OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
-    format_: Annotated[shared.FormatChoice | None, typer.Option("--format", help="As for `run`.")] = None,
-    text_field: Annotated[str | None, typer.Option("--text-field", metavar="NAME", help="As for `run`.")] = None,
-    id_field: Annotated[str | None, typer.Option("--id-field", metavar="NAME", help="As for `run`.")] = None,
-    keep: shared.KeepOption = None,
-    include: shared.IncludeOption = None,
-    exclude: shared.ExcludeOption = None,
-    encoding: shared.EncodingOption = None,
-    follow_links: Annotated[
-        bool | None, typer.Option("--follow-links/--no-follow-links", help="Follow symbolic links inside folders.")
-    ] = None,
+    chunk_tokens: jobs.ChunkTokensOption = None,
+    overlap: jobs.OverlapOption = None,
+    no_chunk: jobs.NoChunkFlag = False,
+    context_: jobs.ContextOption = None,
+    on_overflow: jobs.OverflowOption = None,
+    fit: jobs.FitOption = None,
+    on_error: jobs.OnErrorOption = None,
+    format_: jobs.FormatOption = None,
+    text_field: jobs.TextFieldOption = None,
+    id_field: jobs.IdFieldOption = None,
+    keep: jobs.KeepOption = None,
+    include: jobs.IncludeOption = None,
+    exclude: jobs.ExcludeOption = None,
+    encoding: jobs.EncodingOption = None,
+    follow_links: jobs.FollowLinksOption = None,
     dimensions: shared.DimensionsOption = None,
     backend: shared.BackendOption = None,
     precision: shared.PrecisionOption = None,
@@ -96,9 +118,10 @@ def sync(  # long, because typer reads the options from the signature
     metrics_file: shared.MetricsFileOption = None,
     as_json: shared.JsonFlag = False,
 ) -> None:
-    """Add, update and remove rows of COLLECTION, so that it equals SOURCE. Options default to those of the collection.
+    """Add, update and remove documents of COLLECTION, so that it equals SOURCE. Create it if it does not exist.
 
-    Unchanged documents are not embedded again. Documents that cannot be read keep their rows.
+    Unchanged documents are not embedded again. Documents that cannot be read keep their rows. Model, chunks and reading
+    are as COLLECTION records them, unless options say otherwise.
     """
     invocation = shared.Invocation.of(context)
     shared.refuse_both(model, preset, models)
@@ -109,7 +132,7 @@ def sync(  # long, because typer reads the options from the signature
         {
             "embedding.default_model": model,
             "selection.models": named,
-            **shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit),
+            **jobs.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow, fit=fit),
             **shared.runtime_overrides(backend, precision, threads, streams, token_budget),
             **shared.metrics_overrides(metrics_file),
         }
@@ -120,30 +143,31 @@ def sync(  # long, because typer reads the options from the signature
         "chunk": False if no_chunk else None,
         "chunk_tokens": chunk_tokens,
         "overlap_tokens": overlap,
-        "context": context_,
         "on_overflow": on_overflow,
-        "format": format_,
-        "text_field": text_field,
-        "id_field": id_field,
-        "include": tuple(include) if include else None,
-        "exclude": tuple(exclude) if exclude else None,
-        "encoding": encoding,
-        "follow_links": follow_links,
-        **shared.kept_columns(keep),
-    }
-    given |= {
         "collection": collection or "",
         "allow_empty": allow_empty,
         "remove": tuple(remove or ()),
         "wait": wait,
+        **jobs.reading_options(
+            keep=keep,
+            context=context_,
+            format=format_,
+            text_field=text_field,
+            id_field=id_field,
+            include=include,
+            exclude=exclude,
+            encoding=encoding,
+            follow_links=follow_links,
+        ),
     }
     options = _options(config, destination, given, selecting=bool(preset or named), max_cost=max_cost)
-    selecting = model is None and any(wanted is not None for wanted in (preset, named, max_cost, collection))
+    selecting = jobs.selects_model(model, preset, named, max_cost, collection)
     command = _Command(invocation, config, sources or [], destination, options, selecting=selecting)
     if dry_run:
         _report_plan(invocation, wait_for(command.plan()), as_json=as_json)
         return
-    explain(stopped_job(config, destination, command.kept))
+    if not watch:
+        explain(stopped_job(config, destination, command.kept))
     with job_metrics(config, metrics_file) as job:
         summary = wait_for(command.watch() if watch else command.sync())
         if summary is None:
@@ -165,7 +189,7 @@ def _options(
 
     known = dict(given)
     if not store_for(destination).exists():
-        settings = shared.job_options(
+        settings = jobs.job_options(
             config,
             selecting=selecting,
             no_chunk=given["chunk"] is False,
@@ -241,9 +265,11 @@ class _Command:
 
         async with self._embedder() as embedder:
             await self._select(embedder)
-            await watch_collection(
-                embedder, self._destination, self._sources, self._options, _Rounds(self._invocation), kept=self.kept
-            )
+            rounds = _Rounds(self._invocation, self._config, self._destination)
+            explain(rounds.explain, is_complete=rounds.is_idle)
+            watched = ", ".join(self._sources)
+            note(self._invocation, f"watching {watched}: each change starts a sync; Ctrl-C stops")
+            await watch_collection(embedder, self._destination, self._sources, self._options, rounds)
 
     def _embedder(self) -> "AsyncEmbedder":
         from embedway._embedder import AsyncEmbedder
@@ -267,27 +293,52 @@ class _Command:
 class _Rounds:
     """Printer of the rounds of a watch."""
 
-    def __init__(self, invocation: shared.Invocation) -> None:
+    def __init__(self, invocation: shared.Invocation, config: "Config", destination: str) -> None:
         self._invocation = invocation
+        self._config = config
+        self._destination = destination
+        #: Describes what the round has left that is running, or that failed; None if the collection is in step.
+        self._stopped: Callable[[], str] | None = None
+
+    def begin(self) -> "Kept":
+        """Begin a round."""
+        from embedway.collections.job import Kept
+
+        kept = Kept()
+        self._stopped = stopped_job(self._config, self._destination, kept)
+        return kept
 
     def done(self, summary: "SyncSummary") -> None:
-        """Print one line about a round; nothing if it changed nothing, except for the first."""
+        """Print one line about a round."""
+        self._stopped = None
+        kept = f", {summary.kept:,} kept" if summary.kept else ""
         print_line(
             f"{summary.added:,} added, {summary.updated:,} updated, {summary.removed:,} removed, "
-            f"{summary.unchanged:,} unchanged in {duration(summary.seconds)}"
+            f"{summary.unchanged:,} unchanged{kept} in {duration(summary.seconds)}"
         )
+        flush_result()
         tell_rejected(self._invocation, summary.rejected, summary.rejects_path)
 
     def failed(self, error: "EmbedwayError") -> None:
         """Print the error of a round."""
         print_message("\n".join((f"error: {error}", *getattr(error, "__notes__", ()), "waiting for the next change")))
 
+    def is_idle(self) -> bool:
+        """Return whether nothing is left to do."""
+        return self._stopped is None
+
+    def explain(self) -> str:
+        """Return what a watch that is stopped now leaves."""
+        if self._stopped is not None:
+            return self._stopped()
+        from embedway.collections.stores.redaction import shown
+
+        return f"{shown(self._destination)} has all changes up to now; the same command watches again"
+
 
 def _report(invocation: shared.Invocation, summary: "SyncSummary", *, as_json: bool) -> None:
     if not as_json:
         note_skipped(invocation, summary.skipped)
-    if summary.kept:
-        note(invocation, f"{summary.kept:,} documents that cannot be used keep their rows")
     tell_rejected(invocation, summary.rejected, summary.rejects_path)
     with report_of_work(invocation, as_json=as_json):
         if as_json:
@@ -339,6 +390,10 @@ def _changes(counts: "SyncSummary | SyncPlan") -> list[tuple[str, str]]:
         ("updated", f"{counts.updated:,}"),
         ("removed", f"{counts.removed:,}"),
         ("unchanged", f"{counts.unchanged:,}"),
+        (
+            "kept",
+            f"{counts.kept:,}" + (" with old rows, because the new content cannot be read" if counts.kept else ""),
+        ),
     ]
     if counts.settings_changed:
         rows.append(("settings", "the chunking changed, so all documents are embedded again"))

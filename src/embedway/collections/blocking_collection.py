@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn, Self, overload
+import functools
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, overload
 
 from embedway._public import blocking_form_of
 from embedway._sync import Embedder
 from embedway.arguments import as_texts
 from embedway.collections.collection import AsyncCollection, open_or_new
-from embedway.collections.verification import DEFAULT_SAMPLE
 from embedway.errors import ClosedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Coroutine, Iterable
     from types import TracebackType
     from typing import Unpack
 
     from embedway.collections.candidates import SearchMode
-    from embedway.collections.forgetting import ForgetReport
-    from embedway.collections.query import SearchAnswer, SearchSettings
+    from embedway.collections.query import SearchSettings
     from embedway.collections.record import Record
-    from embedway.collections.report import RunProgress
-    from embedway.collections.stores.base import StoredDocument
-    from embedway.collections.sync import SyncSummary
-    from embedway.collections.sync_settings import SyncSettings
-    from embedway.collections.verification import VerifyReport
+    from embedway.collections.search_results import SearchAnswer
     from embedway.collections.where import Condition
     from embedway.config import Config
     from embedway.space import Space
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _blocking(
+    method: Callable[Concatenate[AsyncCollection, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Collection, P], T]:
+    """Return the blocking form of a method, with its arguments and documentation."""
+
+    @functools.wraps(method)
+    def call(self: Collection, /, *args: P.args, **options: P.kwargs) -> T:
+        return self._wait(method(self._collection, *args, **options))
+
+    return call
 
 
 @blocking_form_of(AsyncCollection)
 class Collection:
     """A collection that is open: the blocking interface.
 
-    Create it with `embedway.collections.open(...)`, and use it in a `with` block, or call `close`. Thread-safe. The
-    arguments are those of `AsyncCollection`.
+    Open it in a `with embedway.collections.open(...)` block, or call `close`. Thread-safe. It works while an event loop
+    is running, as in Jupyter, and blocks this loop meanwhile; in a server, use `open_async`. The arguments are those of
+    `AsyncCollection`.
     """
 
     def __init__(self, collection: AsyncCollection, embedder: Embedder, *, owned: bool = False) -> None:
@@ -80,9 +91,13 @@ class Collection:
         """Number of rows."""
         return self._collection.count
 
-    def documents(self) -> list[StoredDocument]:
-        """Return the documents."""
-        return self._wait(self._collection.documents())
+    documents = _blocking(AsyncCollection.documents)
+    sync = _blocking(AsyncCollection.sync)
+    dry_run = _blocking(AsyncCollection.dry_run)
+    verify = _blocking(AsyncCollection.verify)
+    forget = _blocking(AsyncCollection.forget)
+    export = _blocking(AsyncCollection.export)
+    refresh = _blocking(AsyncCollection.refresh)
 
     @overload
     def search(  # type: ignore[overload-overlap]  # a text is an iterable
@@ -97,12 +112,13 @@ class Collection:
         query: str | Iterable[str],
         *,
         top: int = 5,
-        mode: SearchMode = "vector",
+        mode: SearchMode = "hybrid",
         where: str | Condition | None = None,
         group: bool = False,
         neighbours: int = 0,
         rerank: str | None = None,
         candidates: int = 50,
+        highlight: bool | None = None,
     ) -> SearchAnswer | list[SearchAnswer]:
         """Return the best rows for a query, or for each of several."""
         # Read here: an iterator may belong to the caller's thread.
@@ -117,24 +133,9 @@ class Collection:
                 neighbours=neighbours,
                 rerank=rerank,
                 candidates=candidates,
+                highlight=highlight,
             )
         )
-
-    def sync(self, *sources: str, progress: RunProgress | None = None, **options: Unpack[SyncSettings]) -> SyncSummary:
-        """Make the collection equal to the sources. `progress.update` is called in the embedder's thread."""
-        return self._wait(self._collection.sync(*sources, progress=progress, **options))
-
-    def verify(self, *, sample: int = DEFAULT_SAMPLE, repair: bool = False) -> VerifyReport:
-        """Verify a sample."""
-        return self._wait(self._collection.verify(sample=sample, repair=repair))
-
-    def forget(self, *documents: str, source: str | None = None) -> ForgetReport:
-        """Remove documents."""
-        return self._wait(self._collection.forget(*documents, source=source))
-
-    def refresh(self) -> None:
-        """Read the collection again."""
-        self._wait(self._collection.refresh())
 
     def close(self) -> None:
         """Close the collection, and its own embedder. Later calls raise ClosedError."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from embedway.collections.changes import Changes
     from embedway.collections.chunking import Chunker
-    from embedway.collections.documents import ByteCounter, OnBadRow, RawDocument
+    from embedway.collections.documents import ByteCounter, RawDocument
+    from embedway.collections.fault_list import FaultList
     from embedway.collections.stores.base import Chunk
 
 #: Maximum characters of a batch, so that read-ahead stays small even with long chunks or long values to keep.
@@ -62,7 +63,7 @@ class ChunkBatch:
 class ChunkReader:
     """Lazy reader that splits changed documents into batches of chunks. Unchanged ones are not even parsed.
 
-    `documents` is an open iterator, of which `on_bad_row` gets the errors too. For use in one thread, except for
+    `documents` is an open iterator, whose errors go to `faults` too. For use in one thread, except for
     `stop`.
     """
 
@@ -72,12 +73,12 @@ class ChunkReader:
         chunker: Chunker | None,
         changes: Changes,
         *,
-        on_bad_row: OnBadRow,
+        faults: FaultList,
         counter: ByteCounter,
     ) -> None:
         self._documents = documents
         self._changes = changes
-        self._on_bad_row = on_bad_row
+        self._faults = faults
         self._chunker = chunker
         self._counter = counter
         self._document_count = 0
@@ -119,7 +120,7 @@ class ChunkReader:
     def _note(self, raw: RawDocument, fault: SourceError) -> None:
         if self._stopped.is_set():
             raise fault
-        self._on_bad_row(fault)
+        self._faults.add(fault)
         self._changes.keep(raw.key)
 
     def _cut(self) -> Generator[Chunk, None, None]:
@@ -141,6 +142,8 @@ class ChunkReader:
             document = raw.parse()
         except SourceError as fault:
             self._note(raw, fault)
+            return []
+        if self._faults.is_stopping():
             return []
         chunks = list(cut_document(document, self._chunker, fingerprint)) if document is not None else []
         if not chunks:

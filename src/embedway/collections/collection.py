@@ -4,42 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, overload
 
 from embedway._embedder import AsyncEmbedder
 from embedway.arguments import as_texts
 from embedway.collections.forgetting import forget_documents
 from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.query_model import model_name
+from embedway.collections.report import as_progress
 from embedway.collections.verification import DEFAULT_SAMPLE, verify_collection
-from embedway.errors import ClosedError, UsageError
+from embedway.errors import ClosedError, SinkError, UsageError
 from embedway.forks import never_free
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Coroutine, Generator, Iterable
     from types import TracebackType
     from typing import Unpack
 
     from embedway.collections.candidates import SearchMode
+    from embedway.collections.export import ExportSummary
     from embedway.collections.forgetting import ForgetReport
-    from embedway.collections.query import SearchAnswer, SearchSettings
+    from embedway.collections.options import SyncOptions
+    from embedway.collections.query import SearchSettings
     from embedway.collections.record import Record
-    from embedway.collections.report import RunProgress
+    from embedway.collections.report import RunProgress, RunStatus
+    from embedway.collections.search_results import SearchAnswer
     from embedway.collections.stores.base import Store, StoredDocument
     from embedway.collections.sync import SyncSummary
+    from embedway.collections.sync_plan import SyncPlan
     from embedway.collections.sync_settings import SyncSettings
+    from embedway.collections.values import VectorType
     from embedway.collections.verification import VerifyReport
     from embedway.collections.where import Condition
     from embedway.config import Config
     from embedway.space import Space
 
+#: Receiver of the status of a job: an object with `update`, or a function.
+Progress: TypeAlias = "RunProgress | Callable[[RunStatus], object] | None"
+
 
 class AsyncCollection:
     """A collection that is open: the asynchronous interface.
 
-    Create it with `await AsyncCollection.open(...)` or `embedway.collections.open_async(...)`, and use it in an `async
-    with` block, or call `aclose`. Searches see the rows of the last `sync`, `forget` or `refresh` of this object, and
-    can run while another one changes the collection.
+    Open it in an `async with embedway.collections.open_async(...)` block, or with `await`, and call `aclose`. Searches
+    see the rows of the last `sync`, `forget` or `refresh` of this object, and can run while another one changes the
+    collection.
     """
 
     def __init__(
@@ -149,50 +158,75 @@ class AsyncCollection:
         neighbours: int = 0,
         rerank: str | None = None,
         candidates: int = 50,
+        highlight: bool | None = None,
     ) -> SearchAnswer | list[SearchAnswer]:
         """Return the best rows for a query, or a list of answers for several queries, which are embedded together.
 
         `mode` is `vector` (cosine similarity), `keyword` (BM25) or `hybrid` (both, fused by their scores). `where` is a
         condition on columns, such as `"lang = 'de'"`. `group` returns one row of each document, `neighbours` the chunks
-        beside each row. `rerank` names a reranker for the best `candidates` rows. Raises UsageError, SinkError,
-        SpaceMismatchError and as `AsyncEmbedder.embed` does.
+        beside each row. `rerank` names a reranker for the best `candidates` rows. `highlight` chooses the best sentence
+        of a row by vectors, if the model runs on this machine, and not by words alone; by default for a single query.
+        Raises UsageError, SinkError, SpaceMismatchError and as `AsyncEmbedder.embed` does.
         """
         searcher = await self._opened()
         condition = checked_condition(where, searcher.store)
-        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates)
+        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates, highlight=highlight)
         answers = await searcher.search(as_texts(query, "query"), options)
         return answers[0] if isinstance(query, str) else answers
 
     async def sync(
-        self, *sources: str, progress: RunProgress | None = None, **options: Unpack[SyncSettings]
+        self, *sources: str | os.PathLike[str], progress: Progress = None, **options: Unpack[SyncSettings]
     ) -> SyncSummary:
         """Add, update and remove rows so that the collection equals the sources; without sources, those it has.
 
-        A source is a path or `NAME=PATH`. `progress.update` receives the status after each batch. Options are those of
-        `embedway sync`; those that are not given are as in the collection's record. Raises as `embedway sync` does.
+        A source is a path, or a text `NAME=PATH`. `progress` is called with a `RunStatus` after each batch. Options are
+        those of `embedway sync`; those that are not given are as in the collection's record. Raises as that does.
         """
         from embedway.collections.sync import sync_collection  # noqa: PLC0415  heavy
-        from embedway.collections.sync_settings import sync_options  # noqa: PLC0415
+        from embedway.collections.sync_settings import source_texts  # noqa: PLC0415  heavy
+
+        paths, chosen = source_texts(sources), await self._sync_options(options)
+        receiver = as_progress(progress)
+        try:
+            return await sync_collection(self._embedder, self._destination, paths, chosen, progress=receiver)
+        finally:
+            await self.refresh()
+
+    async def dry_run(self, *sources: str | os.PathLike[str], **options: Unpack[SyncSettings]) -> SyncPlan:
+        """Return what `sync` would change, and what it would cost; nothing is computed, spent or written."""
+        from embedway.collections.sync_plan import plan_sync  # noqa: PLC0415  heavy
+        from embedway.collections.sync_settings import source_texts  # noqa: PLC0415  heavy
+
+        paths, chosen = source_texts(sources), await self._sync_options(options)
+        return await plan_sync(self._embedder, self._destination, paths, chosen)
+
+    async def _sync_options(self, options: SyncSettings) -> SyncOptions:
+        from embedway.collections.sync_settings import sync_options  # noqa: PLC0415  heavy
 
         await self._here()
         model = await self._model_name() if self.exists else self._model
         if model is not None:
             options.setdefault("model", model)
-        chosen = sync_options(options)
-        try:
-            return await sync_collection(self._embedder, self._destination, sources, chosen, progress=progress)
-        finally:
-            await self.refresh()
+        return sync_options(options)
 
-    async def verify(self, *, sample: int = DEFAULT_SAMPLE, repair: bool = False) -> VerifyReport:
+    async def verify(
+        self,
+        *,
+        sample: int = DEFAULT_SAMPLE,
+        repair: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> VerifyReport:
         """Embed a sample of the rows again, and return which are wrong, missing or orphaned, and the bound proven.
 
-        `repair` embeds wrong rows again, and removes incomplete documents. Raises as `search` does.
+        `repair` embeds wrong rows again, removes incomplete documents, and verifies the result. `progress` is called
+        with the numbers of rows that are compared, and to compare. Raises as `search` does.
         """
-        model = await self._model_name()
+        await self._opened()
         store = await asyncio.to_thread(open_or_new, self._destination, create=False)
         try:
-            return await verify_collection(self._embedder, store, model=model, sample=sample, repair=repair)
+            return await verify_collection(
+                self._embedder, store, model=self._model, sample=sample, repair=repair, progress=progress
+            )
         finally:
             await asyncio.to_thread(store.close)
             if repair:
@@ -211,6 +245,19 @@ class AsyncCollection:
         finally:
             await asyncio.to_thread(store.close)
             await self.refresh()
+
+    async def export(
+        self, destination: str, *, overwrite: bool = False, vector_type: VectorType | None = None
+    ) -> ExportSummary:
+        """Write all rows into a new collection, which may be in another kind of store. Nothing is embedded.
+
+        `vector_type` is that of this collection by default, or float32 if the new store has no such type. Memory is
+        that of one batch of rows. Raises UsageError and SinkError; what was written is removed then.
+        """
+        from embedway.collections.export import export_stored  # noqa: PLC0415  only for exports
+
+        await self._opened()
+        return await export_stored(self._destination, destination, overwrite=overwrite, vector_type=vector_type)
 
     async def refresh(self) -> None:
         """Read the collection again, with what other processes have changed."""
@@ -264,6 +311,50 @@ class AsyncCollection:
             raise UsageError(f"{self.destination} has not been created yet; call sync first")
 
 
+class Opening:
+    """A collection that is being opened: `await` it, or use it in an `async with` block, which closes it."""
+
+    def __init__(self, opening: Callable[[], Coroutine[Any, Any, AsyncCollection]]) -> None:
+        self._opening = opening
+        self._collection: AsyncCollection | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncCollection]:
+        return self._opening().__await__()
+
+    async def __aenter__(self) -> AsyncCollection:
+        self._collection = await self._opening()
+        return self._collection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._collection is not None:
+            await self._collection.aclose()
+
+    def __enter__(self) -> NoReturn:
+        raise UsageError("use `async with`; in code without an event loop, use embedway.collections.open")
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: the block was never entered."""
+
+
+def open_async(
+    destination: str,
+    *,
+    embedder: AsyncEmbedder | None = None,
+    config: Config | None = None,
+    model: str | None = None,
+    create: bool = False,
+) -> Opening:
+    """Open the collection at a destination, with the arguments of `AsyncCollection.open`.
+
+    The result is awaited, or used in an `async with` block.
+    """
+    return Opening(
+        lambda: AsyncCollection.open(destination, embedder=embedder, config=config, model=model, create=create)
+    )
+
+
 def open_or_new(destination: str, *, create: bool) -> Store:
     """Return an open store, or with `create` the store of a collection that does not exist yet."""
     from embedway.collections.stores import store_for  # noqa: PLC0415  only when a store is opened
@@ -271,5 +362,9 @@ def open_or_new(destination: str, *, create: bool) -> Store:
     store = store_for(destination)
     if create and not store.exists():
         return store
-    store.open()
+    try:
+        store.open()
+    except SinkError:
+        store.close()
+        raise
     return store

@@ -1,33 +1,43 @@
-"""Values of sources as values of kept columns, and declared types of these columns."""
+"""Types of kept columns, declared or inferred, and values of sources and stores as values of these types."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from embedway.collections.values import ColumnType, Value
+from embedway.errors import UsageError
+from embedway.remedies import option
+from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
-#: In this order: a bool is an int, too.
-_PYTHON_TYPES: tuple[tuple[type, ColumnType], ...] = (
-    (bool, "bool"),
-    (int, "int"),
-    (float, "float"),
-    (str, "text"),
-    (datetime, "timestamp"),
-)
-_INT_BITS = 63
+#: Integers of a column of type `int` have 64 bits.
+_MIN_INT, _MAX_INT = -(1 << 63), (1 << 63) - 1
+#: Names of types in other languages and libraries, without those that also are usual names, such as `dc:date`.
+_OTHER_NAMES: dict[str, ColumnType] = {
+    **dict.fromkeys(("integer", "int32", "int64", "bigint"), "int"),
+    **dict.fromkeys(("double", "float32", "float64"), "float"),
+    **dict.fromkeys(("string", "str", "varchar"), "text"),
+    "boolean": "bool",
+    "datetime": "timestamp",
+    "array": "list",
+    **dict.fromkeys(("dict", "jsonb"), "json"),
+}
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def split_keep(given: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ColumnType]]:
-    """Return the names of columns to keep, and the declared types, from values such as `lang` and `year:int`."""
+    """Return the names of columns to keep, and the declared types, from values such as `lang` and `year:int`.
+
+    A name may have a colon. Raises UsageError for a type that does not exist.
+    """
     names: list[str] = []
     types: dict[str, ColumnType] = {}
     for one in given:
@@ -35,9 +45,23 @@ def split_keep(given: Sequence[str]) -> tuple[tuple[str, ...], dict[str, ColumnT
         if colon and name and suffix in _TYPES:
             types[name] = suffix
         else:
+            if colon and name and (meant := _meant_type(suffix)):
+                raise UsageError(
+                    f"{option('keep')} {one}: there is no type {suffix!r}; did you mean {name}:{meant}? The types are "
+                    f"{', '.join(_TYPES)}. A column with the name {one!r} needs its type too: {one}:text"
+                )
             name = one
         names.append(name)
     return tuple(names), types
+
+
+def _meant_type(name: str) -> ColumnType | None:
+    """Return the type that a wrong name of a type means, or None if it means none."""
+    lowered = name.strip().lower()
+    if lowered in _OTHER_NAMES:
+        return _OTHER_NAMES[lowered]
+    found = difflib.get_close_matches(lowered, _TYPES, n=1, cutoff=0.8)
+    return cast("ColumnType", found[0]) if found else None
 
 
 def plain_value(value: object) -> Value:
@@ -48,7 +72,7 @@ def plain_value(value: object) -> Value:
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
-        if value.bit_length() > _INT_BITS:
+        if not _MIN_INT <= value <= _MAX_INT:
             raise ValueError("has more than 64 bits")
         return value
     if isinstance(value, (float, Decimal)):
@@ -82,28 +106,89 @@ def convert_value(value: Value, column_type: ColumnType) -> Value:
         if isinstance(value, datetime):
             return value.isoformat()
         return json.dumps(value, ensure_ascii=False)
-    return fit_value(value, column_type)
+    return coerce(value, column_type)
 
 
-def fit_value(value: Value, column_type: ColumnType) -> Value:
-    """Return a value that has the type of its column; an integer fits `float`. Raises ValueError with the reason."""
-    if value is None or column_type == "json" or type_of(value) == column_type:
-        return value
-    if column_type == "float" and type_of(value) == "int":
-        return float(cast("int", value))
-    if column_type == "list" and value == []:
-        return value
-    raise ValueError(f"is {type_of(value)}, and the column is {column_type}")
+def infer_types(rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, ColumnType]:
+    """Return the type of each named column of some rows.
+
+    Integers and other numbers together are `float`; any other mixture is `json`. A column without values is `text`.
+    """
+    found: dict[str, set[ColumnType]] = {name: set() for name in names}
+    for row in rows:
+        for name, types in found.items():
+            if (value := row.get(name)) is not None:
+                types.add(_type_of(value))
+    return {name: _common(types) for name, types in found.items()}
 
 
-def type_of(value: Value) -> ColumnType:
-    """Return the type of a value that is not None."""
-    for python_type, name in _PYTHON_TYPES:
-        if isinstance(value, python_type):
-            return name
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
-        return "list"
+def coerce(value: Any, kind: ColumnType) -> Value:
+    """Return a value as one of a column's type.
+
+    An integer fits `float`, NaN is null, and a timestamp without time zone is in UTC. Raises ValueError with a reason
+    that does not contain the value.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if kind == "json":
+        return _json_value(value)
+    fits = _type_of(value)
+    if kind == "float" and fits == "int":
+        return float(value)
+    if kind == "timestamp" and fits == "text":
+        value = _timestamp(value)
+        fits = "timestamp"
+    if fits != kind:
+        raise ValueError(f"must be {kind}, is {fits}")
+    if kind == "timestamp":
+        value = _plain_time(value)
+    if any(has_surrogate(text) for text in ([value] if kind == "text" else value if kind == "list" else ())):
+        raise ValueError("is not valid Unicode")
+    result: Value = value
+    return result
+
+
+def _type_of(value: Any) -> ColumnType:  # noqa: PLR0911  one line for each type
+    match value:
+        case bool():
+            return "bool"
+        case int():
+            return "int" if _MIN_INT <= value <= _MAX_INT else "json"
+        case float():
+            return "float" if math.isfinite(value) else "json"
+        case str():
+            return "text"
+        case datetime():
+            return "timestamp"
+        case list() if all(isinstance(item, str) for item in value):
+            return "list"
     return "json"
+
+
+def _common(types: set[ColumnType]) -> ColumnType:
+    if types == {"int", "float"}:
+        return "float"
+    return next(iter(types), "text") if len(types) < 2 else "json"
+
+
+def _timestamp(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("must be timestamp, is text that is not in ISO format") from None
+
+
+def _json_value(value: Any) -> Value:
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+    if has_surrogate(text):
+        raise ValueError("is not valid Unicode")
+    result: Value = value
+    return result
 
 
 def _parse(value: str, column_type: ColumnType) -> Value:
@@ -122,7 +207,7 @@ def _parse(value: str, column_type: ColumnType) -> Value:
             case "timestamp":
                 return plain_value(datetime.fromisoformat(text))
             case _:
-                return fit_value(_plain_json(json.loads(text)), column_type)
+                return coerce(_plain_json(json.loads(text)), column_type)
     except (ValueError, KeyError, OverflowError, RecursionError):
         raise ValueError(f"is not {column_type}") from None
 

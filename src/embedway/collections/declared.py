@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.collections.column_types import infer_types
+from embedway.collections.declared_columns import column_type_of, convert
 from embedway.collections.record import Record
-from embedway.collections.stores import open_store
+from embedway.collections.stores import store_for
+from embedway.collections.stores.arrow import column_kind
 from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, join_context
-from embedway.collections.stores.columns import infer_types
+from embedway.collections.stores.columns import COLUMNS
 from embedway.collections.stores.records import record_metadata
-from embedway.collections.stores.server_columns import BUILT_IN
 from embedway.errors import SinkError, UsageError
 from embedway.pipeline.proof import check_same
 
@@ -31,10 +33,13 @@ if TYPE_CHECKING:
     from embedway.collections.stores.base import Store
     from embedway.collections.values import ColumnType
     from embedway.space import Space
+    from embedway.types import Vectors
 
 #: Random rows that are recomputed.
 SAMPLE_ROWS = 64
 _TYPE_ROWS = 1_000
+#: Deviation of a length from 1 that numbers of 16 bits explain.
+_LENGTH_TOLERANCE = 2e-3
 _MAX_LINE_BYTES = 64 << 20
 
 
@@ -54,9 +59,10 @@ async def open_declared(
         described = await embedder.models.describe(model, dimensions, load=True)
         copy = Path(folder) / path.name
         await asyncio.to_thread(_add_record, path, copy, Record(described.space, keep=keep))
-        store = await asyncio.to_thread(open_store, str(copy))
-        store.destination = source
+        store = store_for(str(copy))
+        store.destination = source  # errors name the user's file
         try:
+            await asyncio.to_thread(store.open)
             await _prove(embedder, store, model, described.space, rng or random.SystemRandom())
             yield store
         finally:
@@ -68,7 +74,9 @@ async def open_declared(
 async def _prove(embedder: AsyncEmbedder, store: Store, model: str, space: Space, rng: random.Random) -> None:
     chosen = await asyncio.to_thread(_sample, store, rng)
     if not chosen:
-        raise SinkError("has no rows that could prove its space", destination=store.destination)
+        raise SinkError(
+            "has no rows, so its space cannot be proven; embed its sources again", destination=store.destination
+        )
     texts = [text for text, _ in chosen]
     stored = np.array([vector for _, vector in chosen], np.float32)
     computed, _ = await embedder.cache.recompute(
@@ -82,6 +90,8 @@ def _sample(store: Store, rng: random.Random) -> list[tuple[str, Any]]:
     chosen: list[tuple[str, Any]] = []
     count = 0
     for rows in store.read():
+        if store.space.normalized:
+            _check_lengths(rows.vectors, count, store.destination)
         for fields, vector in zip(rows.fields, rows.vectors, strict=True):
             count += 1
             place = len(chosen) if len(chosen) < SAMPLE_ROWS else rng.randrange(count)
@@ -91,16 +101,30 @@ def _sample(store: Store, rng: random.Random) -> list[tuple[str, Any]]:
     return chosen
 
 
+def _check_lengths(vectors: Vectors, first_row: int, destination: str) -> None:
+    """Raise `SinkError` if a vector of a normalized space does not have the length 1."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    bad = np.flatnonzero(~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE))
+    if bad.size:
+        raise SinkError(
+            f"the vector of row {first_row + int(bad[0]) + 1:,} has the length {lengths[bad[0]]:.4g}, and this model "
+            "gives vectors of length 1; name another model, or embed the sources again",
+            destination=destination,
+        )
+
+
 def _inspect(path: Path) -> tuple[int, dict[str, ColumnType]]:
     """Return the dimensions and the kept columns of a file. Raises SinkError and UsageError."""
     if path.suffix.lower() not in {".parquet", ".jsonl"}:
-        raise UsageError("--space declares a file X.parquet or X.jsonl; other stores keep their record inside")
+        raise UsageError(
+            f"only a file X.parquet or X.jsonl can be declared, not {path}; other stores keep their record inside"
+        )
     try:
         return _inspect_parquet(path) if path.suffix.lower() == ".parquet" else _inspect_lines(path)
     except SinkError:
         raise
     except LIBRARY_ERRORS as error:
-        reason = f"cannot be read as a collection ({type(error).__name__})"
+        reason = f"cannot be read as a collection ({type(error).__name__}); embed its sources again"
     raise SinkError(reason, destination=str(path))
 
 
@@ -110,22 +134,27 @@ def _inspect_parquet(path: Path) -> tuple[int, dict[str, ColumnType]]:
     file = pq.ParquetFile(path)
     schema = file.schema_arrow
     _check_columns(dict.fromkeys(schema.names), path)
-    first = next(file.iter_batches(1, columns=["vector"]), None)
+    # A row without vector is named when it is read.
+    batches = file.iter_batches(columns=["vector"])
+    first = next((batch for batch in (batch.filter(_has_vector(batch)) for batch in batches) if batch.num_rows), None)
     if first is None:
-        raise SinkError("has no rows that could prove its space", destination=str(path))
-    vector = first.column(0)[0].as_py()
-    if str(schema.field("vector").type.value_type) != "float":
-        raise SinkError("has vectors that are not float32", destination=str(path))
-    kinds = {name: _kind(str(schema.field(name).type)) for name in schema.names if name not in RESERVED_COLUMNS}
-    return len(vector), kinds
+        raise SinkError("has no vectors, so its space cannot be proven; embed its sources again", destination=str(path))
+    kind = schema.field("vector").type
+    if str(getattr(kind, "value_type", "")) != "float":
+        raise SinkError(
+            "has vectors that are not float32, so it is not a collection that lost its record; embed its sources again",
+            destination=str(path),
+        )
+    kinds = {
+        name: column_type_of(schema.field(name).type, name, destination=str(path))
+        for name in schema.names
+        if name not in RESERVED_COLUMNS
+    }
+    return len(first.column(0)[0]), kinds
 
 
-def _kind(arrow_type: str) -> ColumnType:
-    """Return the type of a kept column. JSON cannot be told from text, so it becomes text."""
-    known: dict[str, ColumnType] = {"int64": "int", "double": "float", "bool": "bool"}
-    if arrow_type.startswith(("list", "large_list")):
-        return "list"
-    return "timestamp" if arrow_type.startswith("timestamp") else known.get(arrow_type, "text")
+def _has_vector(batch: Any) -> Any:
+    return batch.column(0).is_valid()
 
 
 def _inspect_lines(path: Path) -> tuple[int, dict[str, ColumnType]]:
@@ -134,14 +163,15 @@ def _inspect_lines(path: Path) -> tuple[int, dict[str, ColumnType]]:
         while len(rows) < _TYPE_ROWS and (line := file.readline(_MAX_LINE_BYTES)):
             rows.append(json.loads(line))
     if not rows:
-        raise SinkError("has no rows that could prove its space", destination=str(path))
+        raise SinkError("has no rows, so its space cannot be proven; embed its sources again", destination=str(path))
     _check_columns(rows[0], path)
     names = [name for name in rows[0] if name not in RESERVED_COLUMNS]
-    return len(rows[0]["vector"]), infer_types(rows, names)
+    vector: list[Any] = next((row["vector"] for row in rows if isinstance(row.get("vector"), list)), [])
+    return len(vector), infer_types(rows, names)
 
 
 def _check_columns(found: Mapping[str, Any], path: Path) -> None:
-    missing = [name for name in (*BUILT_IN, "vector") if name not in found]
+    missing = [name for name in (*COLUMNS, "vector") if name not in found]
     if missing:
         reason = f"lacks the columns {', '.join(missing)}, so it is not a collection of version 3"
         raise SinkError(f"{reason}; embed its sources again", destination=str(path))
@@ -154,6 +184,8 @@ def _add_record(path: Path, copy: Path, record: Record) -> None:
             _copy_parquet(path, copy, record)
         else:
             _copy_lines(path, copy, record)
+    except SinkError:
+        raise
     except LIBRARY_ERRORS as error:
         reason = f"cannot be copied ({type(error).__name__})"
     else:
@@ -166,9 +198,18 @@ def _copy_parquet(path: Path, copy: Path, record: Record) -> None:
 
     file = pq.ParquetFile(path)
     schema = file.schema_arrow.with_metadata(record_metadata(record))
+    for name, kind in record.keep.items():
+        place = schema.get_field_index(name)
+        schema = schema.set(place, schema.field(place).with_type(column_kind(kind)).with_nullable(True))
     with pq.ParquetWriter(copy, schema) as writer:
         for group in range(file.num_row_groups):
-            writer.write_table(file.read_row_group(group).replace_schema_metadata(schema.metadata))
+            table = file.read_row_group(group)
+            for name, kind in record.keep.items():
+                place = schema.get_field_index(name)
+                table = table.set_column(
+                    place, schema.field(place), convert(table.column(place), kind, name, destination=str(path))
+                )
+            writer.write_table(table.replace_schema_metadata(schema.metadata))
 
 
 def _copy_lines(path: Path, copy: Path, record: Record) -> None:

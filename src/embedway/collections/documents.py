@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from typing_extensions import override
 
-from embedway.collections.encodings import check_encoding, decode_document
+from embedway.collections.encodings import check_encoding
 from embedway.collections.stores.base import RESERVED_COLUMNS
-from embedway.collections.values import Value  # noqa: TC001  type aliases are evaluated
+from embedway.collections.values import (
+    SourceFormat,  # noqa: TC001  type aliases are evaluated
+    Value,  # noqa: TC001  as above
+)
 from embedway.errors import SourceError, UsageError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,29 +28,6 @@ Kind: TypeAlias = Literal["markdown", "rst", "text", "html", "code"]
 #: Kinds of blocks. A heading, or the signature of a definition, begins a section that ends before the next one of the
 #: same or a lower level.
 BlockKind: TypeAlias = Literal["heading", "definition", "paragraph", "list", "table", "code", "quote"]
-#: Format of standard input, and of files with an unknown ending. `text` is one document per line on standard input, and
-#: the complete file elsewhere; `lines` is one document per line everywhere.
-SourceFormat: TypeAlias = Literal[
-    "auto",
-    "text",
-    "lines",
-    "markdown",
-    "mdx",
-    "rst",
-    "html",
-    "asciidoc",
-    "ipynb",
-    "code",
-    "pdf",
-    "docx",
-    "pptx",
-    "epub",
-    "jsonl",
-    "json",
-    "csv",
-    "tsv",
-    "parquet",
-]
 
 #: Handler for the error of one row or file. It raises the error, or records it and returns, so that reading continues.
 OnBadRow: TypeAlias = "Callable[[SourceError], None]"
@@ -60,6 +41,7 @@ MAX_TITLE_CHARACTERS = 4096
 #: Maximum ratio of unpacked to packed bytes, and unpacked bytes below which the ratio is not checked.
 MAX_RATIO = 250
 UNCHECKED_BYTES = 1 << 28
+RATIO_FAULT = f"unpacks to more than {MAX_RATIO} times its size; if that is right, unpack it and name the new file"
 
 NO_METADATA: Mapping[str, Value] = MappingProxyType({})
 
@@ -185,10 +167,11 @@ class ReadOptions:
             check_encoding(self.encoding)
         if taken := sorted(set(self.keep) & RESERVED_COLUMNS):
             raise UsageError(
-                f"cannot keep the columns {', '.join(taken)}: the output has its own columns with these names"
+                f"cannot keep the columns {', '.join(taken)}: a collection has columns of its own with these names; "
+                "rename them in the source"
             )
-        if len(set(self.keep)) != len(self.keep):
-            raise UsageError("a column to keep is named twice")
+        if twice := [name for place, name in enumerate(self.keep) if name in self.keep[:place]]:
+            raise UsageError(f"{option('keep')} names the column {twice[0]!r} twice; name it once")
 
 
 @dataclass(slots=True)
@@ -227,8 +210,3 @@ def surrogate_fault(text: str) -> str | None:
         escaped = "\udc80" <= text[error.start] <= "\udcff"
         return "is not UTF-8" if escaped else "has a lone surrogate, which is invalid in UTF-8"
     return None
-
-
-def decode_utf8(data: bytes, path: str) -> str:
-    """Return a file's text, without byte order mark. Raises `SourceError` with the line that is not UTF-8."""
-    return decode_document(data, path, encoding=None)

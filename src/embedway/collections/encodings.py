@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import re
 
 from embedway.errors import SourceError, UsageError
+from embedway.remedies import option
 
 #: Longer marks come first: the mark of UTF-32 begins with that of UTF-16.
 _MARKS = (
@@ -45,8 +47,14 @@ _SIGNATURES = (
     (b"wOFF", "a font"),
     (b"wOF2", "a font"),
 )
+_SIGNATURE_BYTES = tuple(signature for signature, _ in _SIGNATURES)
 _NUL = b"\0"
 _SAMPLE_BYTES = 4096
+#: Declaration of an encoding at the beginning of XML, and in the first two lines of source code (PEP 263, Emacs, Vim).
+_DECLARED = re.compile(
+    rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)|(?:[^\n]{0,200}\n)?[ \t\f]*(?:\#|//)[^\n]{0,200}?"""
+    rb"""coding[:=][ \t]*([\w.-]+)"""
+)
 
 
 def check_encoding(name: str) -> None:
@@ -69,7 +77,9 @@ def mark_of(data: bytes) -> tuple[str, int] | None:
 
 def signature_of(data: bytes) -> str | None:
     """Return what kind of binary file begins with these bytes, or None."""
-    return next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
+    if not data.startswith(_SIGNATURE_BYTES):  # one call for each file of text
+        return None
+    return next(name for signature, name in _SIGNATURES if data.startswith(signature))
 
 
 def binary_fault(data: bytes, *, encoding: str | None) -> str | None:
@@ -98,16 +108,53 @@ def unmarked_fault(data: bytes) -> str | None:
     name = unmarked_utf16(data)
     if name is None:
         return None
-    return f"looks like UTF-16{name[-2:].upper()} without a byte order mark: --encoding {name}"
+    return f"looks like UTF-16{name[-2:].upper()} without a byte order mark; read it with {option('encoding', name)}"
+
+
+def declared_encoding(data: bytes) -> str | None:
+    """Return the encoding that XML or source code declares, if it is one of ASCII's supersets; else None."""
+    found = _DECLARED.match(data, 0, _SAMPLE_BYTES)
+    if found is None:
+        return None
+    name = (found[1] or found[2]).decode("ascii", "replace")
+    try:
+        check_encoding(name)
+        return name if b"ab<".decode(name) == "ab<" else None
+    except (UsageError, UnicodeError):
+        return None
+
+
+def is_utf8(data: bytes, *, complete: bool = True) -> bool:
+    """Return whether bytes beyond ASCII are valid UTF-8; text in another encoding hardly ever is.
+
+    Bytes that are not `complete` may end within a character.
+    """
+    if data.isascii() or _NUL in data:
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data, final=complete)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _unmarked_encoding(data: bytes, encoding: str | None) -> str:
+    if is_utf8(data):
+        return "utf-8"
+    declared = declared_encoding(data)
+    # A false declaration of UTF-8 is no reason to refuse the user's choice.
+    return declared if declared and codecs.lookup(declared).name != "utf-8" else encoding or "utf-8"
 
 
 def decode_document(data: bytes, path: str, *, encoding: str | None) -> str:
     """Return the text of a file, without byte order mark.
 
-    A mark decides on the encoding, then `encoding`, then UTF-8. Raises SourceError with the line that is invalid.
+    A mark decides on the encoding. Text beyond ASCII that is valid UTF-8 is UTF-8, so that one file in another encoding
+    does not change the others. Then the file's declaration, `encoding` and UTF-8 decide. Raises SourceError with the
+    line that is invalid.
     """
     marked = mark_of(data)
-    name, skip = marked or (encoding or "utf-8", 0)
+    name, skip = marked or (_unmarked_encoding(data, encoding), 0)
     if marked is None and encoding is None and (fault := unmarked_fault(data)):
         raise SourceError(fault, path=path)
     try:
@@ -119,13 +166,13 @@ def decode_document(data: bytes, path: str, *, encoding: str | None) -> str:
     except UnicodeError:
         raise SourceError(f"is not valid {name}", path=path) from None
     if (at := text.find("\0")) >= 0:
-        raise SourceError("contains a NUL character", path=path, line=text.count("\n", 0, at) + 1)
+        raise SourceError("contains a NUL character; remove it", path=path, line=text.count("\n", 0, at) + 1)
     return text
 
 
 def _decode_fault(name: str, *, marked: bool, given: bool) -> str:
     if marked and name != "utf-8":
-        return f"is not valid {name.upper()}, which its byte order mark declares"
+        return f"is not valid {name.upper()}, which its byte order mark declares; convert the file to UTF-8"
     if given and not marked:
-        return f"is not valid {name}; is --encoding right?"
-    return "is not UTF-8; name its encoding, such as --encoding cp1252, or convert the file"
+        return f"is not valid {name}; is {option('encoding')} right?"
+    return f"is not UTF-8; name its encoding, such as {option('encoding', 'cp1252')}, or convert the file"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.stored_chunks import chunk_of_row, key_of_row
-from embedway.collections.stores import shown, store_for
+from embedway.collections.stores import open_store, shown, store_for
 from embedway.collections.stores.base import Store
 from embedway.errors import SinkError, UsageError
 
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
+    from embedway.collections.values import VectorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,35 @@ class ExportSummary:
     seconds: float
 
 
+async def export_stored(
+    source: str, destination: str, *, overwrite: bool = False, vector_type: VectorType | None = None
+) -> ExportSummary:
+    """Export the collection at a destination, in a thread; a cancelled export stops after the present batch of rows."""
+    stop = threading.Event()
+
+    def run() -> ExportSummary:
+        store = open_store(source)
+        try:
+            return export_collection(
+                store, destination, overwrite=overwrite, vector_type=vector_type, is_stopped=stop.is_set
+            )
+        finally:
+            store.close()
+
+    try:
+        return await asyncio.to_thread(run)
+    except asyncio.CancelledError:
+        stop.set()
+        raise
+
+
 def export_collection(
     store: Store,
     destination: str | Store,
     *,
     overwrite: bool = False,
     vector_type: VectorType | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ExportSummary:
     """Write all rows of an open collection, of any version, into a new one. Memory is that of one batch of rows.
@@ -47,7 +73,7 @@ def export_collection(
     """
     started = clock()
     target = destination if isinstance(destination, Store) else store_for(destination)
-    if target.destination == store.destination:
+    if store.destination == target.destination or store.identity == target.identity:
         raise UsageError(f"{store.destination} cannot be exported into itself; name another destination")
     kind = _vector_type(store, target, vector_type)
     totals = _totals(store) if store.record.format_version < FORMAT_VERSION else None
@@ -55,7 +81,7 @@ def export_collection(
     try:
         with target.lock():
             target.prepare(overwrite=overwrite)
-            rows, documents = _copy(store, target, record, totals)
+            rows, documents = _copy(store, target, record, totals, is_stopped)
     finally:
         target.close()
     return ExportSummary(
@@ -81,7 +107,13 @@ def _vector_type(store: Store, target: Store, asked: VectorType | None) -> Vecto
     return kind
 
 
-def _copy(store: Store, target: Store, record: Record, totals: dict[DocumentKey, int] | None) -> tuple[int, int]:
+def _copy(
+    store: Store,
+    target: Store,
+    record: Record,
+    totals: dict[DocumentKey, int] | None,
+    is_stopped: Callable[[], bool],
+) -> tuple[int, int]:
     """Copy all rows, and return how many rows and documents there were."""
     rows = 0
     numbers: dict[DocumentKey, int] = {}
@@ -95,6 +127,7 @@ def _copy(store: Store, target: Store, record: Record, totals: dict[DocumentKey,
                 numbers[key] = number + 1
                 if totals is not None:
                     chunks[place] = replace(chunk, number=number, total=totals.get(key, 1))
+            _refuse_stopped(target, is_stopped)
             target.write(chunks, part.vectors)
             rows += len(chunks)
         _check_count(store, rows)
@@ -103,6 +136,11 @@ def _copy(store: Store, target: Store, record: Record, totals: dict[DocumentKey,
         target.abort()
         raise
     return rows, len(numbers)
+
+
+def _refuse_stopped(target: Store, is_stopped: Callable[[], bool]) -> None:
+    if is_stopped():
+        raise SinkError("the export was cancelled", destination=target.destination)
 
 
 def _check_count(store: Store, rows: int) -> None:

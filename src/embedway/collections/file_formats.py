@@ -9,8 +9,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from embedway.collections.documents import Kind, SourceFormat
+    from embedway.collections.documents import Kind
     from embedway.collections.parsers.base import BinaryParser, Parser
+    from embedway.collections.values import SourceFormat
 
 _PARSERS = "embedway.collections.parsers"
 

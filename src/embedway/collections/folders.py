@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from embedway.collections.collection_files import is_collection_file, is_collection_folder, is_collection_name
 from embedway.collections.file_formats import (
     FORMATS,
     format_of,
@@ -15,12 +16,14 @@ from embedway.collections.file_formats import (
 )
 from embedway.collections.ignore_rules import IGNORE_FILES, Rules, patterns, read_rules, rules_above
 from embedway.errors import SourceError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator
 
-    from embedway.collections.documents import ReadOptions, SourceFormat
+    from embedway.collections.documents import ReadOptions
     from embedway.collections.skipped import SkippedFiles
+    from embedway.collections.values import SourceFormat
 
 #: Folders that contain only what programs made, whatever is beside them.
 _MADE_FOLDERS = frozenset({"__pycache__", "node_modules", "bower_components", "__pypackages__"})
@@ -88,8 +91,8 @@ class FolderWalk:
         self._options = options
         self._skipped = skipped
         self._on_fault = on_fault
-        self._include = patterns(options.include, name="--include")
-        self._exclude = patterns(options.exclude, name="--exclude")
+        self._include = patterns(options.include, name=option("include"), below=True)
+        self._exclude = patterns(options.exclude, name=option("exclude"))
 
     def files(self) -> Iterator[FoundFile]:
         """Iterate over the files to read. The files of a folder come before those of its subfolders."""
@@ -121,7 +124,7 @@ class FolderWalk:
                     yield found
             waiting += reversed(folders)
 
-    def _rules(self, folder: _Folder, names: Collection[str]) -> Rules | None:
+    def _rules(self, folder: _Folder, names: frozenset[str]) -> Rules | None:
         if not any(name in names for name in IGNORE_FILES):
             return folder.rules
         strip = len(folder.relative)
@@ -129,7 +132,7 @@ class FolderWalk:
         return read_rules(folder.path, names, prefix="", strip=strip, above=folder.rules, follow_links=links)
 
     def _look_at(
-        self, entry: os.DirEntry[str], folder: _Folder, names: Collection[str], rules: Rules | None
+        self, entry: os.DirEntry[str], folder: _Folder, names: frozenset[str], rules: Rules | None
     ) -> FoundFile | _Folder | None:
         is_folder = _has_kind(entry.is_dir)
         relative = f"{folder.relative}{entry.name}{'/' if is_folder else ''}"
@@ -147,7 +150,7 @@ class FolderWalk:
         return FoundFile(path, relative, real, entry.stat().st_size, name, language, gzipped)
 
     def _reason(
-        self, entry: os.DirEntry[str], path: str, names: Collection[str], rules: Rules | None, *, is_folder: bool
+        self, entry: os.DirEntry[str], path: str, names: frozenset[str], rules: Rules | None, *, is_folder: bool
     ) -> str:
         """Return the reason to skip an entry, or an empty text."""
         if reason := self._rule_reason(entry, path, rules):
@@ -163,26 +166,24 @@ class FolderWalk:
         if not reason and entry.is_symlink() and not self._options.follow_links:
             # A link may lead out of the folder that the user named.
             return "link"
-        return reason
+        return reason or ("collection" if not is_folder and is_collection_file(entry.path) else "")
 
     def _rule_reason(self, entry: os.DirEntry[str], path: str, rules: Rules | None) -> str:
         if entry.name.startswith("."):
             return "hidden"
         if rules is not None and rules.ignores(path):
             return "ignored"
-        return "excluded" if self._exclude is not None and self._exclude.match_file(path) else ""
+        return "excluded" if self._exclude is not None and self._exclude.decide(path) else ""
 
     def _file_reason(self, entry: os.DirEntry[str], path: str) -> str:
         found = format_of(entry.name)
-        if self._include is not None:
-            if not self._include.match_file(path):
-                return "not included"
-        elif is_lock_file(entry.name):
-            return "lock file"
-        elif found is None:
-            return "ending"
-        elif is_named_minified(entry.name):
-            return "minified"
+        if self._include is not None and not self._include.decide(path):
+            return "not included"
+        if is_collection_name(entry.name):
+            return "collection"
+        # A file that is included explicitly may have any name.
+        if self._include is None and (reason := _name_reason(entry.name)):
+            return reason
         if found is not None and lacks_library(found[0]):
             return "library"
         return "" if entry.is_symlink() or entry.stat().st_size else "empty"
@@ -204,11 +205,16 @@ def _entries(path: str) -> tuple[list[os.DirEntry[str]], frozenset[str]]:
         with os.scandir(path or ".") as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise SourceError(f"cannot be listed: {error.strerror}", path=printable_path(path or ".")) from None
+        raise SourceError(
+            f"cannot be listed: {error.strerror}; make it readable, or skip it with {option('exclude')}",
+            path=printable_path(path or "."),
+        ) from None
     return found, frozenset(entry.name for entry in found)
 
 
-def _folder_reason(entry: os.DirEntry[str], names: Collection[str]) -> str:
+def _folder_reason(entry: os.DirEntry[str], names: frozenset[str]) -> str:
+    if is_collection_folder(entry.name, names):
+        return "collection"
     if entry.name in _MADE_FOLDERS:
         return "build folder"
     if entry.name in _OUTPUT_FOLDERS and any(name.lower() in _BUILD_FILES for name in names):
@@ -216,6 +222,14 @@ def _folder_reason(entry: os.DirEntry[str], names: Collection[str]) -> str:
     if any(_contains(entry, tag) for tag in _ENVIRONMENT_TAGS):
         return "environment"
     return "build folder" if _contains(entry, _CACHE_TAG) else ""
+
+
+def _name_reason(name: str) -> str:
+    if is_lock_file(name):
+        return "lock file"
+    if format_of(name) is None:
+        return "ending"
+    return "minified" if is_named_minified(name) else ""
 
 
 def _contains(entry: os.DirEntry[str], name: str) -> bool:

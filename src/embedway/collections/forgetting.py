@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from embedway.collections.keywords import forget_keywords
 from embedway.collections.stored_chunks import place_of
 from embedway.collections.stores.base import join_context
 from embedway.errors import CacheError, EmbedwayError, SinkError, UsageError
+from embedway.remedies import by_place, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +26,7 @@ ALWAYS_LEFT = (
     "logs and caches of services that computed the vectors, and texts in the memory of running processes",
 )
 _CACHE_TEXTS = 2048
+_NAMED_MODELS = 5
 
 
 @dataclass(slots=True)
@@ -51,12 +54,11 @@ def find_documents(store: Store, names: Sequence[str], *, source: str | None = N
     for name, keys in wanted.items():
         if not keys:
             where = f" in the source {source!r}" if source is not None else ""
-            raise UsageError(
-                f"{store.destination} has no document {name!r}{where}; `embedway search` shows their names"
-            )
+            lister = by_place(command="`embedway search --json`", python="`Collection.documents`")
+            raise UsageError(f"{store.destination} has no document {name!r}{where}; {lister} shows their names")
         if len(keys) > 1:
             places = ", ".join(sorted({key.source for key in keys}))
-            raise UsageError(f"several sources have a document {name!r} ({places}); name one with --source")
+            raise UsageError(f"several sources have a document {name!r} ({places}); name one with {option('source')}")
     return list(dict.fromkeys(key for keys in wanted.values() for key in keys))
 
 
@@ -78,7 +80,7 @@ async def forget_documents(
         report.rows = len(texts)
         await asyncio.to_thread(_remove, store, keys)
         report.left += await asyncio.to_thread(_purge, store)
-        await asyncio.to_thread(forget_keywords, store.destination, embedder.config.search.directory)
+        await asyncio.to_thread(forget_keywords, store, embedder.config.search.directory)
     await _forget_cached(embedder, store, texts, report, model=model)
     sources = ", ".join(sorted({key.source for key in keys}))
     report.left.append(f"the source {sources}: a sync adds the document again unless it is removed or excluded there")
@@ -130,11 +132,16 @@ async def _forget_cached(
     others = sorted(
         name for name, one in stats.models.items() if one.entries and not _is_model(name, store.space.model)
     )
-    if others:
-        report.left.append(
-            "vectors of the same texts that other models cached, which contain no text "
-            f"({', '.join(others[:5])}): `embedway cache clear --model NAME` deletes them"
+    for name in others[:_NAMED_MODELS]:
+        clear = by_place(
+            command=f"`embedway cache clear --model {shlex.quote(name)}`",
+            python=f"`embedder.cache.clear(model={name!r})`",
         )
+        report.left.append(
+            f"vectors that {name} cached, perhaps of the same texts, without the texts: {clear} deletes all of them"
+        )
+    if len(others) > _NAMED_MODELS:
+        report.left.append(f"vectors of {len(others) - _NAMED_MODELS:,} more models: `embedway cache stats` lists them")
 
 
 def _is_model(name: str, short: str) -> bool:

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedway.collections.ignore_patterns import Patterns, pattern_fault
 from embedway.errors import SourceError, UsageError
 from embedway.files import READ_FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
-    from pathspec import GitIgnoreSpec
 
 #: Files of rules. In one folder, the rules of the later one override those of the earlier one.
 IGNORE_FILES = (".gitignore", ".embedwayignore")
 _REPOSITORY = ".git"
 _MAX_BYTES = 1 << 20
-#: Maximum wildcards of one pattern. The time to match a name grows with its length to the power of the wildcards.
-MAX_WILDCARDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,7 @@ class Rules:
     the path is relative to the folder of the rules.
     """
 
-    spec: GitIgnoreSpec
+    patterns: Patterns
     prefix: str
     strip: int
     above: Rules | None
@@ -40,22 +38,25 @@ class Rules:
         """Return whether a path is ignored; that of a folder ends with a slash. The lowest folder decides."""
         rules: Rules | None = self
         while rules is not None:
-            decision = rules.spec.check_file(rules.prefix + path[rules.strip :]).include
+            decision = rules.patterns.decide(rules.prefix + path[rules.strip :])
             if decision is not None:
                 return decision
             rules = rules.above
         return False
 
 
-def patterns(lines: Iterable[str], *, name: str) -> GitIgnoreSpec | None:
-    """Return the patterns of an option; None if there are none. Raises UsageError for an invalid one."""
+def patterns(lines: Iterable[str], *, name: str, below: bool = False) -> Patterns | None:
+    """Return the patterns of an option; None if there are none. Raises UsageError for an invalid one.
+
+    With `below`, a folder that matches stands for all files below it.
+    """
     given = list(lines)
     if not given:
         return None
     for line in given:
-        if fault := _pattern_fault(line):
+        if fault := pattern_fault(line):
             raise UsageError(f"{name} {line!r}: {fault}")
-    return _compile(given)
+    return Patterns(given, below=below)
 
 
 def rules_above(root: str) -> Rules | None:
@@ -86,7 +87,7 @@ def read_rules(
     for name in IGNORE_FILES:
         if name in names:
             lines += _read_lines(os.path.join(folder, name), follow_links=follow_links)  # noqa: PTH118
-    return Rules(_compile(lines), prefix, strip, above) if lines else above
+    return Rules(Patterns(lines), prefix, strip, above) if lines else above
 
 
 def _repository_of(folder: str) -> str | None:
@@ -111,31 +112,9 @@ def _read_lines(path: str, *, follow_links: bool) -> list[str]:
     except OSError as error:
         raise SourceError(f"its patterns cannot be read: {error.strerror}", path=path) from None
     if len(data) > _MAX_BYTES:
-        raise SourceError(f"has more than {_MAX_BYTES:,} bytes, the limit for patterns", path=path)
+        raise SourceError(f"has more than {_MAX_BYTES:,} bytes, the limit for patterns; shorten it", path=path)
     lines = data.decode("utf-8-sig", "surrogateescape").split("\n")
     for number, line in enumerate(lines, 1):
-        if fault := _pattern_fault(line):
+        if fault := pattern_fault(line):
             raise SourceError(fault, path=path, line=number)
     return [line for line in lines if line.strip() and not line.startswith("#")]
-
-
-def _pattern_fault(line: str) -> str | None:
-    if line.startswith("#"):
-        return None
-    wildcards = line.replace("**", "*").count("*")
-    if wildcards > MAX_WILDCARDS:
-        return f"the pattern has {wildcards} wildcards, the limit is {MAX_WILDCARDS}; write several patterns"
-    return None
-
-
-def _compile(lines: Sequence[str]) -> GitIgnoreSpec:
-    from pathspec import GitIgnoreSpec  # noqa: PLC0415  only jobs with folders need it
-
-    good: list[str] = []
-    for line in lines:
-        try:
-            GitIgnoreSpec.from_lines([line])
-        except ValueError:
-            continue  # git ignores an invalid pattern, too
-        good.append(line)
-    return GitIgnoreSpec.from_lines(good)

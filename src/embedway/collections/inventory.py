@@ -12,11 +12,13 @@ from embedway.collections.folders import FolderWalk, describe_endings, printable
 from embedway.collections.record import SourceRecord
 from embedway.collections.skipped import SkippedFiles
 from embedway.errors import SourceError, UsageError
+from embedway.remedies import by_place, option
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from embedway.collections.documents import ReadOptions, SourceFormat
+    from embedway.collections.documents import ReadOptions
+    from embedway.collections.values import SourceFormat
 
 STANDARD_INPUT = "-"
 
@@ -37,6 +39,8 @@ class SourceFile:
     size_bytes: int | None
     language: str = ""
     gzipped: bool = False
+    #: The path without links; empty for standard input.
+    real: str = ""
 
     @property
     def name(self) -> str:
@@ -89,12 +93,11 @@ class _Finder:
 
     def find(self, sources: Sequence[str]) -> Inventory:
         records = _unique_records(sources)
-        missing = [path for _, path in records if path != STANDARD_INPUT and not os.path.exists(path)]  # noqa: PTH110
+        missing = [self._missing(*one) for one in records if one[1] != STANDARD_INPUT and not os.path.exists(one[1])]  # noqa: PTH110
         if missing:
-            error = SourceError("there is no such file or folder", path=printable_path(missing[0]))
-            for path in missing[1:]:
-                error.add_note(f"{printable_path(path)}: there is no such file or folder")
-            raise error
+            for error in missing[1:]:
+                missing[0].add_note(str(error))
+            raise missing[0]
         for record, path in records:
             if path == STANDARD_INPUT:
                 self._add_standard_input(record.name)
@@ -106,6 +109,13 @@ class _Finder:
             tuple(self._files.values()), tuple(record for record, _ in records), self._skipped, tuple(self._faults)
         )
 
+    def _missing(self, record: SourceRecord, path: str) -> SourceError:
+        """Return the error of a source that does not exist; the collection may have documents of it."""
+        known = record.name in self._may_be_empty
+        remove = by_place(command=f"--remove {record.name}", python=f"remove=[{record.name!r}]")
+        remedy = f"; {remove} removes its documents from the collection" if known else ""
+        return SourceError(f"there is no such file or folder{remedy}", path=printable_path(path))
+
     def _add_standard_input(self, source: str) -> None:
         name = "lines" if self._options.format == "text" else self._options.format
         document_id = "" if name == "auto" or FORMATS[name].rows else STANDARD_INPUT
@@ -116,17 +126,15 @@ class _Finder:
         found = format_of(name)
         if found is None and self._options.format == "auto":
             raise SourceError(
-                f"the format is unknown from the file's extension; set it with --format: {describe_endings()}",
+                f"its ending is not known ({describe_endings()}); name its format, such as {option('format', 'text')}",
                 path=printable_path(path),
             )
         form, language, gzipped = found or (self._options.format, "", name.lower().endswith(".gz"))
         status = os.stat(path)  # noqa: PTH116
         size = status.st_size if stat.S_ISREG(status.st_mode) else None
         document_id = "" if FORMATS[form].rows else printable_path(name)
-        file = SourceFile(
-            path, source, document_id, form, named=True, size_bytes=size, language=language, gzipped=gzipped
-        )
-        self._add(os.path.realpath(path), file)
+        real = os.path.realpath(path)
+        self._add(SourceFile(path, source, document_id, form, True, size, language, gzipped, real))
 
     def _add_folder(self, source: str, path: str) -> None:
         before, faults = self._skipped, len(self._faults)
@@ -142,14 +150,17 @@ class _Finder:
             count += 1
             document_id = printable_path(found.relative)
             if document_id in ids:
-                error = SourceError(f"has the same id as {ids[document_id]!r}; rename one", path=found.relative)
+                error = SourceError(
+                    f"is written like another file, {ids[document_id]}, because its name is not UTF-8; rename one",
+                    path=printable_path(found.path),
+                )
                 error.key = (source, document_id)
                 self._faults.append(error)
                 continue
             ids[document_id] = printable_path(found.path)
             prefix = f"{document_id}/" if FORMATS[found.format].rows else document_id
-            facts = (found.format, False, found.size_bytes, found.language, found.gzipped)
-            self._add(found.real, SourceFile(found.path, source, prefix, *facts))
+            facts = (found.format, False, found.size_bytes, found.language, found.gzipped, found.real)
+            self._add(SourceFile(found.path, source, prefix, *facts))
         before.update(own)
         if not count and len(self._faults) == faults and source not in self._may_be_empty:
             told = f"; {own.summary(names_hint=False)}" if own.total else ""
@@ -157,12 +168,10 @@ class _Finder:
                 f"the folder has no file that can be read ({describe_endings()}){told}", path=printable_path(path)
             )
 
-    def _add(self, real: str, file: SourceFile) -> None:
-        if real in self._files:
-            if self._files[real].source != file.source:
-                self._skipped.add("named twice", file.name)
-            return
-        self._files[real] = file
+    def _add(self, file: SourceFile) -> None:
+        known = self._files.setdefault(file.real, file)
+        if known.source != file.source:
+            self._skipped.add("named twice", file.name)
 
 
 def _unique_records(sources: Iterable[str]) -> list[tuple[SourceRecord, str]]:

@@ -17,6 +17,7 @@ from embedway.collections.chunk_reader import ChunkReader, batch_sizes, key_of
 from embedway.collections.cutting import open_chunker
 from embedway.collections.documents import ByteCounter
 from embedway.collections.embedding import BatchEmbedder
+from embedway.collections.fault_list import FaultList
 from embedway.collections.inventory import Inventory
 from embedway.collections.job_sources import (
     find_known_sources,
@@ -26,9 +27,8 @@ from embedway.collections.job_sources import (
     recorded_sources,
     refuse_dropped,
     refuse_emptied,
-    refuse_own_source,
     refuse_same_names,
-    without_collections,
+    without_written,
 )
 from embedway.collections.journal import Journal, journal_path
 from embedway.collections.kept_columns import KeptColumns
@@ -37,8 +37,10 @@ from embedway.collections.provenance import catalog_facts, made_by
 from embedway.collections.readers import read_documents
 from embedway.collections.record import Record
 from embedway.collections.rejects import RejectsFile
-from embedway.collections.report import Tally, as_progress, is_stored, note_progress, rows_were
+from embedway.collections.report import Tally, as_progress, is_stored, note_progress
 from embedway.errors import EmbedwayError, SinkError, SourceError
+from embedway.remedies import by_place, option
+from embedway.text import count_of
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from embedway.collections.report import RunProgress
     from embedway.collections.stores.base import Chunk, Store
     from embedway.space import Space
-    from embedway.types import ModelDescription, Vectors
+    from embedway.types import Vectors
 
 #: Interval between two tries to lock a collection, in seconds.
 _LOCK_AGAIN_S = 0.5
@@ -136,18 +138,19 @@ class Job:
         self, sources: Sequence[str], standard_input: IO[bytes] | None, reader: Worker, writer: Worker
     ) -> Outcome:
         await writer.call(self._open)
-        options, old = self.options, self._old
+        old, read_options = self._old, self.options.read_options()
         dropped = self._dropped()
         if old is not None and dropped and not sources:
             return await self._drop(old, dropped, writer)
         if not sources and self._sync is not None:
             sources = recorded_sources(old, self._store.destination)
-        inventory = await reader.call(find_known_sources, sources, options.read_options(), old)
+        inventory = await reader.call(find_known_sources, sources, read_options, old)
         if old is not None:
             refuse_same_names(inventory.sources, old.sources, sources)
             refuse_dropped(inventory.sources, dropped)
         inventory = await self._check_destination(inventory, writer)
-        described = await self._describe(old)
+        options, described = await describe_model(self._embedder, self.options, old, self._store.destination)
+        self.options = options
         chunker, settings = open_chunker(described, options)
         changes = Changes(self._manifest, settings, inventory.sources)
 
@@ -155,11 +158,11 @@ class Job:
             self._on_bad_row(fault)
             changes.keep_of_fault(fault)
 
-        counter = ByteCounter()
+        counter, faults = ByteCounter(), FaultList(on_bad_row)
         documents = read_documents(
-            inventory, options.read_options(), on_bad_row=on_bad_row, counter=counter, standard_input=standard_input
+            inventory, read_options, faults=faults, counter=counter, standard_input=standard_input
         )
-        chunk_reader = ChunkReader(documents, chunker, changes, on_bad_row=self._on_bad_row, counter=counter)
+        chunk_reader = ChunkReader(documents, chunker, changes, faults=faults, counter=counter)
         record = Record(
             described.space,
             chunking=settings,
@@ -173,13 +176,12 @@ class Job:
         outcome = Outcome(
             described.space, inventory, changes, dropped, recut=old is not None and old.chunking != settings
         )
-        journal = Journal(journal_path(self._store.destination), described.space, (options.on_overflow,))
+        journal = Journal(journal_path(self._store), described.space, (options.on_overflow,))
         batches = BatchEmbedder(self._embedder, self._store.destination, options, journal, self.tally, self._on_bad_row)
         try:
             await self._stream(chunk_reader, batches, record, reader, writer, changes)
             await self._finish(outcome, record, writer)
             await uncancelled(writer.call(self._commit, record))
-            self._kept.complete = True
         except BaseException as error:
             await self._abort(error, chunk_reader, inventory, journal, reader, writer)
             raise
@@ -195,23 +197,18 @@ class Job:
             opened = open_for_sync(store, self._sync)
             self.options, self._old, self._manifest = opened.options, opened.old, opened.manifest
         elif store.exists() and not self.options.overwrite:
+            update = by_place(command="`embedway sync SOURCE --to COLLECTION`", python="`Collection.sync`")
             raise SinkError(
-                "already exists; `embedway sync SOURCE --to DEST` updates it, and --overwrite, or overwrite=True, "
-                "replaces it",
+                f"already exists; {update} updates it, and {option('overwrite', True)} replaces it",
                 destination=store.destination,
             )
-
-    async def _describe(self, old: Record | None) -> ModelDescription:
-        self.options, described = await describe_model(self._embedder, self.options, old, self._store.destination)
-        return described
 
     async def _check_destination(self, inventory: Inventory, writer: Worker) -> Inventory:
         """Refuse an unusable destination; return the inventory without files of collections."""
         if self._old is None:
             await writer.call(self._store.prepare, overwrite=self.options.overwrite)
         written = (self._store.destination, *map(str, (self.rejects.path, *self._store.sidecars)))
-        inventory = without_collections(inventory, written)
-        refuse_own_source(inventory.files, written)
+        inventory = without_written(inventory, written)
         if not self.options.overwrite:
             await writer.call(self.rejects.refuse_existing)
         return inventory
@@ -262,7 +259,8 @@ class Job:
         """Raise `SourceError` if a new collection would have no rows."""
         if self._old is None:
             first = self.rejects.first
-            rejected = f"; {rows_were(self.rejects.count)} rejected, the first: {first}" if first else ""
+            rows = count_of(self.rejects.count, "row was", "rows were")
+            rejected = f"; {rows} rejected, the first: {first}" if first else ""
             raise SourceError(f"there is nothing to embed{rejected}", path="sources")
 
     def _fitting(self, batch: ChunkBatch, changes: Changes) -> ChunkBatch:
@@ -322,7 +320,6 @@ class Job:
         except BaseException:
             await writer.call(self._store.abort)
             raise
-        self._kept.complete = True
         return outcome
 
     async def _finish(self, outcome: Outcome, record: Record, writer: Worker) -> None:
@@ -346,6 +343,7 @@ class Job:
                 self._store.commit()
             elif old is not None and replace(record, made_by=old.made_by, revision=old.revision) != old:
                 self._store.write_record(replace(record, made_by=old.made_by, revision=old.revision))
+            self._kept.complete = True
 
     async def _abort(  # noqa: PLR0917  the parts of one job
         self,

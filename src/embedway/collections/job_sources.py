@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from embedway.collections.inventory import STANDARD_INPUT, find_sources
 from embedway.collections.record import ReadRecord
 from embedway.errors import SinkError, SourceError, UsageError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from embedway.collections.changes import Changes
     from embedway.collections.documents import ReadOptions
-    from embedway.collections.inventory import Inventory, SourceFile
+    from embedway.collections.inventory import Inventory
     from embedway.collections.options import RunOptions, SyncOptions
     from embedway.collections.record import Record, SourceRecord
 
@@ -50,26 +51,18 @@ def named_sources(old: Record, given: Sequence[str]) -> set[str]:
     return found
 
 
-def without_collections(inventory: Inventory, written: Iterable[str]) -> Inventory:
-    """Return the inventory without files in folders that belong to collections: `written` ones, and their records."""
+def without_written(inventory: Inventory, written: Iterable[str]) -> Inventory:
+    """Return the inventory without files in folders that the job writes. Raises UsageError if one was named."""
     own = {os.path.realpath(path) for path in written}
     files = []
     for file in inventory.files:
-        parts = file.name.replace(os.sep, "/").split("/")
-        is_record = parts[-1].endswith(".embedway.json") or any(part.endswith(".lance") for part in parts[:-1])
-        if not file.named and (is_record or os.path.realpath(file.path) in own):
-            inventory.skipped.add("collection", file.name)
-        else:
+        if file.real not in own:
             files.append(file)
+        elif file.named:
+            raise UsageError(f"{file.name} is a source and would be overwritten; choose another destination")
+        else:
+            inventory.skipped.add("collection", file.name)
     return replace(inventory, files=tuple(files))
-
-
-def refuse_own_source(files: Sequence[SourceFile], written: Sequence[str]) -> None:
-    """Raise `UsageError` if a path that will be written is one of the sources."""
-    sources = {os.path.realpath(file.path) for file in files}
-    for path in written:
-        if os.path.realpath(path) in sources:
-            raise UsageError(f"{path} is a source and would be overwritten; choose another destination")
 
 
 def refuse_same_names(found: Sequence[SourceRecord], recorded: Sequence[SourceRecord], given: Sequence[str]) -> None:
@@ -117,7 +110,6 @@ def refuse_emptied(changes: Changes, sync: SyncOptions) -> None:
     emptied = changes.emptied()
     if emptied and not sync.allow_empty:
         raise SourceError(
-            "has no document, but the collection has documents of it; if they are to be removed, say so: "
-            "--allow-empty, or allow_empty=True",
+            f"has no document, but the collection has documents of it; {option('allow_empty', True)} removes them",
             path=emptied[0].path,
         )

@@ -26,6 +26,7 @@ from embedway.files import FILE_MODE, make_private_folder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from embedway.collections.stores.base import Store
     from embedway.space import Space
     from embedway.types import Vectors
 
@@ -40,16 +41,11 @@ _KEPT_S = 30 * 24 * 3600
 _ENDING = ".journal"
 
 
-def journal_path(destination: str) -> Path:
-    """Return the path of a destination's journal: in the state folder, named after a hash of the destination."""
+def journal_path(store: Store) -> Path:
+    """Return the path of a collection's journal: in the state folder, named after a hash of the identity."""
     import platformdirs  # noqa: PLC0415  only jobs need it
 
-    form, colon, place = destination.partition(":")
-    is_address = bool(colon) and len(form) > 1
-    name = destination if is_address else os.path.realpath(destination)
-    if form == "lancedb":
-        name = f"lancedb:{os.path.realpath(place.rpartition('#')[0])}#{place.rpartition('#')[2]}"
-    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    digest = hashlib.sha256(os.fsencode(store.identity)).hexdigest()[:32]
     return Path(platformdirs.user_state_path("embedway", appauthor=False)) / "jobs" / f"{digest}{_ENDING}"
 
 

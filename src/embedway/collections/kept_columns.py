@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from embedway.collections.stores.columns import coerce, infer_types
+from embedway.collections.column_types import coerce, infer_types
 from embedway.errors import SourceError
+from embedway.remedies import keep_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -50,10 +51,25 @@ class KeptColumns:
         values: dict[str, Value] = {}
         for name in self._names:
             try:
-                values[name] = coerce(chunk.metadata.get(name), self.types[name])
+                value = values[name] = coerce(chunk.metadata.get(name), self.types[name])
+                if _has_nul(value):
+                    raise self._fault(chunk, name, "has a NUL character")
             except ValueError as error:
-                reason = f"{error}; the column takes any value with --keep {name}:json in a new collection"
-                fault = SourceError(reason, path=chunk.source, line=chunk.start_line, field=name)
-                fault.id, fault.key = chunk.document_id, (chunk.source, chunk.document_id)
-                raise fault from None
+                reason = f"{error}; {keep_as(name, 'json')} keeps any value, in a new collection"
+                raise self._fault(chunk, name, reason) from None
         return values
+
+    @staticmethod
+    def _fault(chunk: Chunk, name: str, reason: str) -> SourceError:
+        fault = SourceError(reason, path=chunk.source, line=chunk.start_line, field=name)
+        fault.id, fault.key = chunk.document_id, (chunk.source, chunk.document_id)
+        return fault
+
+
+def _has_nul(value: object) -> bool:
+    """Return whether a text in a value has a NUL character, which not every store can keep."""
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(map(_has_nul, value))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 import sqlite3
 import time
@@ -86,7 +87,8 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     Raises DamagedIndexError, OSError, and sqlite3.Error for faults of the machine.
     """
     files.make_private_folder(path.parent)
-    files.create_private_file(path)
+    if not files.create_private_file(path) and os.name == "posix" and path.stat().st_mode & 0o077:
+        path.chmod(files.FILE_MODE)  # another program has copied or changed it
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         with _damage():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from embedway.collections import keyword_index as index
 from embedway.collections.keyword_tokens import identifiers, query_tokens
 from embedway.errors import SinkError
+from embedway.remedies import option
 from embedway.store_failures import explain_file
 
 if TYPE_CHECKING:
@@ -49,17 +50,17 @@ class KeywordUpdate:
     rebuilt: bool = False
 
 
-def index_path(destination: str, directory: Path) -> Path:
-    """Return the file of a destination's index: its name is a hash of the absolute destination."""
-    return directory / f"{hashlib.blake2b(_absolute(destination).encode(), digest_size=16).hexdigest()}.sqlite"
+def index_path(store: Store, directory: Path) -> Path:
+    """Return the file of a collection's index: its name is a hash of the collection's identity."""
+    return directory / f"{hashlib.blake2b(os.fsencode(store.identity), digest_size=16).hexdigest()}.sqlite"
 
 
-def forget_keywords(destination: str, directory: Path) -> bool:
-    """Delete the index of a destination, with all its tokens; return whether there was one. Raises OSError.
+def forget_keywords(store: Store, directory: Path) -> bool:
+    """Delete the index of a collection, with all its tokens; return whether there was one. Raises OSError.
 
     The next keyword search builds it again, from the rows that exist then.
     """
-    path = index_path(destination, directory)
+    path = index_path(store, directory)
     existed = path.exists()
     for ending in _ENDINGS:
         Path(f"{path}{ending}").unlink(missing_ok=True)
@@ -72,7 +73,7 @@ class Keywords:
     def __init__(self, store: Store, directory: Path) -> None:
         self._store = store
         self._directory = directory
-        self.path = index_path(store.destination, directory)
+        self.path = index_path(store, directory)
 
     def update(self) -> KeywordUpdate:
         """Bring the index to the revision of the open store. Raises SinkError."""
@@ -96,8 +97,8 @@ class Keywords:
         """Run work on the open index; a damaged file is deleted, and built again."""
         if not index.has_fts5():
             raise SinkError(
-                "keyword search needs SQLite with FTS5, which this Python lacks: use --mode vector, or a Python whose "
-                "SQLite has it (python.org, Debian, conda)",
+                f"keyword search needs SQLite with FTS5, which this Python lacks: use {option('mode', 'vector')}, or a "
+                "Python whose SQLite has it (python.org, Debian, conda)",
                 destination=self._store.destination,
             )
         try:
@@ -110,7 +111,7 @@ class Keywords:
                         raise SinkError(
                             f"the keyword index cannot be used: {error}", destination=str(self.path)
                         ) from None
-                    forget_keywords(self._store.destination, self._directory)
+                    forget_keywords(self._store, self._directory)
         except (sqlite3.Error, OSError) as error:
             failure = explain_file(error, setting="search.directory")
             raise SinkError(
@@ -162,7 +163,7 @@ class Keywords:
         if self._store.record.revision:
             return self._store.record.revision
         try:
-            found = Path(self._store.destination).stat()
+            found = Path(self._store.local_path or "").stat()
             stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
         except (OSError, ValueError):
             stamp = (0, 0, 0)
@@ -187,14 +188,3 @@ def _index_row(row: Mapping[str, Any]) -> index.IndexRow:
     headings, title = row.get("headings") or "", row.get("title") or ""
     names = row["document_id"] if title in headings else f"{title} {row['document_id']}"
     return index.IndexRow(row["id"], row.get("fingerprint") or "", (headings, row["text"], names))
-
-
-def _absolute(destination: str) -> str:
-    """Return a destination that does not depend on the working directory."""
-    scheme, separator, rest = destination.partition(":")
-    if separator and scheme == "lancedb":
-        folder, mark, table = rest.partition("#")
-        return f"{scheme}:{os.path.realpath(folder)}{mark}{table}"
-    if separator and len(scheme) > 1 and scheme.isalnum():
-        return destination
-    return os.path.realpath(destination)

@@ -10,9 +10,10 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from typing_extensions import Buffer, override
 
-from embedway.collections.documents import MAX_RATIO, MAX_ROW_BYTES, UNCHECKED_BYTES
-from embedway.collections.encodings import binary_fault, mark_of, unmarked_fault
+from embedway.collections.documents import MAX_RATIO, MAX_ROW_BYTES, RATIO_FAULT, UNCHECKED_BYTES
+from embedway.collections.encodings import binary_fault, is_utf8, mark_of, unmarked_fault
 from embedway.errors import SourceError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -83,18 +84,23 @@ class UnpackedLines:
         try:
             line = self._unpacked.readline(size)
         except (OSError, EOFError, zlib.error) as error:
-            raise StreamError(f"cannot be read completely: {error}", path=self._source) from error
+            raise StreamError(f"cannot be read completely: {read_reason(error)}", path=self._source) from error
         packed = self._raw.tell()
         if packed != self._packed_bytes:
             self._advance(packed - self._packed_bytes)
             self._packed_bytes = packed
         self._unpacked_bytes += len(line)
         if self._unpacked_bytes > max(UNCHECKED_BYTES, MAX_RATIO * packed):
-            raise StreamError(
-                f"unpacks to more than {MAX_RATIO} times its size; if that is right, unpack it and name the new file",
-                path=self._source,
-            )
+            raise StreamError(RATIO_FAULT, path=self._source)
         return line
+
+
+def read_reason(error: OSError | EOFError | zlib.error) -> str:
+    """Return why a stream cannot be read, without bytes of it."""
+    if isinstance(error, gzip.BadGzipFile):
+        # The message of the library has bytes of the file.
+        return "it is not a gzip file, or is damaged"
+    return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 
 class _Rewound(io.RawIOBase):
@@ -149,7 +155,8 @@ class _TellingRaw(_Rewound):
 def open_lines(lines: Lines, source: str, *, encoding: str | None, carriage_returns: bool = False) -> io.BufferedReader:
     """Return a stream of lines in UTF-8 without byte order mark, which can be read only once.
 
-    A mark decides on the encoding, then `encoding`, then UTF-8. A gzipped stream is unpacked. With `carriage_returns`,
+    A mark decides on the encoding; a beginning beyond ASCII that is valid UTF-8 is UTF-8; then `encoding` decides, then
+    UTF-8. A gzipped stream is unpacked. With `carriage_returns`,
     lines may end with a carriage return alone. Raises SourceError for a binary stream.
     """
     head = lines.readline(HEAD_BYTES)
@@ -161,6 +168,10 @@ def open_lines(lines: Lines, source: str, *, encoding: str | None, carriage_retu
         raise SourceError(fault, path=source)
     if marked is None and encoding is None and (fault := unmarked_fault(head)):
         raise SourceError(fault, path=source)
+    if encoding is not None and marked is None:
+        while len(head) < HEAD_BYTES and head.isascii() and (more := lines.readline(HEAD_BYTES)):
+            head += more
+        encoding = "utf-8" if is_utf8(head, complete=False) else encoding
     name, skip = marked or (encoding or "utf-8", 0)
     head = head[skip:]
     if codecs.lookup(name).name != "utf-8":
@@ -217,7 +228,7 @@ class _Recoder:
         try:
             text = self._decoder.decode(block, final=not block)
         except UnicodeError:
-            reason = f"is not valid {self._encoding}; is --encoding right?"
+            reason = f"is not valid {self._encoding}; is {option('encoding')} right?"
             raise StreamError(reason, path=self._source, line=self._lines + 1) from None
         self._lines += text.count("\n")
         return text.encode("utf-8", "surrogatepass")

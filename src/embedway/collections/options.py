@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from embedway.collections.documents import ReadOptions
 from embedway.errors import UsageError
+from embedway.remedies import by_place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from embedway.collections.documents import SourceFormat
     from embedway.collections.record import Record
-    from embedway.collections.values import ColumnType
+    from embedway.collections.values import ColumnType, SourceFormat
     from embedway.types import Overflow
 
 #: What precedes the text of a chunk for the model, unless the options say otherwise.
@@ -63,7 +63,12 @@ class RunOptions:  # a field for each option of a job
     def __post_init__(self) -> None:
         """Reject options that contradict each other."""
         if not self.chunk and (self.chunk_tokens is not None or self.overlap_tokens is not None):
-            raise UsageError("chunk size and overlap cannot be set if documents are not split into chunks")
+            raise UsageError(
+                by_place(
+                    command="--chunk-tokens and --overlap cannot be used with --no-chunk",
+                    python="chunk_tokens and overlap_tokens cannot be used with chunk=False",
+                )
+            )
 
     def read_options(self) -> ReadOptions:
         """Return the options for readers. Raises `UsageError`."""

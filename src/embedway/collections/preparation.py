@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from embedway.collections.changes import Manifest
 from embedway.collections.query_model import model_name
 from embedway.errors import SinkError, SpaceMismatchError
+from embedway.remedies import by_place
 from embedway.space import comparable
 
 if TYPE_CHECKING:
@@ -37,9 +38,11 @@ def open_for_sync(store: Store, sync: SyncOptions) -> Opened:
     store.open()
     old = store.record
     if old.format_version < FIRST_VERSION:
+        command = "`embedway run SOURCE --to COLLECTION --overwrite`"
+        replacement = by_place(command=command, python="delete it, and sync again")
         raise SinkError(
             f"has the format of version {old.format_version}, which cannot be changed; embed its sources into a new "
-            "collection, or replace it: embedway run SOURCE --to DEST --overwrite",
+            f"collection, or replace it: {replacement}",
             destination=store.destination,
         )
     return Opened(sync.resolve(old), old, Manifest.of(store))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, get_args
 
 from embedway.collections.candidates import Candidate, CandidateSearch, SearchMode, grouped
+from embedway.collections.hits import MAX_NEIGHBOURS, found_rows, hits_of, neighbour_ids
+from embedway.collections.keyword_tokens import query_tokens
 from embedway.collections.keywords import Keywords
 from embedway.collections.query_model import QueryModel, prove_query_model
-from embedway.collections.snippets import Highlighter, Snippet
+from embedway.collections.search_results import SearchAnswer
+from embedway.collections.sentence_vectors import SentenceVectors
 from embedway.errors import ClosedError, UsageError
+from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MODES: tuple[SearchMode, ...] = get_args(SearchMode)
-#: Maximum chunks before and after a hit.
-MAX_NEIGHBOURS = 100
 
 
 class SearchSettings(TypedDict, total=False):
@@ -41,6 +43,7 @@ class SearchSettings(TypedDict, total=False):
     neighbours: int
     rerank: str | None
     candidates: int
+    highlight: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,9 @@ class SearchOptions:
     """Options of a search.
 
     `group` returns one row of each document; `neighbours` is the number of chunks before and after each row.
-    `candidates` rows of each list are fused or reranked. `model` refuses a collection of another model.
+    `candidates` rows of each list are fused or reranked. `model` refuses a collection of another model. `highlight`
+    chooses the best sentence of a row by vectors, if the model runs on this machine, and not by words alone; by default
+    for a single query.
     """
 
     top: int = 5
@@ -59,6 +64,7 @@ class SearchOptions:
     rerank: str | None = None
     candidates: int = 50
     model: str | None = None
+    highlight: bool | None = None
 
     def __post_init__(self) -> None:
         """Reject numbers out of range, and unknown modes."""
@@ -70,55 +76,6 @@ class SearchOptions:
                 raise UsageError(f"{name} is {value!r}; it must be a whole number, at least {least}")
         if self.neighbours > MAX_NEIGHBOURS:
             raise UsageError(f"neighbours is {self.neighbours}; it must be at most {MAX_NEIGHBOURS}")
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """A chunk beside a hit, in the same document."""
-
-    id: str
-    number: int
-    text: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class SearchHit:
-    """A row that answers a query.
-
-    `score` is the reranker's, if there is one; else cosine similarity (`vector`), BM25 (`keyword`) or the mean of
-    the scaled scores of its lists (`hybrid`). `sources` are the lists that contain the row.
-    """
-
-    score: float
-    hit: Hit
-    snippet: Snippet
-    vector_score: float | None = None
-    keyword_score: float | None = None
-    vector_rank: int | None = None
-    keyword_rank: int | None = None
-    sources: tuple[str, ...] = ()
-    before: tuple[Neighbour, ...] = ()
-    after: tuple[Neighbour, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """The text of the row."""
-        return self.hit.text
-
-
-@dataclass(frozen=True, slots=True)
-class SearchAnswer:
-    """The rows for a query, best first.
-
-    `receipt` is that of all queries of the search, which are embedded together; None for keywords alone. `truncated`
-    says whether the query was truncated at the model's limit.
-    """
-
-    query: str
-    hits: list[SearchHit]
-    receipt: Receipt | None = None
-    reranked: Receipt | None = None
-    truncated: bool = False
 
 
 class Searcher:
@@ -145,6 +102,7 @@ class Searcher:
     def _use(self, store: Store) -> None:
         self.store = store
         self._model: QueryModel | None = None
+        self._sentences: SentenceVectors | None = None
         self._keywords = Keywords(store, self._embedder.config.search.directory)
         self._candidates = CandidateSearch(store, self._keywords)
 
@@ -172,7 +130,11 @@ class Searcher:
             return work(self.store)
 
     async def search(self, queries: Sequence[str], options: SearchOptions) -> list[SearchAnswer]:
-        """Return an answer for each query, in order. Raises SinkError, SpaceMismatchError and as `embed` does."""
+        """Return an answer for each query, in order.
+
+        Raises UsageError, SinkError, SpaceMismatchError and as `embed` does.
+        """
+        check_queries(queries)
         if not queries:
             return []
         embedded = None if options.mode == "keyword" else await self._embed(queries, options.model or self._asked)
@@ -181,7 +143,9 @@ class Searcher:
         found = await asyncio.to_thread(
             self.read, lambda store: self._find_all(store, queries, vectors, space, options)
         )
-        truncated = set() if embedded is None else {one.row for one in embedded.receipt.truncations}
+        receipt = None if embedded is None else embedded.receipt
+        truncated = set() if receipt is None else {one.row for one in receipt.truncations}
+        by_vector = options.highlight if options.highlight is not None else len(queries) == 1
         answers = []
         for row, (query, candidates) in enumerate(zip(queries, found, strict=True)):
             rows, scores, reranked = candidates.rows, None, None
@@ -191,17 +155,20 @@ class Searcher:
                 rows, scores, reranked = await self._reranked(query, rows, options.rerank)
             if options.group:
                 rows = grouped(rows)
-            rows = rows[: options.top]
-            neighbours = await asyncio.to_thread(self._neighbours, rows, options.neighbours)
-            hits = _hits(query, rows, scores, candidates.weights, neighbours)
-            receipt = None if embedded is None else embedded.receipt
-            answers.append(SearchAnswer(query, hits, receipt, reranked, row in truncated))
+            shown = found_rows(query, rows[: options.top], candidates.weights)
+            neighbours = await asyncio.to_thread(self._neighbours, shown.rows, options.neighbours)
+            if vectors is not None and by_vector and self._sentences is not None:
+                shown.compare(await self._sentences.similarities(vectors[row], shown.texts()))
+            hits = hits_of(shown, scores, neighbours, options.neighbours)
+            why = None if hits else why_empty(self.store, query, options, candidates)
+            answers.append(SearchAnswer(query, hits, receipt, reranked, row in truncated, why))
         return answers
 
     async def _embed(self, queries: Sequence[str], model: str | None) -> EmbedResult:
         """Embed queries, (n, d), in the space of the collection. Raises SpaceMismatchError."""
         if self._model is None or (model is not None and model != self._model.name):
             self._model = await prove_query_model(self._embedder, self.store, model, note=self._note)
+            self._sentences = SentenceVectors(self._embedder, self._model) if self._model.local else None
         overflow: Overflow = "error" if self._embedder.config.embedding.on_overflow == "error" else "truncate"
         return await self._embedder.embed(
             list(queries),
@@ -282,49 +249,25 @@ def text_for_reranker(hit: Hit) -> str:
     return f"{above}\n\n{hit.text}" if above and above not in hit.text else hit.text
 
 
-def neighbour_ids(hit: Hit, count: int) -> list[tuple[int, str]]:
-    """Return numbers and ids of the chunks beside a hit; none for collections before version 3."""
-    if hit.number is None or hit.total is None:
-        return []
-    start = hit.id.rpartition("#")[0]
-    numbers = range(max(0, hit.number - count), min(hit.total, hit.number + count + 1))
-    return [(number, f"{start}#{number}") for number in numbers if number != hit.number]
+def check_queries(queries: Sequence[str]) -> None:
+    """Raise UsageError for a query without text, and for one that is not valid Unicode."""
+    for number, query in enumerate(queries, 1):
+        which = "the query" if len(queries) == 1 else f"query {number}"
+        if not query.strip():
+            raise UsageError(f"{which} is empty; write what to search for")
+        if has_surrogate(query):
+            raise UsageError(f"{which} is not valid Unicode")
 
 
-def _hits(
-    query: str,
-    rows: Sequence[Candidate],
-    scores: Mapping[str, float] | None,
-    weights: Mapping[str, float],
-    neighbours: Mapping[str, Mapping[str, Any]],
-) -> list[SearchHit]:
-    highlighter = Highlighter(query, weights)
-    highlighter.learn([row.hit.text for row in rows])
-    return [_hit(row, highlighter, scores, neighbours) for row in rows]
-
-
-def _hit(
-    row: Candidate,
-    highlighter: Highlighter,
-    scores: Mapping[str, float] | None,
-    neighbours: Mapping[str, Mapping[str, Any]],
-) -> SearchHit:
-    score = row.hit.score if scores is None else scores[row.hit.id]
-    # Only neighbours that were asked for were fetched, and other hits' neighbours are too far away.
-    beside = [
-        Neighbour(row_id, number, str(neighbours[row_id]["text"]))
-        for number, row_id in neighbour_ids(row.hit, MAX_NEIGHBOURS)
-        if row_id in neighbours
-    ]
-    return SearchHit(
-        score,
-        replace(row.hit, score=score),
-        highlighter.best(row.hit.text),
-        row.vector_score,
-        row.keyword_score,
-        row.vector_rank,
-        row.keyword_rank,
-        row.sources,
-        tuple(one for one in beside if row.hit.number is not None and one.number < row.hit.number),
-        tuple(one for one in beside if row.hit.number is not None and one.number > row.hit.number),
-    )
+def why_empty(store: Store, query: str, options: SearchOptions, candidates: Candidates) -> str:
+    """Return why a search has no hit."""
+    if not store.count:
+        return "the collection has no rows"
+    if options.mode == "keyword" and not query_tokens(query):
+        return "the query has no word"
+    if options.mode == "keyword" and not candidates.weights:
+        return "no word of the query is in the collection"
+    if options.where is None:
+        return "no row matches the query"
+    words = "that contains a word of the query " if options.mode == "keyword" else ""
+    return f"no row {words}meets the condition"

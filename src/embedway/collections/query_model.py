@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedway.errors import DimensionsError, SpaceMismatchError, UnknownModelError, UsageError
+from embedway.remedies import option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QueryModel:
-    """A model whose space is the collection's; `local` if its texts are tokenized on this machine."""
+    """A model whose space is the collection's; `local` if it runs on this machine, without cost."""
 
     name: str
     dimensions: int
@@ -44,19 +45,19 @@ async def prove_query_model(
             raise
         raise UsageError(
             f"{store.destination} contains vectors of {store.space.id}, whose model is not in the catalog: "
-            "name the model with --model, as hf:OWNER/NAME or as its folder"
+            f"name the model with {option('model')}, as hf:OWNER/NAME or as its folder"
         ) from error
     try:
         comparison = store.check_space(description.space)
     except SpaceMismatchError:
         if model is None:
-            note(f"{name} was looked up by name; for a model in a local folder, use --model ./FOLDER")
+            note(f"{name} was looked up by name; for a model in a local folder, use {option('model', './FOLDER')}")
         raise
     if comparison.unknown:
         from embedway.collections.verify import verify_space  # noqa: PLC0415  only for old collections
 
         note(await verify_space(embedder, store, description.space, comparison.unknown, model=name))
-    return QueryModel(name, dimensions, bool(description.space.tokenizer))
+    return QueryModel(name, dimensions, bool(description.space.tokenizer) and description.runtime != "service")
 
 
 def model_name(space: Space, config: Config) -> str:

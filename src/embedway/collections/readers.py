@@ -7,44 +7,19 @@ are read; `docs/documents.md` describes the rules.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-import os
-import shutil
-import stat
-import sys
-import tempfile
-import zlib
-from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
-from embedway.collections.documents import MAX_FILE_BYTES, Document, DocumentKey, RawDocument, text_fault
-from embedway.collections.encodings import binary_fault, decode_document
 from embedway.collections.fault_list import FaultList
-from embedway.collections.file_formats import FORMATS, binary_parser, text_parser
+from embedway.collections.file_formats import FORMATS
+from embedway.collections.file_reader import FileReader
 from embedway.collections.inventory import STANDARD_INPUT, Inventory, SourceFile, find_sources, source_record
-from embedway.collections.lines import (
-    CountedLines,
-    IteratedLines,
-    UnpackedLines,
-    as_stream,
-    open_lines,
-    peek_block,
-    peek_line,
-)
-from embedway.collections.row_formats import is_json_rows, read_csv, read_json, read_jsonl, read_lines
-from embedway.collections.rows import ColumnsError, NoTextField, RowReader
 from embedway.collections.skipped import SkippedFiles
-from embedway.collections.table import read_parquet
 from embedway.errors import SourceError
-from embedway.files import READ_FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
-    from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions, SourceFormat
-    from embedway.collections.lines import Lines
+    from embedway.collections.documents import ByteCounter, Document, OnBadRow, RawDocument, ReadOptions
 
 __all__ = [
     "STANDARD_INPUT",
@@ -57,42 +32,39 @@ __all__ = [
     "source_record",
 ]
 
-#: Mean characters of a line from which code is minified, and languages in which it is.
-_MINIFIED_LINE = 500
-_MINIFIED_CHARACTERS = 5_000
-_MINIFIED_LANGUAGES = frozenset({"javascript", "typescript", "css"})
+#: How many rows take as long as parsing one file, when further errors are searched for.
+_WEIGHT_OF_FILE = 50
 
 
 def read_documents(
     files: Inventory | Sequence[SourceFile],
     options: ReadOptions,
     *,
-    on_bad_row: OnBadRow,
+    faults: FaultList,
     counter: ByteCounter,
     standard_input: IO[bytes] | None = None,
 ) -> Generator[RawDocument, None, None]:
     """Stream the documents of all files, in order, without parsing them.
 
-    With an inventory, its `faults` go to `on_bad_row` first, and files that are empty or binary are added to its
-    `skipped`. The error of a row or file goes to `on_bad_row`, with the key of its documents. If it raises the error,
-    reading goes on, without documents, until other unusable files are known; then the error is raised, with notes that
-    name them. `standard_input` is the stream for `-`; by default the process's own.
+    With an inventory, its `faults` go to `faults` first, and files that are empty or binary are added to its `skipped`.
+    The error of a row or file goes to `faults`, with the key of its documents. After the handler of `faults` raised an
+    error, documents are still yielded, because parsing them may find further errors, until enough are known; then the
+    first one is raised. `standard_input` is the stream for `-`; by default the process's own.
     """
     found = files if isinstance(files, Inventory) else Inventory(tuple(files), ())
-    faults = FaultList(on_bad_row)
     sizes = [file.size_bytes for file in found.files]
     counter.total = None if None in sizes else sum(size or 0 for size in sizes)
     for fault in found.faults:
         faults.add(fault)
-    reader = _Reader(options, found.skipped, faults, counter, standard_input)
+    reader = FileReader(options, found.skipped, faults, counter, standard_input)
     for file in found.files:
         if faults.is_enough() or (faults.is_stopping() and file.size_bytes is None):
             break
+        weight = 1 if file.format == "auto" or FORMATS[file.format].rows else _WEIGHT_OF_FILE
         for document in reader.read(file):
-            if not faults.is_stopping():
-                yield document
-            elif faults.is_enough():
+            if faults.is_enough(weight):
                 break
+            yield document
     faults.raise_first()
 
 
@@ -104,12 +76,9 @@ def read_files(
     counter: ByteCounter,
     standard_input: IO[bytes] | None = None,
 ) -> Generator[Document, None, None]:
-    """Stream the parsed documents of all files, in order; as `read_documents`."""
+    """Stream the parsed documents of all files, in order; as `read_documents`, with the handler of errors."""
     faults = FaultList(on_bad_row)
-    documents = read_documents(files, options, on_bad_row=faults.add, counter=counter, standard_input=standard_input)
-    for raw in documents:
-        if faults.is_enough():
-            break
+    for raw in read_documents(files, options, faults=faults, counter=counter, standard_input=standard_input):
         try:
             document = raw.parse()
         except SourceError as error:
@@ -117,266 +86,3 @@ def read_files(
             continue
         if document is not None and not faults.is_stopping():
             yield document
-    faults.raise_first()
-
-
-class _Reader:
-    """Reader of one file after the other."""
-
-    def __init__(
-        self,
-        options: ReadOptions,
-        skipped: SkippedFiles,
-        faults: FaultList,
-        counter: ByteCounter,
-        standard_input: IO[bytes] | None,
-    ) -> None:
-        self._options = options
-        self._skipped = skipped
-        self._faults = faults
-        self._counter = counter
-        self._standard_input = standard_input
-
-    def read(self, file: SourceFile) -> Iterator[RawDocument]:
-        """Iterate over the documents of a file. Errors go to the handler."""
-
-        def bad(error: SourceError) -> None:
-            if error.key is None:
-                rows = file.format == "auto" or FORMATS[file.format].rows
-                error.key, error.key_is_prefix = (file.source, file.document_id), rows
-            if isinstance(error, NoTextField):
-                raise error
-            self._faults.add(error)
-
-        try:
-            if file.format == "auto" or FORMATS[file.format].rows:
-                yield from self._rows(file, bad)
-            elif (document := self._whole(file)) is not None:
-                yield document
-        except NoTextField:
-            self._skipped.add("no text field", file.name)
-        except SourceError as error:
-            if isinstance(error, ColumnsError) and file.named:
-                raise
-            bad(error)
-        except (OSError, EOFError, zlib.error) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            bad(SourceError(f"cannot be read completely: {reason}", path=file.name))
-
-    def _open(self, file: SourceFile) -> IO[bytes]:
-        """Open a file. One of a folder may have become a link or a pipe since the folder was listed."""
-        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-        if not file.named:
-            flags = READ_FLAGS | (0 if self._options.follow_links else getattr(os, "O_NOFOLLOW", 0))
-        try:
-            opened = os.fdopen(os.open(file.path, flags), "rb")
-        except OSError as error:
-            self._skipped.add("unreadable", file.name)
-            raise SourceError(f"cannot be read: {error.strerror}", path=file.name) from None
-        if not file.named and not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-            opened.close()
-            raise SourceError("is not a regular file", path=file.name)
-        return opened
-
-    def _whole(self, file: SourceFile) -> RawDocument | None:
-        """Return a file as one document, or None if it is skipped."""
-        try:
-            data = self._read_bytes(file)
-        finally:
-            self._counter.advance(file.size_bytes or 0)
-        return self._document(file, data)
-
-    def _read_bytes(self, file: SourceFile) -> bytes:
-        if file.path == STANDARD_INPUT:
-            return _read_lines(_open_standard_input(self._standard_input), file.name)
-        with self._open(file) as opened:
-            stream = gzip.GzipFile(fileobj=opened) if file.gzipped else opened
-            data = stream.read(MAX_FILE_BYTES + 1)
-        _check_size(data, file.name)
-        return data
-
-    def _document(self, file: SourceFile, data: bytes) -> RawDocument | None:
-        if not data.strip(b" \t\r\n"):
-            self._skip(file, "empty", "is empty")
-            return None
-        form = FORMATS[file.format]
-        encoding = self._options.encoding
-        text = ""
-        if not form.binary:
-            if fault := binary_fault(data, encoding=encoding):
-                self._skip(file, "binary", fault)
-                return None
-            text = self._decode(file, data)
-            if file.language in _MINIFIED_LANGUAGES and not file.named and _is_minified(text):
-                self._skip(file, "minified", "is minified")
-                return None
-        digest = hashlib.blake2b(f"{file.format} {encoding or ''}\n".encode(), digest_size=16)
-        digest.update(data)
-        content_hash = digest.hexdigest()
-        key = DocumentKey(file.source, file.document_id)
-        content: str | bytes = data if form.binary else text
-
-        def parse() -> Document | None:
-            try:
-                document = _parse(file, content, content_hash)
-            except SourceError as error:
-                error.key = key
-                raise
-            if reason := text_fault(document.text):
-                self._without_text(file, reason)
-                return None
-            return document
-
-        return RawDocument(key, content_hash, parse)
-
-    def _decode(self, file: SourceFile, data: bytes) -> str:
-        if file.format == "html":
-            from embedway.collections.parsers.html import decode_html  # noqa: PLC0415  imports its parser
-
-            return decode_html(data, file.name, self._options.encoding)
-        return decode_document(data, file.name, encoding=self._options.encoding)
-
-    def _skip(self, file: SourceFile, reason: str, fault: str) -> None:
-        """Skip a file of a folder. Raises SourceError for a named one."""
-        if file.named:
-            raise SourceError(fault, path=file.name)
-        self._skipped.add(reason, file.name)
-
-    def _without_text(self, file: SourceFile, fault: str) -> None:
-        try:
-            self._skip(file, "empty", fault)
-        except SourceError as error:
-            error.key = (file.source, file.document_id)
-            raise
-
-    def _rows(self, file: SourceFile, bad: OnBadRow) -> Iterator[RawDocument]:
-        rows = RowReader(file.name, file.source, file.document_id, self._options, named=file.named)
-        if file.path == STANDARD_INPUT:
-            lines: Lines = CountedLines(_open_standard_input(self._standard_input), self._counter.advance)
-            if file.format == "parquet":
-                with tempfile.TemporaryFile() as copy:
-                    shutil.copyfileobj(as_stream(lines), copy)
-                    size = copy.tell()
-                    yield from read_parquet(copy, rows, size_bytes=size, on_bad_row=bad, advance=lambda _: None)
-                return
-            yield from self._stream(lines, file, rows, bad)
-            return
-        if file.format == "parquet":
-            size = file.size_bytes or 0
-            yield from read_parquet(file.path, rows, size_bytes=size, on_bad_row=bad, advance=self._counter.advance)
-            return
-        with self._open(file) as opened:
-            packed = opened.peek(2)[:2] == b"\x1f\x8b" if isinstance(opened, io.BufferedReader) else False
-            advance = self._counter.advance
-            if packed or file.gzipped:
-                lines = UnpackedLines(opened, file.name, advance)
-            else:
-                lines = CountedLines(opened, advance)
-            yield from self._stream(lines, file, rows, bad)
-
-    def _stream(self, lines: Lines, file: SourceFile, rows: RowReader, bad: OnBadRow) -> Iterator[RawDocument]:
-        tabular = file.format in {"csv", "tsv"}
-        stream = open_lines(lines, file.name, encoding=self._options.encoding, carriage_returns=tabular)
-        name = file.format
-        if name == "auto":
-            head, stream = peek_line(stream)
-            name = _sniff(head)
-        if name == "json":
-            head, stream = peek_block(stream)
-            if not is_json_rows(head):
-                yield from self._json_text(file, stream)
-                return
-        if name == "lines":
-            yield from read_lines(stream, rows, on_bad_row=bad)
-        elif name == "jsonl":
-            yield from read_jsonl(stream, rows, on_bad_row=bad)
-        elif name == "json":
-            yield from read_json(stream, rows, on_bad_row=bad)
-        else:
-            delimiter = "\t" if name == "tsv" else None
-            yield from read_csv(stream, rows, delimiter=delimiter, on_bad_row=bad)
-
-    def _json_text(self, file: SourceFile, stream: io.BufferedReader) -> Iterator[RawDocument]:
-        """Read JSON that is not an array of rows as one document."""
-        data = stream.read(MAX_FILE_BYTES + 1)
-        _check_size(data, file.name)
-        document_id = file.document_id.removesuffix("/") or os.path.basename(file.name)  # noqa: PTH119
-        document = self._document(replace(file, format="text", document_id=document_id), data)
-        if document is not None:
-            yield document
-
-
-def _parse(file: SourceFile, content: str | bytes, content_hash: str) -> Document:
-    form = FORMATS[file.format]
-    if isinstance(content, bytes):
-        parsed = binary_parser(file.format)(content, file.name)
-    else:
-        parser = text_parser(file.format)
-        if parser is None:
-            text = _plain(content) if form.kind == "text" else content
-            return Document(
-                file.document_id,
-                text,
-                file.source,
-                kind=form.kind,
-                language=file.language,
-                content_hash=content_hash,
-            )
-        parsed = parser(content, file.name)
-    return Document(
-        file.document_id,
-        parsed.text,
-        file.source,
-        title=parsed.title,
-        kind=form.kind,
-        line_marks=parsed.line_marks,
-        blocks=parsed.blocks,
-        page_marks=parsed.page_marks,
-        content_hash=content_hash,
-    )
-
-
-def _plain(text: str) -> str:
-    from embedway.collections.parsers.data_uris import without_data_uris  # noqa: PLC0415  for long texts only
-
-    return without_data_uris(text) if len(text) > 1 << 8 else text
-
-
-def _is_minified(text: str) -> bool:
-    return len(text) > _MINIFIED_CHARACTERS and len(text) > _MINIFIED_LINE * (text.count("\n") + 1)
-
-
-def _sniff(head: bytes) -> SourceFormat:
-    """Return the format of standard input: JSON, if its first line begins as an object or as an array of objects."""
-    start = head.lstrip()
-    if is_json_rows(start) or start in {b"[", b"[\n"}:
-        return "json"
-    return "jsonl" if start.startswith(b"{") and start.rstrip().endswith(b"}") else "lines"
-
-
-def _check_size(data: bytes, name: str) -> None:
-    if len(data) > MAX_FILE_BYTES:
-        raise SourceError(
-            f"has more than {MAX_FILE_BYTES:,} bytes, the limit for one document; split it, or pass it to standard "
-            "input, where each line is a document",
-            path=name,
-        )
-
-
-def _read_lines(lines: Lines, name: str) -> bytes:
-    """Return the content of standard input as one document."""
-    parts, size = [], 0
-    while size <= MAX_FILE_BYTES and (part := lines.readline(1 << 20)):
-        parts.append(part)
-        size += len(part)
-    data = b"".join(parts)
-    _check_size(data, name)
-    return data
-
-
-def _open_standard_input(stream: IO[bytes] | None) -> Lines:
-    # A separate reader on the same descriptor: Python locks sys.stdin's at exit, so a thread that still waits in it
-    # would turn an interrupted job into a crash.
-    if stream is None or stream is getattr(sys.__stdin__, "buffer", None):
-        return os.fdopen(0, "rb", closefd=False)
-    return stream if isinstance(stream, io.BufferedIOBase) else IteratedLines(stream)

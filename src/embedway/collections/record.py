@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast, get_args
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from embedway._version import __version__
-from embedway.collections.values import ColumnType
+from embedway.collections.values import ColumnType, VectorType
 
 if TYPE_CHECKING:
     from embedway.space import Space
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 #: Version of the format of collections. Version 1 has no version field; 3 has a record, and can be changed.
 FORMAT_VERSION = 3
 
-#: Number format of stored vectors. `bits` keeps only the signs.
-VectorType: TypeAlias = Literal["float32", "float16", "int8", "bits"]
 VECTOR_TYPES: tuple[VectorType, ...] = get_args(VectorType)
 #: Version of parsers and of the rules that split documents; a change splits documents of older versions again.
 CHUNKING_VERSION = 1
@@ -39,8 +38,14 @@ class ChunkSettings:
 
     def fingerprint(self, content_hash: str) -> str:
         """Return the fingerprint of a document with this content: 32 hexadecimal digits."""
-        facts = json.dumps([content_hash, asdict(self)], sort_keys=True)
+        facts = f"[{json.dumps(content_hash)}, {_as_json(self)}]"
         return hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _as_json(settings: ChunkSettings) -> str:
+    """Return the facts of settings as JSON; cached, because it is part of each document's fingerprint."""
+    return json.dumps(asdict(settings), sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,23 +73,13 @@ class RejectsFile:
 
     def refuse_existing(self) -> None:
         """Raise `SinkError` if a file with that name exists and was not written by a job."""
-        if not self._is_ours():
+        if not is_rejects_file(self.path):
             refuse_existing(self.path, overwrite=False, destination=str(self.path))
 
     def remove_outdated(self) -> None:
         """Remove the file of an earlier run if this one rejected nothing."""
-        if self.count == 0 and self._is_ours():
+        if self.count == 0 and is_rejects_file(self.path):
             self.path.unlink(missing_ok=True)
-
-    def _is_ours(self) -> bool:
-        """Return whether the existing file was written by a job: its first line is a reject."""
-        try:
-            # A pipe would block.
-            with os.fdopen(open_regular(self.path), encoding="utf-8") as file:
-                first = json.loads(file.readline(1 << 20))
-        except (OSError, ValueError):
-            return False
-        return isinstance(first, dict) and tuple(first) in {_FIELDS, _FIELDS[:4]}
 
     def abort(self) -> None:
         """Remove the file; later rows are dropped."""
@@ -102,3 +92,14 @@ class RejectsFile:
             if self._temporary is not None:
                 unfinished.remove(self._temporary)
                 self._temporary = None
+
+
+def is_rejects_file(path: Path) -> bool:
+    """Return whether a file exists that a job wrote: its first line is a reject."""
+    try:
+        # A pipe would block.
+        with os.fdopen(open_regular(path), encoding="utf-8") as file:
+            first = json.loads(file.readline(1 << 20))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and tuple(first) in {_FIELDS, _FIELDS[:4]}

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from embedway.errors import EmbedwayError, UsageError
+from embedway.remedies import by_place
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,11 +113,6 @@ class RunSummary:  # a field for each fact of the summary's JSON
         return asdict(self)
 
 
-def rows_were(count: int) -> str:
-    """Return a number of rows as the subject of a sentence."""
-    return "1 row was" if count == 1 else f"{count:,} rows were"
-
-
 async def is_stored(embedder: AsyncEmbedder, text: str | None, options: RunOptions) -> bool:
     """Return whether the vector of a text that was computed is in a cache that outlasts the process."""
     if text is None or embedder.config.cache.backend == "memory":
@@ -132,9 +129,9 @@ def note_progress(error: EmbedwayError, done: int, total: int | None) -> None:
     """Add to the error that stops a job how many texts are kept, and how to continue."""
     wait_s = getattr(error, "retry_after_s", None)
     when = f" in {math.ceil(wait_s):,} s" if wait_s else ""
-    texts = f"{done:,} text{'s' if done > 1 else ''}" if total is None else f"{done:,} of {total:,} texts"
-    verb = "is" if texts == "1 text" else "are"
-    error.add_note(f"{texts} {verb} computed and kept; run the same command again{when}")
+    texts = count_of(done, "text is", "texts are") if total is None else f"{done:,} of {count_of(total, 'text')} are"
+    again = by_place(command="run the same command again", python="make the same call again")
+    error.add_note(f"{texts} computed and kept; {again}{when}")
 
 
 @dataclass(slots=True)

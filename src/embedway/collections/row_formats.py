@@ -1,4 +1,4 @@
-"""Streaming readers for lines, JSON Lines, JSON arrays, CSV and TSV.
+"""Streaming readers for lines, CSV and TSV.
 
 The error of a row goes to `on_bad_row`, which raises or records it; the error of a file is raised at once. A row has a
 maximum size, so that memory is limited whatever the file contains.
@@ -7,7 +7,6 @@ maximum size, so that memory is limited whatever the file contains.
 from __future__ import annotations
 
 import csv
-import json
 from typing import TYPE_CHECKING, Any
 
 from embedway.collections.documents import MAX_ROW_BYTES
@@ -39,88 +38,6 @@ def read_lines(stream: io.BufferedReader, rows: RowReader, *, on_bad_row: OnBadR
         yield document
 
 
-def read_jsonl(stream: io.BufferedReader, rows: RowReader, *, on_bad_row: OnBadRow) -> Iterator[RawDocument]:
-    """Read one document per JSON object; skip blank lines."""
-    for number, raw in numbered_lines(stream, rows.path, on_bad_row, limit=MAX_ROW_BYTES):
-        if raw.isspace():
-            continue
-        try:
-            document = rows.document(_json_object(raw, rows, number), number)
-        except SourceError as error:
-            on_bad_row(error)
-            continue
-        yield document
-
-
-def read_json(stream: io.BufferedReader, rows: RowReader, *, on_bad_row: OnBadRow) -> Iterator[RawDocument]:
-    """Read one document per object of a JSON array. An error of syntax ends the file.
-
-    A row without an id has that of its position, from 1, because several rows may be on one line.
-    """
-    for number, (value, line) in enumerate(_array_items(stream, rows), 1):
-        try:
-            if not isinstance(value, dict):
-                raise rows.fault(f"must be a JSON object, is {type(value).__name__}", line)
-            document = rows.document(value, line, number=number)
-        except SourceError as error:
-            on_bad_row(error)
-            continue
-        yield document
-
-
-def is_json_rows(head: bytes) -> bool:
-    """Return whether JSON text begins as an array of objects."""
-    text = head.lstrip()
-    return text.startswith(b"[") and text[1:].lstrip().startswith(b"{")
-
-
-def _array_items(stream: io.BufferedReader, rows: RowReader) -> Iterator[tuple[object, int]]:
-    """Iterate over the items of an array, and their lines; the text of at most one item is in memory."""
-    decoder = json.JSONDecoder()
-    buffer, line, wanted = "", 1, HEAD_BYTES
-    raw = b""
-    opened = ended = False
-    while True:
-        if not ended and len(buffer) < wanted:
-            block = stream.read(wanted)
-            raw += block
-            ended = len(block) < wanted
-            text, raw = _decode_part(raw, rows, line, final=ended)
-            buffer += text
-        stripped = buffer.lstrip(" \t\r\n," if opened else " \t\r\n")
-        line += buffer.count("\n", 0, len(buffer) - len(stripped))
-        buffer = stripped
-        if not opened:
-            opened, buffer = True, buffer[1:]
-            continue
-        if buffer.startswith("]"):
-            return
-        try:
-            value, end = decoder.raw_decode(buffer)
-            complete = ended or end < len(buffer)
-        except (ValueError, RecursionError) as error:
-            complete = False
-            if ended or len(buffer) > MAX_ROW_BYTES or isinstance(error, RecursionError):
-                raise rows.fault("is not JSON from here on, or the row is too large", line) from None
-        if not complete:
-            wanted = 2 * max(len(buffer), HEAD_BYTES)
-            continue
-        wanted = HEAD_BYTES
-        yield value, line
-        line += buffer.count("\n", 0, end)
-        buffer = buffer[end:]
-
-
-def _decode_part(raw: bytes, rows: RowReader, line: int, *, final: bool) -> tuple[str, bytes]:
-    """Return the text of all complete characters, and the rest."""
-    try:
-        return raw.decode(), b""
-    except UnicodeDecodeError as error:
-        if not final and error.start >= len(raw) - 3:
-            return raw[: error.start].decode(), raw[error.start :]
-        raise rows.fault("is not UTF-8", line + raw.count(b"\n", 0, error.start)) from None
-
-
 def read_csv(
     stream: io.BufferedReader, rows: RowReader, *, delimiter: str | None, on_bad_row: OnBadRow
 ) -> Iterator[RawDocument]:
@@ -148,7 +65,7 @@ def read_csv(
         except StopIteration:
             return
         except csv.Error as error:
-            on_bad_row(rows.fault(f"is not CSV: {error}; is a quote not closed?", line))
+            on_bad_row(rows.fault(f"is not CSV: {_csv_reason(error, lines)}", line))
         except SourceError as error:
             if lines.too_long or isinstance(error, StreamError):
                 raise
@@ -156,6 +73,13 @@ def read_csv(
         else:
             if document is not None:
                 yield document
+
+
+def _csv_reason(error: csv.Error, lines: _CsvLines) -> str:
+    if str(error) != "unexpected end of data":
+        return str(error)
+    count = lines.record_lines
+    return f"a quote is not closed, so all lines to the end of the file, {count:,}, are one record"
 
 
 class _CsvLines:
@@ -173,6 +97,11 @@ class _CsvLines:
         """Begin a record and return its first line."""
         self._record_line, self._record_bytes = self._line + 1, 0
         return self._record_line
+
+    @property
+    def record_lines(self) -> int:
+        """Number of lines of the record that were read."""
+        return self._line - self._record_line + 1
 
     def skip(self) -> None:
         """Skip a line."""
@@ -239,15 +168,3 @@ def _decode(raw: bytes, rows: RowReader, line: int) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         raise rows.fault("is not UTF-8", line) from None
-
-
-def _json_object(raw: bytes, rows: RowReader, line: int) -> dict[str, object]:
-    try:
-        row = json.loads(_decode(raw, rows, line))
-    except (ValueError, RecursionError) as error:
-        where = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise rows.fault(f"is not JSON{where}", line) from None
-    if not isinstance(row, dict):
-        hint = "; an array of rows is read from a file .json, or with --format json" if isinstance(row, list) else ""
-        raise rows.fault(f"must be a JSON object, is {type(row).__name__}{hint}", line)
-    return row

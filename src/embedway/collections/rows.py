@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from array import array
@@ -19,6 +20,7 @@ from embedway.collections.documents import (
     text_fault,
 )
 from embedway.errors import SourceError
+from embedway.remedies import keep_as, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _SHOWN_COLUMNS = 10
 _SHOWN_CHARACTERS = 40
+_COMPARED_COLUMNS = 1000
 _DEFAULT_ID = "id"
 _HASH_MASK = (1 << 64) - 1
 
@@ -105,16 +108,20 @@ class RowReader:
         if not self._named and options.text_field not in columns:
             raise NoTextField("has no texts", path=self.path)
         shown = ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in columns[:_SHOWN_COLUMNS]) or "none"
-        named = ((options.text_field, "--text-field, or text_field="), (options.id_field, "--id-field, or id_field="))
-        for name, option in named:
+        named = ((options.text_field, "text_field"), (options.id_field, "id_field"))
+        for name, field in named:
             similar = [column for column in columns if column.strip().lower() == name.lower()]
             optional = name == options.id_field and name in {_DEFAULT_ID, ""} and not similar
             if name not in columns and not optional:
-                reason = f"the {what} has no such column; name the right one: {option}; columns: {shown}"
+                meant = f"; did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?" if similar else ""
+                remedy = f"{meant}; name the right one with {option(field)}; columns: {shown}"
+                reason = f"the {what} has no such column{remedy}"
                 raise ColumnsError(reason, path=self.path, line=line, field=name)
         for name in options.keep if self._named else ():
             if name not in columns:
-                reason = f"is not a column that can be kept; existing columns: {shown}"
+                similar = difflib.get_close_matches(name, columns[:_COMPARED_COLUMNS], n=1)
+                meant = f" (did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?)" if similar else ""
+                reason = f"is not a column that can be kept{meant}; existing columns: {shown}"
                 raise ColumnsError(reason, path=self.path, line=line, field=name)
         for name in wanted_columns(options):
             if columns.count(name) > 1:
@@ -172,7 +179,7 @@ class RowReader:
         if not row or self._columns_are_known:
             return ""
         shown = ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in list(row)[:_SHOWN_COLUMNS])
-        return f"; the row has {shown}: --text-field names the right one"
+        return f"; the row has {shown}: {option('text_field')} names the right one"
 
     def _identifier(self, row: Mapping[str, object], line: int, number: int) -> str:
         field = self.options.id_field
@@ -200,7 +207,9 @@ class RowReader:
                 if (declared := self.options.keep_types.get(name)) is not None:
                     value = convert_value(value, declared)
             except ValueError as error:
-                raise self.fault(f"{error}; --keep {name}:json keeps any JSON value", line, name) from None
+                remedy = keep_as(name, "text" if isinstance(row.get(name), str) else "json")
+                what = "any text" if isinstance(row.get(name), str) else "any JSON value"
+                raise self.fault(f"{error}; {remedy} keeps {what}", line, name) from None
             texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
             for text in texts:
                 if isinstance(text, str) and (reason := surrogate_fault(text)):

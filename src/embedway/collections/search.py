@@ -27,8 +27,7 @@ class Hit:
     """A row found by a search.
 
     `score` is the cosine similarity, from -1 to 1, unless the search says otherwise. `metadata` contains the kept
-    columns. Collections before version 3 have neither `number`, `total`,
-    `page` nor `headings`.
+    columns. Collections before version 3 have neither `number`, `total`, `page` nor `headings`.
     """
 
     score: float
@@ -43,6 +42,14 @@ class Hit:
     page: int | None = None
     headings: str | None = None
     metadata: Mapping[str, Value] = field(default_factory=dict, repr=False)
+
+    @property
+    def heading_path(self) -> str:
+        """Title of the document and headings above the text, each once."""
+        title, headings = self.title or "", self.headings or ""
+        if not title or headings == title or headings.startswith(f"{title} \u203a "):
+            return headings
+        return f"{title} \u203a {headings}" if headings else title
 
     @classmethod
     def of(cls, score: float, row: Mapping[str, Any], keep: Iterable[str] = ()) -> Hit:

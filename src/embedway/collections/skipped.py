@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from embedway.remedies import option
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 #: Maximum number of names that are kept for each reason; the others are only counted.
 MAX_NAMES = 1000
@@ -33,10 +35,10 @@ REASONS: dict[str, tuple[str, str]] = {
     "unreadable": ("unreadable", "unreadable"),
 }
 #: Reasons for which a user may want to act, and the remedy.
-_REMEDIES = {
-    "link": "--follow-links follows links",
-    "no text field": "--text-field names it",
-    "library": "install embedway[pdf,office]",
+_REMEDIES: dict[str, Callable[[], str]] = {
+    "link": lambda: f"{option('follow_links', True)} follows links",
+    "no text field": lambda: f"{option('text_field')} names it",
+    "library": lambda: "pip install 'embedway[pdf,office]'",
 }
 _SHOWN_ENDINGS = 4
 
@@ -97,9 +99,9 @@ class SkippedFiles:
         if self._folders:
             what = "file or folder" if self.total == 1 else "files and folders"
         parts = [self._part(reason, count) for reason, count in self.counts.most_common()]
-        notes = [remedy for reason, remedy in _REMEDIES.items() if self.counts[reason]]
+        notes = [remedy() for reason, remedy in _REMEDIES.items() if self.counts[reason]]
         if names_hint:
-            notes.append("-v names them")
+            notes.append("embedway -v names them")
         end = f" ({'; '.join(notes)})" if notes else ""
         return f"{self.total:,} {what} skipped: {', '.join(parts)}{end}"
 

@@ -10,6 +10,7 @@ from embedway.collections.changes import Changes
 from embedway.collections.chunk_reader import ChunkReader, batch_sizes
 from embedway.collections.cutting import open_chunker
 from embedway.collections.documents import ByteCounter
+from embedway.collections.fault_list import FaultList
 from embedway.collections.job_sources import (
     find_known_sources,
     named_sources,
@@ -17,7 +18,7 @@ from embedway.collections.job_sources import (
     refuse_dropped,
     refuse_emptied,
     refuse_same_names,
-    without_collections,
+    without_written,
 )
 from embedway.collections.journal import Journal, journal_path
 from embedway.collections.options import SyncOptions
@@ -103,7 +104,7 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
     sources = sources or recorded_sources(old, store.destination)
     read_options = opened.options.read_options()
     found = await reader.call(find_known_sources, sources, read_options, old)
-    inventory = without_collections(found, (store.destination, *map(str, (store.rejects_path, *store.sidecars))))
+    inventory = without_written(found, (store.destination, *map(str, (store.rejects_path, *store.sidecars))))
     if old is not None:
         refuse_same_names(inventory.sources, old.sources, sources)
         refuse_dropped(inventory.sources, dropped)
@@ -118,13 +119,11 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
         rejected.append(None)
         changes.keep_of_fault(fault)
 
-    counter = ByteCounter()
-    documents = read_documents(
-        inventory, read_options, on_bad_row=on_bad_row, counter=counter, standard_input=standard_input
-    )
-    chunk_reader = ChunkReader(documents, chunker, changes, on_bad_row=on_bad_row, counter=counter)
-    journal = Journal(journal_path(store.destination), described.space, (run.on_overflow,))
-    model = ModelPlan(run.model, described.space.id)
+    counter, faults = ByteCounter(), FaultList(on_bad_row)
+    documents = read_documents(inventory, read_options, faults=faults, counter=counter, standard_input=standard_input)
+    chunk_reader = ChunkReader(documents, chunker, changes, faults=faults, counter=counter)
+    journal = Journal(journal_path(store), described.space, (run.on_overflow,))
+    model = ModelPlan(described.model, described.space.id)
     counts = await _count(embedder, chunk_reader, journal, model, run, reader)
     refuse_emptied(changes, sync)
     removed = changes.removed() + gone

@@ -62,7 +62,9 @@ def _library_errors(source: str) -> Iterator[None]:
     except EmbedwayError:
         raise
     except LIBRARY_ERRORS as error:
-        raise SourceError(f"cannot be read as Parquet: {type(error).__name__}", path=source) from error
+        raise SourceError(
+            f"cannot be read as Parquet ({type(error).__name__}); it is damaged, or of another format", path=source
+        ) from error
 
 
 def _columns(file: Any, rows: RowReader) -> list[str]:

@@ -1,4 +1,4 @@
-"""Values of kept columns, and the types of these columns."""
+"""Names of types, formats and columns' values, light to import: the command line lists them in its help."""
 
 from __future__ import annotations
 
@@ -10,3 +10,28 @@ Value: TypeAlias = str | int | float | bool | datetime | list[Any] | dict[str, A
 
 #: Type of a kept column. `list` is a list of texts; `json` is any JSON value, also of mixed types.
 ColumnType: TypeAlias = Literal["text", "int", "float", "bool", "timestamp", "list", "json"]
+#: Format of standard input, and of files with an unknown ending. `text` is one document per line on standard input, and
+#: the complete file elsewhere; `lines` is one document per line everywhere.
+SourceFormat: TypeAlias = Literal[
+    "auto",
+    "text",
+    "lines",
+    "markdown",
+    "mdx",
+    "rst",
+    "html",
+    "asciidoc",
+    "ipynb",
+    "code",
+    "pdf",
+    "docx",
+    "pptx",
+    "epub",
+    "jsonl",
+    "json",
+    "csv",
+    "tsv",
+    "parquet",
+]
+#: Number format of stored vectors. `bits` keeps only the signs.
+VectorType: TypeAlias = Literal["float32", "float16", "int8", "bits"]

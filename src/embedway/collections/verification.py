@@ -11,10 +11,12 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 
+from embedway.collections.documents import DocumentKey
+from embedway.collections.query_model import prove_query_model
 from embedway.collections.stored_chunks import chunk_of_row, key_of_row, place_of
 from embedway.collections.stores.base import Rows, join_context
 from embedway.errors import UsageError
@@ -22,10 +24,9 @@ from embedway.quality.equivalence import CONFIDENCE, share_at_least
 from embedway.vectors import SAME_COSINE, cosines
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.documents import DocumentKey
     from embedway.collections.stores.base import Chunk, Store
     from embedway.types import Vectors
 
@@ -55,7 +56,8 @@ class VerifyReport:  # a field for each fact of the report's JSON
 
     `wrong` counts rows whose vector is not that of their text, `missing` rows that documents should have, `orphaned`
     rows that belong to no document of a source. `bound` is the largest share of wrong rows that the sample does not
-    exclude with `confidence`; it is 0 if all rows were recomputed and none is wrong.
+    exclude with `confidence`; if all rows were recomputed, it is the share of wrong ones. All of these describe the
+    collection before a repair, and `after` describes it after the repair.
     """
 
     destination: str
@@ -75,13 +77,13 @@ class VerifyReport:  # a field for each fact of the report's JSON
     seconds: float = 0.0
     #: Faults by name, at most 1,000 of each kind.
     faults: list[RowFault] = field(default_factory=list)
+    #: Verification after a repair; None if nothing was repaired.
+    after: VerifyReport | None = None
 
     @property
     def faultless(self) -> bool:
-        """Whether no fault was found, or all of them were repaired."""
-        if not self.faults:
-            return True
-        return self.repaired >= self.wrong and (self.removed > 0 or not self.missing + self.orphaned)
+        """Whether no fault is left: none was found, or none after the repair."""
+        return self.after.faultless if self.after is not None else not self.faults
 
     def note(self, kind: Fault, name: str, reason: str) -> None:
         """Add a fault to the named ones, unless there are too many."""
@@ -93,23 +95,27 @@ async def verify_collection(
     embedder: AsyncEmbedder,
     store: Store,
     *,
-    model: str,
+    model: str | None = None,
     sample: int = DEFAULT_SAMPLE,
     repair: bool = False,
     rng: random.Random | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    progress: Callable[[int, int], object] | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> VerifyReport:
-    """Verify an open collection, whose vectors are those of `model`.
+    """Verify an open collection with the model that made it; `model` names it where the collection cannot.
 
     With `repair`, wrong vectors are replaced, after all rows were recomputed if the sample has a wrong one. Rows of
-    incomplete documents and orphaned rows are removed, so that a sync adds the documents again. Raises
+    incomplete documents and orphaned rows are removed, so that a sync adds the documents again. Then the collection is
+    verified again. `progress` is called with the numbers of rows that are compared, and to compare. Raises
     SpaceMismatchError if the model's space is another one, and the errors of the embedder and of the store.
     """
     if sample < 1:
         raise UsageError(f"cannot verify {sample} rows; request at least 1")
-    work = _Verification(embedder, store, model, repair=repair, rng=rng or random.SystemRandom())
     started = clock()
-    report = await work.run(sample)
+    proved = await prove_query_model(embedder, store, model, note=note)
+    work = _Verification(embedder, store, proved.name, rng=rng or random.SystemRandom(), progress=progress)
+    report = await work.run(sample, repair=repair)
     report.seconds = clock() - started
     return report
 
@@ -117,35 +123,48 @@ async def verify_collection(
 class _Verification:
     """One verification of a collection."""
 
-    def __init__(self, embedder: AsyncEmbedder, store: Store, model: str, *, repair: bool, rng: random.Random) -> None:
+    def __init__(
+        self,
+        embedder: AsyncEmbedder,
+        store: Store,
+        model: str,
+        *,
+        rng: random.Random,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
         self._embedder = embedder
         self._store = store
         self._model = model
-        self._repair = repair
         self._rng = rng
+        self._progress = progress
+        self._to_compare = 0
+        self._left = 0  # wrong rows over the limit of one repair
         self.report = VerifyReport(store.destination, store.space.id)
-        self._broken: set[DocumentKey] = set()
+        self._broken: dict[DocumentKey, int] = {}
 
-    async def run(self, sample: int) -> VerifyReport:
-        described = await self._embedder.models.describe(self._model, self._store.space.dimensions, load=True)
-        self._store.check_space(described.space)
-        if not self._repair:
-            await self._check(sample)
+    async def run(self, sample: int, *, repair: bool) -> VerifyReport:
+        if not repair:
+            await self.check(sample)
             return self.report
         with self._store.lock():
             await asyncio.to_thread(self._store.open)
-            await self._check(sample)
+            await self.check(sample)
             if self.report.faults:
-                await self._apply()
+                await self._apply(sample)
         return self.report
 
-    async def _check(self, sample: int) -> None:
+    async def check(self, sample: int) -> None:
+        """Check the documents, and compare a random sample of the rows."""
         report = self.report
         await asyncio.to_thread(self._check_documents)
         chosen = await asyncio.to_thread(self._choose, sample)
+        self._to_compare = len(chosen)
+        await self._compare_chosen(chosen)
+        report.bound = self._bound()
+
+    async def _compare_chosen(self, chosen: Mapping[str, DocumentKey]) -> None:
         async for rows in _in_thread(lambda: self._sampled(chosen)):
             await self._compare(rows)
-        report.bound = self._bound()
 
     def _check_documents(self) -> None:
         """Find documents without all of their rows, and rows that belong to no source."""
@@ -156,15 +175,34 @@ class _Verification:
             if sources and found.key.source not in sources:
                 self.report.orphaned += found.rows
                 self.report.note("orphaned", name, f"the collection has no source {found.key.source!r}")
+                self._broken[found.key] = 0
             elif found.rows < found.total:
                 self.report.missing += found.total - found.rows
-                self.report.note("missing", name, f"{found.rows:,} of its {found.total:,} rows exist")
+                self._broken[found.key] = found.total
             elif found.rows > found.total:
                 self.report.orphaned += found.rows - found.total
-                self.report.note("orphaned", name, f"it has {found.rows:,} rows and should have {found.total:,}")
-            else:
-                continue
-            self._broken.add(found.key)
+                self._broken[found.key] = found.total
+        self._name_rows({key: total for key, total in list(self._broken.items())[:MAX_NAMED] if total})
+
+    def _name_rows(self, incomplete: Mapping[DocumentKey, int]) -> None:
+        """Name the rows that are missing in documents, and those that they should not have."""
+        if not incomplete:
+            return
+        numbers: dict[DocumentKey, list[int]] = {key: [] for key in incomplete}
+        starts: dict[DocumentKey, str] = {}
+        columns = ("id", "source", "document_id", "number")
+        for rows in self._store.read(columns=columns, vectors=False, documents=set(incomplete)):
+            for fields in rows.fields:
+                numbers[key_of_row(fields)].append(int(fields["number"]))
+                starts[key_of_row(fields)] = fields["id"].rpartition("#")[0]
+        for key, total in incomplete.items():
+            found = set(numbers[key])  # at least one: each document has a row
+            named = [("missing", n, f"row {n + 1:,} of {total:,}") for n in range(total) if n not in found]
+            named += [("orphaned", n, f"the document has {total:,} rows") for n in sorted(found) if n >= total]
+            for kind, number, reason in named[:MAX_NAMED]:
+                self.report.note(cast("Fault", kind), f"{starts[key]}#{number}", reason)
+            if not named:  # a row exists twice
+                self.report.note("orphaned", place_of(key), f"it has {len(numbers[key]):,} rows, not {total:,}")
 
     def _choose(self, sample: int) -> dict[str, DocumentKey]:
         """Return ids of random rows with their documents, each row with the same probability."""
@@ -180,7 +218,7 @@ class _Verification:
         self.report.rows = count
         return dict(chosen)
 
-    def _sampled(self, chosen: dict[str, DocumentKey]) -> Iterator[Rows]:
+    def _sampled(self, chosen: Mapping[str, DocumentKey]) -> Iterator[Rows]:
         """Iterate over the chosen rows."""
         if not chosen:
             return
@@ -198,6 +236,8 @@ class _Verification:
         report.lowest_cosine = lowest if report.lowest_cosine is None else min(lowest, report.lowest_cosine)
         wrong = [int(row) for row in np.flatnonzero(~(similar >= SAME_COSINE))]
         report.wrong += len(wrong)
+        if self._progress is not None:
+            self._progress(report.sampled, max(self._to_compare, report.sampled))
         for row in wrong:
             report.note("wrong", rows.fields[row]["id"], f"cosine {similar[row]:.3f} to the vector of its text")
         return wrong, computed
@@ -226,8 +266,8 @@ class _Verification:
             return report.wrong / report.rows
         return 1.0 - share_at_least(report.sampled - report.wrong, report.sampled, report.confidence)
 
-    async def _apply(self) -> None:
-        """Replace wrong vectors of all rows, and remove the rows of broken documents."""
+    async def _apply(self, sample: int) -> None:
+        """Replace wrong vectors of all rows, remove the rows of broken documents, and verify again."""
         store, report = self._store, self.report
         # Rows are read before the change begins, because not every store reads and writes at once.
         chunks, vectors = await self._all_wrong() if report.wrong else ([], [])
@@ -235,7 +275,7 @@ class _Verification:
         await asyncio.to_thread(store.begin_update, store.record)
         try:
             if self._broken:
-                await asyncio.to_thread(store.remove, self._broken)
+                await asyncio.to_thread(store.remove, set(self._broken))
             for first in range(0, len(chunks), _BATCH_ROWS):
                 some = slice(first, first + _BATCH_ROWS)
                 await asyncio.to_thread(store.write, chunks[some], np.stack(vectors[some]))
@@ -244,6 +284,24 @@ class _Verification:
             await asyncio.to_thread(store.abort)
             raise
         report.repaired = len(chunks)
+        await asyncio.to_thread(store.open)
+        again = _Verification(self._embedder, store, self._model, rng=self._rng)
+        if report.wrong:
+            await again.check_repaired({chunk.id: DocumentKey(chunk.source, chunk.document_id) for chunk in chunks})
+            again.report.wrong += self._left
+            again.report.bound = again.report.wrong / max(again.report.rows, 1)
+        else:
+            await again.check(sample)
+        report.after = again.report
+
+    async def check_repaired(self, repaired: Mapping[str, DocumentKey]) -> None:
+        """Compare the rows that were replaced, after all others were found right."""
+        await asyncio.to_thread(self._check_documents)
+        await self._compare_chosen(repaired)
+        if missing := len(repaired) - self.report.sampled:
+            self.report.missing += missing
+            self.report.note("missing", self._store.destination, f"{missing:,} of the replaced rows")
+        self.report.rows = self.report.sampled = self._store.count
 
     async def _all_wrong(self) -> tuple[list[Chunk], list[Vectors]]:
         """Recompute all rows, because wrong ones may be outside of the sample; return chunks and vectors of wrong ones.
@@ -258,9 +316,16 @@ class _Verification:
         async for rows in _in_thread(store.read):
             wrong, computed = await self._compare(rows)
             for row in wrong:
-                if len(chunks) < MAX_REPAIRED and key_of_row(rows.fields[row]) not in self._broken:
+                if key_of_row(rows.fields[row]) in self._broken:
+                    continue
+                if len(chunks) >= MAX_REPAIRED:
+                    self._left += 1
+                else:
                     chunks.append(chunk_of_row(rows.fields[row], store.record.keep))
                     vectors.append(computed[row])
+        if self._left:
+            reason = f"{self._left:,} more rows are wrong; repair again to replace them"
+            report.note("wrong", store.destination, reason)
         report.bound = self._bound()
         return chunks, vectors
 

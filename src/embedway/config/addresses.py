@@ -38,6 +38,13 @@ def parse_address(url: str, *, example: str, instead: str = "") -> Url:
     return parts
 
 
+def normalized(url: str, *, http_port: int = 80) -> str:
+    """Return the URL of a service with its scheme and host in lower case, its port, and no / at the end."""
+    parts = parse_url(url, ("https", "http"))
+    port = parts.port or (443 if parts.scheme == "https" else http_port)
+    return f"{parts.scheme}://{parts.host.lower()}:{port}{parts.path.rstrip('/')}"
+
+
 def parse_http_url(url: str, *, rule: str) -> Url:
     """Parse an http or https URL, which may contain a user, a password and a query. Raises ValueError with the rule."""
     try:

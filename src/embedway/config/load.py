@@ -88,15 +88,10 @@ _log = logging.getLogger("embedway.config")
 class Config(Section):
     """Typed, immutable settings.
 
-    Sections: `embedding` (default_model, on_overflow, model_benchmarks), `rerank` (default_model), `local` (backend,
-    precision, threads, streams, token_budget), `weights` (directory, places, folders, offline, allow_http,
-    hub_endpoint, hub_token, hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `search`
-    (directory), `cache` (backend, codec and limits), `upstream` (retries and timeouts of services), `selection`,
-    `ledger`, `alerts`, `telemetry`, `quality`, `pins`, and `budgets`, `routes` and `models` (tables by name). Each
-    section documents its keys.
+    Each section is one attribute, and documents its keys; `budgets`, `routes` and `models` are tables by name.
     `Config()` contains the defaults and reads nothing; `Config.load()` reads files and environment;
     `with_benchmarks` returns a copy with other model facts.
-    Secrets have secret types: no repr, dump or error shows them. Each section is one attribute.
+    Secrets have secret types: no repr, dump or error shows them.
     """
 
     embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)

@@ -62,7 +62,7 @@ def shown(source):
 def test_blocks_of_a_document():
     assert shown(SOURCE) == [
         ("heading", "Guide to Pump"),
-        ("paragraph", "The main Pump is in the docs, at /users/{id}.\nSee the section."),
+        ("paragraph", "The main Pump is in the docs, at /users/{id}.\nSee the section. unknown"),
         ("heading", "Timeouts"),
         ("paragraph", "Hot."),
         ("list", "- one\n  - inner"),
@@ -79,7 +79,7 @@ def test_blocks_of_a_document():
     marks = {parsed.text[offset:].split("\n")[0]: lines[line - 1] for offset, line in parsed.line_marks}
     assert marks["x = 1"] == "x = 1 # <1>"
     assert marks["timeout_ms | How long"] == "|timeout_ms"
-    assert marks["See the section."].startswith("See <<")
+    assert marks["See the section. unknown"].startswith("See <<")
 
 
 @pytest.mark.parametrize(

@@ -165,3 +165,32 @@ def test_long_texts_are_parsed_in_segments_with_equal_results(monkeypatch):
     parts = parse_markdown(source, "a.md")
     assert (parts.text, parts.blocks, parts.title) == (whole.text, whole.blocks, whole.title)
     assert list(parts.line_marks) == list(whole.line_marks)
+
+
+def test_comments_of_mdx_in_markdown_are_removed():
+    found = parse_markdown(
+        "## Keynote {/*key-note*/}\n\nOne {/* two\nlines */} three\nfour.\n\n`{/*code*/}` {/*open", "a.md"
+    )
+    assert found.text == "Keynote\n\nOne  three\nfour.\n\n{/*code*/} {/*open"
+    assert found.line_marks[-1][1] == 7
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://img.shields.io/pypi/v/x.svg",
+        "https://badge.fury.io/py/x.svg",
+        "https://github.com/a/b/actions/workflows/test.yml/badge.svg",
+        "https://github.com/a/b/workflows/Test%20all/badge.svg?branch=main",
+        "https://codecov.io/gh/a/b/graph/badge.svg",
+        "https://readthedocs.org/projects/x/badge/?version=latest",
+        "https://coverage-badge.example.dev/a/b.svg",
+    ],
+)
+def test_badges_are_no_text(source):
+    for image in (
+        f"[![build passing]({source})](https://x.example)",
+        f'<a href="x"><img src="{source}" alt="build"></a>',
+    ):
+        assert parse_markdown(f"# {image} Pump\n\n{image}\n\nA pump.", "a.md").text == "Pump\n\nA pump."
+    assert parse_markdown("![badge of honour](honour.png)", "a.md").text == "badge of honour"

@@ -77,3 +77,28 @@ def test_a_page_of_links_has_their_names_as_text():
     )
     assert parsed.text == "Title\n\n- one\n- Second page"
     assert "one" not in parse_rst("Title\n=====\n\nText.\n\n.. toctree::\n\n   one\n", "page.rst").text
+
+
+def test_no_other_file_and_no_address_is_read(monkeypatch):
+    import builtins
+    import urllib.request
+
+    parse_rst("first\n", "a.rst")
+
+    def refuse(*args, **_):
+        pytest.fail(f"opened {args}")
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    directives = (
+        "include:: /etc/passwd",
+        "literalinclude:: /etc/passwd",
+        "raw:: html\n   :file: /etc/passwd",
+        "raw:: html\n   :url: http://127.0.0.1:1/",
+        "csv-table:: Rows\n   :file: /etc/passwd",
+        "csv-table:: Rows\n   :url: http://127.0.0.1:1/",
+        "list-table:: Rows\n   :file: /etc/passwd",
+    )
+    text = "\n\n".join(f".. {directive}" for directive in directives)
+    assert parse_rst(f"{text}\n\nThe end.\n", "a.rst").text.split("\n")[-1] == "The end."
+    assert "passwd" not in parse_rst(f"{text}\n\nThe end.\n", "a.rst").text

@@ -1,5 +1,6 @@
 """Collections of Chroma in a folder."""
 
+import contextlib
 from dataclasses import replace
 
 import chromadb
@@ -8,8 +9,9 @@ from chromadb.config import Settings
 
 import store_contract
 from embedway.collections.stores import store_for
-from embedway.collections.stores.chroma import check_where, columns_of
+from embedway.collections.stores.server_columns import columns_of
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or, matches
+from embedway.collections.where_types import check_where
 from embedway.errors import SinkError, UsageError
 from store_contract import StoreContract
 
@@ -122,3 +124,34 @@ def test_no_server_is_told():
     with pytest.raises(SinkError, match="no server listens there"):
         store.open()
     store.close()
+
+
+def test_collections_with_similar_names_stay(destination, record, some_rows, tmp_path):
+    names = ["rows.embedway-backup", "rows.embedway-0123456789ab", "rows.embedway-0123456789ac"]
+    client = chromadb.PersistentClient(tmp_path / "db", settings=Settings(anonymized_telemetry=False))
+    for name in names[:2]:
+        with contextlib.closing(store_for(destination.replace("#rows", f"#{name}"))) as store:
+            store.begin(record)
+            store.write(*some_rows(2))
+            store.commit()
+    client.create_collection(names[2], embedding_function=None, metadata={"embedway": '{"staged_for": "rows"}'})
+    with contextlib.closing(store_for(destination)) as store:
+        store.begin(record)
+        store.commit()
+    assert {one.name for one in client.list_collections()} == {"rows", *names}
+    client.close()
+
+
+def test_collection_that_appears_meanwhile_is_never_dropped(destination, record, tmp_path):
+    client = chromadb.PersistentClient(tmp_path / "db", settings=Settings(anonymized_telemetry=False))
+    for overwrite, message in ((False, "already exists"), (True, "no record of embedway")):
+        with contextlib.closing(store_for(destination)) as store:
+            store.prepare(overwrite=overwrite)
+            store.begin(record)
+            client.create_collection("rows", embedding_function=None)
+            with pytest.raises(SinkError, match=message):
+                store.commit()
+            store.abort()
+        assert [one.name for one in client.list_collections()] == ["rows"]
+        client.delete_collection("rows")
+    client.close()

@@ -9,7 +9,7 @@ import pytest
 from embedway._version import __version__
 from embedway.collections.record import Record
 from embedway.collections.stores import create_store, open_store
-from embedway.collections.stores.arrow import COLUMNS
+from embedway.collections.stores.columns import COLUMNS
 from inside import rows_in_group
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from embedway.collections.documents import DocumentKey
 from embedway.collections.search import cosines
-from embedway.collections.stores import postgres, store_for
+from embedway.collections.stores import postgres_table, store_for
+from embedway.collections.stores.postgres_rows import query_text
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or
 from embedway.errors import SinkError, UsageError
 
@@ -56,7 +57,7 @@ def test_bits_keep_signs_and_rank_by_the_query(write, some_rows):
 
 @pytest.mark.parametrize("indexed", [False, True])
 def test_search_is_that_of_all_rows(write, some_rows, monkeypatch, indexed):
-    monkeypatch.setattr(postgres, "INDEX_ROWS", 50 if indexed else 10_000)
+    monkeypatch.setattr(postgres_table, "INDEX_ROWS", 50 if indexed else 10_000)
     store = write(300)
     assert store._indexed is indexed  # noqa: SLF001
     chunks, vectors = some_rows(300)
@@ -193,3 +194,152 @@ def test_password_is_never_shown():
         store.open()
     shown = f"{store.destination} {caught.value!r} {caught.value.__cause__} {caught.value.__context__} {vars(store)}"
     assert "s3cret" not in shown
+
+
+def test_column_of_another_type_is_refused(write, table, postgres_url, some_rows):
+    store = write(4)
+    name = table.partition("#")[2]
+    with psycopg.connect(postgres_url) as link:
+        link.execute(f'ALTER TABLE "{name}" ADD COLUMN more double precision')
+    with pytest.raises(SinkError, match="'more' has the type double precision, and the collection needs bigint"):
+        store.begin_update(replace(store.record, keep={**store.record.keep, "more": "int"}))
+    store.abort()
+    with psycopg.connect(postgres_url) as link:
+        link.execute(f'ALTER TABLE "{name}" ALTER COLUMN n TYPE text')
+    store.open()
+    with pytest.raises(SinkError, match="'n' has the type text"):
+        store.begin_update(store.record)
+    store.abort()
+    with psycopg.connect(postgres_url) as link:
+        link.execute(f'ALTER TABLE "{name}" ALTER COLUMN n TYPE bigint USING n::bigint')
+    store.open()
+    store.begin_update(store.record)
+    store.write(*some_rows(2, 4))
+    store.commit()
+    assert [row["n"] for rows in store.read() for row in rows.fields] == list(range(6))
+    store.close()
+
+
+def test_column_of_an_aborted_change_is_made_again_with_the_right_type(write, table, some_rows):
+    store = write(4)
+    store.begin_update(replace(store.record, keep={**store.record.keep, "more": "int"}))
+    store.abort()
+    store.close()
+    chunks, vectors = some_rows(2, 4)
+    chunks = [replace(chunk, metadata={**chunk.metadata, "more": 2021.5}) for chunk in chunks]
+    with contextlib.closing(store_for(table)) as again:
+        again.open()
+        assert "more" not in again.record.keep
+        again.begin_update(replace(again.record, keep={**again.record.keep, "more": "float"}))
+        again.write(chunks, vectors)
+        again.commit()
+        assert [row["more"] for rows in again.read() for row in rows.fields] == [None] * 4 + [2021.5] * 2
+
+
+ODD_NAMES = ["100%", "%s", "%(x)s", 'q"uo"te', "sin'gle", "back\\slash", "ünï 🙂", "{}", "N", "Id", "a;--", "é" * 31]
+
+
+def test_names_may_have_any_character(postgres_url, record, some_rows):
+    keep = {**record.keep, **dict.fromkeys(ODD_NAMES, "text")}
+    chunks, vectors = some_rows(4)
+    values = [dict(zip(ODD_NAMES, (f"{name} {row}" for name in ODD_NAMES), strict=True)) for row in range(4)]
+    chunks = [replace(chunk, metadata=chunk.metadata | own) for chunk, own in zip(chunks, values, strict=True)]
+    with contextlib.closing(store_for(f'{postgres_url}#odd % %s "{{}}\\ ü')) as store:
+        store.prepare(overwrite=True)
+        store.begin(replace(record, keep=record.keep))
+        store.write(chunks, vectors)
+        store.commit()
+        store.open()
+        store.begin_update(replace(record, keep=keep))
+        store.remove([DocumentKey("s", "d0")])
+        store.write(chunks[2:], vectors[2:])
+        store.commit()
+        (rows,) = store.read(documents=[DocumentKey("s", "d1")])
+        for fields, own in zip(rows.fields, values[2:], strict=True):
+            assert {name: fields[name] for name in ODD_NAMES} == own
+        for name in ODD_NAMES:
+            (hit,) = store.search(vectors[0], 9, where=Compare(name, "=", f"{name} 3"))
+            assert hit.metadata[name] == f"{name} 3"
+        assert set(store.fetch(["s/d1#0"])) == {"s/d1#0"}
+        assert len(list(store.documents())) == 1
+        store.write_record(store.record)
+
+
+def test_name_that_the_server_would_cut_is_refused(table, record):
+    with contextlib.closing(store_for(table)) as store, pytest.raises(SinkError, match="cannot have a column"):
+        store.begin(replace(record, keep={"é" * 32: "text"}))
+
+
+def test_lost_lock_does_not_let_two_changes_pass(write, table, some_rows, postgres_url):
+    store, other = write(4), store_for(table)
+    other.open()
+    with contextlib.closing(other), contextlib.closing(store), store.lock():
+        with psycopg.connect(postgres_url, autocommit=True) as link:
+            link.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        store.begin_update(store.record)
+        with other.lock(), pytest.raises(SinkError, match="another process changes"):
+            other.begin_update(other.record)
+        store.write(*some_rows(2, 4))
+        store.commit()
+        # The plan of the other change is outdated now.
+        with pytest.raises(SinkError, match="has changed this collection meanwhile"):
+            other.begin_update(other.record)
+        with pytest.raises(SinkError, match="has changed this collection meanwhile"):
+            other.write_record(other.record)
+
+
+def test_indexes_have_the_name_of_the_table(write, table, postgres_url):
+    for overwrite in (False, True):
+        write(4, overwrite=overwrite).close()
+    name = table.partition("#")[2]
+    with psycopg.connect(postgres_url) as link:
+        found = link.execute("SELECT relname FROM pg_class WHERE relname LIKE %s AND relkind <> 'r'", [f"{name}%"])
+        assert {row[0].removeprefix(name) for row in found} == {
+            "_id_key",
+            "_pkey",
+            "_source_document_id_idx",
+            "__position_seq",
+        }
+        left = link.execute("SELECT relname FROM pg_class WHERE relname LIKE 'embedway!_%' ESCAPE '!'")
+        assert not left.fetchall()
+
+
+def test_table_that_appears_meanwhile_is_never_dropped(table, record, some_rows, postgres_url):
+    name = table.partition("#")[2]
+    for overwrite, message in ((False, "already exists"), (True, "no record of embedway")):
+        with contextlib.closing(store_for(table)) as store, psycopg.connect(postgres_url, autocommit=True) as link:
+            link.execute(f'DROP TABLE IF EXISTS "{name}"')
+            store.prepare(overwrite=overwrite)
+            store.begin(record)
+            store.write(*some_rows(4))
+            link.execute(f'CREATE TABLE "{name}" (id int)')
+            with pytest.raises(SinkError, match=message):
+                store.commit()
+            store.abort()
+            link.execute(f'COMMENT ON TABLE "{name}" IS NULL')
+
+
+def test_only_a_nul_character_is_refused_in_json(table, record, some_rows):
+    chunks, vectors = some_rows(2)
+    values = [{"path": "C:\\u0000"}, {"path": "\\"}]
+    chunks = [replace(one, metadata={**one.metadata, "any": value}) for one, value in zip(chunks, values, strict=True)]
+    with contextlib.closing(store_for(table)) as store:
+        store.prepare(overwrite=False)
+        store.begin(record)
+        store.write(chunks, vectors)
+        with pytest.raises(SinkError, match="'any' has a NUL"):
+            store.write([replace(chunks[0], metadata={"any": {"path": "a\\\0"}})], vectors[:1])
+        store.abort()
+
+
+def test_zero_is_positive_in_bits_as_in_files(table, record, some_rows):
+    chunks, _ = some_rows(1)
+    vectors = np.array([[0.0, -0.0, 1, -1, 0, -2]], np.float32)
+    with contextlib.closing(store_for(table)) as store:
+        store.prepare(overwrite=False)
+        store.begin(replace(record, vector_type="bits"))
+        store.write(chunks, vectors)
+        store.commit()
+        (rows,) = store.read()
+        assert rows.vectors.tolist() == [[1, 1, 1, -1, 1, -1]]
+        assert query_text(vectors[0], "bits") == "111010"

@@ -10,10 +10,11 @@ from qdrant_client import QdrantClient
 
 import store_contract
 from embedway.collections.documents import DocumentKey
-from embedway.collections.stores import qdrant as module
 from embedway.collections.stores import store_for
 from embedway.collections.stores.qdrant import RECORD_POINT, QdrantStore
+from embedway.collections.stores.server_columns import columns_of
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or, matches
+from embedway.collections.where_types import check_where
 from embedway.errors import SinkError, UsageError
 from store_contract import StoreContract
 
@@ -116,7 +117,7 @@ class TestContract(StoreContract):
 def test_conditions_hold_as_in_python(write, some_rows, where):
     store = write()
     found = {hit.id for hit in store.search(some_rows(1)[1][0], 10, where=where)}
-    checked = module.check_where(where, module.columns_of(store.record))
+    checked = check_where(where, columns_of(store.record))
     assert found == {row["id"] for rows in store.read() for row in rows.fields if matches(checked, row)}
 
 
@@ -243,3 +244,30 @@ def test_equal_scores_beyond_the_first_request_are_in_row_order(client, record, 
     store.commit()
     order = [row["id"] for rows in store.read() for row in rows.fields]
     assert [hit.id for hit in store.search(np.ones(6, np.float32), 7)] == order[:7]
+
+
+def test_collections_with_similar_names_stay(client, record, some_rows):
+    for name in ("rows.embedway-backup", "rows.embedway-0123456789ab"):
+        store = QdrantStore(DESTINATION.replace("#rows", f"#{name}"), client=client)
+        store.begin(record)
+        store.write(*some_rows(2))
+        store.commit()
+    client.create_collection("rows.embedway-0123456789ac", vectors_config=module_vectors())
+    before = {one.name for one in client.get_collections().collections}
+    store = QdrantStore(DESTINATION, client=client)
+    store.begin(record)
+    store.commit()
+    assert before < {one.name for one in client.get_collections().collections}
+
+
+def test_collection_that_appears_meanwhile_is_never_dropped(client, record):
+    for overwrite, message in ((False, "already exists"), (True, "no record of embedway")):
+        store = QdrantStore(DESTINATION, client=client)
+        store.prepare(overwrite=overwrite)
+        store.begin(record)
+        client.create_collection("rows", vectors_config=module_vectors())
+        with pytest.raises(SinkError, match=message):
+            store.commit()
+        store.abort()
+        assert [one.name for one in client.get_collections().collections] == ["rows"]
+        client.delete_collection("rows")

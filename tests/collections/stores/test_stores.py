@@ -86,7 +86,7 @@ def test_overwriting_a_link_replaces_it_and_not_its_target(tmp_path, write, endi
     link, target = tmp_path / f"out.{ending}", tmp_path / "target.txt"
     target.write_text("precious")
     link.symlink_to(target)
-    with pytest.raises(SinkError, match=r"already exists.*--overwrite"):
+    with pytest.raises(SinkError, match=r"already exists.*overwrite=True"):
         write(str(link), (5,))
     write(str(link), (5,), overwrite=True)
     assert target.read_text() == "precious"

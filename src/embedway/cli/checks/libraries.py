@@ -35,7 +35,7 @@ EXTRAS = {
     "office": ("python-docx", "python-pptx"),
     "opentelemetry": ("opentelemetry-api",),
     "pdf": ("pypdfium2",),
-    "postgres": ("pgvector", "psycopg"),
+    "postgres": ("psycopg",),
     "qdrant": ("qdrant-client",),
     "redis": ("redis", "hiredis"),
     "sentence-transformers": ("sentence-transformers", "torch", "transformers"),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from embedway.cli.checks.base import Finding, Findings
 from embedway.cli.output import size
 from embedway.local import cpu
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from embedway.cli.checks.base import Setup
@@ -123,7 +124,7 @@ def check_machine(setup: Setup) -> Findings:
     del setup
     machine = inspect_machine()
     flags = ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in machine.flags.items())
-    cores = f"{machine.cores} usable core{'s' if machine.cores > 1 else ''}"
+    cores = count_of(machine.cores, "usable core")
     lines = [
         Finding("system", "ok", f"{machine.system}, {machine.architecture}"),
         Finding("cpu", "ok", f"{machine.cpu}, {cores}" + (f" ({flags})" if flags else "")),

@@ -12,6 +12,7 @@ from embedway.cli.checks.base import Finding, Findings
 from embedway.config.certificates import BUNDLES, OPENSSL, authorities, why_unusable
 from embedway.config.proxies import parse_proxy
 from embedway.config.variables import OTHERS_CERTIFICATES, PROXIES, set_variables
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +114,7 @@ def _judge_certificates(name: str, value: str, used: Authorities) -> Finding:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cafile=one.file)
     count = context.cert_store_stats()["x509"]
-    return Finding(name, "ok", f"{value}, {count} certificate{'s' if count != 1 else ''}: {effect}")
+    return Finding(name, "ok", f"{value}, {count_of(count, 'certificate')}: {effect}")
 
 
 def _has_authorities() -> bool:

@@ -22,6 +22,7 @@ from embedway.cli.checks.base import Finding, Findings
 from embedway.cli.output import size
 from embedway.errors import ConfigError, EmbedwayError, newer_version
 from embedway.ledger.sqlite_formats import LEDGER, PINS
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,7 +183,7 @@ def check_trust_file(setup: Setup) -> Findings:
         reason = str(error) if isinstance(error, ConfigError) else f"{path} cannot be read: {error.strerror}"
         return Findings((Finding(name, "warning", reason, "make the file readable, or delete it"),))
     private = tuple(_check_private(name, path))
-    detail = f"{len(files)} trusted file{'s' if len(files) != 1 else ''} in {path}" if files else "no file is trusted"
+    detail = f"{count_of(len(files), 'trusted file')} in {path}" if files else "no file is trusted"
     return Findings(private or (Finding(name, "ok", detail),))
 
 

@@ -45,7 +45,7 @@ def chunk_limits(
     """
     tokens = min(max_tokens, DEFAULT_CHUNK_TOKENS) if chunk_tokens is None else chunk_tokens
     if tokens > max_tokens:
-        raise UsageError(f"chunks of {tokens} tokens are over the model's limit ({max_tokens})")
+        raise UsageError(f"chunks of {tokens} tokens are over the model's limit; use at most {max_tokens}")
     room = tokens - special_tokens - prompt_tokens
     if room < MIN_ROOM_TOKENS:
         least = special_tokens + prompt_tokens + MIN_ROOM_TOKENS

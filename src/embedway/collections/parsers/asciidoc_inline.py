@@ -20,6 +20,7 @@ _INTRINSIC = {
     "endsb": "]",
     "gt": ">",
     "ldquo": "\u201c",
+    "litdd": "--",  # of AsciiDoc's predecessor for DocBook, as in the manuals of git
     "lsquo": "\u2018",
     "lt": "<",
     "nbsp": " ",
@@ -65,7 +66,10 @@ _SETTING = re.compile(r"""[\w-]+=(?:"[^"]*+"|[^,]*+)""")
 
 
 class Attributes:
-    """Attributes of a document, and their references, which add a bounded number of characters."""
+    """Attributes of a document, and their references, which add a bounded number of characters.
+
+    The name of an undefined attribute stays without its braces, because its value is defined elsewhere.
+    """
 
     def __init__(self, budget: int) -> None:
         self._values: dict[str, str] = {}
@@ -79,7 +83,7 @@ class Attributes:
             self._values[name.lower()] = self.replace(value)[:_MAX_VALUE]
 
     def replace(self, text: str, *, keep_unknown: bool = False) -> str:
-        """Replace references; unknown ones are dropped, or kept as in code."""
+        """Replace references; unknown ones lose their braces, or stay as in code."""
         if "{" not in text:
             return text
         return _ATTRIBUTE.sub(lambda found: self._value(found, keep_unknown=keep_unknown), text)
@@ -90,7 +94,7 @@ class Attributes:
         name = found[1].lower()
         value = self._values.get(name, _INTRINSIC.get(name))
         if value is None:
-            return found[0] if keep_unknown else ""
+            return found[0] if keep_unknown else found[1]
         self._budget -= len(value)
         return value if self._budget >= 0 else ""
 

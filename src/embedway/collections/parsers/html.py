@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from embedway.collections.documents import MAX_TITLE_CHARACTERS, decode_utf8
+from embedway.collections.documents import MAX_TITLE_CHARACTERS
+from embedway.collections.encodings import decode_document, is_utf8, mark_of
 from embedway.collections.parsers.base import ParsedText, TextBuilder
 from embedway.collections.parsers.markup import scan_markup
 from embedway.errors import SourceError
@@ -238,21 +239,22 @@ def parse_html(text: str, path: str) -> ParsedText:  # noqa: ARG001  no page is 
 
 def decode_html(data: bytes, path: str, encoding: str | None) -> str:
     """Return a page's text: by byte order mark, declaration, `encoding`, or as UTF-8. Raises SourceError."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        name = "utf-16"
-    elif data.startswith(codecs.BOM_UTF8):
-        name = "utf-8-sig"
+    if mark_of(data) is not None:
+        return decode_document(data, path, encoding=None)
+    found = _CHARSET.search(data, 0, 4096)
+    if found:
+        name = (found[1] or found[2]).decode("ascii", "replace")
     else:
-        found = _CHARSET.search(data, 0, 4096)
-        name = (found[1] or found[2]).decode("ascii", "replace") if found else encoding or "utf-8"
+        name = encoding if encoding and not is_utf8(data) else "utf-8"
     try:
         name = codecs.lookup(name).name
     except LookupError:
         raise SourceError(
             f"declares the unknown encoding {name[:40]!r}; convert the file to UTF-8", path=path
         ) from None
-    if name == "utf-8":
-        return decode_utf8(data, path)
+    if name == "utf-8" or (name.startswith(("utf-16", "utf-32")) and b"\0" not in data):
+        # Browsers read a page that declares UTF-16 in ASCII as UTF-8, too.
+        return decode_document(data, path, encoding=encoding)
     try:
         return data.decode("cp1252" if name in _WINDOWS else name, "strict")
     except (UnicodeError, LookupError):

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 _TAG_NAME = re.compile(r"</?([a-zA-Z][\w:-]*)")
 _ALT = re.compile(r"""\salt\s*+=\s*+(?:"([^"]*)"|'([^']*)'|([^\s"'=<>`]+))""", re.IGNORECASE)
+_SOURCE = re.compile(r"""\ssrc\s*+=\s*+["']?([^\s"'>]+)""", re.IGNORECASE)
+#: Addresses of pictures that show the state of a project, such as "build passing".
+_BADGE = re.compile(
+    r"//(?:img\.)?shields\.io/|//(?:flat\.)?badgen\.net/|//badge\.|/badges?[/?]|/badge\.svg|[-_]badge\.|/workflows/[^?#]+\.svg|//codecov\.io/"
+)
 _LINE_TAGS = frozenset({"br", "p", "div", "li", "tr", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6"})
 _SKIPPED = frozenset({"script", "style"})
 #: Names of icons, as sites with Material for MkDocs write them, with their attributes.
@@ -25,7 +30,10 @@ _HEADING_ATTRIBUTES = re.compile(rf"{ATTRIBUTES}|\{{#[^{{}}]*+\}}")
 
 
 def alt_text(tag: str) -> str:
-    """Return the alternative text of an `<img>` tag."""
+    """Return the alternative text of an `<img>` tag; nothing for a badge."""
+    source = _SOURCE.search(tag)
+    if source is not None and _BADGE.search(source[1]):
+        return ""
     found = _ALT.search(tag)
     return html.unescape(found[1] or found[2] or found[3] or "") if found else ""
 
@@ -53,6 +61,8 @@ class InlineText:
             self._move(self._line + 1)
         elif token.type == "html_inline":
             self._tag(token.content)
+        elif token.type == "image" and _BADGE.search(str(token.attrs.get("src", ""))):
+            pass
         elif token.type == "image":
             alt = InlineText(token.content, token.children or (), 0).text
             self._append(alt.replace("\n", " "))

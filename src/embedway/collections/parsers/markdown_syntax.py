@@ -32,6 +32,7 @@ _INTERRUPTS: RuleOptionsType = {"alt": ["paragraph", "reference", "blockquote", 
 _FENCE = re.compile(r"(?::{3,}|/{3,})[ \t]*+(\{?[\w.:-]*+\}?)[ \t]*+(.*)$", re.DOTALL)
 #: Line before an indented block: an admonition, a collapsed one, or a tab.
 _INDENTED = re.compile(r"(?:!!!|\?\?\?\+?|===[!+]?(?=[ \t]+[\"']))[ \t]+(.*)$", re.DOTALL)
+_MAX_COMMENT = 1000
 _QUOTED = re.compile(r"""(["'])(.*)\1""")
 #: Attributes in braces: `{#id}`, `{.class}`, `{: .class}`.
 ATTRIBUTES = r"\{:?[ \t]*+(?:[.#][\w.:-]++|[\w-]++=[^{}]*+)[^{}]*+\}"
@@ -56,9 +57,23 @@ def markdown_parser(*, indented_code: bool = True) -> MarkdownIt:
     parser.block.ruler.before("blockquote", "container", _container, _INTERRUPTS)
     parser.block.ruler.before("blockquote", "indented", _indented, _INTERRUPTS)
     parser.block.ruler.before("blockquote", "dropped", _dropped, _INTERRUPTS)
+    parser.inline.ruler.before("backticks", "comment", _comment)
     for name in ("backticks", "link", "image"):
         parser.inline.ruler.at(name, _with_end(_inline_rule(parser, name)))
     return parser
+
+
+def _comment(state: StateInline, silent: bool) -> bool:
+    """Skip a comment of MDX, which sites write in Markdown too: `{/*id*/}`."""
+    if not state.src.startswith("{/*", state.pos):
+        return False
+    end = state.src.find("*/}", state.pos, state.pos + _MAX_COMMENT)
+    if end < 0:
+        return False
+    if not silent:
+        state.push("html_inline", "", 0).content = "\n" * state.src.count("\n", state.pos, end)
+    state.pos = end + 3
+    return True
 
 
 def _inline_rule(parser: MarkdownIt, name: str) -> Callable[[StateInline, bool], bool]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from embedway.collections.json_rows import json_reason
 from embedway.collections.parsers.data_uris import without_data_uris
 from embedway.collections.parsers.markdown import MarkdownWriter, document_title, unify_newlines
 from embedway.collections.parsers.markdown_syntax import markdown_parser
@@ -25,8 +26,8 @@ def parse_notebook(text: str, path: str) -> ParsedText:
     """Parse a notebook in JSON. Raises SourceError if it is none."""
     try:
         notebook = json.loads(text)
-    except (ValueError, RecursionError):
-        raise SourceError("is no notebook: its JSON is invalid", path=path) from None
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"is no notebook: it {json_reason(error)}", path=path) from None
     cells = _cells(notebook)
     if cells is None:
         raise SourceError("is no notebook: it has no list of cells", path=path)

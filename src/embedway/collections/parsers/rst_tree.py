@@ -122,12 +122,18 @@ def _directive(state: Any, match: re.Match[str]) -> tuple[list[nodes.Node], bool
     return body.parse_as(name, directive_kind(name)), blank_finish
 
 
+_OTHER_FILE = re.compile(r"^[ \t]+:(?:file|url):", re.MULTILINE)
+
+
 def _table_directive(state: Any, match: re.Match[str], name: str, line: int) -> tuple[list[nodes.Node], bool]:
     try:
         result, blank_finish = state.run_directive(_TABLES[name], match, name, {})
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, DirectiveError):
         # Errors of docutils on malformed tables. The directive's lines are consumed before its content is parsed.
         return [], True
+    if any(isinstance(node, nodes.system_message) and _OTHER_FILE.search(node.astext()) for node in result):
+        # The rows are in a file or at an address, which is not read.
+        return [], blank_finish
     for node in result:
         if isinstance(node, nodes.Element) and node.line is None:
             node.line = line

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embedway.collections.stores.registry import forms, shown, store_for
+from embedway.collections.stores.redaction import shown
+from embedway.collections.stores.registry import forms, store_for
 
 if TYPE_CHECKING:
     from embedway.collections.stores.base import Store

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.collections.documents import DocumentKey
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS
-from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, Rows, StoredDocument
+from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, DocumentTally, Rows, StoredDocument
+from embedway.collections.stores.columns import COLUMNS, NULLABLE, values_of
 from embedway.collections.stores.records import MAX_DIMENSIONS, record_metadata
 from embedway.collections.stores.vectors import decode, encode, vector_kind
 from embedway.errors import EmbedwayError, SinkError
@@ -31,23 +31,6 @@ if TYPE_CHECKING:
 #: Rows or bytes at which a row group is written: small enough for memory, large enough to read in few steps.
 ROW_GROUP_ROWS = 8192
 ROW_GROUP_BYTES = 16 << 20
-#: Built-in columns, in their order; `vector`, and `vector_scale` for vectors of type int8, come after the kept columns.
-COLUMNS: dict[str, ColumnType] = {
-    "id": "text",
-    "document_id": "text",
-    "source": "text",
-    "number": "int",
-    "total": "int",
-    "fingerprint": "text",
-    "start_line": "int",
-    "page": "int",
-    "title": "text",
-    "headings": "text",
-    "context": "text",
-    "text": "text",
-}
-#: Columns that may be null.
-NULLABLE = frozenset({"page", "title", "headings", "context"})
 VECTOR_COLUMNS = ("vector", "vector_scale")
 
 
@@ -96,9 +79,8 @@ def batch_of(chunks: Sequence[Chunk], vectors: Vectors, record: Record, schema: 
     """Return chunks and vectors, float32 (n, d), as a record batch with the schema of the record."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
-    columns = [
-        pa.array([getattr(chunk, name) for chunk in chunks], column_kind(kind)) for name, kind in COLUMNS.items()
-    ]
+    by_column = zip(*map(values_of, chunks), strict=True) if chunks else [()] * len(COLUMNS)
+    columns = [pa.array(values, column_kind(kind)) for values, kind in zip(by_column, COLUMNS.values(), strict=True)]
     for name, kind in record.keep.items():
         values: list[Any] = [chunk.metadata.get(name) for chunk in chunks]
         if kind == "json":
@@ -222,12 +204,6 @@ def _is_text(kind: Any) -> bool:
     return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
-def _is_text_list(kind: Any) -> bool:
-    import pyarrow.types as pt  # noqa: PLC0415 - heavy
-
-    return (pt.is_list(kind) or pt.is_large_list(kind)) and _is_text(kind.value_type)
-
-
 def vectors_in(table: Any, record: Record, *, first_row: int, destination: str) -> Vectors:
     """Return the vectors, float32 (n, d), of a table or batch. Raises `SinkError` with the row of an invalid one."""
     column = _whole(table.column("vector"))
@@ -304,18 +280,11 @@ def documents_in(
 
     `names` are the columns that exist. A document with several fingerprints is incomplete, and has none.
     """
-    found: dict[DocumentKey, list[Any]] = {}
+    tally = DocumentTally()
     for batch, first_row in batches:
         columns = {name: values_in(batch, name, record, first_row=first_row, destination=destination) for name in names}
         nothing = [None] * batch.num_rows
-        marks = zip(columns.get("fingerprint", nothing), columns.get("total", nothing), strict=True)
-        for source, document, mark in zip(columns["source"], columns["document_id"], marks, strict=True):
-            key = DocumentKey(source, document)
-            if (state := found.get(key)) is None:
-                found[key] = [mark[0] or "", 1, mark[1]]
-                continue
-            state[1] += 1
-            if state[0] != mark[0]:
-                state[0] = ""
-    for key, (fingerprint, rows, total) in found.items():
-        yield StoredDocument(key, fingerprint, rows, rows if total is None else total)
+        keys = columns["source"], columns["document_id"]
+        for row in zip(*keys, columns.get("fingerprint", nothing), columns.get("total", nothing), strict=True):
+            tally.add(*row)
+    yield from tally.documents()

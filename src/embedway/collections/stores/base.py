@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from typing_extensions import override
 
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.search import unit_query
-from embedway.collections.stores.locks import exclusive
-from embedway.collections.stores.temporary import refuse_existing
 from embedway.errors import SinkError, SpaceMismatchError
-from embedway.files import is_special
+from embedway.remedies import keep_as, option
 from embedway.space import Comparison, Space, comparable, explained
 from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.search import Hit
-    from embedway.collections.values import Value
+    from embedway.collections.values import Value, VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
@@ -143,6 +139,36 @@ class StoredDocument:
     total: int
 
 
+class DocumentTally:
+    """Documents of rows that are added one by one, in the order of their first rows.
+
+    A document whose rows have different fingerprints was changed by another program, and has none. Its total is the
+    largest one of its rows; without any, it is their number.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], list[Any]] = {}
+
+    def add(self, source: str, document_id: str, fingerprint: str | None, total: int | None) -> None:
+        """Add a row."""
+        state = self._found.get((source, document_id))
+        if state is None:
+            self._found[source, document_id] = [fingerprint or "", 1, total or 0]
+            return
+        state[1] += 1
+        if state[0] != fingerprint:
+            state[0] = ""
+        if total is not None and total > state[2]:
+            state[2] = total
+
+    def documents(self) -> Iterator[StoredDocument]:
+        """Iterate over the documents."""
+        from embedway.collections.documents import DocumentKey  # noqa: PLC0415  a cycle: documents imports the stores
+
+        for key, (fingerprint, rows, total) in self._found.items():
+            yield StoredDocument(DocumentKey(*key), fingerprint, rows, total or rows)
+
+
 class Store(ABC):
     """A collection at a place: rows with vectors, and one record.
 
@@ -174,6 +200,19 @@ class Store(ABC):
     def space(self) -> Space:
         """Space of every vector."""
         return self.record.space
+
+    @property
+    def identity(self) -> str:
+        """Name of the collection that is equal for all spellings of its destination, absolute and without secrets.
+
+        Journals and keyword indexes are found by it.
+        """
+        return self.destination
+
+    @property
+    def local_path(self) -> Path | None:
+        """File or folder on this machine that has the rows; None for a collection on a server."""
+        return None
 
     @property
     @abstractmethod
@@ -301,20 +340,21 @@ class Store(ABC):
         if old.format_version < FORMAT_VERSION:
             raise SinkError(
                 f"has version {old.format_version} of collections, which can be read and not changed; "
-                "embed its documents again with --overwrite (overwrite=True)",
+                f"embed its documents again with {option('overwrite', True)}",
                 destination=self.destination,
             )
         self.check_space(record.space)
         if record.vector_type != old.vector_type:
             raise SinkError(
-                f"has vectors of type {old.vector_type}, not {record.vector_type}; keep the type, or use --overwrite",
+                f"has vectors of type {old.vector_type}, not {record.vector_type}; "
+                f"keep the type, or replace the collection with {option('overwrite', True)}",
                 destination=self.destination,
             )
         for name, kind in record.keep.items():
             if old.keep.get(name, kind) != kind:
                 raise SinkError(
                     f"the kept column {name!r} has the type {old.keep[name]}, not {kind}; "
-                    f"declare it: --keep {name}:{old.keep[name]}",
+                    f"declare it: {keep_as(name, old.keep[name])}",
                     destination=self.destination,
                 )
         return replace(record, keep=old.keep | record.keep)
@@ -337,45 +377,4 @@ class Store(ABC):
 
     @abstractmethod
     def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
-        """Return the nearest rows as `search` does, for a query of length 1."""
-
-
-class FileStore(Store):
-    """Store in one file, which is written as a temporary file and renamed on commit."""
-
-    def __init__(self, destination: str) -> None:
-        super().__init__(destination)
-        self._path = Path(destination)
-        self._overwrite = False
-        self._temporary: Path | None = None
-
-    @property
-    @override
-    def rejects_path(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.rejects.jsonl")
-
-    @override
-    def prepare(self, *, overwrite: bool) -> None:
-        self._overwrite = overwrite
-        folder = self._path.parent
-        if not folder.is_dir():
-            raise SinkError(f"the folder {folder} does not exist; create it first", destination=str(self._path))
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise SinkError(f"the folder {folder} is not writable", destination=str(self._path))
-        if self._path.is_dir():
-            raise SinkError("is a folder; name a file", destination=str(self._path))
-        refuse_existing(self._path, overwrite=overwrite, destination=str(self._path))
-
-    @override
-    def lock(self) -> AbstractContextManager[None]:
-        return exclusive(self._path, destination=self.destination)
-
-    @override
-    def exists(self) -> bool:
-        return self._path.exists() or self._path.is_symlink()
-
-    def _check_exists(self) -> None:
-        if is_special(self._path):
-            raise SinkError("is a device, a pipe or a socket; choose a file", destination=self.destination)
-        if not self._path.is_file():
-            raise SinkError("there is no such file", destination=self.destination)
+        """Return the nearest rows as `search` does, for a query of length 1 and a condition that `check_where` gave."""

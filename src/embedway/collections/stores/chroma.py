@@ -15,21 +15,30 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from typing_extensions import override
 
-from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit, cosines
 from embedway.collections.stores import chroma_rows as cells
-from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, DocumentTally, Rows, Store, StoredDocument
 from embedway.collections.stores.chroma_connection import Place, chroma_errors, connect
+from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
-from embedway.collections.stores.server_columns import columns_of, push_not_down, record_from_text, record_text
+from embedway.collections.stores.server_columns import (
+    STAGED_FOR,
+    columns_of,
+    ids_by_source,
+    is_staged_for,
+    push_not_down,
+    record_from_text,
+    record_text,
+    staging_name,
+)
 from embedway.collections.stores.server_locks import server_lock
-from embedway.collections.where_types import check_where
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk
     from embedway.collections.where import Condition
@@ -41,7 +50,7 @@ _SERVER_ROWS = 1_000
 #: Candidates of the approximate index, which are ranked by their exact vectors.
 _CANDIDATES, _MIN_CANDIDATES = 4, 200
 #: More accurate than the defaults, 100 and 100.
-_INDEX = {"hnsw": {"space": "cosine", "ef_construction": 200, "ef_search": 400}}
+INDEX = {"hnsw": {"space": "cosine", "ef_construction": 200, "ef_search": 400}}
 _FILTER_DOCUMENTS = 200
 
 
@@ -57,6 +66,17 @@ class ChromaStore(Store):
         #: The collection that is open or being created, and whether it is new.
         self._rows: Any = None
         self._created = False
+        self._overwrite = False
+
+    @property
+    @override
+    def identity(self) -> str:
+        return self._place.identity
+
+    @property
+    @override
+    def local_path(self) -> Path | None:
+        return self._place.folder
 
     @property
     @override
@@ -67,7 +87,7 @@ class ChromaStore(Store):
 
     @override
     def lock(self) -> AbstractContextManager[None]:
-        return server_lock(self._place.key, destination=self.destination)
+        return server_lock(self.identity, destination=self.destination)
 
     @override
     def exists(self) -> bool:
@@ -76,33 +96,27 @@ class ChromaStore(Store):
 
     @override
     def prepare(self, *, overwrite: bool) -> None:
+        self._overwrite = overwrite
         folder = self._place.folder
         if folder is not None and not folder.exists() and not folder.absolute().parent.is_dir():
             raise SinkError(f"the folder {folder.parent} does not exist; create it first", destination=self.destination)
         with self._errors("preparing"):
             found = self._find(self._place.name)
-            if found is None:
-                return
-            if not overwrite:
-                reason = "already exists; choose another collection, or overwrite it: --overwrite, or overwrite=True"
-                raise SinkError(reason, destination=self.destination)
-            # Another program's collection is never dropped.
-            record_from_text((found.metadata or {}).get(RECORD_KEY), destination=self.destination)
+            if found is not None:
+                self._check_replaceable(found)
 
     @override
     def begin(self, record: Record) -> None:
         cells.check_record(record, destination=self.destination)
         self.record = record
-        prefix = f"{self._place.name}.embedway-"
+        name = self._place.name
         with self._errors("creating the collection") as client:
             for one in client.list_collections():
-                if one.name.startswith(prefix):  # a killed run has left it
+                if is_staged_for(name, one.name, (one.metadata or {}).get(RECORD_KEY)):  # a killed run has left it
                     client.delete_collection(one.name)
-            name = f"{prefix}{secrets.token_hex(6)}"
-            metadata = {RECORD_KEY: record_text(record)}
-            self._rows = client.create_collection(
-                name, embedding_function=None, metadata=metadata, configuration=_INDEX
-            )
+            metadata = {RECORD_KEY: record_text(record, **{STAGED_FOR: name})}
+            name = staging_name(name)
+            self._rows = client.create_collection(name, embedding_function=None, metadata=metadata, configuration=INDEX)
             self._created = True
 
     @override
@@ -146,13 +160,17 @@ class ChromaStore(Store):
 
     @override
     def commit(self) -> None:
-        self.write_record(replace(self.record, revision=secrets.token_hex(8)))
+        record = replace(self.record, revision=secrets.token_hex(8))
+        if not self._created:
+            self.write_record(record)
         with self._errors("finishing") as client:
             if self._created:
-                if self._find(self._place.name) is not None:
+                if (found := self._find(self._place.name)) is not None:
+                    self._check_replaceable(found)
                     client.delete_collection(self._place.name)
-                self._rows.modify(name=self._place.name)
-                self._created = False
+                # In one call: with the name, the collection loses the mark of a staged one.
+                self._rows.modify(name=self._place.name, metadata={RECORD_KEY: record_text(record)})
+                self.record, self._created = record, False
             self.count = self._rows.count()
 
     @override
@@ -167,7 +185,7 @@ class ChromaStore(Store):
         with self._errors("opening"):
             found = self._find(self._place.name)
             if found is None:
-                raise SinkError("there is no such collection", destination=self.destination)
+                raise no_such("collection", self.destination)
             text = (found.metadata or {}).get(RECORD_KEY)
             self.record, _ = record_from_text(text if isinstance(text, str) else None, destination=self.destination)
             self._rows, self.count = found, found.count()
@@ -182,17 +200,12 @@ class ChromaStore(Store):
     @override
     def documents(self) -> Iterator[StoredDocument]:
         names = ["source", "document_id", "fingerprint", "total"]
-        found: dict[DocumentKey, list[Any]] = {}
+        tally = DocumentTally()
         for batch in self._get(["metadatas"], limit=10 * READ_ROWS):
             for metadata in batch["metadatas"]:
-                source, name, own, total = cells.fields_from("", metadata, None, names, self.record).values()
-                key = DocumentKey(source or "", name or "")
-                rows = found.setdefault(key, [own or "", 0, 0])
-                rows[0] = rows[0] if rows[0] == own else ""
-                rows[1] += 1
-                rows[2] = max(rows[2], total or 0)
-        for key, (own, rows_found, total) in found.items():
-            yield StoredDocument(key, own, rows_found, total)
+                source, name, *mark = cells.fields_from("", metadata, None, names, self.record).values()
+                tally.add(source or "", name or "", *mark)
+        yield from tally.documents()
 
     @override
     def read(
@@ -236,7 +249,6 @@ class ChromaStore(Store):
         only = None
         if where is not None:
             columns = columns_of(self.record)
-            where = check_where(where, columns)
             try:
                 only = cells.to_filter(push_not_down(where), columns)
             except cells.NotExpressibleError:
@@ -259,6 +271,12 @@ class ChromaStore(Store):
         ]
         best = sorted(range(len(fields)), key=place.__getitem__)[:top_n]
         return [Hit.of(scores[row], fields[row], list(self.record.keep)) for row in best]
+
+    def _check_replaceable(self, found: Any) -> None:
+        """Raise `SinkError` for an existing collection without `overwrite`, and for that of another program."""
+        if not self._overwrite:
+            raise already_exists("collection", self.destination)
+        record_from_text((found.metadata or {}).get(RECORD_KEY), destination=self.destination)
 
     def _get(self, include: list[str], *, limit: int, where: Any = None) -> Iterator[dict[str, Any]]:
         """Iterate over rows in their order."""
@@ -312,10 +330,5 @@ class ChromaStore(Store):
 
 def _filters(documents: Collection[DocumentKey]) -> Iterator[dict[str, Any]]:
     """Iterate over filters that together select the rows of documents."""
-    by_source: dict[str, list[str]] = {}
-    for key in sorted(documents):
-        by_source.setdefault(key.source, []).append(key.document_id)
-    for source, names in by_source.items():
-        for first in range(0, len(names), _FILTER_DOCUMENTS):
-            some = names[first : first + _FILTER_DOCUMENTS]
-            yield {"$and": [{"source": {"$eq": source}}, {"document_id": {"$in": some}}]}
+    for source, some in ids_by_source(documents, most=_FILTER_DOCUMENTS):
+        yield {"$and": [{"source": {"$eq": source}}, {"document_id": {"$in": some}}]}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedway.config.addresses import parse_address
+from embedway.collections.stores.redaction import shown
+from embedway.config.addresses import normalized, parse_address
 from embedway.errors import EmbedwayError, MissingExtraError, SinkError, UsageError
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.third_party import must_pass
@@ -34,22 +36,25 @@ class Place:
     def of(cls, destination: str) -> Place:
         """Return the place of a destination. Raises `UsageError`, which never repeats a secret."""
         before, _, name = destination.partition(":")[2].rpartition("#")
-        if before.startswith(("http://", "https://")):
+        is_url = "://" in before or before.lower().startswith(("http:", "https:"))
+        if is_url:
             try:
                 parse_address(before, example="http://localhost:8000")
             except ValueError as error:
                 raise UsageError(f"the URL of a Chroma server {error}; the form is {FORM}") from None
+            if "@" in before:  # behind the host: a part of a password that is not escaped
+                raise UsageError(f"the URL of a Chroma server must not contain a user or password; the form is {FORM}")
         if not before or "\0" in before or not _NAME.fullmatch(name):
             rule = "a name has 3 to 480 of the characters a-z, A-Z, 0-9, '.', '_', '-'"
-            raise UsageError(f"{destination!r} does not name a collection of Chroma; the form is {FORM}, and {rule}")
-        if before.startswith(("http://", "https://")):
-            return cls(name, None, before)
-        return cls(name, Path(before), "")
+            reason = f"does not name a collection of Chroma; the form is {FORM}, and {rule}"
+            raise UsageError(f"{shown(destination)!r} {reason}")
+        return cls(name, None, before) if is_url else cls(name, Path(before), "")
 
     @property
-    def key(self) -> str:
-        """Return the same text for all spellings of the folder."""
-        return f"chroma:{self.url or (self.folder and self.folder.resolve())}#{self.name}"
+    def identity(self) -> str:
+        """The same text for all spellings of the folder or URL."""
+        place = normalized(self.url, http_port=8000) if self.folder is None else os.path.realpath(self.folder)
+        return f"chroma:{place}#{self.name}"
 
     @property
     def is_there(self) -> bool:

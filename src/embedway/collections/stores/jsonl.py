@@ -10,31 +10,33 @@ import json
 import secrets
 from contextlib import suppress
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from typing_extensions import override
 
 from embedway import unfinished
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.stores.arrow import sink_errors
-from embedway.collections.stores.base import RESERVED_COLUMNS, FileStore
+from embedway.collections.stores.base import RESERVED_COLUMNS
 from embedway.collections.stores.changes import Changes
 from embedway.collections.stores.jsonl_lines import MAX_LINE_BYTES, lines_of
-from embedway.collections.stores.jsonl_reader import JsonlReader
+from embedway.collections.stores.jsonl_reader import JsonlReader, file_state
 from embedway.collections.stores.jsonl_sidecar import JsonlSidecar
+from embedway.collections.stores.reader_store import FileStore
 from embedway.collections.stores.temporary import refuse_existing, remove_stale, replace_file, temporary_path
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
-    from embedway.collections.search import Hit
-    from embedway.collections.stores.base import Chunk, Rows, StoredDocument
-    from embedway.collections.where import Condition
+    from embedway.collections.stores.base import Chunk
     from embedway.types import Vectors
+
+#: Tries to open a collection that another process replaces meanwhile.
+_OPEN_TRIES = 100
 
 
 class JsonlStore(FileStore):
@@ -111,47 +113,36 @@ class JsonlStore(FileStore):
     def open(self) -> None:
         self._check_exists()
         with sink_errors(self.destination, "reading"):
+            for _ in range(_OPEN_TRIES):
+                before = file_state(self._path.stat())
+                if self._open_once(before):
+                    return
+        raise SinkError("is replaced again and again; open it later", destination=self.destination)
+
+    def _open_once(self, before: tuple[int, int, int]) -> bool:
+        """Read the sidecar and open the data file; return whether both are of the file that was there before."""
+        try:
             self.record, self.count = self._sidecar.read()
-            if self.record.format_version < FORMAT_VERSION:
-                self.record = replace(self.record, keep=dict.fromkeys(_kept_of(self._path), "text"))
-            self._reader = JsonlReader(self._path, self.record, self.count, self.destination)
+        except SinkError:
+            if file_state(self._path.stat()) == before:
+                raise
+            return False
+        if self.record.format_version < FORMAT_VERSION:
+            self.record = replace(self.record, keep=dict.fromkeys(_kept_of(self._path), "text"))
+        self._reader = JsonlReader(self._path, self.record, self.count, self.destination)
+        return self._reader.state == before
 
     @override
     def close(self) -> None:
         self._reader = None
 
     @override
-    def documents(self) -> Iterator[StoredDocument]:
-        with sink_errors(self.destination, "reading"):
-            yield from self._opened.documents()
-
-    @override
-    def read(
-        self,
-        *,
-        columns: Sequence[str] | None = None,
-        vectors: bool = True,
-        documents: Collection[DocumentKey] | None = None,
-    ) -> Iterator[Rows]:
-        with sink_errors(self.destination, "reading"):
-            yield from self._opened.read(columns, documents, vectors=vectors)
-
-    @override
-    def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        with sink_errors(self.destination, "reading"):
-            return self._opened.fetch(ids)
-
-    @override
     def write_record(self, record: Record) -> None:
         self._sidecar.update(record)
         self.record = self._opened.record = record
 
-    @override
-    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
-        with sink_errors(self.destination, "reading"):
-            return self._opened.search(query, top_n, where)
-
     @property
+    @override
     def _opened(self) -> JsonlReader:
         """The reader of the collection as it was committed the last time."""
         if self._reader is None:

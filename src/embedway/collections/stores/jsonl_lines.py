@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import orjson
 
+from embedway.collections.column_types import coerce
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.stores.base import check_fields
-from embedway.collections.stores.columns import coerce
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
-from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit, TopRows, cosines, vector_norms
-from embedway.collections.stores.base import READ_ROWS, Rows, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, DocumentTally, Rows, StoredDocument
 from embedway.collections.stores.jsonl_lines import MAX_LINE_BYTES, Line, LineReader, blocks
 from embedway.errors import SinkError
 
@@ -20,13 +22,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from typing_extensions import Buffer
 
+    from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
 #: Maximum bytes of the vectors that stay in memory for repeated searches.
 MAX_LOADED_BYTES = 2 << 30
+_BUFFER_BYTES = 1 << 16
 _KEY_COLUMNS = ("source", "document_id", "fingerprint", "total")
 
 
@@ -43,10 +48,13 @@ class JsonlReader:
     """A data file. Errors are OSError, and `SinkError` for lines that are invalid."""
 
     def __init__(self, path: Path, record: Record, count: int, destination: str) -> None:
-        self._path, self._destination = path, destination
+        self._destination = destination
         self.record, self._count = record, count
         self._lines = LineReader(record, destination)
-        self._state = _state_of(path)
+        # The file stays open: after it is replaced, an open collection shows the rows that it had.
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._file).atexit = False
+        self.state = file_state(os.fstat(self._file))
         self._searched = False
         self._loaded: _Loaded | None = None
         self._places: dict[str, int] | None = None
@@ -71,17 +79,11 @@ class JsonlReader:
 
     def documents(self) -> Iterator[StoredDocument]:
         """Iterate over the documents. A document with several fingerprints has none."""
-        found: dict[DocumentKey, list[Any]] = {}
+        tally = DocumentTally()
         for _, rows in self.lines_and_keys():
             for row in rows:
-                state = found.setdefault(
-                    DocumentKey(row["source"], row["document_id"]), [row["fingerprint"] or "", 0, row["total"]]
-                )
-                state[1] += 1
-                if state[0] != row["fingerprint"]:
-                    state[0] = ""
-        for key, (fingerprint, rows_found, total) in found.items():
-            yield StoredDocument(key, fingerprint, rows_found, rows_found if total is None else total)
+                tally.add(*(row[name] for name in _KEY_COLUMNS))
+        return tally.documents()
 
     def read(
         self, columns: Sequence[str] | None, documents: Collection[DocumentKey] | None, *, vectors: bool
@@ -185,7 +187,7 @@ class JsonlReader:
     def _at(self, offsets: Sequence[int]) -> list[dict[str, Any]]:
         """Return the columns of lines by their places."""
         rows = []
-        with self._path.open("rb") as file:
+        with self._open() as file:
             for offset in offsets:
                 file.seek(offset)
                 line = file.readline(MAX_LINE_BYTES).rstrip(b"\n")
@@ -193,19 +195,52 @@ class JsonlReader:
         return rows
 
     def _raw(self) -> Iterator[list[bytes]]:
-        with self._path.open("rb") as file:
+        with self._open() as file:
             yield from blocks(file, self._destination)
 
+    def _open(self) -> io.BufferedReader:
+        return io.BufferedReader(_Reading(self._file), _BUFFER_BYTES)
+
     def _check_unchanged(self) -> None:
-        """Raise `SinkError` if the file was replaced since the collection was opened."""
-        if _state_of(self._path) != self._state:
-            raise SinkError("was replaced while it was open; open it again", destination=self._destination)
+        """Raise `SinkError` if another program has written into the file since the collection was opened."""
+        if file_state(os.fstat(self._file)) != self.state:
+            raise SinkError("was changed in place while it was open; open it again", destination=self._destination)
+
+
+class _Reading(io.RawIOBase):
+    """One reading of an open file, with a position of its own."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._at = 0
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def seekable(self) -> bool:
+        return True
+
+    @override
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (self._at if whence == os.SEEK_CUR else 0)
+        return self._at
+
+    @override
+    def readinto(self, buffer: Buffer) -> int:
+        with memoryview(buffer) as view:
+            os.lseek(self._file, self._at, os.SEEK_SET)
+            data = os.read(self._file, view.nbytes)
+            view.cast("B")[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def _threads() -> int:
     return min(os.cpu_count() or 1, 8)
 
 
-def _state_of(path: Path) -> tuple[int, int, int]:
-    state = path.stat()
+def file_state(state: os.stat_result) -> tuple[int, int, int]:
+    """Return what differs between two versions of a file."""
     return state.st_ino, state.st_size, state.st_mtime_ns

@@ -21,6 +21,7 @@ from embedway.collections.stores.records import (
     sidecar_path,
     space_from_json,
 )
+from embedway.collections.stores.refusals import DECLARE
 from embedway.collections.stores.temporary import remove_stale, replace_file, temporary_path, write_whole
 from embedway.errors import SinkError
 from embedway.files import read_regular
@@ -97,7 +98,7 @@ class JsonlSidecar:
         found = self._entries()
         if found is None:
             raise SinkError(
-                f"has an unknown vector space: {self.path.name} is missing or cannot be read",
+                f"has an unknown vector space: {self.path.name} is missing or cannot be read; {DECLARE}",
                 destination=self._destination,
             )
         size = self._data.stat().st_size

@@ -16,13 +16,12 @@ import secrets
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
 from embedway import unfinished
 from embedway.collections.stores.arrow import RowGroup, sink_errors
-from embedway.collections.stores.base import Store
 from embedway.collections.stores.lancedb_reader import TableReader
 from embedway.collections.stores.lancedb_table import (
     Head,
@@ -36,24 +35,27 @@ from embedway.collections.stores.lancedb_table import (
 )
 from embedway.collections.stores.lancedb_writer import TableWriter, rewrite
 from embedway.collections.stores.locks import exclusive
+from embedway.collections.stores.reader_store import ReaderStore
+from embedway.collections.stores.redaction import shown
+from embedway.collections.stores.refusals import no_such
 from embedway.collections.stores.temporary import refuse_existing, stale_paths, temporary_path
 from embedway.errors import SinkError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.record import Record, VectorType
-    from embedway.collections.search import Hit
-    from embedway.collections.stores.base import Chunk, Rows, StoredDocument
-    from embedway.collections.where import Condition
+    from embedway.collections.record import Record
+    from embedway.collections.stores.base import Chunk
+    from embedway.collections.values import VectorType
     from embedway.types import Vectors
 
 SCHEME = "lancedb:"
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
-class LanceDBStore(Store):
+class LanceDBStore(ReaderStore):
     """Store in a LanceDB table."""
 
     vector_types: ClassVar[frozenset[VectorType]] = frozenset({"float32", "float16"})
@@ -61,9 +63,10 @@ class LanceDBStore(Store):
     def __init__(self, destination: str) -> None:
         super().__init__(destination)
         folder, hash_sign, self._name = destination.removeprefix(SCHEME).rpartition("#")
-        if not hash_sign or not folder or not _TABLE_NAME.fullmatch(self._name):
+        if not hash_sign or not folder or "://" in folder or not _TABLE_NAME.fullmatch(self._name):
             raise UsageError(
-                f"{destination!r} is not lancedb:DIR#TABLE; a table name may contain only letters, digits and _ . -"
+                f"{shown(destination)!r} is not lancedb:DIR#TABLE; the folder is local, and the name of a table may "
+                "contain only letters, digits and _ . -"
             )
         self._folder = Path(folder)
         self._path = table_path(self._folder, self._name)
@@ -74,6 +77,16 @@ class LanceDBStore(Store):
         self._writer: TableWriter | None = None
         #: State before the present change, while an update lasts.
         self._before: Head | None = None
+
+    @property
+    @override
+    def identity(self) -> str:
+        return f"{SCHEME}{os.path.realpath(self._folder)}#{self._name}"
+
+    @property
+    @override
+    def local_path(self) -> Path:
+        return self._path
 
     @property
     @override
@@ -203,34 +216,13 @@ class LanceDBStore(Store):
         with lancedb_errors(self.destination, "reading"):
             restore_moved(self._path)
             if not self._path.is_dir():
-                raise SinkError("there is no such table", destination=self.destination)
+                raise no_such("table", self.destination)
             reader = self._opened
         self.record, self.count = reader.record, reader.count
 
     @override
     def close(self) -> None:
         self._reader = None
-
-    @override
-    def documents(self) -> Iterator[StoredDocument]:
-        with lancedb_errors(self.destination, "reading"):
-            yield from self._opened.documents()
-
-    @override
-    def read(
-        self,
-        *,
-        columns: Sequence[str] | None = None,
-        vectors: bool = True,
-        documents: Collection[DocumentKey] | None = None,
-    ) -> Iterator[Rows]:
-        with lancedb_errors(self.destination, "reading"):
-            yield from self._opened.read(columns, documents, vectors=vectors)
-
-    @override
-    def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        with lancedb_errors(self.destination, "reading"):
-            return self._opened.fetch(ids)
 
     @override
     def write_record(self, record: Record) -> None:
@@ -257,12 +249,8 @@ class LanceDBStore(Store):
         self._reader = None
         return ("the table's indexes were dropped with its older versions; create them again",) if has_indexes else ()
 
-    @override
-    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
-        with lancedb_errors(self.destination, "searching"):
-            return self._opened.search(query, top_n, where)
-
     @property
+    @override
     def _opened(self) -> TableReader:
         """The reader of the collection as it was committed the last time."""
         if self._reader is None:
@@ -274,6 +262,10 @@ class LanceDBStore(Store):
         if self._writer is None:
             raise SinkError("no change was started", destination=self.destination)
         return self._writer
+
+    @override
+    def _errors(self, action: str) -> AbstractContextManager[None]:
+        return lancedb_errors(self.destination, action)
 
     def _fresh_reader(self) -> TableReader:
         self._reader = None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit
 from embedway.collections.stores.arrow import (
-    COLUMNS,
     ROW_GROUP_ROWS,
     VECTOR_COLUMNS,
     check_columns,
@@ -19,6 +18,7 @@ from embedway.collections.stores.arrow import (
     rows_of,
 )
 from embedway.collections.stores.base import READ_ROWS, Rows, StoredDocument, check_fields
+from embedway.collections.stores.columns import COLUMNS
 from embedway.collections.stores.lancedb_table import (
     Head,
     can_be_changed,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.collections.documents import DocumentKey
 from embedway.collections.stores.arrow import ROW_GROUP_ROWS, conform
+from embedway.collections.stores.columns import id_of, key_of
 from embedway.collections.stores.lancedb_table import connect, document_filters, table_path, value_filters
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class TableWriter:
         self._base_version = base_version
         self._removed: set[DocumentKey] = set()
         self._buffered_ids: set[str] = set()
-        self._buffered_keys: set[DocumentKey] = set()
+        self._buffered_keys: set[tuple[str, str]] = set()
         #: Ids of a new table, which needs no look at the table itself.
         self._written: set[str] = set()
 
@@ -46,7 +47,7 @@ class TableWriter:
 
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Add or replace rows."""
-        ids = [chunk.id for chunk in chunks]
+        ids = list(map(id_of, chunks))
         if len(set(ids)) < len(ids) or not self._buffered_ids.isdisjoint(ids):
             # Rows of equal ids are written apart, so that the later one replaces the earlier one.
             for row in range(len(chunks)):
@@ -78,8 +79,8 @@ class TableWriter:
 
     def _buffer(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         self._group.add(chunks, vectors)
-        self._buffered_ids.update(chunk.id for chunk in chunks)
-        self._buffered_keys.update(DocumentKey(chunk.source, chunk.document_id) for chunk in chunks)
+        self._buffered_ids.update(map(id_of, chunks))
+        self._buffered_keys.update(map(key_of, chunks))
         if self._group.full:
             self._flush()
 

@@ -6,6 +6,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from embedway.collections.stores.refusals import is_locked
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def _locked(name: Path, destination: str) -> int:
                 return descriptor
         except OSError:
             os.close(descriptor)
-            reason = "another process changes the collection; wait until it ends"
-            raise SinkError(reason, destination=destination) from None
+            raise is_locked(destination) from None
         os.close(descriptor)  # its holder has removed the file meanwhile
 
 

@@ -15,22 +15,21 @@ from typing_extensions import override
 
 from embedway import unfinished
 from embedway.collections.stores.arrow import RowGroup, conform, sink_errors
-from embedway.collections.stores.base import FileStore
 from embedway.collections.stores.changes import Changes
 from embedway.collections.stores.parquet_reader import ParquetReader
+from embedway.collections.stores.reader_store import FileStore
 from embedway.collections.stores.temporary import refuse_existing, remove_stale, replace_file, temporary_path
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
     from typing import ClassVar
 
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.record import Record, VectorType
-    from embedway.collections.search import Hit
-    from embedway.collections.stores.base import Chunk, Rows, StoredDocument
-    from embedway.collections.where import Condition
+    from embedway.collections.record import Record
+    from embedway.collections.stores.base import Chunk
+    from embedway.collections.values import VectorType
     from embedway.types import Vectors
 
 
@@ -111,37 +110,12 @@ class ParquetStore(FileStore):
         self._close_reader()
 
     @override
-    def documents(self) -> Iterator[StoredDocument]:
-        with sink_errors(self.destination, "reading"):
-            yield from self._opened.documents()
-
-    @override
-    def read(
-        self,
-        *,
-        columns: Sequence[str] | None = None,
-        vectors: bool = True,
-        documents: Collection[DocumentKey] | None = None,
-    ) -> Iterator[Rows]:
-        with sink_errors(self.destination, "reading"):
-            yield from self._opened.read(columns, documents, vectors=vectors)
-
-    @override
-    def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        with sink_errors(self.destination, "reading"):
-            return self._opened.fetch(ids)
-
-    @override
     def write_record(self, record: Record) -> None:
         self._opened.facts.write(record)
         self.record = self._opened.record = record
 
-    @override
-    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
-        with sink_errors(self.destination, "reading"):
-            return self._opened.search(query, top_n, where)
-
     @property
+    @override
     def _opened(self) -> ParquetReader:
         """The reader of the collection as it was committed the last time."""
         if self._reader is None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from embedway.collections.search import Hit, TopRows, cosines, vector_norms
 from embedway.collections.stores.arrow import (
-    COLUMNS,
     VECTOR_COLUMNS,
     check_columns,
     complete,
@@ -20,6 +19,7 @@ from embedway.collections.stores.arrow import (
     vectors_in,
 )
 from embedway.collections.stores.base import READ_ROWS, Rows, StoredDocument
+from embedway.collections.stores.columns import COLUMNS
 from embedway.collections.stores.records import RecordFile, record_from_metadata
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 #: Maximum bytes of the vectors, as float32, and of the other columns that stay in memory for repeated searches.
 MAX_LOADED_BYTES = 2 << 30
-_KEY_COLUMNS = ("id", "source", "document_id")
 
 
 @dataclass(frozen=True, slots=True)

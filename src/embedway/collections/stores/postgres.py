@@ -20,12 +20,15 @@ from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit, cosines
 from embedway.collections.stores import postgres_compose as compose
 from embedway.collections.stores import postgres_rows as pg
+from embedway.collections.stores import postgres_table as tables
 from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
-from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors, require_psycopg
+from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors
 from embedway.collections.stores.postgres_where import to_sql
+from embedway.collections.stores.refusals import already_exists, is_locked, no_such
+from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import (
-    check_condition,
     columns_of,
+    has_nul,
     lock_key,
     push_not_down,
     record_from_text,
@@ -36,18 +39,18 @@ from embedway.errors import SinkError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from embedway.collections.record import Record, VectorType
+    from embedway.collections.record import Record
     from embedway.collections.stores.base import Chunk
+    from embedway.collections.values import VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
-#: Rows from which an HNSW index is built. Below, an exact search takes some milliseconds.
-INDEX_ROWS = 10_000
 #: Candidates of an index, by hit, that are ranked by their exact vectors.
 _CANDIDATES, _BIT_CANDIDATES = 4, 20
 _MAX_EF_SEARCH = 1_000
-_MAX_BUILD_MIB = 2_048
 _STAGE = "pg_temp.embedway_stage"
+#: Fact beside the record: columns that the present change adds, or that an aborted one has left.
+_UNFINISHED = "unfinished_columns"
 
 
 class PostgresStore(Store):
@@ -59,6 +62,8 @@ class PostgresStore(Store):
         self._place = Place.of(destination)
         super().__init__(self._place.shown)
         self._link: Any = None
+        #: Schema of the table, known when the link is open.
+        self._schema = ""
         self._overwrite = False
         #: Name of the table that is being written; None if no change is in progress.
         self._writing: str | None = None
@@ -77,11 +82,10 @@ class PostgresStore(Store):
         link = connect(self._place)
         try:
             with postgres_errors(self.destination, "locking"):
-                key = lock_key(self._schema(link), self._place.table)
+                key = lock_key(tables.schema_of(link, self._place), self._place.table)
                 (free,) = link.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
             if not free:
-                reason = "another process changes this collection; wait until it ends, then run the command again"
-                raise SinkError(reason, destination=self.destination)
+                raise is_locked(self.destination)
             yield
         finally:
             link.close()
@@ -96,11 +100,10 @@ class PostgresStore(Store):
         self._overwrite = overwrite
         with postgres_errors(self.destination, "preparing"):
             link = self._connection()
-            schema = self._schema(link)
-            row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [schema]).fetchone()
+            row = link.execute("SELECT has_schema_privilege(%s, 'CREATE')", [self._schema]).fetchone()
             if not row[0]:
-                reason = f"this user must not create tables in the schema {schema!r}; GRANT CREATE ON SCHEMA to it"
-                raise SinkError(reason, destination=self.destination)
+                reason = f"this user must not create tables in the schema {self._schema!r}"
+                raise SinkError(f"{reason}; GRANT CREATE ON SCHEMA to it", destination=self.destination)
             known = link.execute("SELECT installed_version FROM pg_available_extensions WHERE name = 'vector'")
             if known.fetchone() is None:
                 reason = "the server has no pgvector; install the extension `vector` on it"
@@ -108,8 +111,7 @@ class PostgresStore(Store):
             if self._oid() is None:
                 return
             if not overwrite:
-                reason = "already exists; choose another table, or overwrite it: --overwrite, or overwrite=True"
-                raise SinkError(reason, destination=self.destination)
+                raise already_exists("table", self.destination)
             # Another program's table is never dropped.
             record_from_text(self._comment(), destination=self.destination)
 
@@ -120,8 +122,9 @@ class PostgresStore(Store):
         with postgres_errors(self.destination, "creating the table"):
             link = self._connection()
             link.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            self._register(link)
+            pg.register_vectors(link, record.vector_type)
             link.execute("BEGIN")
+            self._claim(link)
             self._writing, self._created = f"embedway_{secrets.token_hex(8)}", True
             link.execute(compose.sql("CREATE TABLE {} ({})", self._table(), pg.column_definitions(record)))
 
@@ -131,21 +134,22 @@ class PostgresStore(Store):
         pg.check_record(record, destination=self.destination)
         with postgres_errors(self.destination, "changing the table"):
             link = self._connection()
-            # Before the transaction: a new column locks the table until the transaction ends.
-            for name in sorted(record.keep.keys() - self.record.keep.keys()):
-                change = "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} " + pg.SQL_TYPES[record.keep[name]]
-                link.execute(compose.sql(change, self._table(), name))
-            self._register(link)
+            self._add_columns(link, record)
+            pg.register_vectors(link, record.vector_type)
             link.execute("BEGIN")
+            self._claim(link)
+            self._facts()
             self._writing, self._created, self.record = self._place.table, False, record
             stage = f"CREATE TEMP TABLE {_STAGE.partition('.')[2]} ON COMMIT DROP AS SELECT {{}} FROM {{}} WHERE false"  # noqa: S608  constants and quoted identifiers
             link.execute(compose.sql(stage, self._columns(), self._table()))
+            # The statement above locks the table against ALTER until the transaction ends.
+            tables.check_types(tables.column_types(link, self._oid()), record, destination=self.destination)
 
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         self._check_rows(chunks, vectors)
-        rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
         with postgres_errors(self.destination, "writing"):
+            rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
             link = self._connection()
             target = self._table() if self._created else compose.sql(_STAGE)
             with link.cursor() as cursor:
@@ -175,12 +179,11 @@ class PostgresStore(Store):
         with postgres_errors(self.destination, "finishing"):
             link = self._connection()
             if self._created:
-                self._finish_table(link)
-            self._build_index(link)
+                tables.add_unique_index(link, self._table())
+            if self._created or not tables.has_vector_index(link, self._oid()):
+                tables.build_vector_index(link, self._table(), self.record)
             if self._created:
-                if self._overwrite and self._oid() is not None:
-                    link.execute(compose.sql("DROP TABLE {}", self._name(self._place.table)))
-                link.execute(compose.sql("ALTER TABLE {} RENAME TO {}", self._table(), self._place.table))
+                self._replace_table(link)
             self._write_comment(link, self._place.table)
             link.execute("COMMIT")
             self._writing, self._created = None, False
@@ -198,7 +201,7 @@ class PostgresStore(Store):
     def open(self) -> None:
         with postgres_errors(self.destination, "opening"):
             if self._oid() is None:
-                raise SinkError("there is no such table", destination=self.destination)
+                raise no_such("table", self.destination)
             self.record, _ = record_from_text(self._comment(), destination=self.destination)
         self._recount()
 
@@ -260,15 +263,18 @@ class PostgresStore(Store):
 
     @override
     def write_record(self, record: Record) -> None:
-        self.record = record
         with postgres_errors(self.destination, "writing the record"):
-            self._write_comment(self._connection(), self._place.table)
+            link = self._connection()
+            with link.transaction():
+                self._claim(link)
+                unfinished = self._facts().get(_UNFINISHED)
+                self.record = record
+                self._write_comment(link, self._place.table, **({_UNFINISHED: unfinished} if unfinished else {}))
 
     @override
     def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
-        columns = columns_of(self.record)
-        if where is not None:
-            check_condition(where, columns, destination=self.destination)
+        if where is not None and has_nul(where):
+            return scan_search(self, query, top_n, where)
         hits = self._nearest(query, top_n, where, exact=not self._indexed)
         if self._indexed and len(hits) < min(top_n, self.count):
             # The index ends its scan after some rows, so few may meet a condition.
@@ -310,60 +316,69 @@ class PostgresStore(Store):
             return np.empty((rows, 0), np.float32)
         return pg.decoded(raw, self.record.vector_type, self.space.dimensions, destination=self.destination)
 
-    def _finish_table(self, link: Any) -> None:
-        """Add the unique index; rows that were written twice are removed first, except for the last of each id."""
-        psycopg = require_psycopg()
-        unique = compose.sql("ALTER TABLE {} ADD UNIQUE (id)", self._table())
-        try:
-            with link.transaction():
-                link.execute(unique)
-        except psycopg.errors.UniqueViolation:
-            older = f"DELETE FROM {{0}} a USING {{0}} b WHERE a.id = b.id AND a.{pg.POSITION} < b.{pg.POSITION}"  # noqa: S608  constants and quoted identifiers
-            link.execute(compose.sql(older, self._table()))
-            link.execute(unique)
-        link.execute(compose.sql(f"ALTER TABLE {{}} ADD PRIMARY KEY ({pg.POSITION})", self._table()))
-        link.execute(compose.sql("CREATE INDEX ON {} (source, document_id)", self._table()))
+    def _claim(self, link: Any) -> None:
+        """Lock the collection for the transaction, so that one change is written also if `lock` lost its connection."""
+        key = lock_key("change", self._schema, self._place.table)
+        (free,) = link.execute("SELECT pg_try_advisory_xact_lock(%s)", [key]).fetchone()
+        if not free:
+            raise is_locked(self.destination)
 
-    def _build_index(self, link: Any) -> None:
-        what = pg.index_definition(self.record.vector_type, self.space.dimensions)
-        (rows,) = link.execute(compose.sql("SELECT count(*) FROM {}", self._table())).fetchone()
-        if what is None or rows < INDEX_ROWS or (not self._created and self._has_index(link)):
-            return
-        needed = min(rows * (self.space.dimensions * 4 + 300) * 3 // 2 >> 20, _MAX_BUILD_MIB)
-        query = "SELECT setting::bigint / 1024 FROM pg_settings WHERE name = 'maintenance_work_mem'"
-        if link.execute(query).fetchone()[0] < needed:
-            link.execute(f"SET LOCAL maintenance_work_mem = '{needed}MB'")
-        link.execute(compose.sql(f"CREATE INDEX ON {{}} USING hnsw ({what})", self._table()))
+    def _facts(self) -> dict[str, Any]:
+        """Return the stored record and the facts beside it. Raises `SinkError` if it is newer than the open one."""
+        found, facts = record_from_text(self._comment(), destination=self.destination)
+        if found.revision != self.record.revision:
+            reason = "another process has changed this collection meanwhile; run the command again"
+            raise SinkError(reason, destination=self.destination)
+        return facts
 
-    def _has_index(self, link: Any) -> bool:
-        query = "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
-        query += "WHERE i.indrelid = %s AND a.amname = 'hnsw' AND i.indisvalid"
-        return link.execute(query, [self._oid()]).fetchone() is not None
+    def _add_columns(self, link: Any, record: Record) -> None:
+        """Add the new kept columns; remove those that an aborted or killed change has added.
+
+        This is a transaction of its own, because a new column locks the table, and the change may take long.
+        """
+        with link.transaction():
+            self._claim(link)
+            left = self._facts().get(_UNFINISHED) or []
+            known = {*columns_of(self.record), *pg.TAKEN, "vector"}
+            found = tables.column_types(link, self._oid())
+            for name in [name for name in left if name in found and name not in known]:
+                link.execute(compose.sql("ALTER TABLE {} DROP COLUMN {}", self._table(), name))
+                del found[name]
+            added = [name for name in record.keep if name not in known and name not in found]
+            for name in added:
+                change = "ALTER TABLE {} ADD COLUMN {} " + pg.SQL_TYPES[record.keep[name]]
+                link.execute(compose.sql(change, self._table(), name))
+            if added or left:
+                self._write_comment(link, self._place.table, **({_UNFINISHED: added} if added else {}))
+
+    def _replace_table(self, link: Any) -> None:
+        """Give a new table its name, in place of a collection that exists."""
+        temporary, table = str(self._writing), self._place.table
+        if self._oid() is not None:
+            if not self._overwrite:
+                raise already_exists("table", self.destination)
+            record_from_text(self._comment(), destination=self.destination)
+            link.execute(compose.sql("DROP TABLE {}", self._name(table)))
+        link.execute(compose.sql("ALTER TABLE {} RENAME TO {}", self._table(), table))
+        tables.rename_parts(link, self._schema, temporary, table)
 
     def _recount(self) -> None:
         with postgres_errors(self.destination, "reading"):
             link = self._connection()
             (self.count,) = link.execute(compose.sql("SELECT count(*) FROM {}", self._table())).fetchone()
-            self._indexed = self._has_index(link)
+            self._indexed = tables.has_vector_index(link, self._oid())
 
     def _connection(self) -> Any:
         if self._link is None:
-            self._link = connect(self._place)
+            link = connect(self._place)
+            with postgres_errors(self.destination, "connecting"):
+                self._schema = tables.schema_of(link, self._place)
+            self._link = link
         return self._link
 
-    def _register(self, link: Any) -> None:
-        from pgvector.psycopg import register_vector  # noqa: PLC0415 - an extra
-
-        register_vector(link)
-
-    def _schema(self, link: Any) -> str:
-        schema: str = self._place.schema or link.execute("SELECT current_schema()").fetchone()[0] or "public"
-        return schema
-
     def _name(self, table: str) -> Any:
-        from psycopg import sql  # noqa: PLC0415 - an extra
-
-        return sql.Identifier(self._schema(self._connection()), table)
+        self._connection()
+        return compose.identifier(self._schema, table)
 
     def _table(self) -> Any:
         return self._name(self._writing or self._place.table)
@@ -372,18 +387,16 @@ class PostgresStore(Store):
         return compose.names([*columns_of(self.record), "vector"])
 
     def _oid(self) -> int | None:
-        name = self._name(self._place.table).as_string(self._connection())
-        row = self._connection().execute("SELECT to_regclass(%s)::oid::bigint", [name]).fetchone()
-        oid: int | None = row[0]
-        return oid
+        link = self._connection()
+        return tables.find(link, self._schema, self._place.table)
 
     def _comment(self) -> str | None:
         row = self._connection().execute("SELECT obj_description(%s::oid, 'pg_class')", [self._oid()]).fetchone()
         comment: str | None = row[0]
         return comment
 
-    def _write_comment(self, link: Any, table: str) -> None:
+    def _write_comment(self, link: Any, table: str, **more: object) -> None:
         from psycopg import sql  # noqa: PLC0415 - an extra
 
-        text = sql.Literal(record_text(self.record))
-        link.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self._name(table), text))
+        text = sql.Literal(record_text(self.record, **more))
+        link.execute(compose.sql("COMMENT ON TABLE {} IS {}", self._name(table), text))

@@ -10,11 +10,22 @@ if TYPE_CHECKING:
     from embedway.collections.documents import DocumentKey
 
 
+def identifier(*names: str) -> Any:
+    """Return a quoted name, or names that are joined by dots. It may stand in a query with and without parameters."""
+    from psycopg import sql as composed  # noqa: PLC0415 - an extra
+
+    if not any("%" in name for name in names):
+        return composed.Identifier(*names)
+    # psycopg reads % as the mark of a parameter, but only if a query has parameters. So it is written as its code.
+    quoted = (name.replace("\\", "\\\\").replace('"', '""').replace("%", "\\0025") for name in names)
+    return composed.SQL(".".join(f'U&"{name}"' for name in quoted))
+
+
 def sql(text: str, *parts: Any) -> Any:
     """Return composed SQL; strings among the parts are identifiers."""
     from psycopg import sql as composed  # noqa: PLC0415 - an extra
 
-    named = [composed.Identifier(part) if isinstance(part, str) else part for part in parts]
+    named = [identifier(part) if isinstance(part, str) else part for part in parts]
     return composed.SQL(text).format(*named)
 
 
@@ -29,7 +40,7 @@ def names(columns: Sequence[str]) -> Any:
     """Return names of columns as identifiers, separated by commas."""
     from psycopg import sql as composed  # noqa: PLC0415 - an extra
 
-    return composed.SQL(", ").join(map(composed.Identifier, columns))
+    return composed.SQL(", ").join(map(identifier, columns))
 
 
 def split(documents: Collection[DocumentKey]) -> list[list[str]]:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from embedway.collections.stores.redaction import POSTGRES_URL, shown
 from embedway.errors import EmbedwayError, MissingExtraError, SinkError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMES = ("postgresql", "postgres")
 FORM = "postgresql://USER@HOST:5432/DATABASE#TABLE"
 #: Maximum bytes of an identifier; PostgreSQL truncates longer ones silently.
 MAX_NAME_BYTES = 63
 _CONNECT_TIMEOUT_S = 10
-_SECRET = re.compile(r"passw|secret|token", re.IGNORECASE)
 #: Advice by the prefix of an SQLSTATE; the first match counts.
 _ADVICE = {
     "28P01": "the password is missing or wrong; set PGPASSWORD, or write it into ~/.pgpass",
     "28": "the server refuses this user; check the user, pg_hba.conf and TLS (sslmode)",
     "3D000": "there is no such database; create it first",
+    "3F000": "there is no such schema; create it first: CREATE SCHEMA",
+    "22P05": "a text has a character that the database's encoding cannot store; use a database with UTF8",
+    "42883": "a column of the table has another type than the collection needs; embed the sources again into a new one",
+    "42703": "a column of the table was removed; embed the sources again into a new one",
+    "22": "a column of the table has another type than the collection needs; embed the sources again into a new one",
     "42501": "the user lacks the right; GRANT it, or choose another user",
     "42P01": "the table was removed by another program",
     "42704": "a type is missing; the extension vector is not installed in this database",
@@ -35,7 +37,6 @@ _ADVICE = {
     "25P03": "the server ended an idle transaction; raise idle_in_transaction_session_timeout for this user",
     "57P": "the server shut down or ended the connection; run the same command again",
     "40": "another transaction was in the way; run the same command again",
-    "22P05": "a text has a character that the database's encoding cannot store; use a database with UTF8",
     "08": "the connection was lost; run the same command again",
 }
 
@@ -52,37 +53,27 @@ class Place:
     @classmethod
     def of(cls, destination: str) -> Place:
         """Return the place of a destination. Raises `UsageError`, without the password."""
-        url, _, fragment = destination.rpartition("#")
-        schema, _, table = fragment.rpartition(".")
-        try:
-            shown_url = without_password(url)
-        except ValueError:
-            raise UsageError(f"a destination in PostgreSQL is not a URL of the form {FORM}") from None
-        shown = f"{shown_url}#{fragment}"
-        if not url or not table or "\0" in destination:
-            raise UsageError(f"{shown_url or fragment!r} does not name a table; the form is {FORM}")
+        found = POSTGRES_URL.fullmatch(destination)
+        if found is None or not destination.isprintable():
+            raise UsageError(
+                f"{shown(destination)} is not a URL of the form {FORM}. Write / @ # ? % of a password as %2F %40 %23 "
+                "%3F %25, or set PGPASSWORD; parameters stand before #"
+            )
+        schema, _, table = found["table"].rpartition(".")
+        if not table:
+            raise UsageError(f"{shown(destination)!r} does not name a table; the form is {FORM}")
         for name in (schema, table):
             if len(name.encode()) > MAX_NAME_BYTES:
-                raise UsageError(f"{shown}: a name in PostgreSQL has at most {MAX_NAME_BYTES} bytes")
-        return cls(url, schema, table, shown)
-
-
-def without_password(url: str) -> str:
-    """Return a URL of a database without its password. Raises ValueError if it is not a URL."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    netloc = f"{user.partition(':')[0]}{at}{host}"
-    query = [(name, value) for name, value in parse_qsl(parts.query) if not _SECRET.search(name)]
-    return urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="/"), ""))
+                raise UsageError(f"{shown(destination)}: a name in PostgreSQL has at most {MAX_NAME_BYTES} bytes")
+        return cls(destination.rpartition("#")[0], schema, table, shown(destination))
 
 
 def require_psycopg() -> Any:
     """Return the module psycopg. Raises MissingExtraError."""
     try:
-        import pgvector.psycopg  # noqa: F401, PLC0415 - an extra
         import psycopg  # noqa: PLC0415 - heavy, and an extra
     except ImportError:
-        raise MissingExtraError("a table in PostgreSQL", extra="postgres", package="psycopg and pgvector") from None
+        raise MissingExtraError("a table in PostgreSQL", extra="postgres", package="psycopg") from None
     return psycopg
 
 

@@ -16,24 +16,32 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from typing_extensions import override
 
-from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit
 from embedway.collections.stores import qdrant_points as points
-from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, Rows, Store
 from embedway.collections.stores.qdrant_connection import Place, connect, qdrant_errors
-from embedway.collections.stores.qdrant_where import NotExpressibleError, key_of, to_filter
+from embedway.collections.stores.qdrant_where import NotExpressibleError, document_filters, key_of, to_filter
+from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
-from embedway.collections.stores.server_columns import columns_of, push_not_down, record_from_text, record_text
+from embedway.collections.stores.server_columns import (
+    STAGED_FOR,
+    columns_of,
+    is_staged_for,
+    push_not_down,
+    record_from_text,
+    record_text,
+    staging_name,
+)
 from embedway.collections.stores.server_locks import server_lock
-from embedway.collections.where_types import check_where
-from embedway.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from embedway.collections.record import Record, VectorType
-    from embedway.collections.stores.base import Chunk
+    from embedway.collections.documents import DocumentKey
+    from embedway.collections.record import Record
+    from embedway.collections.stores.base import Chunk, StoredDocument
+    from embedway.collections.values import VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
@@ -45,8 +53,8 @@ EXACT_ROWS = 20_000
 _EF_SEARCH = 256
 #: Rows beyond the best ones that are requested, because equal scores are ordered here; maximum rows of a request.
 _TIES, _MAX_TIES = 16, 10_000
-#: Documents in one filter, and rows of one request that reads no texts.
-_FILTER_DOCUMENTS, _SCROLL_ROWS = 500, 2_000
+#: Rows of one request that reads no texts.
+_SCROLL_ROWS = 2_000
 
 
 class QdrantStore(Store):
@@ -62,7 +70,13 @@ class QdrantStore(Store):
         self._client: Any = client
         #: Name of the collection that is being created; None otherwise.
         self._staged: str | None = None
+        self._overwrite = False
         self._in_point = False
+
+    @property
+    @override
+    def identity(self) -> str:
+        return self._place.identity
 
     @property
     @override
@@ -71,7 +85,7 @@ class QdrantStore(Store):
 
     @override
     def lock(self) -> AbstractContextManager[None]:
-        return server_lock(self.destination, destination=self.destination)
+        return server_lock(self.identity, destination=self.destination)
 
     @override
     def exists(self) -> bool:
@@ -80,26 +94,21 @@ class QdrantStore(Store):
 
     @override
     def prepare(self, *, overwrite: bool) -> None:
+        self._overwrite = overwrite
         with self._errors("preparing") as client:
             found = self._target(client)
-            if found is None:
-                return
-            if not overwrite:
-                reason = "already exists; choose another collection, or overwrite it: --overwrite, or overwrite=True"
-                raise SinkError(reason, destination=self.destination)
-            # Another program's collection is never dropped.
-            record_from_text(self._read_record(client, found), destination=self.destination)
+            if found is not None:
+                self._check_replaceable(client, found)
 
     @override
     def begin(self, record: Record) -> None:
         from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
 
         self.record = record
-        prefix = f"{self._place.name}.embedway-"
         with self._errors("creating the collection") as client:
-            for one in self._stale(client, prefix):
+            for one in self._stale(client):
                 client.delete_collection(one)
-            self._staged = f"{prefix}{secrets.token_hex(6)}"
+            self._staged = staging_name(self._place.name)
             kind = models.Datatype.FLOAT16 if record.vector_type == "float16" else models.Datatype.FLOAT32
             size = models.VectorParams(size=record.space.dimensions, distance=models.Distance.COSINE, datatype=kind)
             client.create_collection(self._staged, vectors_config=size)
@@ -124,24 +133,17 @@ class QdrantStore(Store):
 
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
-
         self._check_rows(chunks, vectors)
         found = points.points_of(chunks, vectors, self.record, destination=self.destination)
         for part in points.requests_of(found, self.space.dimensions):
-            batch = models.Batch(
-                ids=[point["id"] for point in part],
-                vectors=np.stack([point["vector"] for point in part]).tolist(),
-                payloads=[point["payload"] for point in part],
-            )
             with self._errors("writing") as client:
-                client.upsert(self._name, points=batch, wait=True)
+                client.upsert(self._name, points=part, wait=True)
 
     @override
     def remove(self, documents: Collection[DocumentKey]) -> None:
         from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
 
-        for some in _filters(documents):
+        for some in document_filters(documents):
             with self._errors("removing") as client:
                 client.delete(self._name, points_selector=models.FilterSelector(filter=some), wait=True)
 
@@ -154,6 +156,8 @@ class QdrantStore(Store):
             self._write_record(client, self._name)
             if self._staged is not None:
                 alias, old = self._place.name, self._target(client)
+                if old is not None:
+                    self._check_replaceable(client, old)
                 if old == alias:
                     client.delete_collection(old)  # a collection cannot have the name of an alias
                 changes: list[Any] = []
@@ -179,8 +183,9 @@ class QdrantStore(Store):
         with self._errors("opening") as client:
             found = self._target(client)
             if found is None:
-                raise SinkError("there is no such collection", destination=self.destination)
-            self.record, _ = record_from_text(self._read_record(client, found), destination=self.destination)
+                raise no_such("collection", self.destination)
+            text, self._in_point = self._stored_record(client, found)
+            self.record, _ = record_from_text(text, destination=self.destination)
             self._recount(client)
 
     @override
@@ -197,12 +202,12 @@ class QdrantStore(Store):
             for point in found:
                 part = points.document_part(point.id)
                 if rows and part != current:
-                    yield _document(rows)
+                    yield points.document_of(rows)
                     rows = []
                 current = part
                 rows.append(points.fields_from(point.payload, names, self.record))
         if rows:
-            yield _document(rows)
+            yield points.document_of(rows)
 
     @override
     def read(
@@ -213,7 +218,7 @@ class QdrantStore(Store):
         documents: Collection[DocumentKey] | None = None,
     ) -> Iterator[Rows]:
         names = points.default_columns(self.record) if columns is None else list(columns)
-        for where in [None] if documents is None else _filters(documents):
+        for where in [None] if documents is None else document_filters(documents):
             for found in self._scroll(names, vectors=vectors, limit=READ_ROWS, where=where):
                 fields = [points.fields_from(point.payload, names, self.record) for point in found]
                 none = np.empty((len(found), 0), np.float32)
@@ -253,7 +258,6 @@ class QdrantStore(Store):
         only = None
         if where is not None:
             columns = columns_of(self.record)
-            where = check_where(where, columns)
             try:
                 only = to_filter(push_not_down(where), columns)
             except NotExpressibleError:
@@ -344,11 +348,19 @@ class QdrantStore(Store):
                 return str(alias.collection_name)
         return name if client.collection_exists(name) else None
 
-    def _stale(self, client: Any, prefix: str) -> list[str]:
+    def _check_replaceable(self, client: Any, found: str) -> None:
+        """Raise `SinkError` for an existing collection without `overwrite`, and for that of another program."""
+        if not self._overwrite:
+            raise already_exists("collection", self.destination)
+        record_from_text(self._stored_record(client, found)[0], destination=self.destination)
+
+    def _stale(self, client: Any) -> list[str]:
         """Return collections that killed runs have left."""
         used = {alias.collection_name for alias in client.get_aliases().aliases}
         names = [one.name for one in client.get_collections().collections]
-        return [name for name in names if name.startswith(prefix) and name not in used]
+        # The name of every collection has this form; an alias gives it the name of the destination.
+        unused = [one for one in names if one not in used and one.startswith(f"{self._place.name}.embedway-")]
+        return [one for one in unused if is_staged_for(self._place.name, one, self._stored_record(client, one)[0])]
 
     def _index(self, client: Any, names: Sequence[str]) -> None:
         kinds = columns_of(self.record)
@@ -357,19 +369,20 @@ class QdrantStore(Store):
                 if kinds[name] in points.INDEX_TYPES:
                     client.create_payload_index(self._name, key_of(name), points.INDEX_TYPES[kinds[name]], wait=True)
 
-    def _read_record(self, client: Any, name: str) -> str | None:
+    def _stored_record(self, client: Any, name: str) -> tuple[str | None, bool]:
+        """Return the text of a collection's record, and whether it is that of a point."""
         metadata = client.get_collection(name).config.metadata or {}
-        self._in_point = RECORD_KEY not in metadata
-        if self._in_point:
+        in_point = RECORD_KEY not in metadata
+        if in_point:
             found = client.retrieve(name, [RECORD_POINT])
             metadata = (found[0].payload or {}) if found else {}
         text = metadata.get(RECORD_KEY)
-        return text if isinstance(text, str) else None
+        return (text if isinstance(text, str) else None), in_point
 
     def _write_record(self, client: Any, name: str) -> None:
         from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
 
-        text = record_text(self.record)
+        text = record_text(self.record, **{STAGED_FOR: self._place.name})
         client.update_collection(name, metadata={RECORD_KEY: text})
         # Servers before 1.16 ignore the metadata.
         if (client.get_collection(name).config.metadata or {}).get(RECORD_KEY) == text:
@@ -382,26 +395,3 @@ class QdrantStore(Store):
 
     def _recount(self, client: Any) -> None:
         self.count = client.count(self._name, count_filter=self._without_record(None), exact=True).count
-
-
-def _filters(documents: Collection[DocumentKey]) -> Iterator[Any]:
-    """Iterate over filters that together select the rows of documents."""
-    from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
-
-    by_source: dict[str, list[str]] = {}
-    for key in sorted(documents):
-        by_source.setdefault(key.source, []).append(key.document_id)
-    for source, names in by_source.items():
-        same = models.FieldCondition(key="source", match=models.MatchValue(value=source))
-        for first in range(0, len(names), _FILTER_DOCUMENTS):
-            some = models.MatchAny(any=names[first : first + _FILTER_DOCUMENTS])
-            yield models.Filter(must=[same, models.FieldCondition(key="document_id", match=some)])
-
-
-def _document(rows: Sequence[dict[str, Any]]) -> StoredDocument:
-    """Return the document with these rows; it has no fingerprint if they differ."""
-    first = rows[0]
-    prints = {row["fingerprint"] for row in rows}
-    total = max(row["total"] or 0 for row in rows)
-    key = DocumentKey(first["source"] or "", first["document_id"] or "")
-    return StoredDocument(key, prints.pop() or "" if len(prints) == 1 else "", len(rows), total)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway.collections.stores.base import LIBRARY_ERRORS
-from embedway.config.addresses import is_loopback, parse_address
+from embedway.collections.stores.redaction import shown
+from embedway.config.addresses import is_loopback, normalized, parse_address
 from embedway.config.variables import set_variables
 from embedway.errors import EmbedwayError, MissingExtraError, SinkError, UsageError
 
@@ -49,9 +50,16 @@ class Place:
             parts = parse_address(url, example="http://localhost:6333", instead=f"; set {KEY}")
         except ValueError as error:
             raise UsageError(f"the URL of a Qdrant server {error}; the form is {FORM}") from None
+        if "@" in url:  # behind the host: a part of a password that is not escaped
+            raise UsageError(f"the URL of a Qdrant server must not contain a user or password; set {KEY}")
         if not mark or not name or len(name) > MAX_NAME_CHARACTERS or set(name) & _BAD_CHARACTERS:
-            raise UsageError(f"{destination!r} does not name a collection of Qdrant; the form is {FORM}")
+            raise UsageError(f"{shown(destination)!r} does not name a collection of Qdrant; the form is {FORM}")
         return cls(url, name, parts.host, parts.scheme == "https")
+
+    @property
+    def identity(self) -> str:
+        """The same text for all spellings of the URL."""
+        return f"qdrant:{normalized(self.url, http_port=6333)}#{self.name}"
 
 
 def connect(place: Place) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.collections.stores.server_columns import BUILT_IN, columns_of, fields_of
+from embedway.collections.stores.base import DocumentTally, StoredDocument
+from embedway.collections.stores.columns import COLUMNS
+from embedway.collections.stores.server_columns import columns_of, fields_of
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ _DOCUMENT_BYTES, _NUMBER_MAX = 7, (1 << 24) - 1
 _UNIT = 1e-6
 
 
-def point_id(chunk: Chunk) -> str:
+def point_id(chunk: Chunk, document: bytes) -> str:
     """Return the id of a row's point: a UUID of 7 bytes of hash(document), 3 of the number, and 6 of hash(row id).
 
     Qdrant scrolls in the order of ids, so the chunks of a document come together and in order.
     """
-    document = _hash([chunk.source, chunk.document_id], _DOCUMENT_BYTES)
     number = min(max(chunk.number, 0), _NUMBER_MAX).to_bytes(3, "big")
-    return str(uuid.UUID(bytes=document + number + _hash([chunk.id], 6)))
+    digits = (document + number + _hash([chunk.id], 6)).hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def document_part(found: str) -> str:
@@ -62,27 +63,34 @@ def _hash(names: Sequence[str], size: int) -> bytes:
     return hashlib.blake2b(json.dumps(names).encode(), digest_size=size).digest()
 
 
-def points_of(chunks: Sequence[Chunk], vectors: Vectors, record: Record, *, destination: str) -> list[dict[str, Any]]:
-    """Return ids, vectors and payloads of rows; of rows with the same id, only the last. Raises `SinkError`."""
+def points_of(chunks: Sequence[Chunk], vectors: Vectors, record: Record, *, destination: str) -> list[Any]:
+    """Return rows as points of the client; of rows with the same id, only the last. Raises `SinkError`."""
+    from qdrant_client.models import PointStruct  # noqa: PLC0415 - heavy, and an extra
+
     lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-    points: dict[str, dict[str, Any]] = {}
-    for chunk, vector, length in zip(chunks, vectors, lengths.tolist(), strict=True):
+    documents: dict[tuple[str, str], bytes] = {}
+    points: dict[str, Any] = {}
+    for chunk, vector, length in zip(chunks, vectors.tolist(), lengths.tolist(), strict=True):
         payload = fields_of(chunk, record.keep)
         for name, kind in record.keep.items():
             payload[name] = _stored(payload[name], kind, f"row {chunk.id!r}: field {name!r}", destination)
         if abs(length - 1) > _UNIT:
             payload[LENGTH] = length
-        points[point_id(chunk)] = {"vector": vector, "payload": payload}
-    return [{"id": one, **point} for one, point in points.items()]
+        key = (chunk.source, chunk.document_id)
+        if key not in documents:
+            documents[key] = _hash(key, _DOCUMENT_BYTES)
+        one = point_id(chunk, documents[key])
+        # Without validation: all values were made here, and checking each number takes half of the time.
+        points[one] = PointStruct.model_construct(id=one, vector=vector, payload=payload)
+    return list(points.values())
 
 
-def requests_of(points: Sequence[dict[str, Any]], dimensions: int) -> Iterator[list[dict[str, Any]]]:
+def requests_of(points: Sequence[Any], dimensions: int) -> Iterator[list[Any]]:
     """Iterate over parts of the points, each small enough for one request."""
-    part: list[dict[str, Any]] = []
+    part: list[Any] = []
     size = 0
     for point in points:
-        payload = point["payload"]
-        own = _NUMBER_BYTES * dimensions + sum(len(str(value)) * 2 for value in payload.values())
+        own = _NUMBER_BYTES * dimensions + sum(map(_size, point.payload.values()))
         if part and (size + own > MAX_REQUEST_BYTES or len(part) >= MAX_REQUEST_ROWS):
             yield part
             part, size = [], 0
@@ -90,6 +98,19 @@ def requests_of(points: Sequence[dict[str, Any]], dimensions: int) -> Iterator[l
         size += own
     if part:
         yield part
+
+
+def _size(value: Any) -> int:
+    """Return the bytes of a value in a request, roughly."""
+    return 2 * len(value if isinstance(value, str) else str(value))
+
+
+def document_of(rows: Sequence[dict[str, Any]]) -> StoredDocument:
+    """Return the document with these rows."""
+    tally = DocumentTally()
+    for row in rows:
+        tally.add(rows[0]["source"] or "", rows[0]["document_id"] or "", row["fingerprint"], row["total"])
+    return next(tally.documents())
 
 
 def fields_from(payload: Mapping[str, Any] | None, names: Sequence[str], record: Record) -> dict[str, Any]:
@@ -154,4 +175,4 @@ def _read(value: Any, kind: ColumnType) -> Any:
 
 def default_columns(record: Record) -> list[str]:
     """Return all columns of a collection."""
-    return [*BUILT_IN, *record.keep]
+    return [*COLUMNS, *record.keep]

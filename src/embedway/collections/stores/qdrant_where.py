@@ -6,11 +6,13 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from embedway.collections.stores.server_columns import ids_by_source
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
+    from embedway.collections.documents import DocumentKey
     from embedway.collections.values import ColumnType
     from embedway.collections.where import Condition
 
@@ -18,6 +20,8 @@ _RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 #: Integers up to this are exact in ranges, which are floating-point numbers.
 _MAX_EXACT = 1 << 53
+#: Documents in one filter.
+_FILTER_DOCUMENTS = 500
 
 
 class NotExpressibleError(Exception):
@@ -87,3 +91,13 @@ def _condition(where: Compare | In, columns: Mapping[str, ColumnType]) -> Any:
 
 def _bounds(operator: str, value: Any) -> dict[str, Any]:
     return {"gte": value, "lte": value} if operator == "=" else {_RANGES[operator]: value}
+
+
+def document_filters(documents: Collection[DocumentKey]) -> Iterator[Any]:
+    """Iterate over filters that together select the rows of documents."""
+    from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
+
+    for source, some in ids_by_source(documents, most=_FILTER_DOCUMENTS):
+        same = models.FieldCondition(key="source", match=models.MatchValue(value=source))
+        one_of = models.FieldCondition(key="document_id", match=models.MatchAny(any=some))
+        yield models.Filter(must=[same, one_of])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from embedway._version import __version__
 from embedway.collections.record import FORMAT_VERSION, Record
+from embedway.collections.stores.refusals import DECLARE
 from embedway.collections.stores.temporary import write_whole
 from embedway.errors import SinkError, newer_version
 from embedway.files import read_regular
@@ -87,7 +88,7 @@ def record_from_metadata(
     """
     named = metadata or {}
     if SPACE_KEY.encode() not in named:
-        reason = "has no record of its vector space; it was not written by embedway"
+        reason = f"has no record of its vector space, so embedway did not write it, or it was changed; {DECLARE}"
         raise SinkError(reason, destination=destination)
     raw = named.get(FORMAT_KEY.encode())
     version = check_format(None if raw is None else raw.decode("ascii", "replace"), destination=destination)

@@ -11,6 +11,8 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from embedway.collections.stores.nearby import did_you_mean
+from embedway.collections.stores.redaction import shown
 from embedway.errors import EmbedwayError, UsageError
 from embedway.third_party import must_pass, place_of
 
@@ -56,15 +58,16 @@ def store_for(destination: str) -> Store:
     ending = Path(destination).suffix.lower()
     if ending in _ENDINGS:
         return _built_in(_ENDINGS[ending], destination)
-    raise UsageError(f"{shown(destination)!r} is not a known destination; use one of: {', '.join(forms())}")
+    near = "" if "://" in destination else did_you_mean(destination, tuple(_ENDINGS))
+    raise UsageError(
+        f"{shown(destination)!r} is not a known destination{near or '; use one of: ' + ', '.join(forms())}"
+    )
 
 
-def shown(destination: str) -> str:
-    """Return a destination without the password that its URL may contain."""
-    before, mark, rest = destination.partition("://")
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    return f"{before}{mark}{user.partition(':')[0]}{at}{host}{slash}{path}" if mark else destination
+def similar_to(destination: str) -> str:
+    """Return `; did you mean X?` for a file that does not exist, if there is a collection with a similar name."""
+    is_file = Path(destination).suffix.lower() in _ENDINGS and "://" not in destination
+    return did_you_mean(destination, tuple(_ENDINGS)) if is_file else ""
 
 
 def _built_in(entry: tuple[str, str, str], destination: str) -> Store:

@@ -4,40 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import secrets
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from embedway.collections.record import FORMAT_VERSION, Record
-from embedway.collections.stores.arrow import COLUMNS
+from embedway.collections.stores.columns import COLUMNS, values_of
 from embedway.collections.stores.records import space_from_json
-from embedway.collections.where import And, Compare, In, IsNull, Not, Or
-from embedway.errors import SinkError, UsageError, newer_version
+from embedway.collections.where import And, Compare, In, Not, Or
+from embedway.errors import SinkError, newer_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from embedway.collections.documents import DocumentKey
     from embedway.collections.stores.base import Chunk
     from embedway.collections.values import ColumnType
     from embedway.collections.where import Condition, Operator
 
 FORMAT: Final = "embedway collection"
-#: Columns of every row, in order, with their types; kept columns and the vector follow.
-BUILT_IN: Final[Mapping[str, ColumnType]] = COLUMNS
-#: Built-in columns that may be null.
-NULLABLE: Final = frozenset({"page", "title", "headings"})
+#: Fact beside the record of a staged collection: the name whose place it takes.
+STAGED_FOR: Final = "staged_for"
 _OPPOSITE: Final[Mapping[Operator, Operator]] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 
 
 def columns_of(record: Record) -> dict[str, ColumnType]:
     """Return all columns of a collection except the vector, with their types."""
-    return {**BUILT_IN, **record.keep}
+    return {**COLUMNS, **record.keep}
 
 
 def fields_of(chunk: Chunk, keep: Mapping[str, ColumnType]) -> dict[str, Any]:
     """Return the columns of a chunk, in the order of `columns_of`."""
-    return {
-        **{name: getattr(chunk, name) for name in BUILT_IN},
-        **{name: chunk.metadata.get(name) for name in keep},
-    }
+    fields = dict(zip(COLUMNS, values_of(chunk), strict=True))
+    if keep:
+        fields.update((name, chunk.metadata.get(name)) for name in keep)
+    return fields
+
+
+def ids_by_source(documents: Iterable[DocumentKey], *, most: int) -> Iterator[tuple[str, list[str]]]:
+    """Iterate over each source of some documents with the ids of at most `most` of its documents."""
+    for source, keys in groupby(sorted(documents), key=itemgetter(0)):
+        ids = [key[1] for key in keys]
+        for first in range(0, len(ids), most):
+            yield source, ids[first : first + most]
 
 
 def record_text(record: Record, **more: object) -> str:
@@ -68,18 +79,44 @@ def record_from_text(text: str | None, *, destination: str) -> tuple[Record, dic
     return record, facts
 
 
+def staging_name(name: str) -> str:
+    """Return the name of a collection that is written and then takes the place of `name`."""
+    return f"{name}.embedway-{secrets.token_hex(6)}"
+
+
+def is_staged_for(name: str, found: str, text: object) -> bool:
+    """Return whether a collection with this name and record was staged for `name`.
+
+    The name alone decides nothing: other collections may have names that look the same. The record says it too.
+    """
+    start, mark, ending = found.rpartition(".embedway-")
+    if not mark or start != name or not re.fullmatch("[0-9a-f]{12}", ending) or not isinstance(text, str):
+        return False
+    try:
+        facts = json.loads(text)
+        return bool(facts["format"] == FORMAT and facts[STAGED_FOR] == name)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
 def lock_key(*names: str) -> int:
     """Return a number of 64 bits, with sign, that stands for some names."""
     digest = hashlib.blake2b(json.dumps(["embedway", *names]).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 
-def check_condition(where: Condition, columns: Mapping[str, ColumnType], *, destination: str) -> None:
-    """Raise `UsageError` for a condition on a column that does not exist."""
-    for name in _names_in(where):
-        if name not in columns:
-            known = ", ".join(columns)
-            raise UsageError(f"{destination} has no column {name!r}; its columns are {known}")
+def has_nul(where: Condition) -> bool:
+    """Return whether a text of a condition has a NUL, which some databases refuse."""
+    match where:
+        case And(parts) | Or(parts):
+            return any(map(has_nul, parts))
+        case Not(part):
+            return has_nul(part)
+        case In(_, values):
+            return any(isinstance(value, str) and "\0" in value for value in values)
+        case Compare(_, _, value):
+            return isinstance(value, str) and "\0" in value
+    return False
 
 
 def push_not_down(where: Condition) -> Condition:
@@ -108,14 +145,3 @@ def _negated(where: Condition) -> Condition:
         case Compare(column, operator, value) if operator in _OPPOSITE:
             return Compare(column, _OPPOSITE[operator], value)
     return Not(where)
-
-
-def _names_in(where: Condition) -> Iterator[str]:
-    match where:
-        case And(parts) | Or(parts):
-            for part in parts:
-                yield from _names_in(part)
-        case Not(part):
-            yield from _names_in(part)
-        case Compare() | In() | IsNull():
-            yield where.column

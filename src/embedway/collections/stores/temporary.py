@@ -13,6 +13,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from embedway import unfinished
+from embedway.collections.stores.refusals import already_exists
 from embedway.errors import SinkError
 from embedway.files import is_special
 
@@ -73,10 +74,7 @@ def refuse_existing(path: Path, *, overwrite: bool, destination: str) -> None:
     if is_special(path):
         raise SinkError("is a device, a pipe or a socket; choose a file", destination=destination)
     if not overwrite and (path.exists() or path.is_symlink()):
-        raise SinkError(
-            "already exists; choose another destination, or overwrite it: --overwrite, or overwrite=True",
-            destination=destination,
-        )
+        raise already_exists("destination", destination)
 
 
 def _host() -> str:

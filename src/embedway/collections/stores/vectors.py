@@ -1,6 +1,6 @@
 """Number formats of stored vectors, as Arrow lists of fixed size.
 
-`int8` has one scale for each vector, its largest number divided by 127. `bits` has the signs, eight in a byte, the
+`int8` has one scale for each vector, its largest number divided by 127. `bits` has the `signs`, eight in a byte, the
 first dimension in the highest bit; they are read as 1 and -1.
 """
 
@@ -13,8 +13,13 @@ import numpy as np
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
-    from embedway.collections.record import VectorType
+    from embedway.collections.values import VectorType
     from embedway.types import Vectors
+
+
+def signs(vectors: Vectors) -> Any:
+    """Return the signs as truth values of the same shape: True for positive numbers and for 0, also -0.0."""
+    return vectors >= 0
 
 
 def vector_kind(vector_type: VectorType, dimensions: int) -> Any:
@@ -36,7 +41,7 @@ def encode(vectors: Vectors, vector_type: VectorType) -> tuple[Any, Any]:
     if vector_type == "float16":
         numbers = np.clip(numbers, -65504, 65504).astype(np.float16)
     elif vector_type == "bits":
-        numbers = np.packbits(numbers >= 0, axis=1)
+        numbers = np.packbits(signs(numbers), axis=1)
     elif vector_type == "int8":
         largest = np.abs(numbers).max(axis=1, initial=0)
         scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
@@ -72,8 +77,8 @@ def decode(
         if flat.null_count:
             refuse(np.asarray(flat.is_null()).reshape(len(column), size).any(axis=1), "has a number that is missing")
         packed = flat.to_numpy(zero_copy_only=False).reshape(len(column), size)
-        signs = np.unpackbits(packed, axis=1, count=dimensions)
-        return signs.astype(np.float32) * 2 - 1
+        positive = np.unpackbits(packed, axis=1, count=dimensions)
+        return positive.astype(np.float32) * 2 - 1
     # Nulls become NaN, and numbers outside of float32 become infinite.
     numbers = pc.cast(flat, pa.float32(), safe=False).to_numpy(zero_copy_only=False)
     vectors: Vectors = np.asarray(numbers, np.float32).reshape(len(column), dimensions)

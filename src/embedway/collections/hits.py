@@ -1,0 +1,131 @@
+"""Hits of a search from candidates: their highlights, snippets and neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from embedway.collections.search_results import Neighbour, SearchHit
+from embedway.collections.snippets import Highlighter, best_part, snippet_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from embedway.collections.candidates import Candidate
+    from embedway.collections.search import Hit
+    from embedway.collections.snippets import Passages
+
+#: Maximum chunks before and after a hit.
+MAX_NEIGHBOURS = 100
+#: Maximum hits of a search, and parts of a hit, whose sentences are compared with the query by vectors.
+MAX_COMPARED_HITS = 20
+MAX_COMPARED_PARTS = 60
+#: Endings of files whose text has other lines than the file, and of those whose rows are documents.
+_OTHER_LINES = (".html", ".htm", ".xhtml", ".pdf", ".docx", ".pptx", ".epub", ".ipynb")
+ROW_ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
+
+
+@dataclass(slots=True)
+class Found:
+    """Rows for a query, with the parts of their texts; `similar` are the cosines of parts, if they are computed."""
+
+    rows: list[Candidate]
+    passages: list[Passages]
+    similar: list[list[float]]
+
+    def texts(self) -> list[str]:
+        """Return the texts of the parts to compare with the query, in order. A row of a table has its header."""
+        return [
+            compared_text(passages, number)
+            for passages in self.passages[:MAX_COMPARED_HITS]
+            for number in range(min(len(passages.parts), MAX_COMPARED_PARTS))
+        ]
+
+    def compare(self, similarities: Sequence[float]) -> None:
+        """Receive the similarities of `texts`."""
+        at = 0
+        for passages in self.passages[:MAX_COMPARED_HITS]:
+            count = min(len(passages.parts), MAX_COMPARED_PARTS)
+            # Parts beyond the limit are not better than any other.
+            self.similar.append([*similarities[at : at + count], *([-1.0] * (len(passages.parts) - count))])
+            at += count
+
+
+def found_rows(query: str, rows: Sequence[Candidate], weights: Mapping[str, float]) -> Found:
+    """Return rows with the parts of their texts; `weights` are those of the query's tokens, if they are known."""
+    highlighter = Highlighter(query, weights)
+    highlighter.learn([row.hit.text for row in rows])
+    return Found(list(rows), [highlighter.passages(row.hit.text, row.hit.heading_path) for row in rows], [])
+
+
+def compared_text(passages: Passages, number: int) -> str:
+    """Return the text of a part for the model."""
+    part = passages.parts[number]
+    own = passages.text[part.start : part.end]
+    return own if part.header is None else f"{passages.text[slice(*part.header)]}\n{own}"
+
+
+def hits_of(
+    found: Found, scores: Mapping[str, float] | None, neighbours: Mapping[str, Mapping[str, Any]], count: int
+) -> list[SearchHit]:
+    """Return hits with up to `count` chunks before and after each.
+
+    `scores` are those of a reranker by id, `neighbours` the fetched rows by id.
+    """
+    hits = []
+    for number, row in enumerate(found.rows):
+        similar = found.similar[number] if number < len(found.similar) else None
+        beside = [
+            Neighbour(row_id, place, int(neighbours[row_id]["start_line"]), str(neighbours[row_id]["text"]))
+            for place, row_id in neighbour_ids(row.hit, count)
+            if row_id in neighbours
+        ]
+        score = row.hit.score if scores is None else scores[row.hit.id]
+        hits.append(_hit(row, score, found.passages[number], similar, beside))
+    return hits
+
+
+def _hit(
+    row: Candidate,
+    score: float,
+    passages: Passages,
+    similar: Sequence[float] | None,
+    beside: Sequence[Neighbour],
+) -> SearchHit:
+    best, strength = best_part(passages, similar)
+    snippet, highlight = snippet_of(
+        passages, best, start_line=row.hit.start_line, counts_lines=_counts_lines(row.hit), score=strength
+    )
+    return SearchHit(
+        score,
+        replace(row.hit, score=score),
+        snippet,
+        highlight,
+        row.vector_score,
+        row.keyword_score,
+        row.vector_rank,
+        row.keyword_rank,
+        row.sources,
+        tuple(one for one in beside if one.number < (row.hit.number or 0)),
+        tuple(one for one in beside if one.number > (row.hit.number or 0)),
+    )
+
+
+def neighbour_ids(hit: Hit, count: int) -> list[tuple[int, str]]:
+    """Return numbers and ids of the chunks beside a hit; none for collections before version 3."""
+    if hit.number is None or hit.total is None:
+        return []
+    start = hit.id.rpartition("#")[0]
+    numbers = range(max(0, hit.number - count), min(hit.total, hit.number + count + 1))
+    return [(number, f"{start}#{number}") for number in numbers if number != hit.number]
+
+
+def is_row(hit: Hit) -> bool:
+    """Return whether the document of a hit is a row of a file, whose line is that of the row."""
+    return hit.source.lower().removesuffix(".gz").endswith(ROW_ENDINGS)
+
+
+def _counts_lines(hit: Hit) -> bool:
+    """Return whether the lines of a hit's text are those of its source; nearly so where markup was removed."""
+    name = hit.document_id.lower().removesuffix(".gz")
+    return hit.page is None and not is_row(hit) and not name.endswith(_OTHER_LINES)

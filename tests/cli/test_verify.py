@@ -1,0 +1,69 @@
+"""`verify` on collections in real stores."""
+
+import numpy as np
+import pytest
+
+from embedway.collections.stored_chunks import chunk_of_row
+from embedway.collections.stores import open_store
+
+pytestmark = pytest.mark.usefixtures("with_model")
+
+STORES = ["c.parquet", "c.jsonl", "lancedb:db#rows"]
+TEXTS = {f"{n}.md": f"Section {n} explains how engine {n * 7 % 11} of the ship is started." for n in range(6)}
+
+
+@pytest.fixture(params=STORES)
+def collection(request, command, place):
+    (place / "docs").mkdir()
+    for name, text in TEXTS.items():
+        (place / "docs" / name).write_text(text)
+    done = command("sync", "docs", "--to", request.param)
+    assert done.code == 0, done.stderr
+    return request.param
+
+
+def change(place, destination, damage, monkeypatch):
+    """Replace rows of the collection: `damage` maps ids to functions of vectors."""
+    monkeypatch.chdir(place)
+    store = open_store(destination)
+    rows = [(row, vector) for batch in store.read() for row, vector in zip(batch.fields, batch.vectors, strict=True)]
+    store.begin_update(store.record)
+    chosen = [(row, vector) for row, vector in rows if row["id"] in damage]
+    store.write(
+        [chunk_of_row(row, ()) for row, _ in chosen],
+        np.stack([damage[row["id"]](vector) for row, vector in chosen]),
+    )
+    store.commit()
+    store.close()
+
+
+def test_a_right_collection_is_proved(command, collection):
+    done = command("verify", collection)
+    assert (done.code, done.stdout.splitlines()[-1]) == (0, "all rows were compared: none is wrong"), done.stderr
+    done = command("verify", collection, "--sample", "4", "--json")
+    assert (done.code, done.json["sampled"], done.json["faultless"], done.json["after"]) == (0, 4, True, None)
+    assert done.json["bound"] == pytest.approx(1 - 0.05 ** (1 / 4))
+    shown = command("verify", collection, "--sample", "4").stdout.splitlines()[-1]
+    # 52.71... %, rounded up
+    assert shown == "of 4 random rows, none is wrong: with 95% confidence, at most 52.8% of all rows are wrong"
+
+
+def test_wrong_rows_are_named_and_repaired(command, collection, place, monkeypatch):
+    change(place, collection, {"docs/2.md#0": lambda vector: -vector}, monkeypatch)
+    done = command("verify", collection)
+    assert done.code == 1
+    assert "docs/2.md#0" in done.stdout
+    assert "cosine -1.000" in done.stdout
+    assert done.stdout.splitlines()[-1] == "all rows were compared: 1 is wrong"
+    done = command("verify", collection, "--repair")
+    assert done.code == 0, done.stdout + done.stderr
+    assert "1 row replaced, 0 removed" in done.stdout
+    assert done.stdout.splitlines()[-1] == "after the repair: all rows were compared: none is wrong"
+    assert command("verify", collection).code == 0
+
+
+def test_another_model_is_refused_by_name(command, collection):
+    done = command("verify", collection, "--model", "bge-small-en-v1.5")
+    assert (done.code, done.stdout) == (1, "")
+    assert "bge-small-en-v1.5" in done.stderr
+    assert "all-MiniLM-L6-v2" in done.stderr
