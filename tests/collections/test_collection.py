@@ -237,7 +237,7 @@ def test_results_are_readable(place, config):
     with embedway.collections.open(place, config=config) as collection:
         answer = collection.search("what does E1133 mean", mode="hybrid")
     [best, *_] = answer
-    assert repr(best).startswith("<SearchHit 0.0")
+    assert repr(best).startswith("<SearchHit 0.")
     assert "'docs/loop.md#0' line 1: 'query: The event loop runs tasks. The error E1133 stops it.'" in repr(best)
     assert (best.document_id, best.source, best.line, best.metadata) == ("loop.md", "docs", 1, {})
     assert str(best.highlight) == "The error E1133 stops it."
