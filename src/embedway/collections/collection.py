@@ -163,10 +163,11 @@ class AsyncCollection:
     ) -> SearchAnswer | list[SearchAnswer]:
         """Return the best rows for a query, or a list of answers for several queries, which are embedded together.
 
-        `mode` is `vector` (cosine similarity), `keyword` (BM25) or `hybrid` (both, fused by scores or ranks). `where` is a
-        condition on columns, such as `"lang = 'de'"`. `group` returns one row of each document, `neighbours` the chunks
-        beside each row. `rerank` names a reranker for the best `candidates` rows. `highlight` chooses the best sentence
-        of a row by vectors, if the model runs on this machine, and not by words alone; by default for a single query.
+        `mode` is `vector` (cosine similarity), `keyword` (BM25) or `hybrid` (both, fused by `scores` or `ranks`).
+        `where` is a condition on columns, such as `"lang = 'de'"`. `group` returns one row of each document,
+        `neighbours` the chunks beside each row. `rerank` names a reranker for the best `candidates` rows. `highlight`
+        chooses the best sentence of a row by vectors, if the model runs on this machine, and not by words alone; by
+        default for a single query.
         Raises UsageError, SinkError, SpaceMismatchError and as `AsyncEmbedder.embed` does.
         """
         searcher = await self._opened()

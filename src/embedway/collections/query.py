@@ -53,9 +53,9 @@ class SearchOptions:
     """Options of a search.
 
     `group` returns one row of each document; `neighbours` is the number of chunks before and after each row.
-    `candidates` rows of each list are fused, by `fusion`, or reranked. `model` refuses a collection of another model. `highlight`
-    chooses the best sentence of a row by vectors, if the model runs on this machine, and not by words alone; by default
-    for a single query.
+    `candidates` rows of each list are fused, by `fusion`, or reranked. `model` refuses a collection of another model.
+    `highlight` chooses the best sentence of a row by vectors, if the model runs on this machine, and not by words
+    alone; by default for a single query.
     """
 
     top: int = 5
