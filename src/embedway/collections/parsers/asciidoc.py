@@ -35,8 +35,6 @@ _CALLOUT = re.compile(r"[ \t]*+(?:(?://|#|--|;;|<!--)[ \t]*+)?(?:<(?:\d+|\.)>[ \
 _UNDERLINE = re.compile(r"(=+|-+|~+|\^+|\++)$")
 _UNDERLINES = {"=": 1, "-": 2, "~": 3, "^": 4, "+": 5}
 _VERBATIM = frozenset({"source", "listing", "literal", "stem", "latexmath", "asciimath", "plantuml", "mermaid"})
-#: Blocks whose delimiters may enclose other blocks.
-_CONTAINERS = "=*_~"
 
 
 class _Reader:
