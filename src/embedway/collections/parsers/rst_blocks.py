@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
 
+from embedway.collections.parsers.base import line_marks
 from embedway.collections.parsers.rst_inline import Names, label_name
 from embedway.collections.parsers.rst_tree import Definition, Label, Labelled
 
@@ -129,10 +130,7 @@ class _Writer:
                     self._items.append((before + line.strip(), self._line + number))
             return
         self.flush()
-        marks, offset = [], 0
-        for number, line in enumerate(text.split("\n")):
-            marks.append((offset, self._line + number))
-            offset += len(line) + 1
+        marks = line_marks(text, self._line)
         if not isinstance(node, nodes.line_block):
             text = text.replace("\n", " ")
         self._builder.add(text, self._kind, line=self._line, lines=marks, level=self._closing())
@@ -141,10 +139,7 @@ class _Writer:
         self.flush()
         text = self._text(node)
         line = node.line or self._line
-        marks, offset = [], 0
-        for number, part in enumerate(text.split("\n")):
-            marks.append((offset, line + number))
-            offset += len(part) + 1
+        marks = line_marks(text, line)
         language = "pycon" if isinstance(node, nodes.doctest_block) else node.get("language", "")
         self._builder.add(text, "code", line=line, lines=marks, language=language, level=self._closing())
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from embedway.collections.stores import postgres_compose as compose
 from embedway.collections.stores import postgres_rows as pg
 from embedway.collections.stores.postgres_connection import MAX_NAME_BYTES, Place, require_psycopg
-from embedway.collections.stores.server_columns import columns_of
+from embedway.collections.stores.server_columns import stored_columns
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def check_types(found: Mapping[str, str], record: Record, *, destination: str) -
 
     The binary form of a value has no type, so PostgreSQL would read it as a value of the wrong one.
     """
-    wanted = {name: pg.SQL_TYPES[kind] for name, kind in columns_of(record).items()}
+    wanted = {name: pg.SQL_TYPES[kind] for name, kind in stored_columns(record).items()}
     wanted["vector"] = f"{pg.VECTOR_TYPES[record.vector_type]}({record.space.dimensions})"
     for name, sql_type in wanted.items():
         kind = _CATALOG_NAMES.get(sql_type, sql_type)

@@ -10,8 +10,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from embedway.collections.columns import COLUMNS, values_of
 from embedway.collections.record import FORMAT_VERSION, Record
-from embedway.collections.stores.columns import COLUMNS, values_of
 from embedway.collections.stores.records import space_from_json
 from embedway.collections.where import And, Compare, In, Not, Or
 from embedway.errors import SinkError, newer_version
@@ -19,8 +19,8 @@ from embedway.errors import SinkError, newer_version
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from embedway.collections.chunks import Chunk
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.stores.base import Chunk
     from embedway.collections.values import ColumnType
     from embedway.collections.where import Condition, Operator
 
@@ -30,13 +30,13 @@ STAGED_FOR: Final = "staged_for"
 _OPPOSITE: Final[Mapping[Operator, Operator]] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 
 
-def columns_of(record: Record) -> dict[str, ColumnType]:
+def stored_columns(record: Record) -> dict[str, ColumnType]:
     """Return all columns of a collection except the vector, with their types."""
     return {**COLUMNS, **record.keep}
 
 
 def fields_of(chunk: Chunk, keep: Mapping[str, ColumnType]) -> dict[str, Any]:
-    """Return the columns of a chunk, in the order of `columns_of`."""
+    """Return the columns of a chunk, in the order of `stored_columns`."""
     fields = dict(zip(COLUMNS, values_of(chunk), strict=True))
     if keep:
         fields.update((name, chunk.metadata.get(name)) for name in keep)
