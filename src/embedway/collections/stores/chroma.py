@@ -21,17 +21,16 @@ from embedway.collections.stores.base import READ_ROWS, DocumentTally, Rows, Sto
 from embedway.collections.stores.chroma_connection import Place, chroma_errors, connect
 from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import NotExpressibleError, scan_search
-from embedway.collections.stores.server_columns import (
+from embedway.collections.stores.server_columns import ids_by_source, stored_columns
+from embedway.collections.stores.server_locks import server_lock
+from embedway.collections.stores.server_records import (
     STAGED_FOR,
-    ids_by_source,
     is_staged_for,
-    push_not_down,
     record_from_text,
     record_text,
     staging_name,
-    stored_columns,
 )
-from embedway.collections.stores.server_locks import server_lock
+from embedway.collections.stores.server_where import push_not_down
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:

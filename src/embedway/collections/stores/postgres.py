@@ -26,14 +26,9 @@ from embedway.collections.stores.postgres_connection import Place, connect, post
 from embedway.collections.stores.postgres_where import to_sql
 from embedway.collections.stores.refusals import already_exists, is_locked, no_such
 from embedway.collections.stores.scanning import scan_search
-from embedway.collections.stores.server_columns import (
-    has_nul,
-    lock_key,
-    push_not_down,
-    record_from_text,
-    record_text,
-    stored_columns,
-)
+from embedway.collections.stores.server_columns import lock_key, stored_columns
+from embedway.collections.stores.server_records import record_from_text, record_text
+from embedway.collections.stores.server_where import has_nul, push_not_down
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -391,12 +386,7 @@ class PostgresStore(Store):
         return tables.find(link, self._schema, self._place.table)
 
     def _comment(self) -> str | None:
-        row = self._connection().execute("SELECT obj_description(%s::oid, 'pg_class')", [self._oid()]).fetchone()
-        comment: str | None = row[0]
-        return comment
+        return tables.comment(self._connection(), self._oid())
 
     def _write_comment(self, link: Any, table: str, **more: object) -> None:
-        from psycopg import sql  # noqa: PLC0415 - an extra
-
-        text = sql.Literal(record_text(self.record, **more))
-        link.execute(compose.sql("COMMENT ON TABLE {} IS {}", self._name(table), text))
+        tables.write_comment(link, self._name(table), record_text(self.record, **more))

@@ -35,6 +35,19 @@ def find(link: Any, schema: str, name: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+def comment(link: Any, oid: int | None) -> str | None:
+    """Return the comment of a table, which has the collection's record."""
+    text: str | None = link.execute("SELECT obj_description(%s::oid, 'pg_class')", [oid]).fetchone()[0]
+    return text
+
+
+def write_comment(link: Any, table: Any, text: str) -> None:
+    """Replace the comment of a table, which is a quoted name."""
+    from psycopg import sql  # noqa: PLC0415 - an extra
+
+    link.execute(compose.sql("COMMENT ON TABLE {} IS {}", table, sql.Literal(text)))
+
+
 def column_types(link: Any, oid: int | None) -> dict[str, str]:
     """Return the columns of a table and their types, such as `bigint` and `vector(384)`."""
     query = "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "

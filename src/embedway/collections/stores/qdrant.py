@@ -23,16 +23,16 @@ from embedway.collections.stores.qdrant_connection import Place, connect, qdrant
 from embedway.collections.stores.qdrant_where import document_filters, key_of, to_filter
 from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import NotExpressibleError, scan_search
-from embedway.collections.stores.server_columns import (
+from embedway.collections.stores.server_columns import stored_columns
+from embedway.collections.stores.server_locks import server_lock
+from embedway.collections.stores.server_records import (
     STAGED_FOR,
     is_staged_for,
-    push_not_down,
     record_from_text,
     record_text,
     staging_name,
-    stored_columns,
 )
-from embedway.collections.stores.server_locks import server_lock
+from embedway.collections.stores.server_where import push_not_down
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
