@@ -150,6 +150,8 @@ class Searcher:
         for row, (query, candidates) in enumerate(zip(queries, found, strict=True)):
             rows, scores, reranked = candidates.rows, None, None
             if options.rerank is not None and rows:
+                if not options.group:  # a hybrid search has this many rows of each list
+                    rows = rows[: max(options.top, options.candidates)]
                 rows, scores, reranked = await self._reranked(query, rows, options.rerank)
             if options.group:
                 rows = grouped(rows)

@@ -279,11 +279,9 @@ class LanceDBStore(ReaderStore):
 
     def _check_names(self, record: Record) -> None:
         for name in record.keep:
-            if "." in name or not name:
-                raise SinkError(
-                    f"LanceDB has no columns with a full stop in their name, such as {name!r}; rename the field",
-                    destination=self.destination,
-                )
+            if "." in name or "`" in name or not name or name.startswith("_row"):
+                reason = f"LanceDB cannot have a column {name!r}: a name has no full stop and no backtick"
+                raise SinkError(f"{reason}, and does not begin with _row; rename it", destination=self.destination)
 
     def _remove_stale(self) -> None:
         """Remove files left by killed processes, and restore a table that one of them moved away."""

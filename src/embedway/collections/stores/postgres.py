@@ -62,8 +62,7 @@ class PostgresStore(Store):
         self._overwrite = False
         #: Name of the table that is being written; None if no change is in progress.
         self._writing: str | None = None
-        self._created = False
-        self._indexed = False
+        self._created, self._indexed = False, False
 
     @property
     @override
@@ -138,7 +137,7 @@ class PostgresStore(Store):
             stage = f"CREATE TEMP TABLE {_STAGE.partition('.')[2]} ON COMMIT DROP AS SELECT {{}} FROM {{}} WHERE false"  # noqa: S608  constants and quoted identifiers
             link.execute(compose.sql(stage, self._columns(), self._table()))
             # The statement above locks the table against ALTER until the transaction ends.
-            tables.check_types(tables.column_types(link, self._oid()), record, destination=self.destination)
+            tables.check_types(link, self._oid(), record, destination=self.destination)
 
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
@@ -198,6 +197,7 @@ class PostgresStore(Store):
             if self._oid() is None:
                 raise no_such("table", self.destination)
             self.record, _ = record_from_text(self._comment(), destination=self.destination)
+            tables.check_types(self._connection(), self._oid(), self.record, destination=self.destination)
         self._recount()
 
     @override
@@ -382,8 +382,7 @@ class PostgresStore(Store):
         return compose.names([*stored_columns(self.record), "vector"])
 
     def _oid(self) -> int | None:
-        link = self._connection()
-        return tables.find(link, self._schema, self._place.table)
+        return tables.find(self._connection(), self._schema, self._place.table)
 
     def _comment(self) -> str | None:
         return tables.comment(self._connection(), self._oid())

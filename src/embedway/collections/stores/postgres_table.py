@@ -11,8 +11,6 @@ from embedway.collections.stores.server_columns import stored_columns
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from embedway.collections.record import Record
 
 #: Rows from which an HNSW index is built. Below, an exact search takes some milliseconds.
@@ -56,20 +54,20 @@ def column_types(link: Any, oid: int | None) -> dict[str, str]:
     return {name: kind.rpartition(".")[2] for name, kind in link.execute(query, [oid])}
 
 
-def check_types(found: Mapping[str, str], record: Record, *, destination: str) -> None:
+def check_types(link: Any, oid: int | None, record: Record, *, destination: str) -> None:
     """Raise `SinkError` if a column of the record does not exist, or has another type.
 
     The binary form of a value has no type, so PostgreSQL would read it as a value of the wrong one.
     """
+    found = column_types(link, oid)
     wanted = {name: pg.SQL_TYPES[kind] for name, kind in stored_columns(record).items()}
     wanted["vector"] = f"{pg.VECTOR_TYPES[record.vector_type]}({record.space.dimensions})"
     for name, sql_type in wanted.items():
         kind = _CATALOG_NAMES.get(sql_type, sql_type)
         if found.get(name) != kind:
             exists = f"has the type {found[name]}" if name in found else "does not exist"
-            advice = "rename that column, or do not keep the field" if name in record.keep else "embed again"
             raise SinkError(
-                f"the table's column {name!r} {exists}, and the collection needs {kind}; {advice}",
+                f"the table's column {name!r} {exists}, and the collection needs {kind}; rename it or change its type",
                 destination=destination,
             )
 
