@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from embedway.collections.chunks import Chunk
+from embedway.collections.columns import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.documents import DocumentKey
 from embedway.collections.record import ChunkSettings, MadeBy, ReadRecord, Record, SourceRecord
-from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.stores import create_store, open_store
-from embedway.collections.stores.base import READ_ROWS, Chunk, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, StoredDocument
 from embedway.collections.where import Compare, parse_where
 from embedway.errors import SinkError, SpaceMismatchError, UsageError
 from embedway.space import Space

@@ -229,10 +229,10 @@ def checked_condition(where: str | Condition | None, store: Store) -> Condition 
     """Return a condition with values of the types of an open store's columns; None for none. Raises UsageError."""
     if where is None:
         return None
-    from embedway.collections.where import columns_of, parse_where  # noqa: PLC0415  only for conditions
+    from embedway.collections.where import condition_columns, parse_where  # noqa: PLC0415  only for conditions
     from embedway.collections.where_types import check_where  # noqa: PLC0415
 
-    columns = columns_of(store.record)
+    columns = condition_columns(store.record)
     return parse_where(where, columns) if isinstance(where, str) else check_where(where, columns)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from embedway.collections.stores import postgres_compose as compose
 from embedway.collections.stores import postgres_rows as pg
 from embedway.collections.stores.postgres_connection import MAX_NAME_BYTES, Place, require_psycopg
-from embedway.collections.stores.server_columns import columns_of
+from embedway.collections.stores.server_columns import stored_columns
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -34,9 +34,16 @@ def find(link: Any, schema: str, name: str) -> int | None:
 
 
 def comment(link: Any, oid: int | None) -> str | None:
-    """Return the comment of a table."""
+    """Return the comment of a table, which has the collection's record."""
     text: str | None = link.execute("SELECT obj_description(%s::oid, 'pg_class')", [oid]).fetchone()[0]
     return text
+
+
+def write_comment(link: Any, table: Any, text: str) -> None:
+    """Replace the comment of a table, which is a quoted name."""
+    from psycopg import sql  # noqa: PLC0415 - an extra
+
+    link.execute(compose.sql("COMMENT ON TABLE {} IS {}", table, sql.Literal(text)))
 
 
 def column_types(link: Any, oid: int | None) -> dict[str, str]:
@@ -53,7 +60,7 @@ def check_types(link: Any, oid: int | None, record: Record, *, destination: str)
     The binary form of a value has no type, so PostgreSQL would read it as a value of the wrong one.
     """
     found = column_types(link, oid)
-    wanted = {name: pg.SQL_TYPES[kind] for name, kind in columns_of(record).items()}
+    wanted = {name: pg.SQL_TYPES[kind] for name, kind in stored_columns(record).items()}
     wanted["vector"] = f"{pg.VECTOR_TYPES[record.vector_type]}({record.space.dimensions})"
     for name, sql_type in wanted.items():
         kind = _CATALOG_NAMES.get(sql_type, sql_type)
