@@ -191,7 +191,7 @@ class _Shown:
 def _between(text: str, before: Part, part: Part) -> str:
     """Return what stands between two parts of a snippet: a line end where lines matter, else a space."""
     has_marker = bool(text[before.end : part.start].strip())
-    by_line = part.kind in _LINES or before.kind in {*_LINES, "heading"} or has_marker
+    by_line = "heading" in {part.kind, before.kind} or part.kind in _LINES or before.kind in _LINES or has_marker
     return "\n" if by_line else " "
 
 
