@@ -156,6 +156,11 @@ def test_a_short_text_is_whole_and_a_long_one_starts_at_the_match():
     )
 
 
+def test_a_heading_is_never_a_snippet_alone():
+    long = "x" + " word" * 45 + "."
+    assert shown("limits", f"{LONG * 3}\n\nThe limits\n\n{long}\n\n{LONG}")[0].text == f"The limits\n{long}"
+
+
 def test_a_row_comes_with_its_header_and_items_without_their_markers():
     rows = "\n".join(f"option{n}.ms | {n} | the meaning of this option in many words {n}" for n in range(30))
     text = f"option | default | meaning\n{rows}"

@@ -205,6 +205,9 @@ def _window(parts: Sequence[Part], best: int) -> tuple[int, int]:
         last, length = last + 1, grown
     while last > best and parts[last].kind == "heading":
         last -= 1  # a heading without its text says nothing
+    while _names(parts[last]) and last + 1 < len(parts):
+        last += 1  # its text is shown also if it is long
+        length += _length(parts[last])
     if last + 1 == len(parts):
         while first and (grown := length + _length(parts[first - 1])) <= SNIPPET_CHARACTERS:
             first, length = first - 1, grown
