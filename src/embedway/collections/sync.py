@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from embedway.collections.job import Job, Kept
+from embedway.collections.job_sources import refuse_itself
 from embedway.collections.options import SyncOptions
 from embedway.collections.stores import store_for
 from embedway.collections.termination import terminable
@@ -75,6 +76,7 @@ async def sync_collection(
     started = clock()
     store = store_for(destination) if isinstance(destination, str) else destination
     options = options or SyncOptions()
+    refuse_itself(sources, store.destination)
     job = Job(embedder, store, options.resolve(None), sync=options, progress=progress, clock=clock, kept=kept)
     outcome = await terminable(job.run(sources, standard_input))
     tally, counts = job.tally, outcome.changes.counts

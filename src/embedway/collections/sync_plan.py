@@ -15,6 +15,7 @@ from embedway.collections.job_sources import (
     find_known_sources,
     named_sources,
     recorded_sources,
+    refuse_itself,
     refuse_dropped,
     refuse_emptied,
     refuse_same_names,
@@ -78,6 +79,7 @@ async def plan_sync(
     """Plan `sync_collection`: read the sources, compute, spend and write nothing. Raises as it does."""
     store = store_for(destination) if isinstance(destination, str) else destination
     sync = options or SyncOptions()
+    refuse_itself(sources, store.destination)
     with closing(Worker("embedway-reader")) as reader:
         try:
             opened = await reader.call(open_for_sync, store, sync)
