@@ -145,7 +145,7 @@ class Keywords:
             for batch in self._store.read(columns=_KEY_COLUMNS, vectors=False)
             for row in batch.fields
         )
-        gone, documents, _ = index.changes(connection, keys)
+        gone, documents = index.changes(connection, keys)
         removed = index.remove(connection, gone)
         if not documents:
             return KeywordUpdate(0, removed)
