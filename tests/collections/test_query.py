@@ -8,7 +8,7 @@ import pytest
 
 from embedway.collections.candidates import CandidateSearch
 from embedway.collections.keywords import Keywords
-from embedway.collections.query import MODES, Searcher, SearchOptions, checked_condition
+from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.record import Record
 from embedway.collections.stores.base import Chunk
 from embedway.errors import UsageError
@@ -136,10 +136,6 @@ def test_an_empty_query_is_refused(searcher):
 def test_options_are_checked(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         SearchOptions(**wrong)
-
-
-def test_modes():
-    assert MODES == ("vector", "keyword", "hybrid")
 
 
 def test_groups_with_a_condition_are_full(searcher, store):

@@ -7,8 +7,9 @@ import os
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, overload
 
 from embedway._embedder import AsyncEmbedder
-from embedway.arguments import as_texts
+from embedway.arguments import as_texts, check_flag, check_name, check_path, is_a
 from embedway.collections.forgetting import forget_documents
+from embedway.collections.option_checks import check_class
 from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.query_model import model_name
 from embedway.collections.report import as_progress
@@ -74,7 +75,7 @@ class AsyncCollection:
     @classmethod
     async def open(
         cls,
-        destination: str,
+        destination: str | os.PathLike[str],
         *,
         embedder: AsyncEmbedder | None = None,
         config: Config | None = None,
@@ -87,12 +88,9 @@ class AsyncCollection:
         refuses a collection of another model, and makes a new one. With `create`, a missing collection is created by
         its first `sync`. Raises SinkError and UsageError.
         """
-        if embedder is not None and not isinstance(embedder, AsyncEmbedder):
-            raise UsageError(f"embedder is of type {type(embedder).__name__}; it must be an AsyncEmbedder")
-        if embedder is not None and config is not None:
-            raise UsageError("embedder and config are both given; the embedder has its own config")
+        destination, model, create = check_opening(destination, embedder, config, model, create, AsyncEmbedder)
+        used = AsyncEmbedder(config=config) if embedder is None else embedder
         store = await asyncio.to_thread(open_or_new, destination, create=create)
-        used = embedder or AsyncEmbedder(config=config)
         return cls(destination, store, used, model=model, owned=embedder is None)
 
     def __repr__(self) -> str:
@@ -170,9 +168,18 @@ class AsyncCollection:
         """
         searcher = await self._opened()
         condition = checked_condition(where, searcher.store)
-        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates, highlight=highlight)
+        options = SearchOptions(
+            top=top,
+            mode=mode,
+            where=condition,
+            group=group,
+            neighbours=neighbours,
+            rerank=rerank,
+            candidates=candidates,
+            highlight=highlight,
+        )
         answers = await searcher.search(as_texts(query, "query"), options)
-        return answers[0] if isinstance(query, str) else answers
+        return answers[0] if is_a(query, str) else answers
 
     async def sync(
         self, *sources: str | os.PathLike[str], progress: Progress = None, **options: Unpack[SyncSettings]
@@ -182,11 +189,11 @@ class AsyncCollection:
         A source is a path, or a text `NAME=PATH`. `progress` is called with a `RunStatus` after each batch. Options are
         those of `embedway sync`; those that are not given are as in the collection's record. Raises as that does.
         """
+        from embedway.collections.inventory import source_texts  # noqa: PLC0415  heavy
         from embedway.collections.sync import sync_collection  # noqa: PLC0415  heavy
-        from embedway.collections.sync_settings import source_texts  # noqa: PLC0415  heavy
 
-        paths, chosen = source_texts(sources), await self._sync_options(options)
-        receiver = as_progress(progress)
+        paths, receiver = source_texts(sources), as_progress(progress)
+        chosen = await self._sync_options(options)
         try:
             return await sync_collection(self._embedder, self._destination, paths, chosen, progress=receiver)
         finally:
@@ -195,10 +202,9 @@ class AsyncCollection:
     async def dry_run(self, *sources: str | os.PathLike[str], **options: Unpack[SyncSettings]) -> SyncPlan:
         """Return what `sync` would change, and what it would cost; nothing is computed, spent or written."""
         from embedway.collections.sync_plan import plan_sync  # noqa: PLC0415  heavy
-        from embedway.collections.sync_settings import source_texts  # noqa: PLC0415  heavy
 
-        paths, chosen = source_texts(sources), await self._sync_options(options)
-        return await plan_sync(self._embedder, self._destination, paths, chosen)
+        chosen = await self._sync_options(options)
+        return await plan_sync(self._embedder, self._destination, sources, chosen)
 
     async def _sync_options(self, options: SyncSettings) -> SyncOptions:
         from embedway.collections.sync_settings import sync_options  # noqa: PLC0415  heavy
@@ -221,6 +227,7 @@ class AsyncCollection:
         `repair` embeds wrong rows again, removes incomplete documents, and verifies the result. `progress` is called
         with the numbers of rows that are compared, and to compare. Raises as `search` does.
         """
+        repair = check_flag(repair, "repair")
         await self._opened()
         store = await asyncio.to_thread(open_or_new, self._destination, create=False)
         try:
@@ -247,7 +254,7 @@ class AsyncCollection:
             await self.refresh()
 
     async def export(
-        self, destination: str, *, overwrite: bool = False, vector_type: VectorType | None = None
+        self, destination: str | os.PathLike[str], *, overwrite: bool = False, vector_type: VectorType | None = None
     ) -> ExportSummary:
         """Write all rows into a new collection, which may be in another kind of store. Nothing is embedded.
 
@@ -339,7 +346,7 @@ class Opening:
 
 
 def open_async(
-    destination: str,
+    destination: str | os.PathLike[str],
     *,
     embedder: AsyncEmbedder | None = None,
     config: Config | None = None,
@@ -353,6 +360,28 @@ def open_async(
     return Opening(
         lambda: AsyncCollection.open(destination, embedder=embedder, config=config, model=model, create=create)
     )
+
+
+def check_opening(  # noqa: PLR0917  the arguments of `open`
+    destination: str | os.PathLike[str],
+    embedder: object,
+    config: Config | None,
+    model: str | None,
+    create: bool,
+    kind: type,
+) -> tuple[str, str | None, bool]:
+    """Return destination, model and `create` of a call of `open`; `kind` is the class of its embedder.
+
+    Raises UsageError.
+    """
+    destination = check_path(destination, "destination", "a text or a path, such as docs.parquet")
+    if embedder is not None:
+        check_class(embedder, kind, "embedder")
+        if config is not None:
+            raise UsageError("embedder and config are both given; the embedder has its own config")
+    if model is not None and not check_name(model, "model"):
+        raise UsageError("model is empty; leave it out for the collection's model")
+    return destination, model, check_flag(create, "create")
 
 
 def open_or_new(destination: str, *, create: bool) -> Store:

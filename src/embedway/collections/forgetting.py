@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from embedway.arguments import check_name, check_names
 from embedway.collections.keywords import forget_keywords
 from embedway.collections.stored_chunks import place_of
 from embedway.collections.stores.base import join_context
@@ -71,6 +72,8 @@ async def forget_documents(
     the report says so. Raises as `find_documents`, `SinkError`, and `CacheError` if the cache cannot be changed, after
     the rows are gone.
     """
+    names = check_names(names, "documents") or ()
+    source = None if source is None else check_name(source, "source")
     report = ForgetReport(store.destination)
     with store.lock():
         await asyncio.to_thread(store.open)
