@@ -449,3 +449,10 @@ def test_sources_of_sync_are_paths_or_texts(tmp_path):
     assert sync_options({"format": None, "follow_links": None, "chunk_tokens": None}) == SyncOptions()
     with pytest.raises(UsageError, match="a source is of type int"):
         source_texts([3])
+
+
+def test_public_names():
+    for name in embedway.collections.__all__:
+        assert getattr(embedway.collections, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = embedway.collections.nothing

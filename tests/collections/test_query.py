@@ -75,7 +75,7 @@ def test_an_identifier_is_the_best_hybrid_row_though_its_vector_is_the_farthest(
     query = np.array([1, 0], np.float32)
     found = candidates.find("hybrid", "what does the error E1133 mean", query, 50, None)
     assert found.rows[0].hit.id == "s/d29.md#1"
-    assert found.rows[0].sources == ("keyword",)
+    assert (found.rows[0].vector_rank, found.rows[0].keyword_rank) == (None, 1)
     assert candidates.find("vector", "E1133", query, 50, None).rows[0].hit.id == "s/d0.md#0"
 
 

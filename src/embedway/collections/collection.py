@@ -133,7 +133,7 @@ class AsyncCollection:
         return self._searcher.store.count if self.exists else 0
 
     async def documents(self) -> list[StoredDocument]:
-        """Return the documents of the collection, in any order."""
+        """Return the documents with their fingerprints and numbers of rows, in any order. Raises SinkError."""
         searcher = await self._opened()
         return await asyncio.to_thread(searcher.read, lambda store: list(store.documents()))
 
@@ -222,8 +222,9 @@ class AsyncCollection:
         repair: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> VerifyReport:
-        """Embed a sample of the rows again, and return which are wrong, missing or orphaned, and the bound proven.
+        """Embed a sample of the rows again, and return which are wrong, missing or orphaned.
 
+        `bound` of the report is the largest share of wrong rows that the sample does not exclude with 95 % confidence.
         `repair` embeds wrong rows again, removes incomplete documents, and verifies the result. `progress` is called
         with the numbers of rows that are compared, and to compare. Raises as `search` does.
         """

@@ -51,9 +51,9 @@ class SearchOptions:
     """Options of a search.
 
     `group` returns one row of each document; `neighbours` is the number of chunks before and after each row.
-    `candidates` rows of each list are fused or reranked. `model` refuses a collection of another model. `highlight`
-    chooses the best sentence of a row by vectors, if the model runs on this machine, and not by words alone; by default
-    for a single query.
+    `candidates` rows of each list are fused or reranked; texts over the reranker's limit are truncated. `model` refuses
+    a collection of another model. `highlight` chooses the best sentence of a row by vectors, if the model runs on this
+    machine, and not by words alone; by default for a single query.
     """
 
     top: Annotated[int, Range(1)] = 5
@@ -72,9 +72,9 @@ class SearchOptions:
 
 
 class Searcher:
-    """Searches one open store. The model is proven at the first search that needs it, and then kept.
+    """Searches one open store, one call at a time. `note` receives what the user should know.
 
-    Calls are answered one after another. `note` receives what the user should know.
+    The model is checked against the collection's space at the first search that needs it, and then kept.
     """
 
     def __init__(
@@ -192,12 +192,11 @@ class Searcher:
             found = self._candidates.find(options.mode, query, vector, count, options.where)
             if not options.group or found.complete or len(grouped(found.rows)) >= options.top:
                 return found
-            count *= 4
+            count *= 4  # several rows of one document count once, so more candidates are needed
 
     async def _reranked(
         self, query: str, rows: list[Candidate], model: str
     ) -> tuple[list[Candidate], dict[str, float], Receipt]:
-        # Rows over the reranker's limit are truncated.
         texts = [text_for_reranker(row.hit) for row in rows]
         result = await self._embedder.rerank(query, texts, model=model, on_overflow="truncate")
         order = [rows[int(place)] for place in result.order]
