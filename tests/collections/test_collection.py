@@ -100,10 +100,10 @@ def test_modes_conditions_and_facts(place, config):
         assert (collection.space.model, collection.record.space.dimensions) == ("m", 16)
         assert {found.key.document_id for found in await collection.documents()} == set(TEXTS)
         assert names(await collection.search("E1133", mode="keyword")) == ["loop.md"]
-        hybrid = await collection.search(TEXTS["ice.md"] + " E1133", mode="hybrid")
+        hybrid = await collection.search(TEXTS["ice.md"] + " E1133")
         assert set(names(hybrid)) == set(TEXTS)
         best = hybrid.hits[0]
-        assert best.score == max(found.score for found in hybrid)
+        assert best.score == max(one.score for one in hybrid.hits)
         assert "E1133" in best.text
         condition = "document_id != 'loop.md'"
         for mode in ("vector", "keyword", "hybrid"):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Self, T
 from embedway._public import blocking_form_of
 from embedway._sync import Embedder
 from embedway.arguments import as_texts
-from embedway.collections.collection import AsyncCollection, check_opening, open_or_new
+from embedway.collections.collection import AsyncCollection
+from embedway.collections.opening import check_opening, open_or_new
 from embedway.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
-    from embedway.collections.candidates import SearchMode
+    from embedway.collections.candidates import Fusion, SearchMode
     from embedway.collections.query import SearchSettings
     from embedway.collections.record import Record
     from embedway.collections.search_results import SearchAnswer
@@ -120,6 +121,7 @@ class Collection:
         rerank: str | None = None,
         candidates: int = 50,
         highlight: bool | None = None,
+        fusion: Fusion = "scores",
     ) -> SearchAnswer | list[SearchAnswer]:
         """Return the best rows for a query, or for each of several."""
         # Read here: an iterator may belong to the caller's thread.
@@ -135,6 +137,7 @@ class Collection:
                 rerank=rerank,
                 candidates=candidates,
                 highlight=highlight,
+                fusion=fusion,
             )
         )
 

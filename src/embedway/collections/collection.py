@@ -7,14 +7,14 @@ import os
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, overload
 
 from embedway._embedder import AsyncEmbedder
-from embedway.arguments import as_texts, check_flag, check_name, check_path, is_a
+from embedway.arguments import as_texts, check_flag, is_a
 from embedway.collections.forgetting import forget_documents
-from embedway.collections.option_checks import check_class
+from embedway.collections.opening import check_opening, open_or_new
 from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.query_model import model_name
 from embedway.collections.report import as_progress
 from embedway.collections.verification import DEFAULT_SAMPLE, verify_collection
-from embedway.errors import ClosedError, SinkError, UsageError
+from embedway.errors import ClosedError, UsageError
 from embedway.forks import never_free
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
-    from embedway.collections.candidates import SearchMode
+    from embedway.collections.candidates import Fusion, SearchMode
     from embedway.collections.export import ExportSummary
     from embedway.collections.forgetting import ForgetReport
     from embedway.collections.options import SyncOptions
@@ -157,13 +157,15 @@ class AsyncCollection:
         rerank: str | None = None,
         candidates: int = 50,
         highlight: bool | None = None,
+        fusion: Fusion = "scores",
     ) -> SearchAnswer | list[SearchAnswer]:
         """Return the best rows for a query, or a list of answers for several queries, which are embedded together.
 
-        `mode` is `vector` (cosine similarity), `keyword` (BM25) or `hybrid` (both, fused by their scores). `where` is a
-        condition on columns, such as `"lang = 'de'"`. `group` returns one row of each document, `neighbours` the chunks
-        beside each row. `rerank` names a reranker for the best `candidates` rows. `highlight` chooses the best sentence
-        of a row by vectors, if the model runs on this machine, and not by words alone; by default for a single query.
+        `mode` is `vector` (cosine similarity), `keyword` (BM25) or `hybrid` (both, fused by `scores` or `ranks`).
+        `where` is a condition on columns, such as `"lang = 'de'"`. `group` returns one row of each document,
+        `neighbours` the chunks beside each row. `rerank` names a reranker for the best `candidates` rows. `highlight`
+        chooses the best sentence of a row by vectors, if the model runs on this machine, and not by words alone; by
+        default for a single query.
         Raises UsageError, SinkError, SpaceMismatchError and as `AsyncEmbedder.embed` does.
         """
         searcher = await self._opened()
@@ -177,6 +179,7 @@ class AsyncCollection:
             rerank=rerank,
             candidates=candidates,
             highlight=highlight,
+            fusion=fusion,
         )
         answers = await searcher.search(as_texts(query, "query"), options)
         return answers[0] if is_a(query, str) else answers
@@ -361,40 +364,3 @@ def open_async(
     return Opening(
         lambda: AsyncCollection.open(destination, embedder=embedder, config=config, model=model, create=create)
     )
-
-
-def check_opening(  # noqa: PLR0917  the arguments of `open`
-    destination: str | os.PathLike[str],
-    embedder: object,
-    config: Config | None,
-    model: str | None,
-    create: bool,
-    kind: type,
-) -> tuple[str, str | None, bool]:
-    """Return destination, model and `create` of a call of `open`; `kind` is the class of its embedder.
-
-    Raises UsageError.
-    """
-    destination = check_path(destination, "destination", "a text or a path, such as docs.parquet")
-    if embedder is not None:
-        check_class(embedder, kind, "embedder")
-        if config is not None:
-            raise UsageError("embedder and config are both given; the embedder has its own config")
-    if model is not None and not check_name(model, "model"):
-        raise UsageError("model is empty; leave it out for the collection's model")
-    return destination, model, check_flag(create, "create")
-
-
-def open_or_new(destination: str, *, create: bool) -> Store:
-    """Return an open store, or with `create` the store of a collection that does not exist yet."""
-    from embedway.collections.stores import store_for  # noqa: PLC0415  only when a store is opened
-
-    store = store_for(destination)
-    if create and not store.exists():
-        return store
-    try:
-        store.open()
-    except SinkError:
-        store.close()
-        raise
-    return store
