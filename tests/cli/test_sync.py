@@ -72,8 +72,8 @@ def test_the_tables_of_a_sync_and_of_its_dry_run(sync, docs):
     (docs / "a.md").write_bytes(b"a text \xff")
     done = sync("--on-error", "skip", code=4)
     line = next(line for line in done.stdout.splitlines() if line.startswith("kept"))
-    assert line.split(maxsplit=1)[1] == "1, with their old rows, because they cannot be read"
-    assert "1 row was rejected; out.jsonl.rejects.jsonl lists them with reasons" in done.stderr
+    assert line.split(maxsplit=1)[1] == "1 with old rows, because the new content cannot be read"
+    assert "1 row or file was rejected; the reasons are in out.jsonl.rejects.jsonl" in done.stderr
 
 
 def test_the_list_of_rejected_rows_goes_away_when_all_can_be_read(sync, docs, place):
@@ -165,7 +165,7 @@ def test_the_collection_is_no_source_of_itself(sync, place):
     assert (place / "out.jsonl").read_text() == text
 
 
-def test_standard_input_alone_must_be_named_again(command, place):
-    assert command("sync", "-", "--to", "in.jsonl", *MODEL_NAME, input=b"a text\n").code == 0
-    done = command("sync", "--to", "in.jsonl")
-    assert (done.code, "the only source of the collection is standard input" in done.stderr) == (2, True)
+def test_standard_input_alone_must_be_named_again(own_settings, docs):
+    assert own_settings("sync", "-", "--to", "in.jsonl", *MODEL_NAME, stdin="a text\n").code == 0
+    done = own_settings("sync", "--to", "in.jsonl")
+    assert (done.code, "the collection has no source but standard input" in done.stderr) == (2, True)
