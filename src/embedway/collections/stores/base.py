@@ -180,7 +180,7 @@ class Store(ABC):
 
     @abstractmethod
     def remove(self, documents: Collection[DocumentKey]) -> None:
-        """Remove all rows of documents; unknown ones are ignored. Rows that are written afterwards stay."""
+        """Remove all rows of documents; unknown documents are ignored. Rows that are written afterwards stay."""
 
     @abstractmethod
     def commit(self) -> None:
@@ -212,8 +212,9 @@ class Store(ABC):
     ) -> Iterator[Rows]:
         """Iterate over rows, at most `READ_ROWS` at a time, all chunks of a document in order.
 
-        `columns` are those of `fields` (all by default), `documents` the only ones to read. Without `vectors`, the
-        vectors of the rows have the shape (n, 0).
+        `columns` are those of `fields`, by default all; the value of a column that the store lacks is None. `documents`
+        are the only ones to read, in any order; unknown documents are ignored. Without `vectors`, the vectors of the
+        rows have the shape (n, 0).
         """
 
     @abstractmethod
@@ -221,7 +222,10 @@ class Store(ABC):
         """Return rows without vectors by id; unknown ids are left out."""
 
     def purge(self) -> Sequence[str]:
-        """Remove the texts of removed rows from older versions; return what this cannot reach, in plain words."""
+        """Remove the texts of removed rows from older versions. Call this after `commit`.
+
+        Return sentences for the user, one for each place where copies of the texts may remain.
+        """
         return ()
 
     def search(self, query_vector: Vectors, top_n: int, *, where: Condition | None = None) -> list[Hit]:
