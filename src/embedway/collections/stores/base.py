@@ -212,9 +212,9 @@ class Store(ABC):
     ) -> Iterator[Rows]:
         """Iterate over rows, at most `READ_ROWS` at a time, all chunks of a document in order.
 
-        `columns` are those of `fields`, by default all; the value of a column that the store lacks is None. `documents`
-        are the only ones to read, in any order; unknown documents are ignored. Without `vectors`, the vectors of the
-        rows have the shape (n, 0).
+        `columns` are those of `fields`, by default all; one that a collection of an older version lacks is None.
+        `documents` are the only ones to read, in any order; unknown documents are ignored. Without `vectors`, the
+        vectors of the rows have the shape (n, 0).
         """
 
     @abstractmethod
