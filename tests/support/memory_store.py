@@ -10,7 +10,8 @@ import numpy as np
 
 from embedway.collections.documents import DocumentKey
 from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS, Hit, TopRows, cosines
-from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, Rows, Store
+from embedway.collections.stores.tally import TALLY_COLUMNS, DocumentTally
 from embedway.collections.where import matches
 from embedway.errors import SinkError
 
@@ -84,14 +85,12 @@ class MemoryStore(Store):
         pass
 
     def documents(self):
-        found = {}
+        tally = DocumentTally()
         for fields, _ in self._rows.values():
-            found.setdefault(_key(fields), []).append(fields)
-        for key, rows in found.items():
-            prints = {row["fingerprint"] for row in rows}
-            yield StoredDocument(key, prints.pop() if len(prints) == 1 else "", len(rows), rows[0]["total"])
+            tally.add(*(fields[name] for name in TALLY_COLUMNS))
+        return tally.documents()
 
-    def read(self, *, columns=None, vectors=True, documents=None):
+    def read(self, *, columns=None, vectors=True, documents=None, strict=True):
         rows = [row for row in self._rows.values() if documents is None or _key(row[0]) in documents]
         for first in range(0, len(rows), READ_ROWS):
             some = rows[first : first + READ_ROWS]

@@ -13,7 +13,8 @@ from embedway.collections.documents import DocumentKey
 from embedway.collections.record import ChunkSettings, MadeBy, ReadRecord, Record, SourceRecord
 from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.stores import create_store, open_store
-from embedway.collections.stores.base import READ_ROWS, Chunk, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, Chunk
+from embedway.collections.stores.tally import StoredDocument
 from embedway.collections.where import parse_where
 from embedway.errors import SinkError, SpaceMismatchError, UsageError
 from embedway.space import Space

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens, whole_document
 from embedway.collections.record import ChunkSettings
+from embedway.collections.stores.tally import id_start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,8 +47,8 @@ def open_chunker(described: ModelDescription, options: RunOptions) -> tuple[Chun
 def cut_document(document: Document, chunker: Chunker | None, fingerprint: str = "") -> Sequence[Chunk]:
     """Return the chunks of a document, in order, with the ids of their rows."""
     cut = list(chunker.chunks(document)) if chunker is not None else [whole_document(document)]
-    prefix = document.id if document.source == document.id else f"{document.source}/{document.id}"
+    start = id_start(document.source, document.id)
     return [
-        replace(chunk, id=f"{prefix}#{number}", number=number, total=len(cut), fingerprint=fingerprint)
+        replace(chunk, id=f"{start}{number}", number=number, total=len(cut), fingerprint=fingerprint)
         for number, chunk in enumerate(cut)
     ]

@@ -33,6 +33,7 @@ from embedway.collections.stores.server_columns import (
     staging_name,
 )
 from embedway.collections.stores.server_locks import server_lock
+from embedway.collections.stores.tally import TALLY_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 
     from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
-    from embedway.collections.stores.base import Chunk, StoredDocument
+    from embedway.collections.stores.base import Chunk
+    from embedway.collections.stores.tally import StoredDocument
     from embedway.collections.values import VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
@@ -197,15 +199,15 @@ class QdrantStore(Store):
 
     @override
     def documents(self) -> Iterator[StoredDocument]:
-        names, current, rows = ["source", "document_id", "fingerprint", "total"], "", list[dict[str, Any]]()
-        for found in self._scroll(names, vectors=False, limit=_SCROLL_ROWS):
+        current, rows = "", list[dict[str, Any]]()
+        for found in self._scroll(TALLY_COLUMNS, vectors=False, limit=_SCROLL_ROWS):
             for point in found:
                 part = points.document_part(point.id)
                 if rows and part != current:
                     yield points.document_of(rows)
                     rows = []
                 current = part
-                rows.append(points.fields_from(point.payload, names, self.record))
+                rows.append(points.fields_from(point.payload, TALLY_COLUMNS, self.record))
         if rows:
             yield points.document_of(rows)
 
@@ -216,6 +218,7 @@ class QdrantStore(Store):
         columns: Sequence[str] | None = None,
         vectors: bool = True,
         documents: Collection[DocumentKey] | None = None,
+        strict: bool = True,
     ) -> Iterator[Rows]:
         names = points.default_columns(self.record) if columns is None else list(columns)
         for where in [None] if documents is None else document_filters(documents):
@@ -225,7 +228,9 @@ class QdrantStore(Store):
                 dimensions = self.space.dimensions
                 yield Rows(
                     fields,
-                    points.vectors_from(found, dimensions, destination=self.destination) if vectors else none,
+                    points.vectors_from(found, dimensions, destination=self.destination, strict=strict)
+                    if vectors
+                    else none,
                 )
 
     @override
