@@ -18,9 +18,10 @@ from embedway.collections.options import SyncOptions
 from embedway.collections.stores import open_store
 from embedway.collections.sync import sync_collection
 from embedway.collections.verification import plan_verification, verify_collection
+from embedway.errors import BudgetExceededError
 from embedway.models.base import Estimate
 from embedway.types import Bill
-from fake_embedder import DIMENSIONS, FakeEmbedder, vectors_of
+from fake_embedder import FakeEmbedder, vectors_of
 
 NAMES = ("a.md", "b.md", "c.md")
 DAMAGE = st.lists(
@@ -128,8 +129,7 @@ class Lines:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         sidecar = Path(f"{destination}.embedway.json")
         entries = json.loads(sidecar.read_text())
-        entry = entries["files"][0] if "files" in entries else entries
-        entry |= {"bytes": path.stat().st_size, "rows": len(rows)}
+        entries["collections"][0] |= {"bytes": path.stat().st_size, "rows": len(rows)}
         sidecar.write_text(json.dumps(entries))
 
 
@@ -224,3 +224,30 @@ def test_damage_is_reported_and_repaired(store):
             assert sync(folder, destination).unchanged == len(NAMES)
 
     check()
+
+
+def test_a_price_is_told_before_it_is_spent_and_a_repair_pays_for_no_row_twice():
+    with collection("c.parquet") as (_, destination):
+        Parquet().change(destination, [("nan", 3, 0)])
+        store = open_store(destination)
+        plan = asyncio.run(plan_verification(Embedder(), store, sample=4))
+        assert (plan.rows, plan.sampled, plan.cost_nanousd, plan.all_cost_nanousd) == (store.count, 4, 4, store.count)
+        assert f"a repair of wrong rows recomputes all {store.count}" in plan.sentence
+        store.close()
+        told = []
+        report, embedder = verify(destination, repair=True, note=told.append)
+        assert told == [
+            f"fake recomputes {report.rows} rows (about {3 * report.rows} tokens, $0.00000000{report.rows})"
+        ]
+        assert (report.repaired, report.tokens, report.cost_nanousd) == (1, 3 * report.rows, report.rows)
+        assert sum(embedder.calls) == report.rows
+
+
+def test_a_cost_over_the_maximum_is_refused_before_anything_is_computed_or_changed():
+    with collection("c.parquet") as (_, destination):
+        Parquet().change(destination, [("nan", number, 0) for number in range(9)])
+        before = content(destination)
+        for options in ({"most_nanousd": 3}, {"most_nanousd": 5, "sample": 4, "repair": True}):
+            with pytest.raises(BudgetExceededError, match="nothing was"):
+                verify(destination, **options)
+        assert content(destination) == before

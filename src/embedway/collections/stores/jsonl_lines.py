@@ -194,7 +194,11 @@ class LineReader:
         row: Any = None
         with suppress(ValueError, RecursionError):
             # The faster library rounds integers of more than 64 bits.
-            row = json.loads(text) if self._exact else orjson.loads(text)
+            row = None if self._exact else orjson.loads(text)
+        if row is None:
+            # Python's own one reads NaN, so that a row with such a vector can be named and repaired.
+            with suppress(ValueError, RecursionError):
+                row = json.loads(text)
         if not isinstance(row, dict):
             self._refuse(number)
         return row
