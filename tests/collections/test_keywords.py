@@ -272,6 +272,7 @@ def test_texts_that_another_program_changed_are_found(tmp_path, ending):
     _replace_text(destination, "Glaciers", "Zebrafin")
     opened[1].open()
     assert opened[0].record.revision == opened[1].record.revision
+    assert keywords[1].update() == KeywordUpdate(3, 3, rebuilt=True)
     assert ids(keywords[1].search("zebrafin", 5)) == ["b#0"]
     assert ids(keywords[1].search("glaciers", 5)) == []
     assert keywords[1].update() == KeywordUpdate()

@@ -115,7 +115,8 @@ class Keywords:
         except (sqlite3.Error, OSError) as error:
             failure = explain_file(error, setting="search.directory")
             raise SinkError(
-                f"the keyword index cannot be used: {failure}; --mode vector needs none", destination=str(self.path)
+                f"the keyword index cannot be used: {failure}; {option('mode', 'vector')} needs none",
+                destination=str(self.path),
             ) from None
         raise AssertionError("unreachable")
 
