@@ -224,14 +224,11 @@ class QdrantStore(Store):
         for where in [None] if documents is None else document_filters(documents):
             for found in self._scroll(names, vectors=vectors, limit=READ_ROWS, where=where):
                 fields = [points.fields_from(point.payload, names, self.record) for point in found]
-                none = np.empty((len(found), 0), np.float32)
-                dimensions = self.space.dimensions
-                yield Rows(
-                    fields,
-                    points.vectors_from(found, dimensions, destination=self.destination, strict=strict)
-                    if vectors
-                    else none,
-                )
+                matrix: Vectors = np.empty((len(found), 0), np.float32)
+                if vectors:
+                    place = self.destination
+                    matrix = points.vectors_from(found, self.space.dimensions, destination=place, strict=strict)
+                yield Rows(fields, matrix)
 
     @override
     def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
