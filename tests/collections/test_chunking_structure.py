@@ -243,9 +243,9 @@ def test_chunks_know_their_page_and_fingerprint(wordpiece):
     document = Document(
         "a.pdf", parsed.text, "a.pdf", blocks=parsed.blocks, page_marks=parsed.page_marks, content_hash="h"
     )
-    chunks = list(chunker_for(wordpiece, chunk_tokens=40).chunks(document))
+    chunks = list(chunker_for(wordpiece, chunk_tokens=40).chunks(document, "abc"))
     assert [chunk.page for chunk in chunks] == [1, 2, 3]
-    assert {chunk.fingerprint for chunk in chunks} == {ChunkSettings(chunk_tokens=40).fingerprint("h")}
+    assert {chunk.fingerprint for chunk in chunks} == {"abc"}
     assert chunks[0].id == "a.pdf#0"
 
 
@@ -294,3 +294,16 @@ def test_the_header_of_a_parsed_table_is_repeated(wordpiece):
     chunks = list(chunker_for(wordpiece, chunk_tokens=80).chunks(document))
     assert len(chunks) > 2
     assert all("name | stop value" in chunk.text for chunk in chunks)
+
+
+def test_the_separator_after_a_signature_counts(any_tokenizer):
+    text = ("paragraph", "The loop runs the code.", 0)
+    for size in range(40, 60):
+        document, chunks = cut(
+            [("heading", "Timeouts", 1), text, ("definition", "json(x)", 7), text],
+            any_tokenizer,
+            chunk_tokens=size,
+            overlap_tokens=0,
+            prompt="passage: ",
+        )
+        assert not any(is_heading_alone(document, chunk) for chunk in chunks), size

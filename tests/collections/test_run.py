@@ -14,11 +14,11 @@ import pytest
 
 from embedway import Config
 from embedway.collections import chunk_reader
+from embedway.collections.chunks import join_context
 from embedway.collections.parsers import html
 from embedway.collections.parsers.base import ParsedText
 from embedway.collections.run import RunOptions, run_job
 from embedway.collections.stores import open_store
-from embedway.collections.stores.base import join_context
 from embedway.collections.stores.parquet import ParquetStore
 from embedway.errors import (
     AuthenticationError,
@@ -622,7 +622,7 @@ def test_a_field_to_keep_must_be_there(fake_embedder, tmp_path):
     source.write_text("id,text,title\n1,alpha,A\n")
     with pytest.raises(
         SourceError,
-        match=r"'titel'.*did you mean 'title'.; existing columns: 'id', 'text', 'title'",
+        match=r"'titel'.*did you mean 'title'\?\); existing columns: 'id', 'text', 'title'",
     ):
         asyncio.run(run_job(fake_embedder(), [str(source)], str(tmp_path / "out.jsonl"), RunOptions(keep=("titel",))))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedway.collections.stores.base import join_context
+from embedway.collections.chunks import join_context
 from embedway.errors import BudgetExceededError
 from embedway.money import usd
 from embedway.text import count_of

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from embedway.arguments import check_callable, check_flag, check_integer
 from embedway.collections.query_model import prove_query_model
 from embedway.collections.recomputing import Recomputer, VerifyPlan
 from embedway.collections.stored_chunks import chunk_of_row, key_of_chunk, key_of_row
 from embedway.collections.stores.base import Rows
 from embedway.collections.verification_documents import check_documents
 from embedway.collections.verification_report import VerifyReport
-from embedway.errors import UsageError
 from embedway.money import usd
 from embedway.vectors import SAME_COSINE, cosines
 
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from embedway._embedder import AsyncEmbedder
+    from embedway.collections.chunks import Chunk
     from embedway.collections.documents import DocumentKey
-    from embedway.collections.stores.base import Chunk, Store
+    from embedway.collections.stores.base import Store
     from embedway.types import Vectors
 
 #: Rows of a sample by default. Without a wrong one, they prove that at most 1.2 % of all rows are wrong.
@@ -85,6 +86,8 @@ async def verify_collection(
     Raises SpaceMismatchError if the model's space is another one, BudgetExceededError, and the errors of the embedder
     and of the store.
     """
+    repair = check_flag(repair, "repair")
+    check_callable(progress, "progress")
     started = clock()
     work = await _started(embedder, store, model, sample, most_nanousd, rng=rng, note=note)
     report = await work.run(sample, repair=repair, progress=progress)
@@ -102,8 +105,7 @@ async def _started(
     rng: random.Random | None,
     note: Callable[[str], None],
 ) -> _Verification:
-    if sample < 1:
-        raise UsageError(f"cannot verify {sample} rows; request at least 1")
+    sample = check_integer(sample, "sample")
     proved = await prove_query_model(embedder, store, model, note=note)
     recomputer = Recomputer(embedder, store, proved.name, most_nanousd)
     return _Verification(store, recomputer, rng=rng or random.SystemRandom(), note=note)

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from embedway.collections.chunks import id_start
 from embedway.collections.stored_chunks import key_of_row, place_of
-from embedway.collections.stores.tally import id_start
 from embedway.collections.verification_report import MAX_NAMED
 
 if TYPE_CHECKING:

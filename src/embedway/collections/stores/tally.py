@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from embedway.collections.chunks import id_start
+from embedway.collections.documents import DocumentKey
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from embedway.collections.documents import DocumentKey
-
 #: Columns of a row that `DocumentTally.add` takes, in its order.
 TALLY_COLUMNS: Final = ("source", "document_id", "fingerprint", "total", "number", "id")
-
-
-def id_start(source: str, document_id: str) -> str:
-    """Return the start of the ids of a document's rows; the number of the row follows."""
-    return f"{document_id}#" if source == document_id else f"{source}/{document_id}#"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +114,6 @@ class DocumentTally:
 
     def documents(self) -> Iterator[StoredDocument]:
         """Iterate over the documents."""
-        from embedway.collections.documents import DocumentKey  # noqa: PLC0415  a cycle: documents imports the stores
-
         for key, state in self._found.items():
             total = state.total or state.rows
             yield StoredDocument(
