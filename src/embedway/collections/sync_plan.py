@@ -18,6 +18,7 @@ from embedway.collections.job_sources import (
     recorded_sources,
     refuse_dropped,
     refuse_emptied,
+    refuse_itself,
     refuse_same_names,
     without_written,
 )
@@ -83,6 +84,7 @@ async def plan_sync(
     store = store_for(destination)
     sync = SyncOptions() if options is None else options
     check_class(sync, SyncOptions, "options")
+    refuse_itself(sources, store.destination)
     with closing(Worker("embedway-reader")) as reader:
         try:
             opened = await reader.call(open_for_sync, store, sync)
