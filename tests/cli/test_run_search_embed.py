@@ -286,7 +286,7 @@ class TestSearch:
     def test_an_empty_query_is_an_error(self, command, notes):
         make(command, notes, "a.parquet")
         done = command("search", "a.parquet", "")
-        assert (done.code, done.stdout) == (1, "")
+        assert (done.code, done.stdout) == (2, "")
 
 
 class TestEmbed:

@@ -30,7 +30,9 @@ def recorded_sources(old: Record | None, destination: str) -> list[str]:
         raise SinkError("there is no such collection; name a source to create it", destination=destination)
     found = [f"{one.name}={one.path}" for one in old.sources if one.path != STANDARD_INPUT]
     if old.sources and not found:
-        raise UsageError("the collection has no source but standard input; name it again as -, or name another one")
+        raise UsageError(
+            "the only source of the collection is standard input; name it again as -, or name another source"
+        )
     return found
 
 
