@@ -483,7 +483,10 @@ class CacheError(EmbedwayError):
 
 
 class StateError(EmbedwayError):
-    """A backup of the state cannot be created, read or restored. `file` is the backup or the file that fails."""
+    """A backup of the state cannot be created, read or restored, or the journal of a job cannot be read.
+
+    `file` is the backup or the file that fails.
+    """
 
     def __init__(self, message: str, *, file: Path | str) -> None:
         self.file = str(file)

@@ -1,8 +1,12 @@
-"""Vectors of batches of chunks: from the journal of an interrupted job, or computed; errors of rows reject them."""
+"""Vectors of batches of chunks: from the journal of an interrupted job, or computed; errors of rows reject them.
+
+Vectors are added to the journal as soon as a request is answered or a batch of the model is computed. So a job that is
+stopped, or that fails, keeps them, even those of an unfinished batch of chunks.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +21,7 @@ from embedway.errors import (
     without_row,
 )
 from embedway.money import usd
+from embedway.pipeline.ready_texts import ready_texts_to
 from embedway.space import comparable
 
 if TYPE_CHECKING:
@@ -31,22 +36,24 @@ if TYPE_CHECKING:
     from embedway.collections.stores.base import Chunk
     from embedway.space import Space
     from embedway.types import EmbedResult, Vectors
+    from embedway.worker import Worker
+
+#: Vectors of rows that are written at which a journal is emptied.
+_MAX_WRITTEN = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedBatch:
-    """Chunks with vectors, float32 (n, d); what was computed for them; and the chunks that were rejected."""
+    """Chunks with vectors, float32 (n, d), the result of those that were computed, and the rejected chunks."""
 
     chunks: tuple[Chunk, ...]
     vectors: Vectors = field(repr=False)
     result: EmbedResult | None
-    new_texts: Sequence[str] = field(repr=False)
-    new_vectors: Vectors = field(repr=False)
     failed: tuple[Chunk, ...] = ()
 
 
 class BatchEmbedder:
-    """Embedder of one job's batches."""
+    """Embedder of one job's batches. The journal's blocking calls are made in `journal_worker`."""
 
     def __init__(  # noqa: PLR0917  the parts of one job
         self,
@@ -56,52 +63,83 @@ class BatchEmbedder:
         journal: Journal,
         tally: Tally,
         on_bad_row: OnBadRow,
+        journal_worker: Worker,
     ) -> None:
         self._embedder = embedder
         self._destination = destination
         self._options = options
-        self.journal = journal
+        self._journal = journal
         self._tally = tally
         self._on_bad_row = on_bad_row
+        self._journal_worker = journal_worker
+
+    @property
+    def saved(self) -> int:
+        """Number of vectors in the journal."""
+        return self._journal.count
+
+    async def begin(self) -> None:
+        """Read the journal. Raises StateError."""
+        await self._journal_worker.call(self._journal.read)
+
+    async def close(self, *, remove: bool = False) -> None:
+        """Wait until all vectors are in the journal and close it, or remove it after a commit."""
+        await self._journal_worker.call(self._journal.remove if remove else self._journal.close)
+
+    def is_large(self) -> bool:
+        """Return whether to write all rows and empty the journal, in a job whose rows are stored when written."""
+        return self._journal.count >= _MAX_WRITTEN and self._tally.resumed >= self._journal.found
+
+    async def clear(self) -> None:
+        """Empty the journal, because all rows are written."""
+        await self._journal_worker.call(self._journal.clear)
 
     async def embed(self, batch: ChunkBatch, space: Space) -> EmbeddedBatch:
         """Return the vectors of a batch. Raises the errors that are not of single rows."""
         texts = [chunk.embedded_text for chunk in batch.chunks]
-        known = self.journal.find(texts)
+        known = self._journal.find(texts)
         self._tally.resumed += len(known)
+        # `missing` are positions in the batch; `result` has positions in `missing`.
         missing = [row for row in range(len(texts)) if row not in known]
         vectors = np.empty((len(texts), space.dimensions), np.float32)
         for row, vector in known.items():
             vectors[row] = vector
         if not missing:
-            return EmbeddedBatch(batch.chunks, vectors, None, (), vectors[:0])
+            return EmbeddedBatch(batch.chunks, vectors, result=None)
         result = await self._compute([texts[row] for row in missing], space)
         chunks = [batch.chunks[row] for row in missing]
         self._reject(chunks, result)
         vectors[missing] = result.vectors
-        good = [place for place in range(len(missing)) if place not in result.errors]
-        bad = {missing[place] for place in result.errors}
-        rows = [row for row in range(len(texts)) if row not in bad]
+        if not result.errors:
+            return EmbeddedBatch(batch.chunks, vectors, result)
+        failed = {missing[place] for place in result.errors}
+        good = [row for row in range(len(texts)) if row not in failed]
         return EmbeddedBatch(
-            tuple(batch.chunks[row] for row in rows),
-            vectors[rows],
-            replace(result, vectors=result.vectors[good]),
-            [texts[missing[place]] for place in good],
-            result.vectors[good],
-            tuple(batch.chunks[row] for row in sorted(bad)),
+            chunks=tuple(batch.chunks[row] for row in good),
+            vectors=vectors[good],
+            result=result,
+            failed=tuple(batch.chunks[row] for row in sorted(failed)),
         )
 
     async def _compute(self, texts: list[str], space: Space) -> EmbedResult:
         options = self._options
-        result = await self._embedder.embed(
-            texts,
-            input_type="document",
-            model=options.model,
-            dimensions=options.dimensions,
-            on_overflow=options.on_overflow,
-            partial=True,
-            **self._call_options(),
-        )
+        saved: set[str] = set()
+
+        def save(ready: Sequence[str], vectors: Vectors, own: Space) -> None:
+            if comparable(own, space):
+                saved.update(ready)
+                self._journal_worker.call(self._journal.add, ready, vectors)
+
+        with ready_texts_to(save):
+            result = await self._embedder.embed(
+                texts,
+                input_type="document",
+                model=options.model,
+                dimensions=options.dimensions,
+                on_overflow=options.on_overflow,
+                partial=True,
+                **self._call_options(),
+            )
         self._tally.note_computed(texts, result)
         if not comparable(result.space, space):
             raise SpaceMismatchError(
@@ -110,6 +148,9 @@ class BatchEmbedder:
         if result.vectors.shape != (len(texts), space.dimensions):
             reason = f"returned vectors of shape {result.vectors.shape} for {len(texts)} texts"
             raise BadVectorsError(reason, route=result.receipt.route)
+        rest = [row for row, text in enumerate(texts) if row not in result.errors and text not in saved]
+        if rest:
+            save([texts[row] for row in rest], result.vectors[rest], result.space)
         return result
 
     def _call_options(self) -> dict[str, Any]:

@@ -115,7 +115,11 @@ class Job:
 
     async def run(self, sources: Sequence[str], standard_input: IO[bytes] | None) -> Outcome:
         """Run the job. Raises as `run_job` does."""
-        with closing(Worker("embedway-reader")) as reader, closing(Worker("embedway-writer")) as writer:
+        with (
+            closing(Worker("embedway-reader")) as reader,
+            closing(Worker("embedway-writer")) as writer,
+            closing(Worker("embedway-journal")) as self._journal_worker,
+        ):
             await self._lock(writer)
             try:
                 return await self._run(sources, standard_input, reader, writer)
@@ -177,17 +181,25 @@ class Job:
             described.space, inventory, changes, dropped, recut=old is not None and old.chunking != settings
         )
         journal = Journal(journal_path(self._store), described.space, (options.on_overflow,))
-        batches = BatchEmbedder(self._embedder, self._store.destination, options, journal, self.tally, self._on_bad_row)
+        batches = BatchEmbedder(
+            self._embedder,
+            self._store.destination,
+            options,
+            journal,
+            self.tally,
+            self._on_bad_row,
+            self._journal_worker,
+        )
         try:
             await self._stream(chunk_reader, batches, record, reader, writer, changes)
             await self._finish(outcome, record, writer)
             await uncancelled(writer.call(self._commit, record))
         except BaseException as error:
-            await self._abort(error, chunk_reader, inventory, journal, reader, writer)
+            await self._abort(error, chunk_reader, inventory, batches, reader, writer)
             raise
         await reader.call(chunk_reader.close)
         await writer.call(self.rejects.remove_outdated)
-        await writer.call(journal.remove)
+        await batches.close(remove=True)
         return outcome
 
     def _open(self) -> None:
@@ -224,7 +236,7 @@ class Job:
     ) -> None:
         """Embed and write all chunks of changed documents."""
         sizes = batch_sizes()
-        await writer.call(batches.journal.read)
+        await batches.begin()
         pending = reader.call(chunk_reader.next_batch, next(sizes))
         writing: asyncio.Future[None] | None = None
         while (batch := await pending) is not None:
@@ -236,9 +248,7 @@ class Job:
                 continue
             self.tally.begin(self._clock())
             done = await batches.embed(batch, record.space)
-            if self._store.transactional:
-                await writer.call(batches.journal.add, done.new_texts, done.new_vectors)
-                self._kept.vectors = batches.journal.count
+            self._kept.vectors = batches.saved
             ended = self._clock()
             if writing is not None:
                 await writing
@@ -247,6 +257,9 @@ class Job:
             if not done.chunks:
                 continue
             writing = writer.call(self._write, batch.replaced, done.chunks, done.vectors)
+            if not self._store.transactional and batches.is_large():
+                await writing
+                await batches.clear()
             self.tally.add(batch.documents, len(done.chunks), done.result, ended)
             if self._progress is not None:
                 self._progress.update(self.tally.status(batch))
@@ -350,21 +363,24 @@ class Job:
         error: BaseException,
         chunk_reader: ChunkReader,
         inventory: Inventory,
-        journal: Journal,
+        batches: BatchEmbedder,
         reader: Worker,
         writer: Worker,
     ) -> None:
         options = self.options
-        is_kept = bool(self._kept.vectors or self._kept.rows)
-        if isinstance(error, EmbedwayError) and self.tally.computed:
-            is_kept = is_kept or await is_stored(self._embedder, self.tally.last_text, options)
-            if is_kept:
-                note_progress(error, self.tally.computed, chunk_reader.total)
+        await batches.close()
+        self._kept.vectors = batches.saved
+        if isinstance(error, EmbedwayError):
+            # The journal also has vectors of rows that are written, until it is emptied.
+            kept = max(self._kept.rows, self._kept.vectors)
+            if not kept and await is_stored(self._embedder, self.tally.last_text, options):
+                kept = self.tally.computed
+            if kept:
+                note_progress(error, kept, chunk_reader.total)
         chunk_reader.stop()
         # In this order, because the store removes the folder that it created only if the folder is empty.
         await writer.call(self.rejects.abort)
         await writer.call(self._store.abort)
-        await writer.call(journal.close)
         closed = reader.call(chunk_reader.close)
         if not isinstance(error, asyncio.CancelledError) and all(f.size_bytes is not None for f in inventory.files):
             # A reader of a pipe may wait forever, so it is not awaited. Nor is any reader after a cancellation,
