@@ -22,7 +22,7 @@ import numpy as np
 
 from embedway import AsyncEmbedder, Config
 from embedway.collections import keyword_index as index
-from embedway.collections.fusion import fused
+from embedway.collections.fusion import fused_by_scores
 from embedway.collections.keyword_tokens import identifiers, query_tokens
 
 GAIN = {1: 4, 2: 3, 3: 2, 4: 1}
@@ -135,8 +135,10 @@ async def main(folder):
                 )
             found = keyword_rankings(texts, questions, index._TOKENIZER, (2.0, 1.0, 1.0))
             lists = [(one, *other) for one, other in zip(by_vector, found, strict=True)]
-            report("hybrid, fused scores", [list(fused(three)) for three in lists], questions)
-            report("hybrid, fused scores, no identifiers", [list(fused(three[:2])) for three in lists], questions)
+            report("hybrid, fused scores", [list(fused_by_scores(three)) for three in lists], questions)
+            report(
+                "hybrid, fused scores, no identifiers", [list(fused_by_scores(three[:2])) for three in lists], questions
+            )
             for k in (10, 60):
                 report(f"hybrid, fused ranks, k={k}", [rank_fused(three, k) for three in lists], questions)
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from embedway import Embedder
 from embedway.collections import keyword_index as index
-from embedway.collections.fusion import fused
+from embedway.collections.fusion import fused_by_scores
 from embedway.collections.keyword_tokens import identifiers, query_tokens
 from keywords import plain_lists, rank_fused
 from retrieval_chunks import MODEL, documents
@@ -149,7 +149,7 @@ def nearest(matrix, asked):
     return found
 
 
-def hybrid(by_vector, by_keyword, fusion=fused):
+def hybrid(by_vector, by_keyword, fusion=fused_by_scores):
     return [list(fusion((v, *found))) for v, found in zip(by_vector, by_keyword, strict=True)]
 
 

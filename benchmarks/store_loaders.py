@@ -10,8 +10,8 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
+from embedway.collections.columns import COLUMNS
 from embedway.collections.stores.arrow import ROW_GROUP_ROWS, schema_of
-from embedway.collections.stores.columns import COLUMNS
 from store_rows import BATCH, Timer, batches, columns_of, record_of
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from embedway.collections.chunks import Chunk
+from embedway.collections.columns import COLUMNS, values_of
 from embedway.collections.record import Record
-from embedway.collections.stores.base import Chunk
-from embedway.collections.stores.columns import COLUMNS, values_of
 from embedway.space import Space
 
 BATCH = 512

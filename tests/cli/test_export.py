@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from embedway.collections.chunks import Chunk
 from embedway.collections.record import Record
 from embedway.collections.stores import create_store, open_store
-from embedway.collections.stores.base import Chunk
 from embedway.space import Space
 
 SPACE = Space("tiny", "cd" * 32, 4, "mean", normalized=True)

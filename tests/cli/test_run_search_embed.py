@@ -134,7 +134,7 @@ class TestRun:
         hits = done.json["hits"]
         assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
         plain = command("search", "out.parquet", QUERY, "--top", "4", "--json").json["hits"]
-        similarities = {hit["id"]: hit["score"] for hit in plain}
+        similarities = {hit["id"]: hit["vector_score"] for hit in plain}
         assert [similarities[hit["id"]] for hit in hits] == pytest.approx([hit["similarity"] for hit in hits])
         assert (done.json["rerank"]["candidates"], len(hits)) == (4, 3)
         assert done.json["rerank"]["receipt"]["model"] == "reranker"

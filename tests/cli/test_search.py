@@ -278,7 +278,18 @@ def test_help_in_a_session_lists_commands_with_their_values(command, notes):
     done = command("search", notes, "-i", "--mode", "keyword", "--where", "lang = 'de'", stdin=":help\n:group\n:help\n")
     first, second = tables_of(done.stdout)
     assert [line.split()[0] for line in first.splitlines()[1:]] == [
-        *(":mode", ":where", ":top", ":group", ":neighbours", ":rerank", ":candidates", ":highlight", ":help,")
+        *(
+            ":mode",
+            ":where",
+            ":top",
+            ":group",
+            ":neighbours",
+            ":rerank",
+            ":candidates",
+            ":fusion",
+            ":highlight",
+            ":help,",
+        )
     ]
     values = {line.split()[0]: line for line in second.splitlines()}
     assert all(

@@ -4,8 +4,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from embedway.collections.stores.file_store import FileStore
 from embedway.collections.stores.locks import exclusive
-from embedway.collections.stores.reader_store import FileStore
 from paid_model import MODEL
 
 MODEL_NAME = ("--model", "acme/m")

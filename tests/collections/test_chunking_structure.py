@@ -294,3 +294,16 @@ def test_the_header_of_a_parsed_table_is_repeated(wordpiece):
     chunks = list(chunker_for(wordpiece, chunk_tokens=80).chunks(document))
     assert len(chunks) > 2
     assert all("name | stop value" in chunk.text for chunk in chunks)
+
+
+def test_the_separator_after_a_signature_counts(any_tokenizer):
+    text = ("paragraph", "The loop runs the code.", 0)
+    for size in range(40, 60):
+        document, chunks = cut(
+            [("heading", "Timeouts", 1), text, ("definition", "json(x)", 7), text],
+            any_tokenizer,
+            chunk_tokens=size,
+            overlap_tokens=0,
+            prompt="passage: ",
+        )
+        assert not any(is_heading_alone(document, chunk) for chunk in chunks), size

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway import AsyncEmbedder, Config
+from embedway.collections.chunks import Chunk
 from embedway.collections.declared import open_declared
 from embedway.collections.declared_columns import column_type_of, convert
 from embedway.collections.record import Record
 from embedway.collections.stores import create_store
-from embedway.collections.stores.base import Chunk
 from embedway.errors import SinkError
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway import AsyncEmbedder, Config
+from embedway.collections.chunks import Chunk
 from embedway.collections.declared import open_declared
 from embedway.collections.export import export_collection, export_stored
 from embedway.collections.record import Record
 from embedway.collections.stores import open_store
-from embedway.collections.stores.base import Chunk
 from embedway.errors import SinkError, SpaceMismatchError, UsageError
 from embedway.space import Space
 from memory_store import PLACES, MemoryStore

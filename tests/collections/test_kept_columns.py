@@ -2,8 +2,8 @@
 
 import pytest
 
+from embedway.collections.chunks import Chunk
 from embedway.collections.kept_columns import KeptColumns
-from embedway.collections.stores.base import Chunk
 
 
 @pytest.mark.parametrize("value", ["a\0b", ["a", "\0"], {"a": {"b": ["\0"]}}, {"a\0": 1}])

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from embedway.collections import keyword_index
+from embedway.collections.chunks import Chunk
 from embedway.collections.documents import DocumentKey
 from embedway.collections.journal import journal_path
 from embedway.collections.keywords import Keywords, KeywordUpdate, forget_keywords, index_path
 from embedway.collections.record import Record
 from embedway.collections.stores import store_for
-from embedway.collections.stores.base import Chunk
 from embedway.errors import SinkError
 from embedway.space import Space
 from memory_store import PLACES, MemoryStore

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from embedway.collections.candidates import CandidateSearch
+from embedway.collections.chunks import Chunk
 from embedway.collections.keywords import Keywords
 from embedway.collections.query import MODES, Searcher, SearchOptions, checked_condition
 from embedway.collections.record import Record
-from embedway.collections.stores.base import Chunk
 from embedway.errors import UsageError
 from embedway.space import Space
 from memory_store import MemoryStore

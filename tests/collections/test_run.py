@@ -14,11 +14,11 @@ import pytest
 
 from embedway import Config
 from embedway.collections import chunk_reader
+from embedway.collections.chunks import join_context
 from embedway.collections.parsers import html
 from embedway.collections.parsers.base import ParsedText
 from embedway.collections.run import RunOptions, run_job
 from embedway.collections.stores import open_store
-from embedway.collections.stores.base import join_context
 from embedway.collections.stores.parquet import ParquetStore
 from embedway.errors import (
     AuthenticationError,

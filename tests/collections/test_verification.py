@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from embedway import AsyncEmbedder, Config
+from embedway.collections.chunks import Chunk
 from embedway.collections.documents import DocumentKey
 from embedway.collections.forgetting import forget_documents
 from embedway.collections.record import Record, SourceRecord
-from embedway.collections.stores.base import Chunk
 from embedway.collections.verification import verify_collection
 from embedway.errors import SpaceMismatchError, UsageError
 from embedway.space import Space

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 
 from embedway.collections.record import Record
 from embedway.collections.where import (
-    BUILT_IN_COLUMNS,
     And,
     Compare,
     In,
     IsNull,
     Not,
     Or,
-    columns_of,
+    condition_columns,
     matches,
     parse_where,
 )
@@ -37,6 +36,15 @@ KEEP = {
     "tags": "list",
     "extra": "json",
     'odd name\'s "x"': "text",
+}
+BUILT_IN_COLUMNS = {
+    "source": "text",
+    "document_id": "text",
+    "title": "text",
+    "headings": "text",
+    "page": "int",
+    "start_line": "int",
+    "number": "int",
 }
 COLUMNS = {**BUILT_IN_COLUMNS, **KEEP}
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -153,9 +161,9 @@ def test_conditions_made_in_python_are_checked():
 
 def test_columns_of_a_collection_depend_on_its_version():
     record = Record(Space("m", "ab" * 32, 2, "mean", normalized=True), keep={"year": "int"})
-    assert columns_of(record) == {**BUILT_IN_COLUMNS, "year": "int"}
+    assert condition_columns(record) == {**BUILT_IN_COLUMNS, "year": "int"}
     older = Record(record.space, keep={"year": "text"}, format_version=2)
-    assert set(columns_of(older)) == {"source", "document_id", "title", "start_line", "year"}
+    assert set(condition_columns(older)) == {"source", "document_id", "title", "start_line", "year"}
 
 
 @pytest.mark.parametrize(

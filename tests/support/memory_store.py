@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from embedway.collections.columns import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.documents import DocumentKey
-from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS, Hit, TopRows, cosines
-from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
+from embedway.collections.search import Hit, TopRows, cosines
+from embedway.collections.stores.base import READ_ROWS, DocumentTally, Rows, Store
 from embedway.collections.where import matches
 from embedway.errors import SinkError
 
@@ -52,11 +53,11 @@ class MemoryStore(Store):
         self.record, self._rows, self._writing = record, {}, True
 
     def begin_update(self, record):
-        self.record, self._writing = self._checked_update(record), True
+        self.record, self._writing = self.check_update(record), True
         self._rows = dict(self._rows)
 
     def write(self, chunks, vectors):
-        self._check_rows(chunks, vectors)
+        self.check_rows(chunks, vectors)
         names = (*HIT_COLUMNS, *CHUNK_COLUMNS)
         for chunk, vector in zip(chunks, vectors, strict=True):
             fields = {name: getattr(chunk, name) for name in names}
@@ -84,12 +85,10 @@ class MemoryStore(Store):
         pass
 
     def documents(self):
-        found = {}
+        tally = DocumentTally()
         for fields, _ in self._rows.values():
-            found.setdefault(_key(fields), []).append(fields)
-        for key, rows in found.items():
-            prints = {row["fingerprint"] for row in rows}
-            yield StoredDocument(key, prints.pop() if len(prints) == 1 else "", len(rows), rows[0]["total"])
+            tally.add(*(fields[name] for name in ("source", "document_id", "fingerprint", "total")))
+        return tally.documents()
 
     def read(self, *, columns=None, vectors=True, documents=None):
         rows = [row for row in self._rows.values() if documents is None or _key(row[0]) in documents]
@@ -107,7 +106,7 @@ class MemoryStore(Store):
         self.record = record
         PLACES[self.destination] = (record, PLACES[self.destination][1])
 
-    def _search(self, query, top_n, where):
+    def search_unit(self, query, top_n, where):
         rows = [row for row in self._rows.values() if where is None or matches(where, row[0])]
         if not rows:
             return []

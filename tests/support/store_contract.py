@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from embedway.collections.chunks import Chunk
+from embedway.collections.columns import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.documents import DocumentKey
 from embedway.collections.record import ChunkSettings, MadeBy, ReadRecord, Record, SourceRecord
-from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.stores import create_store, open_store
-from embedway.collections.stores.base import READ_ROWS, Chunk, StoredDocument
-from embedway.collections.where import parse_where
+from embedway.collections.stores.base import READ_ROWS, StoredDocument
+from embedway.collections.where import Compare, parse_where
 from embedway.errors import SinkError, SpaceMismatchError, UsageError
 from embedway.space import Space
 
@@ -334,6 +335,22 @@ class StoreContract:
         store.close()
         change(destination, {DocumentKey(name, name) for name in odd[::2]})
         assert content(destination) == texts(*(document(name, 1, source=name) for name in odd[1::2]))
+
+    def test_odd_names_of_kept_columns(self, destination):
+        columns = ["100%", "%s", 'q"uo"te', "sin'gle", "back\\slash", "ünï 🙂", "{}", "n", "N", "TEXT", "a;--", "x[0]"]
+        rows = [chunk(name, metadata={one: f"{one} of {name}" for one in columns}) for name in ("a", "b")]
+        create(destination, rows, record=record_of(keep=dict.fromkeys(columns, "text")))
+        store = open_store(destination)
+        for one in columns:
+            (hit,) = store.search(vectors_for(rows)[0], 9, where=Compare(one, "=", f"{one} of b"))
+            assert {name: hit.metadata[name] for name in columns} == rows[1].metadata
+        store.close()
+
+    def test_a_document_has_the_largest_total_of_its_rows(self, destination):
+        create(destination, [chunk("a", 0, 2), chunk("a", 1, 3), chunk("b", 0, 3), chunk("b", 1, 2)])
+        store = open_store(destination)
+        assert {(one.key.document_id, one.rows, one.total) for one in store.documents()} == {("a", 2, 3), ("b", 2, 3)}
+        store.close()
 
     def test_typed_columns_come_back(self, destination):
         moment = datetime(2024, 2, 29, 23, 59, 59, 123456, tzinfo=UTC)

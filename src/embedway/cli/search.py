@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
 
 ModeChoice = Literal["vector", "keyword", "hybrid"]
+FusionChoice = Literal["scores", "ranks"]
 
 
 def search(
@@ -85,6 +86,12 @@ def search(
             help="Rows of each list that are fused in hybrid mode, or reranked.",
         ),
     ] = 50,
+    fusion: Annotated[
+        FusionChoice,
+        typer.Option(
+            "--fusion", help="In hybrid mode, fuse the lists by scores, or by ranks (reciprocal rank fusion)."
+        ),
+    ] = "scores",
     highlight: Annotated[
         bool | None,
         typer.Option(
@@ -105,7 +112,7 @@ def search(
     store = open_store(collection)
     try:
         condition = checked_condition(where, store)
-        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates, model, highlight)
+        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates, model, highlight, fusion)
         if interactive:
             from embedway.cli.search_session import run_session
 

@@ -38,6 +38,7 @@ OPTIONS = {
     "neighbours": (":neighbours 1", "chunks before and after each row"),
     "rerank": (":rerank MODEL", "reorder the best rows; empty for no reranker"),
     "candidates": (":candidates 100", "rows of each list to fuse or to rerank"),
+    "fusion": (":fusion ranks", "fuse by scores or ranks in hybrid mode"),
     "highlight": (":highlight", "choose the best sentence by words only; again by meaning"),
 }
 HELPS = frozenset({":help", ":h", ":?"})
@@ -138,7 +139,7 @@ def changed(options: "SearchOptions", command: str, store: "Store") -> "SearchOp
         if value:
             raise UsageError(f":{name} has no value; it turns the option on or off")
         new = not options.group if name == "group" else options.highlight is False
-    elif name != "mode":
+    elif name not in {"mode", "fusion"}:
         try:
             new = int(value)
         except ValueError:

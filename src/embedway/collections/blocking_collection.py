@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
-    from embedway.collections.candidates import SearchMode
+    from embedway.collections.candidates import Fusion, SearchMode
     from embedway.collections.query import SearchSettings
     from embedway.collections.record import Record
     from embedway.collections.search_results import SearchAnswer
@@ -119,6 +119,7 @@ class Collection:
         rerank: str | None = None,
         candidates: int = 50,
         highlight: bool | None = None,
+        fusion: Fusion = "scores",
     ) -> SearchAnswer | list[SearchAnswer]:
         """Return the best rows for a query, or for each of several."""
         # Read here: an iterator may belong to the caller's thread.
@@ -134,6 +135,7 @@ class Collection:
                 rerank=rerank,
                 candidates=candidates,
                 highlight=highlight,
+                fusion=fusion,
             )
         )
 

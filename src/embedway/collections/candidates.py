@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from embedway.collections.fusion import fused
+from embedway.collections.fusion import fused_by_ranks, fused_by_scores
 from embedway.collections.search import Hit
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: `vector` ranks by cosine similarity, `keyword` by BM25, `hybrid` by both.
 SearchMode: TypeAlias = Literal["vector", "keyword", "hybrid"]
+#: How `hybrid` fuses its lists: by scores on one scale, or by ranks (reciprocal rank fusion).
+Fusion: TypeAlias = Literal["scores", "ranks"]
 #: Growth of a window of keyword rows while a condition leaves too few of them, and rows that are fetched at a time.
 WINDOW_GROWTH = 4
 FETCHED_ROWS = 512
@@ -60,7 +62,14 @@ class CandidateSearch:
         self._keywords = keywords
 
     def find(
-        self, mode: SearchMode, query: str, vector: Vectors | None, count: int, where: Condition | None
+        self,
+        mode: SearchMode,
+        query: str,
+        vector: Vectors | None,
+        count: int,
+        where: Condition | None,
+        *,
+        fusion: Fusion = "scores",
     ) -> Candidates:
         """Return up to `count` rows of each list of the mode; `vector` is float32 (d,), or None for keywords."""
         by_vector: list[Hit] = []
@@ -74,7 +83,7 @@ class CandidateSearch:
         complete = len(by_vector) < count and len(by_keyword) < count
         if mode == "hybrid":
             complete = len(by_vector) < count or len(by_keyword) + len(by_vector) >= self._store.count * 2
-        return Candidates(_joined(mode, by_vector, by_keyword, named), complete, token_weights)
+        return Candidates(_joined(mode, by_vector, by_keyword, named, fusion), complete, token_weights)
 
     def _by_keyword(
         self, query: str, count: int, where: Condition | None
@@ -108,7 +117,7 @@ class CandidateSearch:
 
 
 def _joined(
-    mode: SearchMode, by_vector: list[Hit], by_keyword: list[Hit], named: Mapping[str, float]
+    mode: SearchMode, by_vector: list[Hit], by_keyword: list[Hit], named: Mapping[str, float], fusion: Fusion
 ) -> list[Candidate]:
     vector = {hit.id: (rank, hit) for rank, hit in enumerate(by_vector, 1)}
     keyword = {hit.id: (rank, hit) for rank, hit in enumerate(by_keyword, 1)}
@@ -116,7 +125,8 @@ def _joined(
         # The rows that contain an identifier of the query are a third list: other words of the query, and rows that are
         # in both lists, would outrank the only row that defines it.
         identifier = [(hit.id, named[hit.id]) for hit in by_keyword if hit.id in named]
-        scores = fused([*([(hit.id, hit.score) for hit in hits] for hits in (by_vector, by_keyword)), identifier])
+        lists = [*([(hit.id, hit.score) for hit in hits] for hits in (by_vector, by_keyword)), identifier]
+        scores = fused_by_ranks(lists) if fusion == "ranks" else fused_by_scores(lists)
     else:
         scores = {hit.id: hit.score for hit in by_vector or by_keyword}
     found = []

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from embedway.collections.changes import Changes
     from embedway.collections.chunking import Chunker
+    from embedway.collections.chunks import Chunk
     from embedway.collections.documents import ByteCounter, RawDocument
     from embedway.collections.fault_list import FaultList
-    from embedway.collections.stores.base import Chunk
 
 #: Maximum characters of a batch, so that read-ahead stays small even with long chunks or long values to keep.
 MAX_BATCH_CHARACTERS = 4 << 20

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
-    from embedway.collections.candidates import SearchMode
+    from embedway.collections.candidates import Fusion, SearchMode
     from embedway.collections.export import ExportSummary
     from embedway.collections.forgetting import ForgetReport
     from embedway.collections.options import SyncOptions
@@ -159,18 +159,22 @@ class AsyncCollection:
         rerank: str | None = None,
         candidates: int = 50,
         highlight: bool | None = None,
+        fusion: Fusion = "scores",
     ) -> SearchAnswer | list[SearchAnswer]:
         """Return the best rows for a query, or a list of answers for several queries, which are embedded together.
 
-        `mode` is `vector` (cosine similarity), `keyword` (BM25) or `hybrid` (both, fused by their scores). `where` is a
-        condition on columns, such as `"lang = 'de'"`. `group` returns one row of each document, `neighbours` the chunks
-        beside each row. `rerank` names a reranker for the best `candidates` rows. `highlight` chooses the best sentence
-        of a row by vectors, if the model runs on this machine, and not by words alone; by default for a single query.
+        `mode` is `vector` (cosine similarity), `keyword` (BM25) or `hybrid` (both, fused by `scores` or `ranks`).
+        `where` is a condition on columns, such as `"lang = 'de'"`. `group` returns one row of each document,
+        `neighbours` the chunks beside each row. `rerank` names a reranker for the best `candidates` rows. `highlight`
+        chooses the best sentence of a row by vectors, if the model runs on this machine, and not by words alone; by
+        default for a single query.
         Raises UsageError, SinkError, SpaceMismatchError and as `AsyncEmbedder.embed` does.
         """
         searcher = await self._opened()
         condition = checked_condition(where, searcher.store)
-        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates, highlight=highlight)
+        options = SearchOptions(
+            top, mode, condition, group, neighbours, rerank, candidates, highlight=highlight, fusion=fusion
+        )
         answers = await searcher.search(as_texts(query, "query"), options)
         return answers[0] if isinstance(query, str) else answers
 

@@ -11,9 +11,9 @@ from embedway.collections.record import ChunkSettings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from embedway.collections.chunks import Chunk
     from embedway.collections.documents import Document
     from embedway.collections.options import RunOptions
-    from embedway.collections.stores.base import Chunk
     from embedway.types import ModelDescription
 
 

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.collections.chunks import join_context
 from embedway.collections.column_types import infer_types
+from embedway.collections.columns import COLUMNS, RESERVED_COLUMNS
 from embedway.collections.declared_columns import column_type_of, convert
 from embedway.collections.record import Record
 from embedway.collections.stores import store_for
 from embedway.collections.stores.arrow import column_kind
-from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, join_context
-from embedway.collections.stores.columns import COLUMNS
+from embedway.collections.stores.library_errors import LIBRARY_ERRORS
 from embedway.collections.stores.records import record_metadata
 from embedway.errors import SinkError, UsageError
 from embedway.pipeline.proof import check_same

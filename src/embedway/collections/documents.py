@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from typing_extensions import override
 
+from embedway.collections.columns import RESERVED_COLUMNS
 from embedway.collections.encodings import check_encoding
-from embedway.collections.stores.base import RESERVED_COLUMNS
 from embedway.collections.values import (
     SourceFormat,  # noqa: TC001  type aliases are evaluated
     Value,  # noqa: TC001  as above

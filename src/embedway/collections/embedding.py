@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunk_reader import ChunkBatch
+    from embedway.collections.chunks import Chunk
     from embedway.collections.documents import OnBadRow
     from embedway.collections.journal import Journal
     from embedway.collections.options import RunOptions
     from embedway.collections.report import Tally
-    from embedway.collections.stores.base import Chunk
     from embedway.space import Space
     from embedway.types import EmbedResult, Vectors
     from embedway.worker import Worker

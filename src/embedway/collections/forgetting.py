@@ -7,9 +7,9 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from embedway.collections.chunks import join_context
 from embedway.collections.keywords import forget_keywords
 from embedway.collections.stored_chunks import place_of
-from embedway.collections.stores.base import join_context
 from embedway.errors import CacheError, EmbedwayError, SinkError, UsageError
 from embedway.remedies import by_place, option
 

@@ -1,4 +1,4 @@
-"""Distribution-based score fusion of lists of rows."""
+"""Fusion of lists of rows, by scores or by ranks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+#: Constant of reciprocal rank fusion: Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and
+#: individual rank learning methods", SIGIR 2009 (doi 10.1145/1571941.1572114).
+RRF_K = 60
 #: Standard deviations between the mean of a list and a fused score of 0 or 1.
 _DEVIATIONS = 3.0
 
 
-def fused(lists: Iterable[Sequence[tuple[str, float]]]) -> dict[str, float]:
+def fused_by_scores(lists: Iterable[Sequence[tuple[str, float]]]) -> dict[str, float]:
     """Return ids with their fused scores, best first: the mean of their scores in all lists, each list on one scale.
 
     The scale of a list puts its mean at 0.5, and three standard deviations above and below it at 1 and 0. A row that is
@@ -34,4 +37,16 @@ def fused(lists: Iterable[Sequence[tuple[str, float]]]) -> dict[str, float]:
         for row_id, score in rows:
             scaled = 0.5 + (score - mean) / spread if spread > 0 else 0.5
             scores[row_id] = scores.get(row_id, 0.0) + scaled / len(lists)
+    return dict(sorted(scores.items(), key=lambda item: -item[1]))
+
+
+def fused_by_ranks(lists: Iterable[Sequence[tuple[str, float]]]) -> dict[str, float]:
+    """Return ids with their fused scores, best first: the sum of `1 / (RRF_K + rank)` in all lists, with ranks from 1.
+
+    This is reciprocal rank fusion. Equal scores keep the order of the first list that contains them.
+    """
+    scores: dict[str, float] = {}
+    for rows in lists:
+        for rank, (row_id, _) in enumerate(rows, 1):
+            scores[row_id] = scores.get(row_id, 0.0) + 1 / (RRF_K + rank)
     return dict(sorted(scores.items(), key=lambda item: -item[1]))

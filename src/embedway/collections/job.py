@@ -48,10 +48,11 @@ if TYPE_CHECKING:
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunk_reader import ChunkBatch
+    from embedway.collections.chunks import Chunk
     from embedway.collections.documents import DocumentKey
     from embedway.collections.options import RunOptions, SyncOptions
     from embedway.collections.report import RunProgress
-    from embedway.collections.stores.base import Chunk, Store
+    from embedway.collections.stores.base import Store
     from embedway.space import Space
     from embedway.types import Vectors
 

@@ -12,7 +12,7 @@ from embedway.remedies import keep_as
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from embedway.collections.stores.base import Chunk
+    from embedway.collections.chunks import Chunk
     from embedway.collections.values import ColumnType, Value
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedway.collections import keyword_index as index
+from embedway.collections.documents import DocumentKey
 from embedway.collections.keyword_tokens import identifiers, query_tokens
 from embedway.errors import SinkError
 from embedway.remedies import option
@@ -138,8 +139,6 @@ class Keywords:
 
     def _changed(self, connection: sqlite3.Connection) -> KeywordUpdate:
         """Add and remove the rows that differ from those of the index."""
-        from embedway.collections.documents import DocumentKey  # noqa: PLC0415  a cycle: documents imports the stores
-
         keys = (
             (row["id"], row.get("fingerprint") or "", row["source"], row["document_id"])
             for batch in self._store.read(columns=_KEY_COLUMNS, vectors=False)

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, get_args
 
-from embedway.collections.candidates import Candidate, CandidateSearch, SearchMode, grouped
+from embedway.collections.candidates import Candidate, CandidateSearch, Fusion, SearchMode, grouped
 from embedway.collections.hits import MAX_NEIGHBOURS, found_rows, hits_of, neighbour_ids
 from embedway.collections.keyword_tokens import query_tokens
 from embedway.collections.keywords import Keywords
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MODES: tuple[SearchMode, ...] = get_args(SearchMode)
+FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 
 
 class SearchSettings(TypedDict, total=False):
@@ -44,6 +45,7 @@ class SearchSettings(TypedDict, total=False):
     rerank: str | None
     candidates: int
     highlight: bool | None
+    fusion: Fusion
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,9 @@ class SearchOptions:
     """Options of a search.
 
     `group` returns one row of each document; `neighbours` is the number of chunks before and after each row.
-    `candidates` rows of each list are fused or reranked. `model` refuses a collection of another model. `highlight`
-    chooses the best sentence of a row by vectors, if the model runs on this machine, and not by words alone; by default
-    for a single query.
+    `candidates` rows of each list are fused, by `fusion`, or reranked. `model` refuses a collection of another model.
+    `highlight` chooses the best sentence of a row by vectors, if the model runs on this machine, and not by words
+    alone; by default for a single query.
     """
 
     top: int = 5
@@ -65,11 +67,14 @@ class SearchOptions:
     candidates: int = 50
     model: str | None = None
     highlight: bool | None = None
+    fusion: Fusion = "scores"
 
     def __post_init__(self) -> None:
         """Reject numbers out of range, and unknown modes."""
         if self.mode not in MODES:
             raise UsageError(f"mode is {self.mode!r}; it must be one of {', '.join(MODES)}")
+        if self.fusion not in FUSIONS:
+            raise UsageError(f"fusion is {self.fusion!r}; it must be one of {', '.join(FUSIONS)}")
         for name, least in (("top", 1), ("candidates", 1), ("neighbours", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -150,6 +155,8 @@ class Searcher:
         for row, (query, candidates) in enumerate(zip(queries, found, strict=True)):
             rows, scores, reranked = candidates.rows, None, None
             if options.rerank is not None and rows:
+                if not options.group:  # a hybrid search has this many rows of each list
+                    rows = rows[: max(options.top, options.candidates)]
                 rows, scores, reranked = await self._reranked(query, rows, options.rerank)
             if options.group:
                 rows = grouped(rows)
@@ -196,7 +203,7 @@ class Searcher:
         if options.mode == "hybrid" or options.rerank is not None:
             count = max(count, options.candidates)
         while True:
-            found = self._candidates.find(options.mode, query, vector, count, options.where)
+            found = self._candidates.find(options.mode, query, vector, count, options.where, fusion=options.fusion)
             if not options.group or found.complete or len(grouped(found.rows)) >= options.top:
                 return found
             count *= 4
@@ -222,10 +229,10 @@ def checked_condition(where: str | Condition | None, store: Store) -> Condition 
     """Return a condition with values of the types of an open store's columns; None for none. Raises UsageError."""
     if where is None:
         return None
-    from embedway.collections.where import columns_of, parse_where  # noqa: PLC0415  only for conditions
+    from embedway.collections.where import condition_columns, parse_where  # noqa: PLC0415  only for conditions
     from embedway.collections.where_types import check_where  # noqa: PLC0415
 
-    columns = columns_of(store.record)
+    columns = condition_columns(store.record)
     return parse_where(where, columns) if isinstance(where, str) else check_where(where, columns)
 
 

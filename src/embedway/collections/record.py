@@ -71,7 +71,10 @@ class ReadRecord:
 
 @dataclass(frozen=True, slots=True)
 class MadeBy:
-    """What computed the vectors: versions of embedway and the runtime, CPU, backend and precision."""
+    """Software and hardware that computed the vectors.
+
+    `runtime` names the backend and its precision; `libraries` are versions by name; `cpu` is the name of the processor.
+    """
 
     embedway: str = __version__
     runtime: str = ""
@@ -81,7 +84,7 @@ class MadeBy:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """How the rows of a collection were made.
+    """Settings and provenance of the rows of a collection.
 
     `keep` maps kept columns to their types; `facts` are the catalog's facts about the model. `revision` changes with
     every commit, so that indexes of the collection know whether they are current.

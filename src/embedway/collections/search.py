@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.collections.columns import HIT_COLUMNS
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 
     from embedway.collections.values import Value
     from embedway.types import Vectors
-
-#: Columns of a row that a hit contains, in collections of every version; those of version 3; the others are kept ones.
-HIT_COLUMNS = ("id", "document_id", "source", "start_line", "title", "text")
-CHUNK_COLUMNS = ("number", "total", "page", "headings", "context", "fingerprint")
 
 
 @dataclass(frozen=True, slots=True)

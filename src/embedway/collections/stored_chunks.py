@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from embedway.collections.chunks import Chunk
 from embedway.collections.documents import DocumentKey
-from embedway.collections.stores.base import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

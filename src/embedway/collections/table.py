@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from embedway.collections.documents import MAX_RATIO, MAX_ROW_BYTES, UNCHECKED_BYTES
 from embedway.collections.rows import wanted_columns
-from embedway.collections.stores.base import LIBRARY_ERRORS
+from embedway.collections.stores.library_errors import LIBRARY_ERRORS
 from embedway.errors import EmbedwayError, SourceError
 
 if TYPE_CHECKING:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 
+from embedway.collections.chunks import join_context
 from embedway.collections.documents import DocumentKey
 from embedway.collections.query_model import prove_query_model
 from embedway.collections.stored_chunks import chunk_of_row, key_of_row, place_of
-from embedway.collections.stores.base import Rows, join_context
+from embedway.collections.stores.base import Rows
 from embedway.errors import UsageError
 from embedway.quality.equivalence import CONFIDENCE, share_at_least
 from embedway.vectors import SAME_COSINE, cosines
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.stores.base import Chunk, Store
+    from embedway.collections.chunks import Chunk
+    from embedway.collections.stores.base import Store
     from embedway.types import Vectors
 
 #: Rows of a sample by default. Without a wrong one, they prove that at most 1.2 % of all rows are wrong.

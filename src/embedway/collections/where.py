@@ -11,25 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from embedway.collections.columns import columns_since
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from embedway.collections.record import Record
     from embedway.collections.values import ColumnType, Value
-
-#: Built-in columns that a condition may name, and those of collections before version 3.
-BUILT_IN_COLUMNS: dict[str, ColumnType] = {
-    "source": "text",
-    "document_id": "text",
-    "title": "text",
-    "headings": "text",
-    "page": "int",
-    "start_line": "int",
-    "number": "int",
-}
-BUILT_IN_COLUMNS_BEFORE_3: dict[str, ColumnType] = {
-    name: kind for name, kind in BUILT_IN_COLUMNS.items() if name not in {"headings", "page", "number"}
-}
 
 Operator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">=", "contains"]
 
@@ -109,10 +97,10 @@ def matches(condition: Condition, row: Mapping[str, Any]) -> bool:
     return truth(condition, row) is True
 
 
-def columns_of(record: Record) -> dict[str, ColumnType]:
+def condition_columns(record: Record) -> dict[str, ColumnType]:
     """Return the columns that a condition on a collection may name: built-in ones and kept ones, with their types."""
-    built_in = BUILT_IN_COLUMNS if record.format_version >= 3 else BUILT_IN_COLUMNS_BEFORE_3
-    return {**built_in, **record.keep}
+    built_in = columns_since(record.format_version).items()
+    return {**{name: column.type for name, column in built_in if column.in_conditions}, **record.keep}
 
 
 def parse_where(text: str, columns: Mapping[str, ColumnType] | None = None) -> Condition:
@@ -123,13 +111,6 @@ def parse_where(text: str, columns: Mapping[str, ColumnType] | None = None) -> C
     from embedway.collections.where_parser import parse  # noqa: PLC0415  it imports this module
 
     return parse(text, columns)
-
-
-def to_arrow(condition: Condition, schema: Any = None) -> Any:
-    """Return the condition as a `pyarrow.compute.Expression`; see `where_forms.to_arrow`."""
-    from embedway.collections import where_forms  # noqa: PLC0415  it imports this module
-
-    return where_forms.to_arrow(condition, schema)
 
 
 def _any(found: list[bool | None]) -> bool | None:

@@ -24,31 +24,11 @@ _MIN_INT = -(1 << 63)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def to_arrow(condition: Condition, schema: Any = None) -> Any:
+def to_arrow(condition: Condition) -> Any:
     """Return the condition as a `pyarrow.compute.Expression`, for filters of tables and datasets.
 
-    Columns of timestamps must be in UTC, and those of lists must contain texts. With a schema, `UsageError` is raised
-    for a column that it lacks.
+    Columns of timestamps must be in UTC, and those of lists must contain texts.
     """
-    if schema is not None:
-        names = schema.names
-        for column in sorted(columns_in(condition)):
-            if column not in names:
-                raise UsageError(f"there is no column {column!r}; known columns: {', '.join(names[:30])}")
-    return _expression(condition)
-
-
-def columns_in(condition: Condition) -> set[str]:
-    """Return the names of the columns of a condition."""
-    match condition:
-        case Compare(column) | In(column) | IsNull(column):
-            return {column}
-        case Not(part):
-            return columns_in(part)
-    return set().union(*(columns_in(part) for part in condition.parts))
-
-
-def _expression(condition: Condition) -> Any:
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
     match condition:
@@ -61,8 +41,8 @@ def _expression(condition: Condition) -> Any:
         case IsNull(column):
             return pc.field(column).is_null()
         case Not(part):
-            return ~_expression(part)
-    parts = [_expression(part) for part in condition.parts]
+            return ~to_arrow(part)
+    parts = [to_arrow(part) for part in condition.parts]
     return _joined(parts, conjunction=isinstance(condition, And))
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from embedway.collections.parsers.rst import parse_rst
+from embedway.collections.parsers.rst_inline import MAX_FILLED_CHARACTERS
 
 PAGE = """\
 .. _target:
@@ -102,3 +103,52 @@ def test_no_other_file_and_no_address_is_read(monkeypatch):
     text = "\n\n".join(f".. {directive}" for directive in directives)
     assert parse_rst(f"{text}\n\nThe end.\n", "a.rst").text.split("\n")[-1] == "The end."
     assert "passwd" not in parse_rst(f"{text}\n\nThe end.\n", "a.rst").text
+
+
+NAMES = """\
+Title
+=====
+
+.. |short| replace:: a text
+.. |long| replace:: see |short| now
+
+Before |long|. See :ref:`The-Other`, :ref:`own <the-other>` and :ref:`elsewhere`.
+
+.. parsed-literal::
+
+   run |short| :ref:`the-other`
+
+.. _not-a-section:
+
+Text.
+
+.. _alias:
+.. _the-other:
+
+Other |short|
+-------------
+
+See :ref:`alias` and :ref:`not-a-section`.
+"""
+
+
+def test_names_are_replaced_by_titles_and_texts():
+    parsed = parse_rst(NAMES, "page.rst")
+    assert [parsed.text[block.start : block.end] for block in parsed.blocks] == [
+        "Title",
+        "Before see a text now. See Other a text, own and elsewhere.",
+        "run a text Other a text",
+        "Text.",
+        "Other a text",
+        "See Other a text and not-a-section.",
+    ]
+
+
+def test_a_repeated_substitution_does_not_grow_without_bound():
+    page = f"Title\n=====\n\n.. |s| replace:: {'x' * 20_000}\n\n{'|s| ' * 2_000}\n"
+    assert len(parse_rst(page, "page.rst").text) < MAX_FILLED_CHARACTERS + len(page)
+
+
+@pytest.mark.parametrize("code", ["0x00", "0x02", "U+D800", "0x110000"])
+def test_characters_that_a_text_cannot_have_are_dropped(code):
+    assert parse_rst(f".. |s| unicode:: {code}\n\na|s|b, |s|c\n", "page.rst").text.isprintable()

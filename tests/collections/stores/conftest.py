@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedway.collections.chunks import Chunk
 from embedway.collections.record import ChunkSettings, Record
 from embedway.collections.stores import create_store
-from embedway.collections.stores.base import Chunk
 from embedway.types import Space
 
 DIMENSIONS = 6

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
+from embedway.collections.chunks import Chunk
 from embedway.collections.record import Record
 from embedway.collections.stores import create_store
-from embedway.collections.stores.base import Chunk
 from embedway.collections.stores.qdrant import QdrantStore
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or
 from embedway.space import Space

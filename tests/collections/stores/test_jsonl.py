@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from embedway.collections.chunks import Chunk
 from embedway.collections.record import Record
 from embedway.collections.stores import create_store, open_store
-from embedway.collections.stores.base import Chunk
 from embedway.collections.stores.records import sidecar_path
 from embedway.errors import SinkError
 

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway._version import __version__
+from embedway.collections.columns import COLUMNS
 from embedway.collections.record import Record
 from embedway.collections.stores import create_store, open_store
-from embedway.collections.stores.columns import COLUMNS
 from inside import rows_in_group
 
 

@@ -204,12 +204,14 @@ def test_column_of_another_type_is_refused(write, table, postgres_url, some_rows
     with pytest.raises(SinkError, match="'more' has the type double precision, and the collection needs bigint"):
         store.begin_update(replace(store.record, keep={**store.record.keep, "more": "int"}))
     store.abort()
+    store.open()
     with psycopg.connect(postgres_url) as link:
         link.execute(f'ALTER TABLE "{name}" ALTER COLUMN n TYPE text')
-    store.open()
     with pytest.raises(SinkError, match="'n' has the type text"):
         store.begin_update(store.record)
     store.abort()
+    with pytest.raises(SinkError, match="'n' has the type text"):
+        store.open()
     with psycopg.connect(postgres_url) as link:
         link.execute(f'ALTER TABLE "{name}" ALTER COLUMN n TYPE bigint USING n::bigint')
     store.open()

@@ -12,7 +12,7 @@ import store_contract
 from embedway.collections.documents import DocumentKey
 from embedway.collections.stores import store_for
 from embedway.collections.stores.qdrant import RECORD_POINT, QdrantStore
-from embedway.collections.stores.server_columns import columns_of
+from embedway.collections.stores.server_columns import stored_columns
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or, matches
 from embedway.collections.where_types import check_where
 from embedway.errors import SinkError, UsageError
@@ -117,7 +117,7 @@ class TestContract(StoreContract):
 def test_conditions_hold_as_in_python(write, some_rows, where):
     store = write()
     found = {hit.id for hit in store.search(some_rows(1)[1][0], 10, where=where)}
-    checked = check_where(where, columns_of(store.record))
+    checked = check_where(where, stored_columns(store.record))
     assert found == {row["id"] for rows in store.read() for row in rows.fields if matches(checked, row)}
 
 

@@ -5,10 +5,10 @@ import threading
 import numpy as np
 import pytest
 
+from embedway.collections.chunks import Chunk
 from embedway.collections.documents import DocumentKey
 from embedway.collections.record import Record
 from embedway.collections.stores import create_store, open_store
-from embedway.collections.stores.base import Chunk
 from embedway.errors import SinkError
 from embedway.space import Space
 

@@ -40,7 +40,7 @@ def test_a_full_disk_is_a_sink_error_and_leaves_nothing(tmp_path):
     script = (
         "import resource, signal, sys\n"
         "from embedway.collections.stores import create_store\nfrom embedway.errors import SinkError\n"
-        "from embedway.collections.stores.base import Chunk\nfrom embedway.collections.record import Record\n"
+        "from embedway.collections.chunks import Chunk\nfrom embedway.collections.record import Record\n"
         "from embedway.types import Space\nimport numpy as np\n"
         "store = create_store(sys.argv[1])\n"
         "store.begin(Record(Space('m', 'a' * 64, 64, 'mean', True)))\n"

@@ -15,9 +15,9 @@ import pytest
 
 from embedway._embedder import AsyncEmbedder
 from embedway.collections import verify
+from embedway.collections.chunks import Chunk
 from embedway.collections.record import Record
 from embedway.collections.stores import create_store, open_store
-from embedway.collections.stores.base import Chunk
 from embedway.collections.stores.records import FORMAT_KEY, FORMAT_VERSION, SPACE_KEY, sidecar_path
 from embedway.collections.verify import choose_rows, verify_space
 from embedway.errors import SinkError, SpaceMismatchError

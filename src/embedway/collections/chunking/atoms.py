@@ -254,7 +254,8 @@ class AtomMaker:
                 self._header = (block.start, block.header_end) if has_header else None
         else:
             self._header = None
-        room = self._room - (waiting.last - waiting.first if waiting else 0)
+        # With the separator from its headings, which is tokens for some tokenizers.
+        room = self._room - (self._first(block.start) - waiting.first if waiting else 0)
         if self._tokens(block.start, block.end) <= room:
             return [(block.start, block.end)]
         header_tokens = self._header_tokens()

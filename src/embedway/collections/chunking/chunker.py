@@ -14,8 +14,8 @@ from embedway.collections.chunking.natural import NaturalSplitter
 from embedway.collections.chunking.packing import find_overlaps, pack
 from embedway.collections.chunking.pieces import Piece, without_contained
 from embedway.collections.chunking.sizes import BORDER_TOKENS, Gauge, Sizer, is_word_border, trimmed
+from embedway.collections.chunks import Chunk
 from embedway.collections.record import ChunkSettings
-from embedway.collections.stores.base import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

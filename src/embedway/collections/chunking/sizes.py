@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
-from embedway.collections.stores.base import join_context
+from embedway.collections.chunks import join_context
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from embedway.collections.documents import MAX_TITLE_CHARACTERS
 from embedway.collections.parsers.asciidoc_inline import Attributes, inline_text
 from embedway.collections.parsers.asciidoc_lists import ListGroup, match_item
 from embedway.collections.parsers.asciidoc_tables import read_table
-from embedway.collections.parsers.base import ParsedText, TextBuilder
+from embedway.collections.parsers.base import ParsedText, TextBuilder, line_marks
 from embedway.collections.parsers.data_uris import without_data_uris
 from embedway.collections.parsers.html_fragments import html_fragments
 from embedway.collections.parsers.markdown import unify_newlines
@@ -35,8 +35,6 @@ _CALLOUT = re.compile(r"[ \t]*+(?:(?://|#|--|;;|<!--)[ \t]*+)?(?:<(?:\d+|\.)>[ \
 _UNDERLINE = re.compile(r"(=+|-+|~+|\^+|\++)$")
 _UNDERLINES = {"=": 1, "-": 2, "~": 3, "^": 4, "+": 5}
 _VERBATIM = frozenset({"source", "listing", "literal", "stem", "latexmath", "asciimath", "plantuml", "mermaid"})
-#: Blocks whose delimiters may enclose other blocks.
-_CONTAINERS = "=*_~"
 
 
 class _Reader:
@@ -154,9 +152,7 @@ class _Reader:
 
     def _add(self, text: str, kind: BlockKind, start: int, *, language: str = "") -> None:
         self._end_block()
-        breaks = [found.end() for found in re.finditer("\n", text)]
-        lines = [(offset, start + 2 + number) for number, offset in enumerate(breaks)]
-        self.builder.add(text, kind, line=start + 1, lines=lines, language=language)
+        self.builder.add(text, kind, line=start + 1, lines=line_marks(text, start + 1), language=language)
 
     def _paragraph(self, text: str, start: int) -> None:
         kind: BlockKind = "quote" if self._style() in {"quote", "verse"} or "_" in self._open[-1:] else "paragraph"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +24,11 @@ class ParsedText:
     blocks: Sequence[Block] = field(repr=False)
     line_marks: Sequence[tuple[int, int]] = field(repr=False)
     page_marks: Sequence[tuple[int, int]] = field(default=(), repr=False)
+
+
+def line_marks(text: str, first_line: int) -> list[tuple[int, int]]:
+    """Return the pairs of (offset, line) of the lines of a text after its first, which is unchanged source text."""
+    return [(found.end(), first_line + number) for number, found in enumerate(re.finditer("\n", text), 1)]
 
 
 class Parser(Protocol):

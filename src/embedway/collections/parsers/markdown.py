@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from embedway.collections.documents import MAX_TITLE_CHARACTERS
-from embedway.collections.parsers.base import ParsedText, TextBuilder
+from embedway.collections.parsers.base import ParsedText, TextBuilder, line_marks
 from embedway.collections.parsers.data_uris import without_data_uris
 from embedway.collections.parsers.front_matter import split_front_matter
 from embedway.collections.parsers.html_fragments import html_fragments
@@ -80,7 +80,7 @@ class MarkdownWriter:
         if text.strip():
             self.begins_with_text = self.begins_with_text or not self.headings
             self.builder.add(
-                text, kind, line=line, lines=_line_starts(text, line), language=language, header_length=header_length
+                text, kind, line=line, lines=line_marks(text, line), language=language, header_length=header_length
             )
 
     def _write_paragraphs(self, source: str) -> None:
@@ -111,7 +111,7 @@ class MarkdownWriter:
         elif token.type == "html_block":
             self._write_html(token, line)
         elif token.type in {"marker", "plain"}:
-            self._flow(token.content, _line_starts(token.content, line), line)
+            self._flow(token.content, line_marks(token.content, line), line)
         elif token.type.endswith("_open"):
             self._open(token)
         elif token.type.endswith("_close"):
@@ -265,11 +265,6 @@ class MarkdownWriter:
         header = len(rows[0]) if rows else 0
         self.builder.add("\n".join(rows), "table", line=first, lines=lines, header_length=header)
         return position + 1
-
-
-def _line_starts(text: str, line: int) -> list[tuple[int, int]]:
-    """Return the pairs of (offset, line) of all lines of a text that is unchanged."""
-    return [(found.end(), line + number) for number, found in enumerate(re.finditer("\n", text), 1)]
 
 
 def document_title(headings: Sequence[tuple[int, str]], *, begins_with_text: bool) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedway.collections.documents import MAX_TITLE_CHARACTERS
-from embedway.collections.parsers.base import ParsedText, TextBuilder
+from embedway.collections.parsers.base import ParsedText, TextBuilder, line_marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ def parse_rst(text: str, path: str) -> ParsedText:  # noqa: ARG001  no text is r
     except Exception:  # noqa: BLE001  docutils has no error of its own for what it cannot parse
         builder, title = TextBuilder(), None
         for block, line in _paragraphs(text):
-            builder.add(block, "paragraph", line=line, lines=_line_marks(block, line))
+            builder.add(block, "paragraph", line=line, lines=line_marks(block, line))
     return builder.build(title[:MAX_TITLE_CHARACTERS] if title else None)
 
 
@@ -44,12 +44,3 @@ def _paragraphs(text: str) -> Iterator[tuple[str, int]]:
             lines = []
     if lines:
         yield "\n".join(lines), number - len(lines) + 1
-
-
-def _line_marks(block: str, line: int) -> list[tuple[int, int]]:
-    """Return (offset, source line) of each line of a block."""
-    marks, offset = [], 0
-    for number, part in enumerate(block.split("\n")):
-        marks.append((offset, line + number))
-        offset += len(part) + 1
-    return marks

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
 
-from embedway.collections.parsers.rst_inline import fill_marks
-from embedway.collections.parsers.rst_tree import Definition, Labelled
+from embedway.collections.parsers.base import line_marks
+from embedway.collections.parsers.rst_inline import Names, label_name
+from embedway.collections.parsers.rst_tree import Definition, Label, Labelled
 
 if TYPE_CHECKING:
     from embedway.collections.documents import BlockKind
@@ -36,7 +37,7 @@ class _Writer:
 
     def __init__(self, document: Any, builder: TextBuilder) -> None:
         self._builder = builder
-        self._substitutions = document.substitution_texts
+        self._names = Names(document.substitution_texts, _labels(document))
         self.title: str | None = None
         self._line = 1
         self._section = self._definition = 0
@@ -101,7 +102,7 @@ class _Writer:
             self.children(node)
 
     def _text(self, node: Any) -> str:
-        return fill_marks(node.astext(), self._substitutions, {})
+        return self._names.fill(node.astext())
 
     def _heading(self, node: Any) -> None:
         if not isinstance(node.parent, nodes.section):
@@ -129,22 +130,16 @@ class _Writer:
                     self._items.append((before + line.strip(), self._line + number))
             return
         self.flush()
-        marks, offset = [], 0
-        for number, line in enumerate(text.split("\n")):
-            marks.append((offset, self._line + number))
-            offset += len(line) + 1
+        marks = line_marks(text, self._line)
         if not isinstance(node, nodes.line_block):
             text = text.replace("\n", " ")
         self._builder.add(text, self._kind, line=self._line, lines=marks, level=self._closing())
 
     def _code(self, node: Any) -> None:
         self.flush()
-        text = node.astext()
+        text = self._text(node)
         line = node.line or self._line
-        marks, offset = [], 0
-        for number, part in enumerate(text.split("\n")):
-            marks.append((offset, line + number))
-            offset += len(part) + 1
+        marks = line_marks(text, line)
         language = "pycon" if isinstance(node, nodes.doctest_block) else node.get("language", "")
         self._builder.add(text, "code", line=line, lines=marks, language=language, level=self._closing())
 
@@ -242,6 +237,21 @@ class _Writer:
         """Return the level of a block: 0, or that of the definitions that end before it."""
         level, self._ended = self._ended, 0
         return level
+
+
+def _labels(document: Any) -> dict[str, str]:
+    """Return the titles of the sections that stand directly after labels, by the names of the labels."""
+    labels: dict[str, str] = {}
+    waiting: list[str] = []
+    for node in document.findall(nodes.Element):
+        if isinstance(node, Label):
+            waiting.append(label_name(node["label"]))
+        elif isinstance(node, nodes.title):
+            labels |= dict.fromkeys(waiting, " ".join(node.astext().split()))
+            waiting = []
+        elif not isinstance(node, nodes.section):
+            waiting = []
+    return labels
 
 
 def _is_body(node: Any) -> bool:

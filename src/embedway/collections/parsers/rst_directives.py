@@ -78,6 +78,6 @@ def directive_kind(name: str) -> DirectiveKind:
     return "unknown"
 
 
-def module_name(name: str) -> bool:
-    """Return whether the argument of this directive is the module of the definitions that follow."""
+def sets_module(name: str) -> bool:
+    """Return whether a directive names the module of the definitions that follow."""
     return name in {"module", "currentmodule", "py:module", "py:currentmodule"}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Delimiter of a name that is replaced when the whole document is known: of a substitution, or of a label.
 MARK = "\x02"
+#: Characters that names of one document may be replaced with.
+MAX_FILLED_CHARACTERS = 1 << 20
 _MARKED = re.compile(rf"{MARK}([sr])([^{MARK}]*){MARK}")
 
 _OPENERS, _CLOSERS = punctuation_chars.openers, punctuation_chars.closers
@@ -56,7 +58,7 @@ _WITHOUT_AMPERSANDS = frozenset({"guilabel", "menuselection"})
 
 
 def inline_text(markup: str) -> str:
-    """Return the text that inline markup shows. Lines are kept. Names to replace are marked; see `fill_marks`."""
+    """Return the text that inline markup shows. Lines are kept. Names to replace are marked; see `Names`."""
     if not any(character in markup for character in "`*|_\\-"):
         return markup
     text = escape2null(markup)
@@ -83,18 +85,39 @@ def inline_text(markup: str) -> str:
     return "".join(pieces)
 
 
-def fill_marks(text: str, substitutions: Mapping[str, str], labels: Mapping[str, str]) -> str:
-    """Return a text with substitutions and labels replaced. An unknown name remains."""
-    if MARK not in text:
-        return text
+def label_name(text: str) -> str:
+    """Return the form of a label in which labels are compared."""
+    return " ".join(text.lower().split())
 
-    def fill(found: re.Match[str]) -> str:
-        name = found[2]
-        if found[1] == "s":
-            return substitutions.get(" ".join(name.split()), name)
-        return labels.get(" ".join(name.lower().split()), name)
 
-    return _MARKED.sub(fill, text).replace(MARK, "")
+class Names:
+    """Texts of the substitutions and of the labels of a document.
+
+    A document may repeat a long text by a short name, so no name is replaced once `MAX_FILLED_CHARACTERS` are inserted.
+    """
+
+    def __init__(self, substitutions: Mapping[str, str], labels: Mapping[str, str]) -> None:
+        self._left = MAX_FILLED_CHARACTERS
+        self._labels: Mapping[str, str] = {}
+        self._substitutions = {name: _without_marks(text) for name, text in substitutions.items()}
+        # Substitutions may name others, and titles may name substitutions: one level is replaced.
+        self._substitutions = {name: self.fill(text) for name, text in substitutions.items()}
+        self._labels = {name: self.fill(text) for name, text in labels.items()}
+
+    def fill(self, text: str) -> str:
+        """Return a text with its marked names replaced. An unknown name remains, without its marks."""
+        return _MARKED.sub(self._text_of, text).replace(MARK, "") if MARK in text else text
+
+    def _text_of(self, found: re.Match[str]) -> str:
+        kind, name = found.groups()
+        texts, key = (self._substitutions, " ".join(name.split())) if kind == "s" else (self._labels, label_name(name))
+        text = texts.get(key, name)
+        self._left -= len(text)
+        return text if self._left >= 0 else name
+
+
+def _without_marks(text: str) -> str:
+    return _MARKED.sub(r"\2", text).replace(MARK, "")
 
 
 def _is_quoted(text: str, found: re.Match[str]) -> bool:

@@ -16,13 +16,14 @@ from docutils.parsers.rst import Directive, DirectiveError, Parser, states
 from docutils.parsers.rst.directives import tables
 from docutils.statemachine import StringList, string2lines
 
-from embedway.collections.parsers.rst_directives import LABELS, DirectiveKind, directive_kind, module_name
+from embedway.collections.parsers.rst_directives import LABELS, DirectiveKind, directive_kind, sets_module
 from embedway.collections.parsers.rst_inline import inline_text
 
 #: Characters of a grid table. docutils takes quadratic time for a table, so a larger one is kept as it is.
 _MAX_TABLE_CHARACTERS = 50_000
 _OPTION = re.compile(r":(?![: ])([^:\\]|\\.|:(?!([ `]|$))){1,200}(?<! ):( +|$)")
-_TARGET_NAME = re.compile(r"\.\.[ ]+_`?([^`:]{1,200})`?:\s*$")
+#: Target without an address: `.. _name:`.
+_LABEL = re.compile(r"\.\.[ ]+_`?([^`:]{1,200})`?:\s*$")
 _SUBSTITUTION = re.compile(r"\.\.[ ]+\|(?![ ])([^|]{1,200})\|(?:[ ]+([\w:.-]+)::[ ]*(.*))?$")
 _UNICODE = re.compile(r"^(?:0x|x|\\x|U\+?|u|\\u|&#x)([0-9a-f]{1,6});?$", re.IGNORECASE)
 #: Directives of docutils that are run: they parse their content alone.
@@ -39,6 +40,10 @@ class Definition(nodes.Element):
 
 class Labelled(nodes.Element):
     """Directive with a label before its content, such as a note or a change of version; `label` is a text."""
+
+
+class Label(nodes.Element):
+    """Name of the section that follows, for references such as `:ref:`name``; `label` is the name."""
 
 
 class _Inliner:
@@ -72,13 +77,14 @@ class _OurStates:
         block, messages, blank_finish = super().isolate_grid_table()  # type: ignore[misc]
         if block and sum(map(len, block)) > _MAX_TABLE_CHARACTERS:
             text = "\n".join(block)
-            return [], [_at(nodes.literal_block(text, text), *block.info(0))], blank_finish
+            return [], [_with_line(nodes.literal_block(text, text), _first_line(block))], blank_finish
         return block, messages, blank_finish
 
 
 def _hyperlink_target(state: Any, match: re.Match[str]) -> tuple[list[nodes.Node], bool]:
     *_, blank_finish = state.state_machine.get_first_known_indented(match.end(), until_blank=True, strip_indent=False)
-    return [], blank_finish
+    found = _LABEL.match(match.string)
+    return [Label(label=found[1])] if found else [], blank_finish
 
 
 def _substitution(state: Any, match: re.Match[str]) -> tuple[list[nodes.Node], bool]:
@@ -104,7 +110,7 @@ def _substitution(state: Any, match: re.Match[str]) -> tuple[list[nodes.Node], b
 def _characters(word: str) -> str:
     if found := _UNICODE.match(word):
         code = int(found[1], 16)
-        return chr(code) if code <= 0x10FFFF and not 0xD800 <= code < 0xE000 else ""
+        return chr(code) if 0x20 <= code <= 0x10FFFF and not 0xD800 <= code < 0xE000 else ""
     return word
 
 
@@ -204,13 +210,13 @@ class _Body:
         result: list[nodes.Node] = []
         if self.arguments:
             title = inline_text(" ".join(text for text, _ in self.arguments))
-            result.append(_at(nodes.paragraph("", title), "", self._line - 1))
+            result.append(_with_line(nodes.paragraph("", title), self._line))
         return [*result, *self._parse(self.content, self._offset)]
 
     def _dropped(self, name: str) -> list[nodes.Node]:
         document = self._state.document
         argument = self.arguments[0][0] if self.arguments else ""
-        if module_name(name):
+        if sets_module(name):
             document.module = argument if argument != "None" else ""
             return self._parse(self.content, self._offset)
         if name == "highlight":
@@ -235,7 +241,7 @@ class _Body:
             text = inline_text(text)
         if not language and name != "parsed-literal":
             language = "pycon" if name in {"doctest", "testcode"} else state.document.highlight
-        return [_at(nodes.literal_block(text, text, language=language), *block.info(0))]
+        return [_with_line(nodes.literal_block(text, text, language=language), _first_line(block))]
 
     def _definition(self, name: str) -> list[nodes.Node]:
         if name == "class" and not self.content and not self.options and "(" not in self._source_line:
@@ -255,7 +261,7 @@ class _Body:
         state.document.definition_depth += 1
         self._parsed(node, self.content, self._offset)
         state.document.definition_depth -= 1
-        return [_at(node, "", self._line - 1)]
+        return [_with_line(node, self._line)]
 
     def _signature(self, name: str, text: str) -> str:
         document = self._state.document
@@ -275,13 +281,13 @@ class _Body:
             label += f", will be removed in version {words.pop(0)}"
         node = _labelled(label + (": " if words or self.content else "."), self._line)
         if words:
-            node += _at(nodes.paragraph("", inline_text(words[0])), "", self._line - 1)
+            node += _with_line(nodes.paragraph("", inline_text(words[0])), self._line)
         return self._parsed(node, self.content, self._offset)
 
     def _image(self) -> list[nodes.Node]:
         result: list[nodes.Node] = []
         if alt := self.options.get("alt", ""):
-            result.append(_at(nodes.paragraph("", inline_text(alt)), "", self._line - 1))
+            result.append(_with_line(nodes.paragraph("", inline_text(alt)), self._line))
         return [*result, *self._parse(self.content, self._offset)]
 
     def _unknown(self, name: str) -> list[nodes.Node]:
@@ -289,7 +295,7 @@ class _Body:
         if self.content and argument:
             return self._definition(name)
         if argument.count(" ") >= 3:
-            return [_at(nodes.paragraph("", inline_text(argument)), "", self._line - 1)]
+            return [_with_line(nodes.paragraph("", inline_text(argument)), self._line)]
         return self._parse(self.content, self._offset)
 
     def _with_arguments(self) -> StringList:
@@ -319,14 +325,20 @@ def inline_signature(text: str) -> str:
 
 
 def _labelled(label: str, line: int) -> Labelled:
-    node: Labelled = _at(Labelled(label=label), "", line - 1)
+    node: Labelled = _with_line(Labelled(label=label), line)
     return node
 
 
-def _at(node: Any, _source: str | None, offset: int | None) -> Any:
-    """Set a node's line from its offset, and return the node."""
-    node.line = (offset or 0) + 1
+def _with_line(node: Any, line: int) -> Any:
+    """Set the line of a node, from 1, and return the node."""
+    node.line = line
     return node
+
+
+def _first_line(block: StringList) -> int:
+    """Return the line of the source, from 1, of the first line of a block."""
+    offset: int | None = block.info(0)[1]
+    return (offset or 0) + 1
 
 
 def _line(machine: Any) -> int:

@@ -7,24 +7,22 @@ row, so that a vector never belongs to another row.
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.collections.columns import COLUMNS, NULLABLE, RESERVED_COLUMNS, columns_since, values_of
 from embedway.collections.record import FORMAT_VERSION
-from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS
-from embedway.collections.stores.base import LIBRARY_ERRORS, RESERVED_COLUMNS, DocumentTally, Rows, StoredDocument
-from embedway.collections.stores.columns import COLUMNS, NULLABLE, values_of
+from embedway.collections.stores.base import DocumentTally, Rows, StoredDocument
 from embedway.collections.stores.records import MAX_DIMENSIONS, record_metadata
 from embedway.collections.stores.vectors import decode, encode, vector_kind
-from embedway.errors import EmbedwayError, SinkError
+from embedway.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from embedway.collections.chunks import Chunk
     from embedway.collections.record import Record
-    from embedway.collections.stores.base import Chunk
     from embedway.collections.values import ColumnType, Value
     from embedway.types import Vectors
 
@@ -32,21 +30,6 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 8192
 ROW_GROUP_BYTES = 16 << 20
 VECTOR_COLUMNS = ("vector", "vector_scale")
-
-
-@contextmanager
-def sink_errors(destination: str, action: str) -> Iterator[None]:
-    """Convert errors of the disk and of libraries to `SinkError`; `action` names the failed action.
-
-    Messages of libraries may quote rows, so they are only chained.
-    """
-    try:
-        yield
-    except EmbedwayError:
-        raise
-    except LIBRARY_ERRORS as error:
-        reason = (isinstance(error, OSError) and error.strerror) or type(error).__name__
-        raise SinkError(f"{action} failed: {reason}", destination=destination) from error
 
 
 def column_kind(kind: ColumnType) -> Any:
@@ -148,11 +131,7 @@ def kept_of(schema: Any) -> dict[str, ColumnType]:
 def check_columns(schema: Any, record: Record, *, destination: str) -> None:
     """Raise `SinkError` if a column of a collection is missing, occurs twice, or has another type."""
     names = schema.names
-    wanted: dict[str, ColumnType] = {
-        name: kind
-        for name, kind in COLUMNS.items()
-        if name in HIT_COLUMNS or (record.format_version >= FORMAT_VERSION and name in CHUNK_COLUMNS)
-    }
+    wanted = {name: column.type for name, column in columns_since(record.format_version).items()}
     if record.format_version >= FORMAT_VERSION:
         wanted |= record.keep
     for name in (*wanted, "vector", *(("vector_scale",) if record.vector_type == "int8" else ())):

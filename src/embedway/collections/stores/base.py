@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from embedway.collections.columns import columns_since
+from embedway.collections.documents import DocumentKey
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.search import unit_query
 from embedway.errors import SinkError, SpaceMismatchError
@@ -20,91 +22,16 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from embedway.collections.documents import DocumentKey
+    from embedway.collections.chunks import Chunk
     from embedway.collections.record import Record
     from embedway.collections.search import Hit
-    from embedway.collections.values import Value, VectorType
+    from embedway.collections.values import ColumnType, VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
-#: Names of built-in columns; a kept column must not use them.
-RESERVED_COLUMNS = frozenset(
-    {
-        *("id", "document_id", "source", "start_line", "title", "text", "vector", "space", "_distance"),
-        *("number", "total", "page", "headings", "context", "fingerprint", "vector_scale", "_score"),
-    }
-)
 #: Maximum rows of one batch of `Store.read`.
 READ_ROWS = 512
-#: Errors that libraries raise for damaged or unusual files; their own classes derive from these.
-LIBRARY_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    AttributeError,
-    MemoryError,
-)
-#: Types of the columns of a row that a search returns.
-_COLUMN_TYPES: dict[str, tuple[type, ...]] = {
-    "id": (str,),
-    "document_id": (str,),
-    "source": (str,),
-    "start_line": (int,),
-    "title": (str, type(None)),
-    "text": (str,),
-}
-#: Types of the columns that collections have since version 3.
-_CHUNK_TYPES: dict[str, tuple[type, ...]] = {
-    "number": (int,),
-    "total": (int,),
-    "fingerprint": (str,),
-    "page": (int, type(None)),
-    "headings": (str, type(None)),
-    "context": (str, type(None)),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of a document that is embedded and written.
-
-    `text` is `document.text[start_char:end_char]`, after the header rows of the table that it continues.
-    `start_line` counts from 1 in the source.
-    """
-
-    id: str
-    document_id: str
-    text: str = field(repr=False)
-    start_char: int
-    end_char: int
-    start_line: int
-    title: str | None
-    source: str
-    metadata: Mapping[str, Value] = field(repr=False)
-    #: Position in the document, from 0, and number of chunks of the document.
-    number: int = 0
-    total: int = 1
-    #: Page of the source, from 1, for formats with pages.
-    page: int | None = None
-    #: Headings above the chunk, outermost first, joined by a single right-pointing angle quotation mark.
-    headings: str | None = None
-    #: Text before `text` for the model; it is stored apart, and is never part of `text`.
-    context: str = field(default="", repr=False)
-    #: Hash of the document's content and of the settings that cut it; equal for all chunks of a document.
-    fingerprint: str = ""
-
-    @property
-    def embedded_text(self) -> str:
-        """The text for the model: context and text."""
-        return join_context(self.context, self.text)
-
-
-def join_context(context: str | None, text: str) -> str:
-    """Return the text for the model from the columns `context` and `text`."""
-    return f"{context}\n\n{text}" if context else text
+_PYTHON_TYPES: dict[ColumnType, type] = {"text": str, "int": int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +47,10 @@ def check_fields(fields: Mapping[str, Any], row: int, *, destination: str, versi
 
     `version` is that of the collection's format.
     """
-    for name, types in (_COLUMN_TYPES if version < FORMAT_VERSION else _COLUMN_TYPES | _CHUNK_TYPES).items():
+    for name, column in columns_since(version).items():
         value = fields.get(name)
-        if name not in fields or not isinstance(value, types) or isinstance(value, bool):
+        is_valid = column.nullable if value is None else isinstance(value, _PYTHON_TYPES[column.type])
+        if name not in fields or not is_valid or isinstance(value, bool):
             found = "missing" if value is None else f"of type {type(value).__name__}"
             raise SinkError(f"row {row + 1:,}: {name!r} is {found}; embed the texts again", destination=destination)
         if isinstance(value, str) and has_surrogate(value):
@@ -163,8 +91,6 @@ class DocumentTally:
 
     def documents(self) -> Iterator[StoredDocument]:
         """Iterate over the documents."""
-        from embedway.collections.documents import DocumentKey  # noqa: PLC0415  a cycle: documents imports the stores
-
         for key, (fingerprint, rows, total) in self._found.items():
             yield StoredDocument(DocumentKey(*key), fingerprint, rows, total or rows)
 
@@ -305,11 +231,11 @@ class Store(ABC):
         """
         query = unit_query(query_vector, top_n, dimensions=self.space.dimensions, destination=self.destination)
         if where is not None:
-            from embedway.collections.where import columns_of  # noqa: PLC0415  only for conditions
+            from embedway.collections.where import condition_columns  # noqa: PLC0415  only for conditions
             from embedway.collections.where_types import check_where  # noqa: PLC0415
 
-            where = check_where(where, columns_of(self.record))
-        return self._search(query, top_n, where)
+            where = check_where(where, condition_columns(self.record))
+        return self.search_unit(query, top_n, where)
 
     def check_space(self, asked: Space) -> Comparison:
         """Raise `SpaceMismatchError` if a fact of the requested space differs from the one in the store's record.
@@ -331,8 +257,8 @@ class Store(ABC):
             return False
         return True
 
-    def _checked_update(self, record: Record) -> Record:
-        """Return the record of an update, with the kept columns that the collection already has.
+    def check_update(self, record: Record) -> Record:
+        """Return the record of an update, with the kept columns that the collection already has; for `begin_update`.
 
         Raises `SinkError` for a collection of an older format, and for another type of vectors or of a kept column.
         """
@@ -359,8 +285,8 @@ class Store(ABC):
                 )
         return replace(record, keep=old.keep | record.keep)
 
-    def _check_rows(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Raise `SinkError` if the vectors do not fit the chunks and the space, or a number is not finite."""
+    def check_rows(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        """Raise `SinkError` if the vectors for `write` do not fit the chunks or the space, or are not finite."""
         expected = (len(chunks), self.space.dimensions)
         if vectors.shape != expected:
             raise SinkError(f"the vectors have the shape {vectors.shape}, not {expected}", destination=self.destination)
@@ -376,5 +302,9 @@ class Store(ABC):
         """Replace the record of the open collection, and nothing else. Raises `SinkError` and OSError."""
 
     @abstractmethod
-    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
-        """Return the nearest rows as `search` does, for a query of length 1 and a condition that `check_where` gave."""
+    def search_unit(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+        """Return the nearest rows as `search` does, which calls this; `query` has length 1.
+
+        `where` has passed `check_where`: its columns exist, and each value has the type of its column. A store whose
+        own filter cannot express it uses `scanning.scan_search`.
+        """

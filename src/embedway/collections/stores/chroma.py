@@ -20,27 +20,26 @@ from embedway.collections.stores import chroma_rows as cells
 from embedway.collections.stores.base import READ_ROWS, DocumentTally, Rows, Store, StoredDocument
 from embedway.collections.stores.chroma_connection import Place, chroma_errors, connect
 from embedway.collections.stores.refusals import already_exists, no_such
-from embedway.collections.stores.scanning import scan_search
-from embedway.collections.stores.server_columns import (
+from embedway.collections.stores.scanning import NotExpressibleError, scan_search
+from embedway.collections.stores.server_columns import ids_by_source, stored_columns
+from embedway.collections.stores.server_locks import server_lock
+from embedway.collections.stores.server_records import (
     STAGED_FOR,
-    columns_of,
-    ids_by_source,
     is_staged_for,
-    push_not_down,
     record_from_text,
     record_text,
     staging_name,
 )
-from embedway.collections.stores.server_locks import server_lock
+from embedway.collections.stores.server_where import push_not_down
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from embedway.collections.chunks import Chunk
     from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
-    from embedway.collections.stores.base import Chunk
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
@@ -110,7 +109,7 @@ class ChromaStore(Store):
         cells.check_record(record, destination=self.destination)
         self.record = record
         name = self._place.name
-        with self._errors("creating the collection") as client:
+        with self._errors("creating the collection", create=True) as client:
             for one in client.list_collections():
                 if is_staged_for(name, one.name, (one.metadata or {}).get(RECORD_KEY)):  # a killed run has left it
                     client.delete_collection(one.name)
@@ -121,14 +120,14 @@ class ChromaStore(Store):
 
     @override
     def begin_update(self, record: Record) -> None:
-        record = self._checked_update(record)
+        record = self.check_update(record)
         cells.check_record(record, destination=self.destination)
         # Before the rows: a run that is killed leaves a record that knows their columns.
         self.write_record(replace(record, revision=secrets.token_hex(8)))
 
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        self._check_rows(chunks, vectors)
+        self.check_rows(chunks, vectors)
         # Of rows with the same id, only the last.
         last = {chunk.id: row for row, chunk in enumerate(chunks)}
         order = sorted(last.values())
@@ -215,7 +214,7 @@ class ChromaStore(Store):
         vectors: bool = True,
         documents: Collection[DocumentKey] | None = None,
     ) -> Iterator[Rows]:
-        names = list(columns_of(self.record) if columns is None else columns)
+        names = list(stored_columns(self.record) if columns is None else columns)
         include = ["metadatas", *(["documents"] if "text" in names else []), *(["embeddings"] if vectors else [])]
         for where in [None] if documents is None else _filters(documents):
             for batch in self._get(include, limit=READ_ROWS, where=where):
@@ -224,7 +223,7 @@ class ChromaStore(Store):
 
     @override
     def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        names, rows = list(columns_of(self.record)), dict[str, dict[str, Any]]()
+        names, rows = list(stored_columns(self.record)), dict[str, dict[str, Any]]()
         unique = list(dict.fromkeys(ids))
         for first in range(0, len(unique), READ_ROWS):
             with self._errors("reading"):
@@ -245,13 +244,13 @@ class ChromaStore(Store):
             self._rows.modify(metadata={RECORD_KEY: record_text(record)})
 
     @override
-    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+    def search_unit(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
         only = None
         if where is not None:
-            columns = columns_of(self.record)
+            columns = stored_columns(self.record)
             try:
                 only = cells.to_filter(push_not_down(where), columns)
-            except cells.NotExpressibleError:
+            except NotExpressibleError:
                 return scan_search(self, query, top_n, where)
         wanted = min(max(top_n * _CANDIDATES, _MIN_CANDIDATES), self.count)
         if not wanted:
@@ -262,7 +261,7 @@ class ChromaStore(Store):
         batch = {name: found[name][0] for name in ("ids", *include)}
         if not batch["ids"]:
             return []
-        fields = self._fields(batch, list(columns_of(self.record)))
+        fields = self._fields(batch, list(stored_columns(self.record)))
         scores = cosines(self._vectors(batch["embeddings"]), query)
         # The order of rows is not in the answer: equal scores are in the order of documents.
         place = [
@@ -320,12 +319,10 @@ class ChromaStore(Store):
             self._client = connect(self._place)
         return self._client
 
-    def _errors(self, action: str) -> Any:
-        return chroma_errors(
-            self._connection if self._place.is_there or action.startswith("creat") else lambda: None,
-            self.destination,
-            action,
-        )
+    def _errors(self, action: str, *, create: bool = False) -> Any:
+        """Return a context with a client; None without a database, unless `create` is true: a client creates it."""
+        connected = self._connection if create or self._place.is_there else lambda: None
+        return chroma_errors(connected, self.destination, action)
 
 
 def _filters(documents: Collection[DocumentKey]) -> Iterator[dict[str, Any]]:

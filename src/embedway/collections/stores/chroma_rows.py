@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from embedway.collections.stores.server_columns import columns_of, fields_of
+from embedway.collections.stores.json_values import JsonValues
+from embedway.collections.stores.scanning import NotExpressibleError
+from embedway.collections.stores.server_columns import fields_of, stored_columns
 from embedway.collections.where import And, Compare, In, Or
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from embedway.collections.chunks import Chunk
     from embedway.collections.record import Record
-    from embedway.collections.stores.base import Chunk
     from embedway.collections.values import ColumnType
     from embedway.collections.where import Condition
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OPERATORS = {"=": "$eq", "<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
-_TYPES: dict[ColumnType, tuple[type, ...]] = {"text": (str,), "int": (int,), "bool": (bool,)}
 #: Metadata key that Chroma reserves.
 _RESERVED = "chroma:document"
-
-
-class NotExpressibleError(Exception):
-    """The condition has no filter in Chroma, so rows must be compared here."""
 
 
 def check_record(record: Record, *, destination: str) -> None:
@@ -44,7 +40,7 @@ def metadata_of(chunk: Chunk, record: Record, *, destination: str) -> dict[str, 
     """
     fields = fields_of(chunk, record.keep)
     for name, kind in record.keep.items():
-        fields[name] = _stored(fields[name], kind, f"row {chunk.id!r}: field {name!r}", destination)
+        fields[name] = _VALUES.to_json(fields[name], kind, f"row {chunk.id!r}: field {name!r}", destination=destination)
     return {name: value for name, value in fields.items() if value is not None and name not in {"id", "text"}}
 
 
@@ -52,9 +48,9 @@ def fields_from(
     row_id: str, metadata: Mapping[str, Any] | None, text: str | None, names: Sequence[str], record: Record
 ) -> dict[str, Any]:
     """Return the columns of a row. Values that another program wrote with another type are null."""
-    kinds = columns_of(record)
+    kinds = stored_columns(record)
     found = {**(metadata or {}), "id": row_id, "text": text or ""}
-    return {name: _read(found.get(name), kinds[name]) for name in names}
+    return {name: _VALUES.from_json(found.get(name), kinds[name]) for name in names}
 
 
 def to_filter(where: Condition, columns: Mapping[str, ColumnType]) -> dict[str, Any]:
@@ -91,34 +87,8 @@ def _microseconds(value: datetime) -> int:
     return (value.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
-def _stored(value: Any, kind: ColumnType, place: str, destination: str) -> Any:
-    if value is None:
-        return None
-    if kind == "timestamp":
-        return _microseconds(value)
-    if kind == "float":
-        return float(value)
-    if kind in {"list", "json"}:
-        try:
-            return json.dumps(value, ensure_ascii=False, allow_nan=False)
-        except (ValueError, TypeError, RecursionError):
-            raise SinkError(f"{place} is not JSON", destination=destination) from None
-    if kind == "int" and not -(1 << 63) <= value < 1 << 63:
-        raise SinkError(f"{place} is an integer of more than 64 bits", destination=destination)
-    return value
-
-
-def _read(value: Any, kind: ColumnType) -> Any:
-    try:
-        if value is None:
-            return None
-        if kind == "timestamp":
-            return _EPOCH + timedelta(microseconds=value)
-        if kind == "float":
-            return float(value)
-        if kind in {"list", "json"}:
-            found = json.loads(value)
-            return found if kind == "json" or isinstance(found, list) else None
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        return None
-    return value if isinstance(value, _TYPES[kind]) else None
+_VALUES = JsonValues(
+    types_as_text={"list", "json"},
+    write_timestamp=_microseconds,
+    read_timestamp=lambda value: _EPOCH + timedelta(microseconds=value),
+)

@@ -15,24 +15,22 @@ from typing import IO, TYPE_CHECKING
 from typing_extensions import override
 
 from embedway import unfinished
+from embedway.collections.columns import RESERVED_COLUMNS
 from embedway.collections.record import FORMAT_VERSION
-from embedway.collections.stores.arrow import sink_errors
-from embedway.collections.stores.base import RESERVED_COLUMNS
-from embedway.collections.stores.changes import Changes
+from embedway.collections.stores.file_store import FileStore
 from embedway.collections.stores.jsonl_lines import MAX_LINE_BYTES, lines_of
 from embedway.collections.stores.jsonl_reader import JsonlReader, file_state
 from embedway.collections.stores.jsonl_sidecar import JsonlSidecar
-from embedway.collections.stores.reader_store import FileStore
-from embedway.collections.stores.temporary import refuse_existing, remove_stale, replace_file, temporary_path
+from embedway.collections.stores.library_errors import sink_errors
+from embedway.collections.stores.temporary import refuse_existing, replace_file, temporary_path
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from embedway.collections.documents import DocumentKey
+    from embedway.collections.chunks import Chunk
     from embedway.collections.record import Record
-    from embedway.collections.stores.base import Chunk
     from embedway.types import Vectors
 
 #: Tries to open a collection that another process replaces meanwhile.
@@ -47,9 +45,6 @@ class JsonlStore(FileStore):
         self._sidecar = JsonlSidecar(self._path, destination)
         self._file: IO[bytes] | None = None
         self._reader: JsonlReader | None = None
-        self._changes = Changes()
-        self._updates = False
-        self._committed: Record | None = None
         self._merged: Path | None = None
 
     @property
@@ -58,25 +53,11 @@ class JsonlStore(FileStore):
         return (self._sidecar.path,)
 
     @override
-    def begin(self, record: Record) -> None:
-        self._start(record, updates=False)
-
-    @override
-    def begin_update(self, record: Record) -> None:
-        record = self._checked_update(record)
-        self._overwrite = True
-        self._start(record, updates=True)
-
-    @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        self._check_rows(chunks, vectors)
+        self.check_rows(chunks, vectors)
         with sink_errors(self.destination, "writing"):
             self._writing.write(b"".join(lines_of(chunks, vectors, self.record)))
         self._changes.write(chunks)
-
-    @override
-    def remove(self, documents: Collection[DocumentKey]) -> None:
-        self._changes.remove(documents)
 
     @override
     def commit(self) -> None:
@@ -157,15 +138,10 @@ class JsonlStore(FileStore):
             raise SinkError("no change was started", destination=self.destination)
         return self._file
 
-    def _start(self, record: Record, *, updates: bool) -> None:
-        self._committed = self.record if updates else None
-        self._updates, self._changes = updates, Changes()
-        self.record = record
-        with sink_errors(self.destination, "creating the file"):
-            remove_stale(self._path)
-            self._sidecar.remove_stale()
-            self._temporary = temporary_path(self._path)
-            self._file = self._temporary.open("xb")
+    @override
+    def _open_writer(self, path: Path) -> None:
+        self._sidecar.remove_stale()
+        self._file = path.open("xb")
 
     def _merge(self, target: Path) -> int:
         """Write the old lines that stay and the new ones to a file; return their number."""

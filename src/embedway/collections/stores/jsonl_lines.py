@@ -16,8 +16,8 @@ import numpy as np
 import orjson
 
 from embedway.collections.column_types import coerce
+from embedway.collections.columns import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.record import FORMAT_VERSION
-from embedway.collections.search import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.stores.base import check_fields
 from embedway.errors import SinkError
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
     from typing import IO
 
+    from embedway.collections.chunks import Chunk
     from embedway.collections.record import Record
-    from embedway.collections.stores.base import Chunk
     from embedway.types import Vectors
 
 #: Maximum bytes of a line.

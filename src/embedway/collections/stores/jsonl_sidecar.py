@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway import unfinished
 from embedway.collections.record import FORMAT_VERSION
-from embedway.collections.stores.arrow import sink_errors
+from embedway.collections.stores.library_errors import sink_errors
 from embedway.collections.stores.records import (
     FORMAT,
     VERSION_KEY,

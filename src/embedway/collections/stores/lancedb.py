@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 
 from embedway import unfinished
-from embedway.collections.stores.arrow import RowGroup, sink_errors
+from embedway.collections.stores.arrow import RowGroup
 from embedway.collections.stores.lancedb_reader import TableReader
 from embedway.collections.stores.lancedb_table import (
     Head,
@@ -34,6 +34,7 @@ from embedway.collections.stores.lancedb_table import (
     table_path,
 )
 from embedway.collections.stores.lancedb_writer import TableWriter, rewrite
+from embedway.collections.stores.library_errors import sink_errors
 from embedway.collections.stores.locks import exclusive
 from embedway.collections.stores.reader_store import ReaderStore
 from embedway.collections.stores.redaction import shown
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from embedway.collections.chunks import Chunk
     from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
-    from embedway.collections.stores.base import Chunk
     from embedway.collections.values import VectorType
     from embedway.types import Vectors
 
@@ -144,7 +145,7 @@ class LanceDBStore(ReaderStore):
     @override
     def begin_update(self, record: Record) -> None:
         """Note the present version in the table's folder, and undo a change that was not completed."""
-        record = self._checked_update(record)
+        record = self.check_update(record)
         self._check_names(record)
         with lancedb_errors(self.destination, "starting the change"):
             reader = self._fresh_reader()
@@ -160,7 +161,7 @@ class LanceDBStore(ReaderStore):
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Buffer rows and add them in large fragments, because each addition creates a version."""
-        self._check_rows(chunks, vectors)
+        self.check_rows(chunks, vectors)
         with lancedb_errors(self.destination, "writing"):
             self._writing.write(chunks, vectors)
 
@@ -278,11 +279,9 @@ class LanceDBStore(ReaderStore):
 
     def _check_names(self, record: Record) -> None:
         for name in record.keep:
-            if "." in name or not name:
-                raise SinkError(
-                    f"LanceDB has no columns with a full stop in their name, such as {name!r}; rename the field",
-                    destination=self.destination,
-                )
+            if "." in name or "`" in name or not name or name.startswith("_row"):
+                reason = f"LanceDB cannot have a column {name!r}: a name has no full stop and no backtick"
+                raise SinkError(f"{reason}, and does not begin with _row; rename it", destination=self.destination)
 
     def _remove_stale(self) -> None:
         """Remove files left by killed processes, and restore a table that one of them moved away."""

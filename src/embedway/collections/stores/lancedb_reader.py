@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from embedway.collections.columns import COLUMNS
 from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit
 from embedway.collections.stores.arrow import (
@@ -18,7 +19,6 @@ from embedway.collections.stores.arrow import (
     rows_of,
 )
 from embedway.collections.stores.base import READ_ROWS, Rows, StoredDocument, check_fields
-from embedway.collections.stores.columns import COLUMNS
 from embedway.collections.stores.lancedb_table import (
     Head,
     can_be_changed,
@@ -29,7 +29,7 @@ from embedway.collections.stores.lancedb_table import (
     value_filters,
 )
 from embedway.collections.stores.records import RecordFile, record_from_metadata
-from embedway.collections.where import columns_of
+from embedway.collections.where import condition_columns
 from embedway.collections.where_forms import to_sql
 from embedway.errors import SinkError
 
@@ -123,7 +123,7 @@ class TableReader:
         """Search with LanceDB by cosine distance, which is exact if the table has no index."""
         text = None
         if where is not None:
-            text = to_sql(where, columns_of(self.record))
+            text = to_sql(where, condition_columns(self.record))
         rows = self._nearest(query, top_n, text)
         for number, row in enumerate(rows):
             check_fields(row, number, destination=self._destination, version=self.record.format_version)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway.collections.record import FORMAT_VERSION, Record
-from embedway.collections.stores.arrow import sink_errors
+from embedway.collections.stores.library_errors import sink_errors
 from embedway.collections.stores.records import RECORD_KEY, SPACE_KEY
 from embedway.collections.stores.temporary import stale_paths, write_whole
 from embedway.collections.where_forms import sql_value

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from embedway.collections.columns import id_of, key_of
 from embedway.collections.documents import DocumentKey
 from embedway.collections.stores.arrow import ROW_GROUP_ROWS, conform
-from embedway.collections.stores.columns import id_of, key_of
 from embedway.collections.stores.lancedb_table import connect, document_filters, table_path, value_filters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
+    from embedway.collections.chunks import Chunk
     from embedway.collections.stores.arrow import RowGroup
-    from embedway.collections.stores.base import Chunk
     from embedway.collections.stores.lancedb_reader import TableReader
     from embedway.types import Vectors
 

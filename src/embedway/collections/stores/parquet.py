@@ -14,21 +14,20 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from embedway import unfinished
-from embedway.collections.stores.arrow import RowGroup, conform, sink_errors
-from embedway.collections.stores.changes import Changes
+from embedway.collections.stores.arrow import RowGroup, conform
+from embedway.collections.stores.file_store import FileStore
+from embedway.collections.stores.library_errors import sink_errors
 from embedway.collections.stores.parquet_reader import ParquetReader
-from embedway.collections.stores.reader_store import FileStore
-from embedway.collections.stores.temporary import refuse_existing, remove_stale, replace_file, temporary_path
+from embedway.collections.stores.temporary import refuse_existing, replace_file, temporary_path
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import ClassVar
 
-    from embedway.collections.documents import DocumentKey
+    from embedway.collections.chunks import Chunk
     from embedway.collections.record import Record
-    from embedway.collections.stores.base import Chunk
     from embedway.collections.values import VectorType
     from embedway.types import Vectors
 
@@ -42,30 +41,13 @@ class ParquetStore(FileStore):
         super().__init__(destination)
         self._reader: ParquetReader | None = None
         self._writer: _GroupWriter | None = None
-        self._changes = Changes()
-        self._updates = False
-        self._committed: Record | None = None
-
-    @override
-    def begin(self, record: Record) -> None:
-        self._start(record, updates=False)
-
-    @override
-    def begin_update(self, record: Record) -> None:
-        record = self._checked_update(record)
-        self._overwrite = True
-        self._start(record, updates=True)
 
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        self._check_rows(chunks, vectors)
+        self.check_rows(chunks, vectors)
         with sink_errors(self.destination, "writing"):
             self._writing.add(chunks, vectors)
         self._changes.write(chunks)
-
-    @override
-    def remove(self, documents: Collection[DocumentKey]) -> None:
-        self._changes.remove(documents)
 
     @override
     def commit(self) -> None:
@@ -129,14 +111,9 @@ class ParquetStore(FileStore):
             raise SinkError("no change was started", destination=self.destination)
         return self._writer
 
-    def _start(self, record: Record, *, updates: bool) -> None:
-        self._committed = self.record if updates else None
-        self._updates, self._changes = updates, Changes()
-        self.record = record
-        with sink_errors(self.destination, "creating the file"):
-            remove_stale(self._path)
-            self._temporary = temporary_path(self._path)
-            self._writer = _GroupWriter(self._temporary, replace(record, revision=secrets.token_hex(8)))
+    @override
+    def _open_writer(self, path: Path) -> None:
+        self._writer = _GroupWriter(path, replace(self.record, revision=secrets.token_hex(8)))
 
     def _merge(self, new: _GroupWriter) -> _GroupWriter:
         """Write the old rows that stay and the new ones to another file; return its closed writer."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.collections.columns import COLUMNS
 from embedway.collections.search import Hit, TopRows, cosines, vector_norms
 from embedway.collections.stores.arrow import (
     VECTOR_COLUMNS,
@@ -19,7 +20,6 @@ from embedway.collections.stores.arrow import (
     vectors_in,
 )
 from embedway.collections.stores.base import READ_ROWS, Rows, StoredDocument
-from embedway.collections.stores.columns import COLUMNS
 from embedway.collections.stores.records import RecordFile, record_from_metadata
 
 if TYPE_CHECKING:

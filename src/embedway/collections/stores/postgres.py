@@ -26,21 +26,16 @@ from embedway.collections.stores.postgres_connection import Place, connect, post
 from embedway.collections.stores.postgres_where import to_sql
 from embedway.collections.stores.refusals import already_exists, is_locked, no_such
 from embedway.collections.stores.scanning import scan_search
-from embedway.collections.stores.server_columns import (
-    columns_of,
-    has_nul,
-    lock_key,
-    push_not_down,
-    record_from_text,
-    record_text,
-)
+from embedway.collections.stores.server_columns import lock_key, stored_columns
+from embedway.collections.stores.server_records import record_from_text, record_text
+from embedway.collections.stores.server_where import has_nul, push_not_down
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from embedway.collections.chunks import Chunk
     from embedway.collections.record import Record
-    from embedway.collections.stores.base import Chunk
     from embedway.collections.values import VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
@@ -67,8 +62,7 @@ class PostgresStore(Store):
         self._overwrite = False
         #: Name of the table that is being written; None if no change is in progress.
         self._writing: str | None = None
-        self._created = False
-        self._indexed = False
+        self._created, self._indexed = False, False
 
     @property
     @override
@@ -130,7 +124,7 @@ class PostgresStore(Store):
 
     @override
     def begin_update(self, record: Record) -> None:
-        record = self._checked_update(record)
+        record = self.check_update(record)
         pg.check_record(record, destination=self.destination)
         with postgres_errors(self.destination, "changing the table"):
             link = self._connection()
@@ -143,11 +137,11 @@ class PostgresStore(Store):
             stage = f"CREATE TEMP TABLE {_STAGE.partition('.')[2]} ON COMMIT DROP AS SELECT {{}} FROM {{}} WHERE false"  # noqa: S608  constants and quoted identifiers
             link.execute(compose.sql(stage, self._columns(), self._table()))
             # The statement above locks the table against ALTER until the transaction ends.
-            tables.check_types(tables.column_types(link, self._oid()), record, destination=self.destination)
+            tables.check_types(link, self._oid(), record, destination=self.destination)
 
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        self._check_rows(chunks, vectors)
+        self.check_rows(chunks, vectors)
         with postgres_errors(self.destination, "writing"):
             rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
             link = self._connection()
@@ -161,7 +155,7 @@ class PostgresStore(Store):
                         copy.write_row(row)
                 if self._created:
                     return
-                names = [name for name in (*columns_of(self.record), "vector") if name != "id"]
+                names = [name for name in (*stored_columns(self.record), "vector") if name != "id"]
                 changes = compose.comma(compose.sql("{0} = excluded.{0}", name) for name in names)
                 merge = "INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT (id) DO UPDATE SET {}"
                 cursor.execute(compose.sql(merge, self._table(), self._columns(), self._columns(), target, changes))
@@ -203,6 +197,7 @@ class PostgresStore(Store):
             if self._oid() is None:
                 raise no_such("table", self.destination)
             self.record, _ = record_from_text(self._comment(), destination=self.destination)
+            tables.check_types(self._connection(), self._oid(), self.record, destination=self.destination)
         self._recount()
 
     @override
@@ -232,7 +227,7 @@ class PostgresStore(Store):
         vectors: bool = True,
         documents: Collection[DocumentKey] | None = None,
     ) -> Iterator[Rows]:
-        names = list(columns_of(self.record) if columns is None else columns)
+        names = list(stored_columns(self.record) if columns is None else columns)
         only = "(source, document_id) IN (SELECT * FROM unnest(%s::text[], %s::text[])) AND"
         query = compose.sql(
             f"SELECT {pg.POSITION}, {{}} {{}} FROM {{}} WHERE {only if documents is not None else ''} "  # noqa: S608  constants and quoted identifiers
@@ -255,7 +250,7 @@ class PostgresStore(Store):
 
     @override
     def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        names = list(columns_of(self.record))
+        names = list(stored_columns(self.record))
         query = compose.sql("SELECT {} FROM {} WHERE id = ANY(%s)", compose.names(names), self._table())
         with postgres_errors(self.destination, "reading"), self._connection().cursor(binary=True) as cursor:
             found = cursor.execute(query, [list(ids)]).fetchall()
@@ -272,7 +267,7 @@ class PostgresStore(Store):
                 self._write_comment(link, self._place.table, **({_UNFINISHED: unfinished} if unfinished else {}))
 
     @override
-    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+    def search_unit(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
         if where is not None and has_nul(where):
             return scan_search(self, query, top_n, where)
         hits = self._nearest(query, top_n, where, exact=not self._indexed)
@@ -282,12 +277,12 @@ class PostgresStore(Store):
         return hits
 
     def _nearest(self, query: Vectors, top_n: int, where: Condition | None, *, exact: bool) -> list[Hit]:
-        names, kind = list(columns_of(self.record)), self.record.vector_type
+        names, kind = list(stored_columns(self.record)), self.record.vector_type
         factor = _BIT_CANDIDATES if kind == "bits" else 1 if exact else _CANDIDATES
         values: list[Any] = []
         condition = compose.sql("TRUE")
         if where is not None:
-            condition, values = to_sql(push_not_down(where), columns_of(self.record))
+            condition, values = to_sql(push_not_down(where), stored_columns(self.record))
         order = pg.distance(kind, self.space.dimensions, exact=exact)
         select = compose.sql(
             f"SELECT {pg.POSITION}, {pg.sent(kind)}, {{}} FROM {{}} WHERE {{}} "  # noqa: S608  constants and quoted identifiers
@@ -339,7 +334,7 @@ class PostgresStore(Store):
         with link.transaction():
             self._claim(link)
             left = self._facts().get(_UNFINISHED) or []
-            known = {*columns_of(self.record), *pg.TAKEN, "vector"}
+            known = {*stored_columns(self.record), *pg.TAKEN, "vector"}
             found = tables.column_types(link, self._oid())
             for name in [name for name in left if name in found and name not in known]:
                 link.execute(compose.sql("ALTER TABLE {} DROP COLUMN {}", self._table(), name))
@@ -384,19 +379,13 @@ class PostgresStore(Store):
         return self._name(self._writing or self._place.table)
 
     def _columns(self) -> Any:
-        return compose.names([*columns_of(self.record), "vector"])
+        return compose.names([*stored_columns(self.record), "vector"])
 
     def _oid(self) -> int | None:
-        link = self._connection()
-        return tables.find(link, self._schema, self._place.table)
+        return tables.find(self._connection(), self._schema, self._place.table)
 
     def _comment(self) -> str | None:
-        row = self._connection().execute("SELECT obj_description(%s::oid, 'pg_class')", [self._oid()]).fetchone()
-        comment: str | None = row[0]
-        return comment
+        return tables.comment(self._connection(), self._oid())
 
     def _write_comment(self, link: Any, table: str, **more: object) -> None:
-        from psycopg import sql  # noqa: PLC0415 - an extra
-
-        text = sql.Literal(record_text(self.record, **more))
-        link.execute(compose.sql("COMMENT ON TABLE {} IS {}", self._name(table), text))
+        tables.write_comment(link, self._name(table), record_text(self.record, **more))

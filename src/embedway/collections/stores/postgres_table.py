@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 from embedway.collections.stores import postgres_compose as compose
 from embedway.collections.stores import postgres_rows as pg
 from embedway.collections.stores.postgres_connection import MAX_NAME_BYTES, Place, require_psycopg
-from embedway.collections.stores.server_columns import columns_of
+from embedway.collections.stores.server_columns import stored_columns
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from embedway.collections.record import Record
 
 #: Rows from which an HNSW index is built. Below, an exact search takes some milliseconds.
@@ -35,6 +33,19 @@ def find(link: Any, schema: str, name: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+def comment(link: Any, oid: int | None) -> str | None:
+    """Return the comment of a table, which has the collection's record."""
+    text: str | None = link.execute("SELECT obj_description(%s::oid, 'pg_class')", [oid]).fetchone()[0]
+    return text
+
+
+def write_comment(link: Any, table: Any, text: str) -> None:
+    """Replace the comment of a table, which is a quoted name."""
+    from psycopg import sql  # noqa: PLC0415 - an extra
+
+    link.execute(compose.sql("COMMENT ON TABLE {} IS {}", table, sql.Literal(text)))
+
+
 def column_types(link: Any, oid: int | None) -> dict[str, str]:
     """Return the columns of a table and their types, such as `bigint` and `vector(384)`."""
     query = "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
@@ -43,20 +54,20 @@ def column_types(link: Any, oid: int | None) -> dict[str, str]:
     return {name: kind.rpartition(".")[2] for name, kind in link.execute(query, [oid])}
 
 
-def check_types(found: Mapping[str, str], record: Record, *, destination: str) -> None:
+def check_types(link: Any, oid: int | None, record: Record, *, destination: str) -> None:
     """Raise `SinkError` if a column of the record does not exist, or has another type.
 
     The binary form of a value has no type, so PostgreSQL would read it as a value of the wrong one.
     """
-    wanted = {name: pg.SQL_TYPES[kind] for name, kind in columns_of(record).items()}
+    found = column_types(link, oid)
+    wanted = {name: pg.SQL_TYPES[kind] for name, kind in stored_columns(record).items()}
     wanted["vector"] = f"{pg.VECTOR_TYPES[record.vector_type]}({record.space.dimensions})"
     for name, sql_type in wanted.items():
         kind = _CATALOG_NAMES.get(sql_type, sql_type)
         if found.get(name) != kind:
             exists = f"has the type {found[name]}" if name in found else "does not exist"
-            advice = "rename that column, or do not keep the field" if name in record.keep else "embed again"
             raise SinkError(
-                f"the table's column {name!r} {exists}, and the collection needs {kind}; {advice}",
+                f"the table's column {name!r} {exists}, and the collection needs {kind}; rename it or change its type",
                 destination=destination,
             )
 

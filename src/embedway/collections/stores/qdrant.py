@@ -20,27 +20,28 @@ from embedway.collections.search import Hit
 from embedway.collections.stores import qdrant_points as points
 from embedway.collections.stores.base import READ_ROWS, Rows, Store
 from embedway.collections.stores.qdrant_connection import Place, connect, qdrant_errors
-from embedway.collections.stores.qdrant_where import NotExpressibleError, document_filters, key_of, to_filter
+from embedway.collections.stores.qdrant_where import document_filters, key_of, to_filter
 from embedway.collections.stores.refusals import already_exists, no_such
-from embedway.collections.stores.scanning import scan_search
-from embedway.collections.stores.server_columns import (
+from embedway.collections.stores.scanning import NotExpressibleError, scan_search
+from embedway.collections.stores.server_columns import stored_columns
+from embedway.collections.stores.server_locks import server_lock
+from embedway.collections.stores.server_records import (
     STAGED_FOR,
-    columns_of,
     is_staged_for,
-    push_not_down,
     record_from_text,
     record_text,
     staging_name,
 )
-from embedway.collections.stores.server_locks import server_lock
+from embedway.collections.stores.server_where import push_not_down
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from embedway.collections.chunks import Chunk
     from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
-    from embedway.collections.stores.base import Chunk, StoredDocument
+    from embedway.collections.stores.base import StoredDocument
     from embedway.collections.values import VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
@@ -119,7 +120,7 @@ class QdrantStore(Store):
     def begin_update(self, record: Record) -> None:
         from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
 
-        record = self._checked_update(record)
+        record = self.check_update(record)
         new = [name for name in record.keep if name not in self.record.keep]
         with self._errors("changing the collection") as client:
             if new:
@@ -133,7 +134,7 @@ class QdrantStore(Store):
 
     @override
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        self._check_rows(chunks, vectors)
+        self.check_rows(chunks, vectors)
         found = points.points_of(chunks, vectors, self.record, destination=self.destination)
         for part in points.requests_of(found, self.space.dimensions):
             with self._errors("writing") as client:
@@ -217,7 +218,7 @@ class QdrantStore(Store):
         vectors: bool = True,
         documents: Collection[DocumentKey] | None = None,
     ) -> Iterator[Rows]:
-        names = points.default_columns(self.record) if columns is None else list(columns)
+        names = list(stored_columns(self.record)) if columns is None else list(columns)
         for where in [None] if documents is None else document_filters(documents):
             for found in self._scroll(names, vectors=vectors, limit=READ_ROWS, where=where):
                 fields = [points.fields_from(point.payload, names, self.record) for point in found]
@@ -232,7 +233,7 @@ class QdrantStore(Store):
     def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
 
-        names = points.default_columns(self.record)
+        names = list(stored_columns(self.record))
         rows: dict[str, dict[str, Any]] = {}
         for first in range(0, len(ids), READ_ROWS):
             some = models.MatchAny(any=list(ids[first : first + READ_ROWS]))
@@ -254,10 +255,10 @@ class QdrantStore(Store):
             self._write_record(client, self._name)
 
     @override
-    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+    def search_unit(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
         only = None
         if where is not None:
-            columns = columns_of(self.record)
+            columns = stored_columns(self.record)
             try:
                 only = to_filter(push_not_down(where), columns)
             except NotExpressibleError:
@@ -268,7 +269,7 @@ class QdrantStore(Store):
             for first in range(0, len(best), READ_ROWS):
                 some = [one for one, _ in best[first : first + READ_ROWS]]
                 payloads |= {point.id: point.payload for point in client.retrieve(self._name, some)}
-        names, keep = points.default_columns(self.record), list(self.record.keep)
+        names, keep = list(stored_columns(self.record)), list(self.record.keep)
         found = [
             (score, points.fields_from(payloads[one], names, self.record)) for one, score in best if one in payloads
         ]
@@ -363,7 +364,7 @@ class QdrantStore(Store):
         return [one for one in unused if is_staged_for(self._place.name, one, self._stored_record(client, one)[0])]
 
     def _index(self, client: Any, names: Sequence[str]) -> None:
-        kinds = columns_of(self.record)
+        kinds = stored_columns(self.record)
         for name in names:
             with suppress(NotExpressibleError):
                 if kinds[name] in points.INDEX_TYPES:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedway.collections.stores.base import LIBRARY_ERRORS
+from embedway.collections.stores.library_errors import LIBRARY_ERRORS
 from embedway.collections.stores.redaction import shown
 from embedway.config.addresses import is_loopback, normalized, parse_address
 from embedway.config.variables import set_variables

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway.collections.stores.base import DocumentTally, StoredDocument
-from embedway.collections.stores.columns import COLUMNS
-from embedway.collections.stores.server_columns import columns_of, fields_of
+from embedway.collections.stores.json_values import JsonValues
+from embedway.collections.stores.server_columns import fields_of, stored_columns
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from embedway.collections.chunks import Chunk
     from embedway.collections.record import Record
-    from embedway.collections.stores.base import Chunk
     from embedway.collections.values import ColumnType
     from embedway.types import Vectors
 
@@ -42,6 +42,11 @@ _NUMBER_BYTES = 20  # of a number as JSON
 _DOCUMENT_BYTES, _NUMBER_MAX = 7, (1 << 24) - 1
 #: Deviation from length 1 that rounding of float32 explains.
 _UNIT = 1e-6
+_VALUES = JsonValues(
+    types_as_text={"json"},
+    write_timestamp=lambda value: value.astimezone(UTC).isoformat(timespec="microseconds"),
+    read_timestamp=datetime.fromisoformat,
+)
 
 
 def point_id(chunk: Chunk, document: bytes) -> str:
@@ -73,7 +78,9 @@ def points_of(chunks: Sequence[Chunk], vectors: Vectors, record: Record, *, dest
     for chunk, vector, length in zip(chunks, vectors.tolist(), lengths.tolist(), strict=True):
         payload = fields_of(chunk, record.keep)
         for name, kind in record.keep.items():
-            payload[name] = _stored(payload[name], kind, f"row {chunk.id!r}: field {name!r}", destination)
+            payload[name] = _VALUES.to_json(
+                payload[name], kind, f"row {chunk.id!r}: field {name!r}", destination=destination
+            )
         if abs(length - 1) > _UNIT:
             payload[LENGTH] = length
         key = (chunk.source, chunk.document_id)
@@ -115,9 +122,9 @@ def document_of(rows: Sequence[dict[str, Any]]) -> StoredDocument:
 
 def fields_from(payload: Mapping[str, Any] | None, names: Sequence[str], record: Record) -> dict[str, Any]:
     """Return the columns in a payload. Values that another program wrote with another type are null."""
-    kinds = columns_of(record)
+    kinds = stored_columns(record)
     found = payload or {}
-    return {name: _read(found.get(name), kinds[name]) for name in names}
+    return {name: _VALUES.from_json(found.get(name), kinds[name]) for name in names}
 
 
 def vectors_from(points: Sequence[Any], dimensions: int, *, destination: str) -> Vectors:
@@ -135,44 +142,3 @@ def vectors_from(points: Sequence[Any], dimensions: int, *, destination: str) ->
         scale /= np.where((norms == 0) | (scale == 1), 1, norms)
         found = (found * scale[:, None]).astype(np.float32)
     return found
-
-
-def _stored(value: Any, kind: ColumnType, place: str, destination: str) -> Any:
-    """Return a value of a kept column as JSON."""
-    if value is None:
-        return None
-    if kind == "timestamp":
-        return value.astimezone(UTC).isoformat(timespec="microseconds")
-    if kind == "float":
-        return float(value)
-    if kind == "json":
-        try:
-            return json.dumps(value, ensure_ascii=False, allow_nan=False)
-        except (ValueError, TypeError, RecursionError):
-            raise SinkError(f"{place} is not JSON", destination=destination) from None
-    if kind == "int" and not -(1 << 63) <= value < 1 << 63:
-        raise SinkError(f"{place} is an integer of more than 64 bits", destination=destination)
-    return value
-
-
-_TYPES: dict[ColumnType, tuple[type, ...]] = {"text": (str,), "int": (int,), "bool": (bool,), "list": (list,)}
-
-
-def _read(value: Any, kind: ColumnType) -> Any:
-    try:
-        if value is None:
-            return None
-        if kind == "timestamp":
-            return datetime.fromisoformat(value)
-        if kind == "float":
-            return float(value)
-        if kind == "json":
-            return json.loads(value)
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return value if isinstance(value, _TYPES[kind]) else None
-
-
-def default_columns(record: Record) -> list[str]:
-    """Return all columns of a collection."""
-    return [*COLUMNS, *record.keep]

@@ -6,6 +6,7 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from embedway.collections.stores.scanning import NotExpressibleError
 from embedway.collections.stores.server_columns import ids_by_source
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or
 
@@ -22,10 +23,6 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MAX_EXACT = 1 << 53
 #: Documents in one filter.
 _FILTER_DOCUMENTS = 500
-
-
-class NotExpressibleError(Exception):
-    """The condition has no filter in Qdrant, so rows must be compared here."""
 
 
 def key_of(column: str) -> str:

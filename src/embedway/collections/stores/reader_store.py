@@ -1,21 +1,14 @@
-"""Stores that read by a reader object: LanceDB tables, and files."""
+"""Stores that read by a reader object."""
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
 
-from embedway.collections.stores.arrow import sink_errors
 from embedway.collections.stores.base import Store
-from embedway.collections.stores.locks import exclusive
-from embedway.collections.stores.refusals import no_such
-from embedway.collections.stores.temporary import refuse_existing
-from embedway.errors import SinkError
-from embedway.files import is_special
+from embedway.collections.stores.library_errors import sink_errors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -80,59 +73,6 @@ class ReaderStore(Store):
             return self._opened.fetch(ids)
 
     @override
-    def _search(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
+    def search_unit(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
         with self._errors("searching"):
             return self._opened.search(query, top_n, where)
-
-
-class FileStore(ReaderStore):
-    """Store in one file, which is written as a temporary file and renamed on commit."""
-
-    def __init__(self, destination: str) -> None:
-        super().__init__(destination)
-        self._path = Path(destination)
-        self._overwrite = False
-        self._temporary: Path | None = None
-
-    @property
-    @override
-    def identity(self) -> str:
-        return os.path.realpath(self._path)
-
-    @property
-    @override
-    def local_path(self) -> Path:
-        return self._path
-
-    @property
-    @override
-    def rejects_path(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.rejects.jsonl")
-
-    @override
-    def prepare(self, *, overwrite: bool) -> None:
-        self._overwrite = overwrite
-        folder = self._path.parent
-        if not folder.is_dir():
-            raise SinkError(f"the folder {folder} does not exist; create it first", destination=str(self._path))
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise SinkError(f"the folder {folder} is not writable", destination=str(self._path))
-        if self._path.is_dir():
-            raise SinkError("is a folder; name a file", destination=str(self._path))
-        refuse_existing(self._path, overwrite=overwrite, destination=str(self._path))
-
-    @override
-    def lock(self) -> AbstractContextManager[None]:
-        return exclusive(self._path, destination=self.destination)
-
-    @override
-    def exists(self) -> bool:
-        return self._path.exists() or self._path.is_symlink()
-
-    def _check_exists(self) -> None:
-        if is_special(self._path):
-            raise SinkError("is a device, a pipe or a socket; choose a file", destination=self.destination)
-        if not self._path.is_file():
-            from embedway.collections.stores.registry import similar_to  # noqa: PLC0415  only for this message
-
-            raise no_such("file", self.destination, similar=similar_to(self.destination))

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from embedway.types import Vectors
 
 
+class NotExpressibleError(Exception):
+    """The store has no filter for this condition, so `scan_search` compares rows."""
+
+
 def scan_search(store: Store, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
     """Return the nearest rows for a query of length 1, as `Store.search` does. Memory is that of `top_n` rows.
 

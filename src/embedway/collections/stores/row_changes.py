@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.collections.columns import id_of
 from embedway.collections.documents import DocumentKey
-from embedway.collections.stores.columns import id_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from embedway.collections.stores.base import Chunk
+    from embedway.collections.chunks import Chunk
 
 #: Ids are kept as hashes of this size, so that memory for a million rows is 16 MB.
 _HASH_BYTES = 16
@@ -21,11 +21,11 @@ _HASH_BYTES = 16
 _HASH = np.dtype(f"S{_HASH_BYTES}")
 
 
-class Changes:
+class RowChanges:
     """Order of the rows written by a change, and of its removals.
 
-    A row dies if its id is written again later, or if its document is removed later. All old rows are earlier than
-    any change.
+    A row is outdated if its id is written again later, or if its document is removed later. All old rows are earlier
+    than any change.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Changes:
 
     @property
     def replaces_own(self) -> bool:
-        """Whether rows of this change itself may be dead."""
+        """Whether rows of this change itself may be outdated."""
         _, found, _ = self._hashes()
         return self._removed_own or bool((found[1:] == found[:-1]).any())
 

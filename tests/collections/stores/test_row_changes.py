@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedway.collections.chunks import Chunk
 from embedway.collections.documents import DocumentKey
-from embedway.collections.stores.base import Chunk
-from embedway.collections.stores.changes import Changes
+from embedway.collections.stores.row_changes import RowChanges
 
 NAMES = st.integers(0, 5).map(lambda n: f"d{n}")
 IDS = st.tuples(NAMES, st.integers(0, 2))
@@ -18,7 +18,7 @@ def chunk(document, number):
 
 @given(STEPS)
 def test_rows_stay_unless_they_are_written_again_or_removed_later(steps):
-    changes, rows, removed = Changes(), [], set()
+    changes, rows, removed = RowChanges(), [], set()
     for step in steps:
         if isinstance(step, str):
             changes.remove([DocumentKey("docs", step)])
