@@ -38,7 +38,7 @@ from embedway.collections.readers import read_documents
 from embedway.collections.record import Record
 from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import Tally, as_progress, is_stored, note_progress
-from embedway.errors import EmbedwayError, SinkError, SourceError
+from embedway.errors import CollectionLockedError, EmbedwayError, SinkError, SourceError
 from embedway.remedies import by_place, option
 from embedway.text import count_of
 from embedway.worker import Worker
@@ -132,8 +132,8 @@ class Job:
         while True:
             try:
                 await writer.call(self._locks.enter_context, self._store.lock())
-            except SinkError as error:
-                if not self.options.wait or "another process" not in str(error):
+            except CollectionLockedError:
+                if not self.options.wait:
                     raise
             else:
                 return

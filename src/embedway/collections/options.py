@@ -57,7 +57,7 @@ class RunOptions:  # a field for each option of a job
     most_nanousd: int | None = None
     #: Notes on the choice of the model, for the summary.
     notes: tuple[str, ...] = ()
-    #: Whether to wait while another process changes the destination.
+    #: Whether to wait while another process or thread changes the destination.
     wait: bool = False
 
     def __post_init__(self) -> None:
