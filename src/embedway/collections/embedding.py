@@ -1,8 +1,4 @@
-"""Vectors of batches of chunks: from the journal of an interrupted job, or computed; errors of rows reject them.
-
-Vectors are added to the journal as soon as a request is answered or a batch of the model is computed. So a job that is
-stopped, or that fails, keeps them, even those of an unfinished batch of chunks.
-"""
+"""Vectors of batches of chunks: from the journal of an interrupted job, or computed; errors of rows reject them."""
 
 from __future__ import annotations
 
@@ -21,7 +17,6 @@ from embedway.errors import (
     without_row,
 )
 from embedway.money import usd
-from embedway.pipeline.ready_texts import ready_texts_to
 from embedway.space import comparable
 
 if TYPE_CHECKING:
@@ -31,15 +26,11 @@ if TYPE_CHECKING:
     from embedway.collections.chunk_reader import ChunkBatch
     from embedway.collections.chunks import Chunk
     from embedway.collections.documents import OnBadRow
-    from embedway.collections.journal import Journal
     from embedway.collections.options import RunOptions
     from embedway.collections.report import Tally
+    from embedway.collections.saved_vectors import SavedVectors
     from embedway.space import Space
     from embedway.types import EmbedResult, Vectors
-    from embedway.worker import Worker
-
-#: Vectors of rows that are written at which a journal is emptied.
-_MAX_WRITTEN = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,51 +44,28 @@ class EmbeddedBatch:
 
 
 class BatchEmbedder:
-    """Embedder of one job's batches. The journal's blocking calls are made in `journal_worker`."""
+    """Embedder of one job's batches."""
 
     def __init__(  # noqa: PLR0917  the parts of one job
         self,
         embedder: AsyncEmbedder,
         destination: str,
         options: RunOptions,
-        journal: Journal,
+        saved: SavedVectors,
         tally: Tally,
         on_bad_row: OnBadRow,
-        journal_worker: Worker,
     ) -> None:
         self._embedder = embedder
         self._destination = destination
         self._options = options
-        self._journal = journal
+        self._saved = saved
         self._tally = tally
         self._on_bad_row = on_bad_row
-        self._journal_worker = journal_worker
-
-    @property
-    def saved(self) -> int:
-        """Number of vectors in the journal."""
-        return self._journal.count
-
-    async def begin(self) -> None:
-        """Read the journal. Raises StateError."""
-        await self._journal_worker.call(self._journal.read)
-
-    async def close(self, *, remove: bool = False) -> None:
-        """Wait until all vectors are in the journal and close it, or remove it after a commit."""
-        await self._journal_worker.call(self._journal.remove if remove else self._journal.close)
-
-    def is_large(self) -> bool:
-        """Return whether to write all rows and empty the journal, in a job whose rows are stored when written."""
-        return self._journal.count >= _MAX_WRITTEN and self._tally.resumed >= self._journal.found
-
-    async def clear(self) -> None:
-        """Empty the journal, because all rows are written."""
-        await self._journal_worker.call(self._journal.clear)
 
     async def embed(self, batch: ChunkBatch, space: Space) -> EmbeddedBatch:
         """Return the vectors of a batch. Raises the errors that are not of single rows."""
         texts = [chunk.embedded_text for chunk in batch.chunks]
-        known = self._journal.find(texts)
+        known = self._saved.find(texts)
         self._tally.resumed += len(known)
         # `missing` are positions in the batch; `result` has positions in `missing`.
         missing = [row for row in range(len(texts)) if row not in known]
@@ -123,23 +91,16 @@ class BatchEmbedder:
 
     async def _compute(self, texts: list[str], space: Space) -> EmbedResult:
         options = self._options
-        saved: set[str] = set()
-
-        def save(ready: Sequence[str], vectors: Vectors, own: Space) -> None:
-            if comparable(own, space):
-                saved.update(ready)
-                self._journal_worker.call(self._journal.add, ready, vectors)
-
-        with ready_texts_to(save):
-            result = await self._embedder.embed(
-                texts,
-                input_type="document",
-                model=options.model,
-                dimensions=options.dimensions,
-                on_overflow=options.on_overflow,
-                partial=True,
-                **self._call_options(),
-            )
+        call = self._embedder.embed(
+            texts,
+            input_type="document",
+            model=options.model,
+            dimensions=options.dimensions,
+            on_overflow=options.on_overflow,
+            partial=True,
+            **self._call_options(),
+        )
+        result, saved = await self._saved.compute(call)
         self._tally.note_computed(texts, result)
         if not comparable(result.space, space):
             raise SpaceMismatchError(
@@ -150,7 +111,7 @@ class BatchEmbedder:
             raise BadVectorsError(reason, route=result.receipt.route)
         rest = [row for row, text in enumerate(texts) if row not in result.errors and text not in saved]
         if rest:
-            save([texts[row] for row in rest], result.vectors[rest], result.space)
+            self._saved.add([texts[row] for row in rest], result.vectors[rest])
         return result
 
     def _call_options(self) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from embedway.collections.readers import read_documents
 from embedway.collections.record import Record
 from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import Tally, as_progress, is_stored, note_progress
+from embedway.collections.saved_vectors import SavedVectors
 from embedway.errors import CollectionLockedError, EmbedwayError, SinkError, SourceError
 from embedway.remedies import by_place, option
 from embedway.text import count_of
@@ -116,11 +117,7 @@ class Job:
 
     async def run(self, sources: Sequence[str], standard_input: IO[bytes] | None) -> Outcome:
         """Run the job. Raises as `run_job` does."""
-        with (
-            closing(Worker("embedway-reader")) as reader,
-            closing(Worker("embedway-writer")) as writer,
-            closing(Worker("embedway-journal")) as self._journal_worker,
-        ):
+        with closing(Worker("embedway-reader")) as reader, closing(Worker("embedway-writer")) as writer:
             await self._lock(writer)
             try:
                 return await self._run(sources, standard_input, reader, writer)
@@ -182,25 +179,18 @@ class Job:
             described.space, inventory, changes, dropped, recut=old is not None and old.chunking != settings
         )
         journal = Journal(journal_path(self._store), described.space, (options.on_overflow,))
-        batches = BatchEmbedder(
-            self._embedder,
-            self._store.destination,
-            options,
-            journal,
-            self.tally,
-            self._on_bad_row,
-            self._journal_worker,
-        )
+        saved = SavedVectors(journal, described.space)
+        batches = BatchEmbedder(self._embedder, self._store.destination, options, saved, self.tally, self._on_bad_row)
         try:
-            await self._stream(chunk_reader, batches, record, reader, writer, changes)
+            await self._stream(chunk_reader, batches, saved, record, reader, writer, changes)
             await self._finish(outcome, record, writer)
             await uncancelled(writer.call(self._commit, record))
         except BaseException as error:
-            await self._abort(error, chunk_reader, inventory, batches, reader, writer)
+            await self._abort(error, chunk_reader, inventory, saved, reader, writer)
             raise
         await reader.call(chunk_reader.close)
         await writer.call(self.rejects.remove_outdated)
-        await batches.close(remove=True)
+        await saved.close(remove=True)
         return outcome
 
     def _open(self) -> None:
@@ -230,6 +220,7 @@ class Job:
         self,
         chunk_reader: ChunkReader,
         batches: BatchEmbedder,
+        saved: SavedVectors,
         record: Record,
         reader: Worker,
         writer: Worker,
@@ -237,7 +228,7 @@ class Job:
     ) -> None:
         """Embed and write all chunks of changed documents."""
         sizes = batch_sizes()
-        await batches.begin()
+        await saved.open()
         pending = reader.call(chunk_reader.next_batch, next(sizes))
         writing: asyncio.Future[None] | None = None
         while (batch := await pending) is not None:
@@ -249,7 +240,7 @@ class Job:
                 continue
             self.tally.begin(self._clock())
             done = await batches.embed(batch, record.space)
-            self._kept.vectors = batches.saved
+            self._kept.vectors = saved.count
             ended = self._clock()
             if writing is not None:
                 await writing
@@ -258,9 +249,9 @@ class Job:
             if not done.chunks:
                 continue
             writing = writer.call(self._write, batch.replaced, done.chunks, done.vectors)
-            if not self._store.transactional and batches.is_large():
+            if not self._store.transactional and saved.is_large:
                 await writing
-                await batches.clear()
+                await saved.clear()
             self.tally.add(batch.documents, len(done.chunks), done.result, ended)
             if self._progress is not None:
                 self._progress.update(self.tally.status(batch))
@@ -364,21 +355,22 @@ class Job:
         error: BaseException,
         chunk_reader: ChunkReader,
         inventory: Inventory,
-        batches: BatchEmbedder,
+        saved: SavedVectors,
         reader: Worker,
         writer: Worker,
     ) -> None:
         options = self.options
-        await batches.close()
-        self._kept.vectors = batches.saved
+        total = chunk_reader.total
+        chunk_reader.stop()
+        await saved.close()
+        self._kept.vectors = saved.count
         if isinstance(error, EmbedwayError):
             # The journal also has vectors of rows that are written, until it is emptied.
             kept = max(self._kept.rows, self._kept.vectors)
             if not kept and await is_stored(self._embedder, self.tally.last_text, options):
                 kept = self.tally.computed
             if kept:
-                note_progress(error, kept, chunk_reader.total)
-        chunk_reader.stop()
+                note_progress(error, kept, total)
         # In this order, because the store removes the folder that it created only if the folder is empty.
         await writer.call(self.rejects.abort)
         await writer.call(self._store.abort)
