@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+import os
 from collections.abc import Iterable, KeysView, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
@@ -189,13 +190,34 @@ def check_name(text: Any, name: str) -> str:
     return plain
 
 
+def check_path(path: Any, name: str, what: str = "a path") -> str:
+    """Return a text or an `os.PathLike` as a plain string. Raises UsageError unless the system can use it as a path."""
+    if not is_a(path, (str, os.PathLike)):
+        raise UsageError(f"{name} is of type {type(path).__name__}; it must be {what}")
+    try:
+        plain = str.__str__(os.fsdecode(path))
+        os.fsencode(plain)
+    except UnicodeError:
+        raise UsageError(f"{name} is not valid Unicode; it must be {what}") from None
+    except Exception as error:  # the argument's own conversion may raise anything
+        raise UsageError(f"{name} cannot be read: its conversion raised {type(error).__name__}") from error
+    if "\0" in plain:
+        raise UsageError(f"{name} is {shown_name(plain)}; a path must not contain a NUL character")
+    return plain
+
+
+def check_callable(function: Any, name: str) -> Any:
+    """Return a function, or None. Raises UsageError."""
+    if function is not None and not callable(function):
+        raise UsageError(f"{name} is of type {type(function).__name__}; it must be a function")
+    return function
+
+
 def as_report(progress: Any) -> Callable[[str], None]:
     """Return the function to which a call reports its progress; its errors are logged. Raises UsageError."""
     if progress is None:
         return lambda _: None
-    if not callable(progress):
-        raise UsageError(f"progress is of type {type(progress).__name__}; it must be a function")
-    return guarded(progress, "progress")
+    return guarded(check_callable(progress, "progress"), "progress")
 
 
 def as_max_nanousd(max_cost: Amount | None) -> int | None:

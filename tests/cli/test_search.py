@@ -257,7 +257,7 @@ def tables_of(output):
     ("line", "said"),
     [
         (":top x", ":top needs a whole number, such as :top 10"),
-        (":top 0", "top is 0; it must be a whole number, at least 1"),
+        (":top 0", "top is 0; it must be at least 1"),
         (":tpo 3", "there is no command :tpo; did you mean :top?"),
         (":mode", "mode is ''; it must be one of vector, keyword, hybrid"),
         (":group yes", ":group has no value; it turns the option on or off"),

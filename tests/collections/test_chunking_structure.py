@@ -243,9 +243,9 @@ def test_chunks_know_their_page_and_fingerprint(wordpiece):
     document = Document(
         "a.pdf", parsed.text, "a.pdf", blocks=parsed.blocks, page_marks=parsed.page_marks, content_hash="h"
     )
-    chunks = list(chunker_for(wordpiece, chunk_tokens=40).chunks(document))
+    chunks = list(chunker_for(wordpiece, chunk_tokens=40).chunks(document, "abc"))
     assert [chunk.page for chunk in chunks] == [1, 2, 3]
-    assert {chunk.fingerprint for chunk in chunks} == {ChunkSettings(chunk_tokens=40).fingerprint("h")}
+    assert {chunk.fingerprint for chunk in chunks} == {"abc"}
     assert chunks[0].id == "a.pdf#0"
 
 

@@ -14,9 +14,10 @@ import pytest
 import embedway.collections
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.collections import AsyncCollection, Collection
+from embedway.collections.inventory import source_texts
 from embedway.collections.options import SyncOptions
 from embedway.collections.query import SearchOptions, SearchSettings
-from embedway.collections.sync_settings import SyncSettings, source_texts, sync_options
+from embedway.collections.sync_settings import SyncSettings, sync_options
 from embedway.collections.where import Compare
 from embedway.errors import ClosedError, SinkError, SpaceMismatchError, UsageError
 from scripts import run_script
@@ -430,11 +431,11 @@ def test_options_of_sync_are_those_of_python():
         ({"on_error": None}, "on_error is of type NoneType"),
         ({"format": "docs"}, "format is 'docs'"),
         ({"on_overflow": 1}, "on_overflow is 1"),
-        ({"keep": {"year": "integer"}}, "the type of 'year' in keep is 'integer'"),
+        ({"keep": {"year": "integer"}}, "keep\\['year'\\] is 'integer'"),
         ({"chunk_tokens": "9"}, "chunk_tokens is '9'"),
         ({"overlap_tokens": -1}, "overlap_tokens is -1"),
         ({"wait": "no"}, "wait is 'no'; it must be True or False"),
-        ({"encoding": 3}, "encoding is of type int; it must be a text"),
+        ({"encoding": 3}, "encoding is of type int; it must be a string"),
     ],
     ids=repr,
 )
@@ -448,3 +449,10 @@ def test_sources_of_sync_are_paths_or_texts(tmp_path):
     assert sync_options({"format": None, "follow_links": None, "chunk_tokens": None}) == SyncOptions()
     with pytest.raises(UsageError, match="a source is of type int"):
         source_texts([3])
+
+
+def test_public_names():
+    for name in embedway.collections.__all__:
+        assert getattr(embedway.collections, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = embedway.collections.nothing

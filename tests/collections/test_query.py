@@ -9,7 +9,7 @@ import pytest
 from embedway.collections.candidates import CandidateSearch
 from embedway.collections.chunks import Chunk
 from embedway.collections.keywords import Keywords
-from embedway.collections.query import MODES, Searcher, SearchOptions, checked_condition
+from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.record import Record
 from embedway.errors import UsageError
 from embedway.space import Space
@@ -75,7 +75,7 @@ def test_an_identifier_is_the_best_hybrid_row_though_its_vector_is_the_farthest(
     query = np.array([1, 0], np.float32)
     found = candidates.find("hybrid", "what does the error E1133 mean", query, 50, None)
     assert found.rows[0].hit.id == "s/d29.md#1"
-    assert found.rows[0].sources == ("keyword",)
+    assert (found.rows[0].vector_rank, found.rows[0].keyword_rank) == (None, 1)
     assert candidates.find("vector", "E1133", query, 50, None).rows[0].hit.id == "s/d0.md#0"
 
 
@@ -136,10 +136,6 @@ def test_an_empty_query_is_refused(searcher):
 def test_options_are_checked(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         SearchOptions(**wrong)
-
-
-def test_modes():
-    assert MODES == ("vector", "keyword", "hybrid")
 
 
 def test_groups_with_a_condition_are_full(searcher, store):

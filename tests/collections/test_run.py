@@ -627,7 +627,7 @@ def test_a_field_to_keep_must_be_there(fake_embedder, tmp_path):
     source.write_text("id,text,title\n1,alpha,A\n")
     with pytest.raises(
         SourceError,
-        match=r"'titel'.*did you mean 'title'.; existing columns: 'id', 'text', 'title'",
+        match=r"'titel'.*did you mean 'title'\?\); existing columns: 'id', 'text', 'title'",
     ):
         asyncio.run(run_job(fake_embedder(), [str(source)], str(tmp_path / "out.jsonl"), RunOptions(keep=("titel",))))
 

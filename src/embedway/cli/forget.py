@@ -82,6 +82,6 @@ def _print(report: "ForgetReport") -> None:
     documents = count_of(len(report.documents), "document")
     rows, vectors = count_of(report.rows, "row"), count_of(report.cached, "cached vector")
     print_line(f"{report.destination}: removed {documents} with {rows}, and {vectors}")
-    print_line("this may still contain the texts:")
+    print_line("The texts may still be in:")
     for place in report.left:
         print_line(f"  {place}")

@@ -218,7 +218,7 @@ def _print_summary(summary: "RunSummary") -> None:
         ("tokens", f"{summary.tokens:,}"),
         ("truncated", f"{summary.truncated:,}"),
         ("rejected rows", f"{summary.rejected:,}"),
-        ("time", f"{duration(summary.seconds)}, with the loading of the model, which speed excludes"),
+        ("time", f"{duration(summary.seconds)}, including loading the model; speed excludes it"),
         ("speed", f"{count(summary.texts_per_s)} texts/s, {count(summary.tokens_per_s)} tokens/s"),
     ]
     rows += cost_rows(summary.cost_nanousd, summary.billed_tokens, summary.unsure_nanousd)

@@ -396,5 +396,5 @@ def _changes(counts: "SyncSummary | SyncPlan") -> list[tuple[str, str]]:
         ),
     ]
     if counts.settings_changed:
-        rows.append(("settings", "the chunking changed, so all documents are embedded again"))
+        rows.append(("settings", "chunking settings changed: all documents are embedded again"))
     return rows

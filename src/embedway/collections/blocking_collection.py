@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, Self, T
 from embedway._public import blocking_form_of
 from embedway._sync import Embedder
 from embedway.arguments import as_texts
-from embedway.collections.collection import AsyncCollection, open_or_new
-from embedway.errors import ClosedError, UsageError
+from embedway.collections.collection import AsyncCollection
+from embedway.collections.opening import check_opening, open_or_new
+from embedway.errors import ClosedError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Coroutine, Iterable
     from types import TracebackType
     from typing import Unpack
@@ -155,7 +157,7 @@ class Collection:
 
 
 def open_collection(
-    destination: str,
+    destination: str | os.PathLike[str],
     *,
     embedder: Embedder | None = None,
     config: Config | None = None,
@@ -166,11 +168,13 @@ def open_collection(
 
     `embedder` is a blocking `Embedder`; it stays open.
     """
-    if embedder is not None and not isinstance(embedder, Embedder):
-        raise UsageError(f"embedder is of type {type(embedder).__name__}; it must be an Embedder")
-    if embedder is not None and config is not None:
-        raise UsageError("embedder and config are both given; the embedder has its own config")
-    store = open_or_new(destination, create=create)
-    used = embedder or Embedder(config=config)
+    destination, model, create = check_opening(destination, embedder, config, model, create, Embedder)
+    used = Embedder(config=config) if embedder is None else embedder
+    try:
+        store = open_or_new(destination, create=create)
+    except BaseException:
+        if embedder is None:
+            used.close()
+        raise
     inner = used._embedder  # noqa: SLF001  its asynchronous form
     return Collection(AsyncCollection(destination, store, inner, model=model), used, owned=embedder is None)

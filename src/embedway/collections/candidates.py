@@ -38,16 +38,10 @@ class Candidate:
     keyword_score: float | None = None
     keyword_rank: int | None = None
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The lists that contain the row."""
-        ranks = (("vector", self.vector_rank), ("keyword", self.keyword_rank))
-        return tuple(name for name, rank in ranks if rank is not None)
-
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Candidates, best first; `complete` if there are no more. `weights` are those of the query's tokens."""
+    """Candidates, best first; `complete` if no list has a further row. `weights` are those of the query's tokens."""
 
     rows: list[Candidate]
     complete: bool
@@ -80,9 +74,11 @@ class CandidateSearch:
             by_vector = self._store.search(vector, count, where=where)
         if mode != "vector":
             by_keyword, token_weights, named = self._by_keyword(query, count, where)
-        complete = len(by_vector) < count and len(by_keyword) < count
         if mode == "hybrid":
+            # A short vector list has all rows that meet the condition. Otherwise, both lists must have all rows.
             complete = len(by_vector) < count or len(by_keyword) + len(by_vector) >= self._store.count * 2
+        else:
+            complete = len(by_vector) < count and len(by_keyword) < count
         return Candidates(_joined(mode, by_vector, by_keyword, named, fusion), complete, token_weights)
 
     def _by_keyword(
@@ -129,16 +125,14 @@ def _joined(
         scores = fused_by_ranks(lists) if fusion == "ranks" else fused_by_scores(lists)
     else:
         scores = {hit.id: hit.score for hit in by_vector or by_keyword}
+    hits = {hit.id: hit for hit in (*by_keyword, *by_vector)}
     found = []
     for row_id, score in scores.items():
         vector_rank, one = vector.get(row_id, (None, None))
         keyword_rank, other = keyword.get(row_id, (None, None))
-        hit = one or other
-        if hit is None:
-            continue  # impossible: each id is in one of the lists
         found.append(
             Candidate(
-                replace(hit, score=score),
+                replace(hits[row_id], score=score),
                 None if one is None else one.score,
                 vector_rank,
                 None if other is None else other.score,

@@ -7,13 +7,14 @@ import os
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, overload
 
 from embedway._embedder import AsyncEmbedder
-from embedway.arguments import as_texts
+from embedway.arguments import as_texts, check_flag, is_a
 from embedway.collections.forgetting import forget_documents
+from embedway.collections.opening import check_opening, open_or_new
 from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.query_model import model_name
 from embedway.collections.report import as_progress
 from embedway.collections.verification import DEFAULT_SAMPLE, verify_collection
-from embedway.errors import ClosedError, SinkError, UsageError
+from embedway.errors import ClosedError, UsageError
 from embedway.forks import never_free
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class AsyncCollection:
     @classmethod
     async def open(
         cls,
-        destination: str,
+        destination: str | os.PathLike[str],
         *,
         embedder: AsyncEmbedder | None = None,
         config: Config | None = None,
@@ -87,12 +88,9 @@ class AsyncCollection:
         refuses a collection of another model, and makes a new one. With `create`, a missing collection is created by
         its first `sync`. Raises SinkError and UsageError.
         """
-        if embedder is not None and not isinstance(embedder, AsyncEmbedder):
-            raise UsageError(f"embedder is of type {type(embedder).__name__}; it must be an AsyncEmbedder")
-        if embedder is not None and config is not None:
-            raise UsageError("embedder and config are both given; the embedder has its own config")
+        destination, model, create = check_opening(destination, embedder, config, model, create, AsyncEmbedder)
+        used = AsyncEmbedder(config=config) if embedder is None else embedder
         store = await asyncio.to_thread(open_or_new, destination, create=create)
-        used = embedder or AsyncEmbedder(config=config)
         return cls(destination, store, used, model=model, owned=embedder is None)
 
     def __repr__(self) -> str:
@@ -135,7 +133,7 @@ class AsyncCollection:
         return self._searcher.store.count if self.exists else 0
 
     async def documents(self) -> list[StoredDocument]:
-        """Return the documents of the collection, in any order."""
+        """Return the documents with their fingerprints and numbers of rows, in any order. Raises SinkError."""
         searcher = await self._opened()
         return await asyncio.to_thread(searcher.read, lambda store: list(store.documents()))
 
@@ -173,10 +171,18 @@ class AsyncCollection:
         searcher = await self._opened()
         condition = checked_condition(where, searcher.store)
         options = SearchOptions(
-            top, mode, condition, group, neighbours, rerank, candidates, highlight=highlight, fusion=fusion
+            top=top,
+            mode=mode,
+            where=condition,
+            group=group,
+            neighbours=neighbours,
+            rerank=rerank,
+            candidates=candidates,
+            highlight=highlight,
+            fusion=fusion,
         )
         answers = await searcher.search(as_texts(query, "query"), options)
-        return answers[0] if isinstance(query, str) else answers
+        return answers[0] if is_a(query, str) else answers
 
     async def sync(
         self, *sources: str | os.PathLike[str], progress: Progress = None, **options: Unpack[SyncSettings]
@@ -186,11 +192,11 @@ class AsyncCollection:
         A source is a path, or a text `NAME=PATH`. `progress` is called with a `RunStatus` after each batch. Options are
         those of `embedway sync`; those that are not given are as in the collection's record. Raises as that does.
         """
+        from embedway.collections.inventory import source_texts  # noqa: PLC0415  heavy
         from embedway.collections.sync import sync_collection  # noqa: PLC0415  heavy
-        from embedway.collections.sync_settings import source_texts  # noqa: PLC0415  heavy
 
-        paths, chosen = source_texts(sources), await self._sync_options(options)
-        receiver = as_progress(progress)
+        paths, receiver = source_texts(sources), as_progress(progress)
+        chosen = await self._sync_options(options)
         try:
             return await sync_collection(self._embedder, self._destination, paths, chosen, progress=receiver)
         finally:
@@ -199,10 +205,9 @@ class AsyncCollection:
     async def dry_run(self, *sources: str | os.PathLike[str], **options: Unpack[SyncSettings]) -> SyncPlan:
         """Return what `sync` would change, and what it would cost; nothing is computed, spent or written."""
         from embedway.collections.sync_plan import plan_sync  # noqa: PLC0415  heavy
-        from embedway.collections.sync_settings import source_texts  # noqa: PLC0415  heavy
 
-        paths, chosen = source_texts(sources), await self._sync_options(options)
-        return await plan_sync(self._embedder, self._destination, paths, chosen)
+        chosen = await self._sync_options(options)
+        return await plan_sync(self._embedder, self._destination, sources, chosen)
 
     async def _sync_options(self, options: SyncSettings) -> SyncOptions:
         from embedway.collections.sync_settings import sync_options  # noqa: PLC0415  heavy
@@ -220,11 +225,13 @@ class AsyncCollection:
         repair: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> VerifyReport:
-        """Embed a sample of the rows again, and return which are wrong, missing or orphaned, and the bound proven.
+        """Embed a sample of the rows again, and return which are wrong, missing or orphaned.
 
+        `bound` of the report is the largest share of wrong rows that the sample does not exclude with 95 % confidence.
         `repair` embeds wrong rows again, removes incomplete documents, and verifies the result. `progress` is called
         with the numbers of rows that are compared, and to compare. Raises as `search` does.
         """
+        repair = check_flag(repair, "repair")
         await self._opened()
         store = await asyncio.to_thread(open_or_new, self._destination, create=False)
         try:
@@ -251,7 +258,7 @@ class AsyncCollection:
             await self.refresh()
 
     async def export(
-        self, destination: str, *, overwrite: bool = False, vector_type: VectorType | None = None
+        self, destination: str | os.PathLike[str], *, overwrite: bool = False, vector_type: VectorType | None = None
     ) -> ExportSummary:
         """Write all rows into a new collection, which may be in another kind of store. Nothing is embedded.
 
@@ -343,7 +350,7 @@ class Opening:
 
 
 def open_async(
-    destination: str,
+    destination: str | os.PathLike[str],
     *,
     embedder: AsyncEmbedder | None = None,
     config: Config | None = None,
@@ -357,18 +364,3 @@ def open_async(
     return Opening(
         lambda: AsyncCollection.open(destination, embedder=embedder, config=config, model=model, create=create)
     )
-
-
-def open_or_new(destination: str, *, create: bool) -> Store:
-    """Return an open store, or with `create` the store of a collection that does not exist yet."""
-    from embedway.collections.stores import store_for  # noqa: PLC0415  only when a store is opened
-
-    store = store_for(destination)
-    if create and not store.exists():
-        return store
-    try:
-        store.open()
-    except SinkError:
-        store.close()
-        raise
-    return store

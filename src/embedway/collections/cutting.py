@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens, whole_document
@@ -18,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def open_chunker(described: ModelDescription, options: RunOptions) -> tuple[Chunker | None, ChunkSettings]:
-    """Return the chunker, or None, and the settings that the collection records. Raises `UsageError`."""
+    """Return the chunker, None if documents are not split, and the settings that the collection records.
+
+    Raises `UsageError` for sizes or a context that are not possible.
+    """
     if not options.chunk:
         settings = ChunkSettings(
             chunk=False, context=options.context, max_tokens=described.max_tokens, on_overflow=options.on_overflow
@@ -44,10 +46,5 @@ def open_chunker(described: ModelDescription, options: RunOptions) -> tuple[Chun
 
 
 def cut_document(document: Document, chunker: Chunker | None, fingerprint: str = "") -> Sequence[Chunk]:
-    """Return the chunks of a document, in order, with the ids of their rows."""
-    cut = list(chunker.chunks(document)) if chunker is not None else [whole_document(document)]
-    prefix = document.id if document.source == document.id else f"{document.source}/{document.id}"
-    return [
-        replace(chunk, id=f"{prefix}#{number}", number=number, total=len(cut), fingerprint=fingerprint)
-        for number, chunk in enumerate(cut)
-    ]
+    """Return the chunks of a document, in order, with the fingerprint of the document."""
+    return [whole_document(document, fingerprint)] if chunker is None else list(chunker.chunks(document, fingerprint))

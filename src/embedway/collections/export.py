@@ -6,20 +6,22 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from embedway.arguments import check_choice, check_flag
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.stored_chunks import chunk_of_row, key_of_row
 from embedway.collections.stores import open_store, shown, store_for
-from embedway.collections.stores.base import Store
+from embedway.collections.values import VectorType
 from embedway.errors import SinkError, UsageError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
-    from embedway.collections.values import VectorType
+    from embedway.collections.stores.base import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class ExportSummary:
 
 
 async def export_stored(
-    source: str, destination: str, *, overwrite: bool = False, vector_type: VectorType | None = None
+    source: str, destination: str | os.PathLike[str], *, overwrite: bool = False, vector_type: VectorType | None = None
 ) -> ExportSummary:
     """Export the collection at a destination, in a thread; a cancelled export stops after the present batch of rows."""
     stop = threading.Event()
@@ -59,7 +61,7 @@ async def export_stored(
 
 def export_collection(
     store: Store,
-    destination: str | Store,
+    destination: str | os.PathLike[str] | Store,
     *,
     overwrite: bool = False,
     vector_type: VectorType | None = None,
@@ -72,7 +74,10 @@ def export_collection(
     `UsageError` and `SinkError`; what was written is removed then.
     """
     started = clock()
-    target = destination if isinstance(destination, Store) else store_for(destination)
+    overwrite = check_flag(overwrite, "overwrite")
+    if vector_type is not None:
+        check_choice(vector_type, get_args(VectorType), "vector_type")
+    target = store_for(destination)
     if store.destination == target.destination or store.identity == target.identity:
         raise UsageError(f"{store.destination} cannot be exported into itself; name another destination")
     kind = _vector_type(store, target, vector_type)

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from embedway.arguments import check_name, check_names
 from embedway.collections.chunks import join_context
 from embedway.collections.keywords import forget_keywords
 from embedway.collections.stored_chunks import place_of
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from embedway.collections.documents import DocumentKey
     from embedway.collections.stores.base import Store
 
-#: What no program here can reach.
+#: Copies that embedway cannot reach.
 ALWAYS_LEFT = (
     "copies, backups and exports of the collection",
     "logs and caches of services that computed the vectors, and texts in the memory of running processes",
@@ -31,7 +32,11 @@ _NAMED_MODELS = 5
 
 @dataclass(slots=True)
 class ForgetReport:
-    """Result of `forget`: documents, rows and cached vectors that are gone, and what may still contain their texts."""
+    """Result of `forget`.
+
+    `documents` are names. `rows` and `cached` are the numbers of rows and of cached vectors that were removed. `left`
+    has sentences on what may still contain the texts.
+    """
 
     destination: str
     documents: list[str] = field(default_factory=list)
@@ -71,6 +76,8 @@ async def forget_documents(
     the report says so. Raises as `find_documents`, `SinkError`, and `CacheError` if the cache cannot be changed, after
     the rows are gone.
     """
+    names = check_names(names, "documents") or ()
+    source = None if source is None else check_name(source, "source")
     report = ForgetReport(store.destination)
     with store.lock():
         await asyncio.to_thread(store.open)
@@ -145,4 +152,5 @@ async def _forget_cached(
 
 
 def _is_model(name: str, short: str) -> bool:
+    """Return whether `short` is a model's name, or the part of it after the last slash."""
     return name == short or name.rpartition("/")[2] == short

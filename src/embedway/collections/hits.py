@@ -105,7 +105,6 @@ def _hit(
         row.keyword_score,
         row.vector_rank,
         row.keyword_rank,
-        row.sources,
         tuple(one for one in beside if one.number < (row.hit.number or 0)),
         tuple(one for one in beside if one.number > (row.hit.number or 0)),
     )

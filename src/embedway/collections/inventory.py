@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from embedway.arguments import check_path, is_a
 from embedway.collections.file_formats import FORMATS, format_of
 from embedway.collections.folders import FolderWalk, describe_endings, printable_path
 from embedway.collections.record import SourceRecord
@@ -15,7 +17,7 @@ from embedway.errors import SourceError, UsageError
 from embedway.remedies import by_place, option
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from embedway.collections.documents import ReadOptions
     from embedway.collections.values import SourceFormat
@@ -65,6 +67,17 @@ def find_sources(sources: Sequence[str], options: ReadOptions, *, may_be_empty: 
     and for a folder without a file that can be read, unless `may_be_empty` has the name of the source.
     """
     return _Finder(options, may_be_empty).find(sources)
+
+
+def source_texts(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return sources as texts. Raises UsageError for anything but a list of paths and of texts `NAME=PATH`."""
+    if is_a(sources, (str, bytes, Mapping, os.PathLike)) or not is_a(sources, Iterable):
+        raise UsageError(f"sources is of type {type(sources).__name__}; it must be a list of paths")
+    try:
+        listed = list(sources)
+    except Exception as error:
+        raise UsageError(f"sources cannot be read: their iteration raised {type(error).__name__}") from error
+    return [check_path(source, "a source", "a path, or a text NAME=PATH") for source in listed]
 
 
 def source_record(given: str) -> tuple[SourceRecord, str]:

@@ -216,10 +216,10 @@ def remove(connection: sqlite3.Connection, ids: Iterable[str]) -> int:
 
 def changes(
     connection: sqlite3.Connection, rows: Iterable[tuple[str, str, str, str]]
-) -> tuple[list[str], list[tuple[str, str]], int]:
+) -> tuple[list[str], list[tuple[str, str]]]:
     """Compare the index with the rows of a collection: (id, fingerprint, source, document_id).
 
-    Return the ids to remove, the documents with rows to add, and the number of rows to add. The comparison is in a
+    Return the ids to remove, and the documents (source, document_id) with rows to add. The comparison is in a
     temporary table, so the memory is that of the differences.
     """
     connection.execute("PRAGMA temp_store = FILE")
@@ -232,8 +232,7 @@ def changes(
         "WHERE r.id IS NULL OR r.fingerprint != n.fingerprint OR n.fingerprint = ''"
     )
     documents = connection.execute(f"SELECT DISTINCT n.source, n.document_id {different}").fetchall()
-    count = connection.execute(f"SELECT count(*) {different}").fetchone()[0]
-    return gone, documents, count
+    return gone, documents
 
 
 def is_current(connection: sqlite3.Connection, row: Mapping[str, Any]) -> bool:

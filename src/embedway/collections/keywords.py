@@ -116,7 +116,8 @@ class Keywords:
         except (sqlite3.Error, OSError) as error:
             failure = explain_file(error, setting="search.directory")
             raise SinkError(
-                f"the keyword index cannot be used: {failure}; --mode vector needs none", destination=str(self.path)
+                f"the keyword index cannot be used: {failure}; {option('mode', 'vector')} needs none",
+                destination=str(self.path),
             ) from None
         raise AssertionError("unreachable")
 
@@ -144,7 +145,7 @@ class Keywords:
             for batch in self._store.read(columns=_KEY_COLUMNS, vectors=False)
             for row in batch.fields
         )
-        gone, documents, _ = index.changes(connection, keys)
+        gone, documents = index.changes(connection, keys)
         removed = index.remove(connection, gone)
         if not documents:
             return KeywordUpdate(0, removed)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003  annotations are read by check_fields
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from embedway.collections.documents import ReadOptions
+from embedway.collections.option_checks import Range, check_fields
+from embedway.collections.values import ColumnType, SourceFormat  # noqa: TC001  as above
 from embedway.errors import UsageError
 from embedway.remedies import by_place
+from embedway.types import Overflow  # noqa: TC001  as above
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from embedway.collections.record import Record
-    from embedway.collections.values import ColumnType, SourceFormat
-    from embedway.types import Overflow
 
 #: What precedes the text of a chunk for the model, unless the options say otherwise.
 DEFAULT_CONTEXT = "headings"
@@ -31,10 +31,10 @@ class RunOptions:  # a field for each option of a job
     """
 
     model: str = "auto"
-    dimensions: int | None = None
+    dimensions: Annotated[int, Range(1)] | None = None
     chunk: bool = True
-    chunk_tokens: int | None = None
-    overlap_tokens: int | None = None
+    chunk_tokens: Annotated[int, Range(1)] | None = None
+    overlap_tokens: Annotated[int, Range(0)] | None = None
     #: `headings`, `none`, or a pattern with fields in braces; see `ChunkSettings`.
     context: str = DEFAULT_CONTEXT
     on_error: Literal["stop", "skip"] = "stop"
@@ -54,14 +54,15 @@ class RunOptions:  # a field for each option of a job
     #: Collection whose budget is charged, and whose vector space must match.
     collection: str = ""
     #: Maximum cost of the job, in nano-dollars.
-    most_nanousd: int | None = None
+    most_nanousd: Annotated[int, Range(0, 2**63 - 1)] | None = None
     #: Notes on the choice of the model, for the summary.
     notes: tuple[str, ...] = ()
     #: Whether to wait while another process or thread changes the destination.
     wait: bool = False
 
     def __post_init__(self) -> None:
-        """Reject options that contradict each other."""
+        """Reject wrong values, and options that contradict each other."""
+        check_fields(self)
         if not self.chunk and (self.chunk_tokens is not None or self.overlap_tokens is not None):
             raise UsageError(
                 by_place(
@@ -93,10 +94,10 @@ class SyncOptions:  # a field for each option of a sync
     """
 
     model: str | None = None
-    dimensions: int | None = None
+    dimensions: Annotated[int, Range(1)] | None = None
     chunk: bool | None = None
-    chunk_tokens: int | None = None
-    overlap_tokens: int | None = None
+    chunk_tokens: Annotated[int, Range(1)] | None = None
+    overlap_tokens: Annotated[int, Range(0)] | None = None
     context: str | None = None
     on_error: Literal["stop", "skip"] = "stop"
     on_overflow: Overflow | None = None
@@ -110,11 +111,15 @@ class SyncOptions:  # a field for each option of a sync
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] | None = None
     collection: str = ""
-    most_nanousd: int | None = None
+    most_nanousd: Annotated[int, Range(0, 2**63 - 1)] | None = None
     notes: tuple[str, ...] = ()
     allow_empty: bool = False
     remove: tuple[str, ...] = ()
     wait: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject wrong values."""
+        check_fields(self)
 
     def resolve(self, record: Record | None) -> RunOptions:
         """Return the options of the job; `record` is that of an existing collection. Raises `UsageError`."""

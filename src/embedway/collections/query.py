@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast, get_args
 
+from embedway.arguments import is_a
 from embedway.collections.candidates import Candidate, CandidateSearch, Fusion, SearchMode, grouped
 from embedway.collections.hits import MAX_NEIGHBOURS, found_rows, hits_of, neighbour_ids
 from embedway.collections.keyword_tokens import query_tokens
 from embedway.collections.keywords import Keywords
+from embedway.collections.option_checks import Range, check_fields
 from embedway.collections.query_model import QueryModel, prove_query_model
 from embedway.collections.search_results import SearchAnswer
 from embedway.collections.sentence_vectors import SentenceVectors
+from embedway.collections.where import Condition
 from embedway.errors import ClosedError, UsageError
 from embedway.text import has_surrogate
 
@@ -24,14 +27,10 @@ if TYPE_CHECKING:
     from embedway.collections.candidates import Candidates
     from embedway.collections.search import Hit
     from embedway.collections.stores.base import Store
-    from embedway.collections.where import Condition
     from embedway.space import Space
     from embedway.types import EmbedResult, Overflow, Receipt
 
 T = TypeVar("T")
-
-MODES: tuple[SearchMode, ...] = get_args(SearchMode)
-FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 
 
 class SearchSettings(TypedDict, total=False):
@@ -53,40 +52,31 @@ class SearchOptions:
     """Options of a search.
 
     `group` returns one row of each document; `neighbours` is the number of chunks before and after each row.
-    `candidates` rows of each list are fused, by `fusion`, or reranked. `model` refuses a collection of another model.
-    `highlight` chooses the best sentence of a row by vectors, if the model runs on this machine, and not by words
-    alone; by default for a single query.
+    `candidates` rows of each list are fused, by `fusion`, or reranked; texts over the reranker's limit are truncated.
+    `model` refuses a collection of another model. `highlight` chooses the best sentence of a row by vectors, if the
+    model runs on this machine, and not by words alone; by default for a single query.
     """
 
-    top: int = 5
+    top: Annotated[int, Range(1)] = 5
     mode: SearchMode = "hybrid"
     where: Condition | None = None
     group: bool = False
-    neighbours: int = 0
+    neighbours: Annotated[int, Range(0, MAX_NEIGHBOURS)] = 0
     rerank: str | None = None
-    candidates: int = 50
+    candidates: Annotated[int, Range(1)] = 50
     model: str | None = None
     highlight: bool | None = None
     fusion: Fusion = "scores"
 
     def __post_init__(self) -> None:
-        """Reject numbers out of range, and unknown modes."""
-        if self.mode not in MODES:
-            raise UsageError(f"mode is {self.mode!r}; it must be one of {', '.join(MODES)}")
-        if self.fusion not in FUSIONS:
-            raise UsageError(f"fusion is {self.fusion!r}; it must be one of {', '.join(FUSIONS)}")
-        for name, least in (("top", 1), ("candidates", 1), ("neighbours", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UsageError(f"{name} is {value!r}; it must be a whole number, at least {least}")
-        if self.neighbours > MAX_NEIGHBOURS:
-            raise UsageError(f"neighbours is {self.neighbours}; it must be at most {MAX_NEIGHBOURS}")
+        """Reject wrong values."""
+        check_fields(self)
 
 
 class Searcher:
-    """Searches one open store. The model is proven at the first search that needs it, and then kept.
+    """Searches one open store, one call at a time. `note` receives what the user should know.
 
-    Calls are answered one after another. `note` receives what the user should know.
+    The model is checked against the collection's space at the first search that needs it, and then kept.
     """
 
     def __init__(
@@ -206,12 +196,11 @@ class Searcher:
             found = self._candidates.find(options.mode, query, vector, count, options.where, fusion=options.fusion)
             if not options.group or found.complete or len(grouped(found.rows)) >= options.top:
                 return found
-            count *= 4
+            count *= 4  # several rows of one document count once, so more candidates are needed
 
     async def _reranked(
         self, query: str, rows: list[Candidate], model: str
     ) -> tuple[list[Candidate], dict[str, float], Receipt]:
-        # Rows over the reranker's limit are truncated.
         texts = [text_for_reranker(row.hit) for row in rows]
         result = await self._embedder.rerank(query, texts, model=model, on_overflow="truncate")
         order = [rows[int(place)] for place in result.order]
@@ -233,7 +222,13 @@ def checked_condition(where: str | Condition | None, store: Store) -> Condition 
     from embedway.collections.where_types import check_where  # noqa: PLC0415
 
     columns = condition_columns(store.record)
-    return parse_where(where, columns) if isinstance(where, str) else check_where(where, columns)
+    if is_a(where, str):
+        return parse_where(str.__str__(where), columns)
+    if not is_a(where, get_args(Condition)):
+        raise UsageError(
+            f"where is of type {type(where).__name__}; it must be a text such as \"lang = 'de'\", or a condition"
+        )
+    return check_where(cast("Condition", where), columns)
 
 
 async def search_collection(
@@ -258,6 +253,8 @@ def check_queries(queries: Sequence[str]) -> None:
     """Raise UsageError for a query without text, and for one that is not valid Unicode."""
     for number, query in enumerate(queries, 1):
         which = "the query" if len(queries) == 1 else f"query {number}"
+        if not is_a(query, str):
+            raise UsageError(f"{which} is of type {type(query).__name__}; it must be a text")
         if not query.strip():
             raise UsageError(f"{which} is empty; write what to search for")
         if has_surrogate(query):

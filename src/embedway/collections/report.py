@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from embedway.arguments import attribute, is_a
 from embedway.errors import EmbedwayError, UsageError
 from embedway.remedies import by_place
 from embedway.text import count_of
@@ -57,11 +60,14 @@ class RunProgress(Protocol):
 
 def as_progress(given: object) -> RunProgress | None:
     """Return a receiver: an object with `update`, or a function. Raises UsageError for anything else."""
-    if given is None or hasattr(given, "update"):
+    if given is None or (callable(attribute(given, "update")) and not is_a(given, (Mapping, AbstractSet))):
         return cast("RunProgress | None", given)
     if callable(given):
         return CalledProgress(given)
-    raise UsageError("progress must be a function of the status, or an object with a method `update`")
+    raise UsageError(
+        f"progress is of type {type(given).__name__}; "
+        "it must be a function of the status, or an object with a method `update`"
+    )
 
 
 @dataclass(frozen=True, slots=True)

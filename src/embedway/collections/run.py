@@ -8,7 +8,9 @@ from typing import IO, TYPE_CHECKING
 
 from embedway.collections.cutting import cut_document, open_chunker
 from embedway.collections.documents import ByteCounter
+from embedway.collections.inventory import source_texts
 from embedway.collections.job import Job, Kept
+from embedway.collections.option_checks import check_class
 from embedway.collections.options import RunOptions
 from embedway.collections.plan import next_documents
 from embedway.collections.readers import find_sources, read_files
@@ -18,7 +20,8 @@ from embedway.collections.termination import terminable
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import os
+    from collections.abc import Callable, Iterable, Sequence
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.report import RunProgress
@@ -30,8 +33,8 @@ __all__ = ["RunOptions", "read_texts", "run_job"]
 
 async def run_job(
     embedder: AsyncEmbedder,
-    sources: Sequence[str],
-    destination: str | Store,
+    sources: Iterable[str | os.PathLike[str]],
+    destination: str | os.PathLike[str] | Store,
     options: RunOptions,
     *,
     progress: RunProgress | None = None,
@@ -48,7 +51,9 @@ async def run_job(
     is cancelled during its commit is completed.
     """
     started = clock()
-    store = store_for(destination) if isinstance(destination, str) else destination
+    check_class(options, RunOptions, "options")
+    sources = source_texts(sources)
+    store = store_for(destination)
     job = Job(embedder, store, options, progress=progress, clock=clock, kept=kept)
     outcome = await terminable(job.run(sources, standard_input))
     tally = job.tally

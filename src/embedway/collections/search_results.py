@@ -32,8 +32,8 @@ class SearchHit:
     """A row that answers a query.
 
     `score` is the reranker's, if there is one; else cosine similarity (`vector`), BM25 (`keyword`) or the mean of
-    the scaled scores of both lists (`hybrid`). `sources` are the lists that contain the row. `snippet` is the part of
-    the text to show, and `highlight` the sentence in it that answers best.
+    the scaled scores of both lists (`hybrid`). A rank is None if the row is not in the list. `snippet` is the part
+    of the text to show, and `highlight` the sentence in it that answers best.
     """
 
     score: float
@@ -44,7 +44,6 @@ class SearchHit:
     keyword_score: float | None = None
     vector_rank: int | None = None
     keyword_rank: int | None = None
-    sources: tuple[str, ...] = ()
     before: tuple[Neighbour, ...] = ()
     after: tuple[Neighbour, ...] = ()
 

@@ -6,13 +6,16 @@ import time
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from embedway.collections.inventory import source_texts
 from embedway.collections.job import Job, Kept
+from embedway.collections.option_checks import check_class
 from embedway.collections.options import SyncOptions
 from embedway.collections.stores import store_for
 from embedway.collections.termination import terminable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import os
+    from collections.abc import Callable, Iterable
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.report import RunProgress
@@ -57,8 +60,8 @@ class SyncSummary:  # a field for each fact of the summary's JSON
 
 async def sync_collection(
     embedder: AsyncEmbedder,
-    destination: str | Store,
-    sources: Sequence[str] = (),
+    destination: str | os.PathLike[str] | Store,
+    sources: Iterable[str | os.PathLike[str]] = (),
     options: SyncOptions | None = None,
     *,
     progress: RunProgress | None = None,
@@ -73,8 +76,10 @@ async def sync_collection(
     another model than the collection's.
     """
     started = clock()
-    store = store_for(destination) if isinstance(destination, str) else destination
-    options = options or SyncOptions()
+    sources = source_texts(sources)
+    store = store_for(destination)
+    options = SyncOptions() if options is None else options
+    check_class(options, SyncOptions, "options")
     job = Job(embedder, store, options.resolve(None), sync=options, progress=progress, clock=clock, kept=kept)
     outcome = await terminable(job.run(sources, standard_input))
     tally, counts = job.tally, outcome.changes.counts

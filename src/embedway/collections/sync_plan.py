@@ -11,6 +11,7 @@ from embedway.collections.chunk_reader import ChunkReader, batch_sizes
 from embedway.collections.cutting import open_chunker
 from embedway.collections.documents import ByteCounter
 from embedway.collections.fault_list import FaultList
+from embedway.collections.inventory import source_texts
 from embedway.collections.job_sources import (
     find_known_sources,
     named_sources,
@@ -21,6 +22,7 @@ from embedway.collections.job_sources import (
     without_written,
 )
 from embedway.collections.journal import Journal, journal_path
+from embedway.collections.option_checks import check_class
 from embedway.collections.options import SyncOptions
 from embedway.collections.plan import ModelPlan, add_texts
 from embedway.collections.preparation import describe_model, open_for_sync
@@ -30,7 +32,8 @@ from embedway.selection.deduplication import TextDeduplicator
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import os
+    from collections.abc import Iterable
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.documents import DocumentKey
@@ -69,15 +72,17 @@ class SyncPlan:  # a field for each fact of the plan's JSON
 
 async def plan_sync(
     embedder: AsyncEmbedder,
-    destination: str | Store,
-    sources: Sequence[str] = (),
+    destination: str | os.PathLike[str] | Store,
+    sources: Iterable[str | os.PathLike[str]] = (),
     options: SyncOptions | None = None,
     *,
     standard_input: IO[bytes] | None = None,
 ) -> SyncPlan:
     """Plan `sync_collection`: read the sources, compute, spend and write nothing. Raises as it does."""
-    store = store_for(destination) if isinstance(destination, str) else destination
-    sync = options or SyncOptions()
+    sources = source_texts(sources)
+    store = store_for(destination)
+    sync = SyncOptions() if options is None else options
+    check_class(sync, SyncOptions, "options")
     with closing(Worker("embedway-reader")) as reader:
         try:
             opened = await reader.call(open_for_sync, store, sync)

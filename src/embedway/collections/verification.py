@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 
+from embedway.arguments import check_callable, check_flag, check_integer
 from embedway.collections.chunks import join_context
 from embedway.collections.documents import DocumentKey
 from embedway.collections.query_model import prove_query_model
 from embedway.collections.stored_chunks import chunk_of_row, key_of_row, place_of
 from embedway.collections.stores.base import Rows
-from embedway.errors import UsageError
 from embedway.quality.equivalence import CONFIDENCE, share_at_least
 from embedway.vectors import SAME_COSINE, cosines
 
@@ -112,8 +112,8 @@ async def verify_collection(
     verified again. `progress` is called with the numbers of rows that are compared, and to compare. Raises
     SpaceMismatchError if the model's space is another one, and the errors of the embedder and of the store.
     """
-    if sample < 1:
-        raise UsageError(f"cannot verify {sample} rows; request at least 1")
+    sample, repair = check_integer(sample, "sample"), check_flag(repair, "repair")
+    check_callable(progress, "progress")
     started = clock()
     proved = await prove_query_model(embedder, store, model, note=note)
     work = _Verification(embedder, store, proved.name, rng=rng or random.SystemRandom(), progress=progress)

@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from embedway.arguments import as_list, is_a
 from embedway.collections.where import And, Compare, Condition, In, IsNull, Not, Or
 from embedway.errors import UsageError
 from embedway.text import has_surrogate
@@ -51,6 +52,8 @@ def check_where(condition: Condition, columns: Mapping[str, ColumnType]) -> Cond
 def check_leaf(condition: Compare | In | IsNull, columns: Mapping[str, ColumnType]) -> Compare | In | IsNull:
     """Return a single comparison with values of its column's type. Raises `UsageError`."""
     name = condition.column
+    if not is_a(name, str):
+        raise UsageError(f"the column of a condition is of type {type(name).__name__}; it must be a text")
     kind = columns.get(name)
     if kind is None:
         known = ", ".join(sorted(columns)[:_NAMED_COLUMNS])
@@ -60,12 +63,16 @@ def check_leaf(condition: Compare | In | IsNull, columns: Mapping[str, ColumnTyp
             return condition
         case In(_, values):
             _check_operator(name, kind, "=", "in")
+            values = as_list(values, f"the list of `{name} in`", "values")
             if not values:
                 raise UsageError(f"`{name} in` needs at least one value")
             if len(values) > MAX_PARTS:
                 raise UsageError(f"`{name} in` has {len(values):,} values; at most {MAX_PARTS:,} are possible")
             return In(name, tuple(_typed(name, kind, "=", value)[1] for value in values))
-    _check_operator(name, kind, condition.operator, condition.operator)
+    operator = condition.operator
+    if not is_a(operator, str):
+        raise UsageError(f"the operator of a condition is of type {type(operator).__name__}; it must be a text")
+    _check_operator(name, kind, operator, operator)
     return Compare(name, *_typed(name, kind, condition.operator, condition.value))
 
 
@@ -74,6 +81,7 @@ def _checked(condition: Condition, columns: Mapping[str, ColumnType], depth: int
         raise UsageError(f"the condition is nested deeper than {MAX_DEPTH} levels")
     match condition:
         case And(parts) | Or(parts):
+            parts = as_list(parts, "a part of a condition", "conditions")
             if not parts or len(parts) > MAX_PARTS:
                 raise UsageError(f"the condition has a list of {len(parts):,} parts; it may have 1 to {MAX_PARTS:,}")
             checked = [_checked(part, columns, depth + 1) for part in parts]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from embedway.collections.chunking import sizes
 from embedway.collections.chunking.borders import inner_spans, lines
 from embedway.collections.chunking.context import one_line
-from embedway.collections.chunking.natural import sections
+from embedway.collections.chunking.natural import tokenizer_windows
 from embedway.collections.chunking.sizes import BORDER_TOKENS, trimmed, trimmed_lines
 from embedway.collections.documents import Block
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from embedway.collections.chunking.natural import NaturalSplitter
-    from embedway.collections.chunking.sizes import Sizer
+    from embedway.collections.chunking.sizes import TokenOffsets
     from embedway.collections.documents import Document
 
 #: Maximum headings of a path, and characters of each. Deeper ones replace the innermost.
@@ -64,7 +64,7 @@ def is_heading(block: Block) -> bool:
     return block.level > 0 and block.kind in {"heading", "definition"}
 
 
-def parts(document: Document) -> Iterator[tuple[Block, bool]]:
+def blocks_of(document: Document) -> Iterator[tuple[Block, bool]]:
     """Iterate over all text of a document as blocks; very large ones in parts, which are marked as continued."""
     text = document.text
     for block in _all_blocks(document):
@@ -73,7 +73,7 @@ def parts(document: Document) -> Iterator[tuple[Block, bool]]:
             continue
         is_continued = False
         for start, end in inner_spans(text, block):
-            for first, last in sections(text[start:end]):
+            for first, last in tokenizer_windows(text[start:end]):
                 is_header = not is_continued and block.kind == "table"
                 header_end = block.header_end if is_header or block.kind == "table" else 0
                 level = 0 if is_continued and not is_heading(block) else block.level
@@ -97,14 +97,14 @@ def _all_blocks(document: Document) -> Iterator[Block]:
         yield Block("paragraph", *trimmed_lines(text, end, len(text)))
 
 
-def segments(document: Document) -> Iterator[list[tuple[Block, bool]]]:
+def block_groups(document: Document) -> Iterator[list[tuple[Block, bool]]]:
     """Iterate over groups of parts that are tokenized at once, which begin at a heading where possible.
 
     No group ends with a heading, unless it has nothing else.
     """
     group: list[tuple[Block, bool]] = []
     border = 0
-    for part, is_continued in parts(document):
+    for part, is_continued in blocks_of(document):
         if group and part.end - group[0][0].start > sizes.SECTION_CHARACTERS:
             cut = border or len(group)
             while cut > 1 and is_heading(group[cut - 1][0]):
@@ -129,31 +129,34 @@ def _label(text: str, block: Block) -> str:
 
 
 class AtomMaker:
-    """Maker of the atoms of one document, segment by segment.
+    """Maker of the atoms of one document, group by group.
 
     `room` is the maximum of tokens of a chunk beside special tokens, prompt and context.
     """
 
-    def __init__(self, text: str, room: int, sizer: Sizer, natural: NaturalSplitter) -> None:
+    def __init__(self, text: str, room: int, offsets: TokenOffsets, natural: NaturalSplitter) -> None:
         self._text = text
         self._room = room
         #: Maximum tokens of headings that wait for their text.
         self._most_heading = room * 3 // 4
-        self._sizer = sizer
+        self._offsets = offsets
         self._natural = natural
         self._stack: list[tuple[int, str]] = []
-        self._offset = 0
+        #: Offset in the text at which the loaded group begins.
+        self._loaded_at = 0
         self._header: tuple[int, int] | None = None
+        #: Tokens of the header. Its table may go on in a later group, where the header is not loaded.
+        self._header_token_count = 0
 
-    def atoms(self, segment: list[tuple[Block, bool]]) -> list[Atom]:
-        """Return the atoms of a segment, whose text becomes the loaded one."""
-        self._offset = segment[0][0].start
-        self._sizer.load(self._text[self._offset : segment[-1][0].end])
+    def atoms(self, group: list[tuple[Block, bool]]) -> list[Atom]:
+        """Return the atoms of a group, whose text becomes the loaded one."""
+        self._loaded_at = group[0][0].start
+        self._offsets.load(self._text[self._loaded_at : group[-1][0].end])
         made: list[Atom] = []
         waiting: Atom | None = None
-        for block, is_continued in segment:
+        for block, is_continued in group:
             if is_heading(block):
-                waiting = self._with_heading(made, waiting, block)
+                waiting = self._collect_heading(made, waiting, block)
                 continue
             if block.level and not waiting:
                 self._close(block.level)
@@ -162,10 +165,10 @@ class AtomMaker:
                 made.append(self._atom(block, start, end, is_inner=is_continued or number > 0))
                 made[-1].level = 0 if number else block.level
                 if waiting:
-                    self._begin(made[-1], waiting)
+                    self._put_headings_before(made[-1], waiting)
                     waiting = None
         if waiting:
-            self._append_last(made, waiting)
+            self._append_headings_without_text(made, waiting)
         return made
 
     def _close(self, level: int) -> None:
@@ -173,7 +176,7 @@ class AtomMaker:
         while self._stack and self._stack[-1][0] >= level:
             self._stack.pop()
 
-    def _with_heading(self, made: list[Atom], waiting: Atom | None, block: Block) -> Atom:
+    def _collect_heading(self, made: list[Atom], waiting: Atom | None, block: Block) -> Atom:
         """Return the headings that wait for their text, with one more; those that fill a chunk are an atom."""
         self._close(block.level)
         path = tuple(label for _, label in self._stack)
@@ -213,20 +216,21 @@ class AtomMaker:
             last = word.end()
             if self._tokens(begin, last) > capacity:
                 *full, (first, last) = [
-                    (begin + one, begin + two) for one, two in self._natural.pieces(self._text[begin:last], capacity)
+                    (begin + one, begin + two)
+                    for one, two in self._natural.split_loaded(self._text[begin:last], capacity)
                 ]
                 yield from full
                 begin = first
         if last > begin:
             yield begin, last
 
-    def _begin(self, atom: Atom, waiting: Atom) -> None:
+    def _put_headings_before(self, atom: Atom, waiting: Atom) -> None:
         """Put headings before the first atom of their section."""
         atom.start, atom.first = waiting.start, waiting.first
         atom.path, atom.heading, atom.level = waiting.path, waiting.heading, waiting.level
         atom.is_inner = False
 
-    def _append_last(self, made: list[Atom], waiting: Atom) -> None:
+    def _append_headings_without_text(self, made: list[Atom], waiting: Atom) -> None:
         """Append headings without text to the atom before them, or to its last part that leaves room for them."""
         if not made:
             made.append(waiting)
@@ -284,7 +288,7 @@ class AtomMaker:
             if self._tokens(one, two) <= capacity:
                 yield trimmed_lines(self._text, line_start, line_end)
                 continue
-            for part_start, part_end in self._natural.pieces(self._text[one:two], capacity):
+            for part_start, part_end in self._natural.split_loaded(self._text[one:two], capacity):
                 yield trimmed(self._text, one + part_start, one + part_end)
 
     def _atom(self, block: Block, start: int, end: int, *, is_inner: bool) -> Atom:
@@ -304,17 +308,15 @@ class AtomMaker:
         if self._header is None:
             return 0
         start, end = self._header
-        if start >= self._offset:
-            self._known_header = self._tokens(start, end) + 1
-        return self._known_header if self._known_header <= self._room // 2 else 0
-
-    _known_header: int = 0
+        if start >= self._loaded_at:
+            self._header_token_count = self._tokens(start, end) + 1
+        return self._header_token_count if self._header_token_count <= self._room // 2 else 0
 
     def _tokens(self, start: int, end: int) -> int:
         return self._last(end) - self._first(start)
 
     def _first(self, offset: int) -> int:
-        return self._sizer.first(offset - self._offset)
+        return self._offsets.ended_by(offset - self._loaded_at)
 
     def _last(self, offset: int) -> int:
-        return self._sizer.before(offset - self._offset)
+        return self._offsets.begun_before(offset - self._loaded_at)

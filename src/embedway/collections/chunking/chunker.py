@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from embedway.collections.chunking.atoms import AtomMaker, segments
+from embedway.collections.chunking.atoms import AtomMaker, block_groups
 from embedway.collections.chunking.code import definitions, enclosing, grammar
 from embedway.collections.chunking.context import CONTEXT_SHARE, ContextMaker
 from embedway.collections.chunking.limits import count_prompt_tokens
 from embedway.collections.chunking.natural import NaturalSplitter
 from embedway.collections.chunking.packing import find_overlaps, pack
 from embedway.collections.chunking.pieces import Piece, without_contained
-from embedway.collections.chunking.sizes import BORDER_TOKENS, Gauge, Sizer, is_word_border, trimmed
+from embedway.collections.chunking.sizes import BORDER_TOKENS, ChunkCounter, TokenOffsets, is_word_border, trimmed
 from embedway.collections.chunks import Chunk
 from embedway.collections.record import ChunkSettings
 
@@ -29,7 +30,7 @@ class Chunker:
     """Splitter of documents into chunks. Not thread-safe.
 
     `tokenizer` must neither pad nor truncate; it is only read. `settings` say what goes before each chunk for the
-    model, and are part of the chunks' fingerprint; by default they are those of the limits, with headings.
+    model; by default they are those of the limits, with headings.
     """
 
     def __init__(self, tokenizer: PlainTokenizer, limits: ChunkLimits, settings: ChunkSettings | None = None) -> None:
@@ -39,20 +40,22 @@ class Chunker:
         self._limits = limits
         self._tokenizer = tokenizer
         self._room = limits.chunk_tokens - limits.special_tokens - count_prompt_tokens(tokenizer, limits.prompt)
-        self._sizer = Sizer(tokenizer)
-        self._gauge = Gauge(tokenizer, limits)
-        self._natural = NaturalSplitter(tokenizer, limits, self._sizer, self._gauge)
+        self._offsets = TokenOffsets(tokenizer)
+        self._counter = ChunkCounter(tokenizer, limits)
+        self._natural = NaturalSplitter(tokenizer, limits, self._offsets, self._counter)
         self._contexts = ContextMaker(tokenizer, self._settings.context, self._room // CONTEXT_SHARE)
 
-    def chunks(self, document: Document) -> Iterator[Chunk]:
-        """Iterate over the chunks of a document, in order. They contain all characters that are not white space."""
+    def chunks(self, document: Document, fingerprint: str = "") -> Iterator[Chunk]:
+        """Iterate over the chunks of a document, in order. They contain all characters that are not white space.
+
+        `fingerprint` is that of the document, which each chunk gets.
+        """
         if document.blocks:
             pieces = without_contained(
                 piece for found in self._structured(document) for piece in self._exact(document, found)
             )
         else:
             pieces = list(self._natural_pieces(document))
-        fingerprint = self._settings.fingerprint(document.content_hash)
         lines = _LineCounter(document)
         for number, piece in enumerate(pieces):
             context = self._contexts.make(document, piece)
@@ -75,20 +78,20 @@ class Chunker:
             )
 
     def _structured(self, document: Document) -> Iterator[list[Piece]]:
-        """Iterate over the pieces of each segment of a document with known structure."""
+        """Iterate over the pieces of each group of blocks of a document with known structure."""
         reserved = 0 if self._settings.context == "none" else self._room // CONTEXT_SHARE
-        maker = AtomMaker(document.text, self._room - reserved, self._sizer, self._natural)
-        for segment in segments(document):
-            offset = segment[0][0].start
-            atoms = maker.atoms(segment)
-
-            def tokens(start: int, end: int, offset: int = offset) -> int:
-                return self._sizer.between(start - offset, end - offset)
-
+        maker = AtomMaker(document.text, self._room - reserved, self._offsets, self._natural)
+        for group in block_groups(document):
+            atoms = maker.atoms(group)
+            tokens = partial(self._tokens_between, group[0][0].start)
             pieces = (Piece(atom.start, atom.end, atom.path, atom.heading) for atom in atoms)
             contexts = [self._contexts.make(document, piece).tokens for piece in pieces]
             overlaps = find_overlaps(document.text, atoms, self._limits.overlap_tokens, tokens)
             yield pack(atoms, self._room, contexts, overlaps)
+
+    def _tokens_between(self, offset: int, start: int, end: int) -> int:
+        """Return the tokens of a span of the document, of which the text from `offset` on is loaded."""
+        return self._offsets.between(start - offset, end - offset)
 
     def _exact(self, document: Document, pieces: list[Piece]) -> Iterator[Piece]:
         """Iterate over the pieces; those that are over the limit by an exact count are split again."""
@@ -97,7 +100,7 @@ class Chunker:
             is_sure = 0 < piece.tokens <= self._room - BORDER_TOKENS and is_word_border(
                 document.text, piece.start, piece.end
             )
-            if is_sure or self._gauge.fits(context.text, piece_text(document.text, piece)):
+            if is_sure or self._counter.fits(context.text, piece_text(document.text, piece)):
                 yield piece
                 continue
             header = piece_text(document.text, piece._replace(start=piece.end))
@@ -119,10 +122,13 @@ class Chunker:
         spans = self._natural.spans(text, document.kind, self._room - reserved, context=title.text, grammar=known)
         for start, end in spans:
             piece = Piece(start, end, enclosing(found, starts, trimmed(text, start, end)[0]) if found else ())
-            yield from self._exact(document, [piece]) if found else (piece,)
+            if found:
+                yield from self._exact(document, [piece])
+            else:
+                yield piece
 
 
-def whole_document(document: Document, settings: ChunkSettings | None = None) -> Chunk:
+def whole_document(document: Document, fingerprint: str = "") -> Chunk:
     """Return a document as one chunk, with its text unchanged. The model may see only the beginning."""
     return Chunk(
         id=chunk_id(document, 0),
@@ -135,7 +141,7 @@ def whole_document(document: Document, settings: ChunkSettings | None = None) ->
         source=document.source,
         metadata=document.metadata,
         page=_page_at(document, 0),
-        fingerprint=(settings or ChunkSettings(chunk=False)).fingerprint(document.content_hash),
+        fingerprint=fingerprint,
     )
 
 

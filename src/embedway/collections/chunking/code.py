@@ -67,7 +67,7 @@ def grammar(language: str) -> Any:
 
 
 def definitions(text: str, language: str) -> list[Definition]:
-    """Return the definitions in a text, by their start; outer ones are first. None without a grammar."""
+    """Return the definitions in a text, ordered by start, outer ones first; an empty list without a grammar."""
     known = grammar(language)
     if known is None:
         return []

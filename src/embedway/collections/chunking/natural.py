@@ -15,7 +15,7 @@ from semantic_text_splitter import CodeSplitter, MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
 
 from embedway.collections.chunking import sizes
-from embedway.collections.chunking.sizes import BORDER_TOKENS, Gauge, Sizer, is_word_border, trimmed
+from embedway.collections.chunking.sizes import BORDER_TOKENS, ChunkCounter, TokenOffsets, is_word_border, trimmed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,11 +33,13 @@ _MAX_SPLITTERS = 256
 class NaturalSplitter:
     """Splitter of texts into spans at natural borders. Not thread-safe."""
 
-    def __init__(self, tokenizer: PlainTokenizer, limits: ChunkLimits, sizer: Sizer, gauge: Gauge) -> None:
+    def __init__(
+        self, tokenizer: PlainTokenizer, limits: ChunkLimits, offsets: TokenOffsets, counter: ChunkCounter
+    ) -> None:
         self._tokenizer = tokenizer
         self._limits = limits
-        self._sizer = sizer
-        self._gauge = gauge
+        self._offsets = offsets
+        self._counter = counter
         self._splitters: dict[tuple[Any, ...], Any] = {}
 
     def spans(
@@ -54,14 +56,14 @@ class NaturalSplitter:
             if start < end:
                 yield start, end
             return
-        for first, last in sections(text):
+        for first, last in tokenizer_windows(text):
             part = text[first:last]
             for start, end in self._section_spans(part, kind, room, context, grammar):
                 yield first + start, first + end
 
-    def pieces(self, piece: str, capacity: int) -> list[tuple[int, int]]:
-        """Return spans of a piece of the loaded text with at most `capacity` tokens each, without exact counts."""
-        found = self._splitter("text", capacity, 0, None).chunk_indices(piece)
+    def split_loaded(self, text: str, max_tokens: int) -> list[tuple[int, int]]:
+        """Return spans of a part of the loaded text with at most `max_tokens` tokens each, without exact counts."""
+        found = self._splitter("text", max_tokens, 0, None).chunk_indices(text)
         return [(start, start + len(part)) for start, part in found]
 
     def exact_spans(  # noqa: PLR0917
@@ -71,15 +73,17 @@ class NaturalSplitter:
 
         `header` goes before each part, as the header of a table.
         """
-        if self._gauge.fits(context, header + text[start:end]):
+        if self._counter.fits(context, header + text[start:end]):
             yield start, end
             return
+        # Each try has smaller parts, because the splitter's count can differ from the model's. With 1, a part may still
+        # be over the limit; then the model sees its beginning alone.
         for capacity in (room, room - BORDER_TOKENS, room // 2, 1):
             parts = [
                 (start + offset, start + offset + len(piece))
                 for offset, piece in self._exact_splitter(kind, max(capacity, 1)).chunk_indices(text[start:end])
             ]
-            if all(self._gauge.fits(context, header + text[first:last]) for first, last in parts):
+            if all(self._counter.fits(context, header + text[first:last]) for first, last in parts):
                 break
         yield from (part for part in parts if text[slice(*part)].strip())
 
@@ -87,7 +91,7 @@ class NaturalSplitter:
         self, text: str, document_kind: str, room: int, context: str, grammar: object
     ) -> Iterator[tuple[int, int]]:
         kind = "markdown" if document_kind == "markdown" else "text"
-        total = self._sizer.load(text)
+        total = self._offsets.load(text)
         if total <= room:
             pieces = [trimmed(text, 0, len(text))]
         else:
@@ -110,7 +114,7 @@ class NaturalSplitter:
 
         The splitter counts the overlap without the indentation that it then includes.
         """
-        while start < before and self._sizer.between(start, before) > self._limits.overlap_tokens:
+        while start < before and self._offsets.between(start, before) > self._limits.overlap_tokens:
             blank = len(text[start:before]) - len(text[start:before].lstrip())
             start = start + blank if blank else before
         return start
@@ -118,11 +122,11 @@ class NaturalSplitter:
     def _with_indentation(self, text: str, start: int) -> int:
         """Return the start of the line if only indentation without tokens precedes `start`; else `start`."""
         line_start = text.rfind("\n", 0, start) + 1
-        free = text[line_start:start].isspace() and self._sizer.between(line_start, start) == 0
+        free = text[line_start:start].isspace() and self._offsets.between(line_start, start) == 0
         return line_start if free else start
 
     def _is_sure(self, text: str, start: int, end: int, room: int) -> bool:
-        return self._sizer.between(start, end) + BORDER_TOKENS <= room and is_word_border(text, start, end)
+        return self._offsets.between(start, end) + BORDER_TOKENS <= room and is_word_border(text, start, end)
 
     def _splitter(self, kind: str, capacity: int, overlap: int, grammar: object) -> Any:
         key = (kind, capacity, overlap, id(grammar))
@@ -131,10 +135,10 @@ class NaturalSplitter:
                 self._splitters.clear()
             made: Any
             if grammar is not None:
-                made = CodeSplitter.from_callback(grammar, self._sizer.size, capacity, overlap)
+                made = CodeSplitter.from_callback(grammar, self._offsets.size, capacity, overlap)
             else:
                 splitter = MarkdownSplitter if kind == "markdown" else TextSplitter
-                made = splitter.from_callback(self._sizer.size, capacity, overlap)
+                made = splitter.from_callback(self._offsets.size, capacity, overlap)
             self._splitters[key] = made
         return self._splitters[key]
 
@@ -150,7 +154,7 @@ class NaturalSplitter:
         return self._splitters[key]
 
 
-def sections(text: str) -> Iterator[tuple[int, int]]:
+def tokenizer_windows(text: str) -> Iterator[tuple[int, int]]:
     """Iterate over spans of at most `SECTION_CHARACTERS`, split at the strongest border in the last quarter of each."""
     start = 0
     most = sizes.SECTION_CHARACTERS

@@ -1,6 +1,6 @@
 """Pack atoms into chunks of the least cost.
 
-The cost prefers few and full chunks that begin with a heading and do not mix sections. The best borders of a segment
+The cost prefers few and full chunks that begin with a heading and do not mix sections. The best borders of a group
 are found by dynamic programming, in time linear in the number of atoms, because a chunk has a bounded size.
 """
 
@@ -65,17 +65,37 @@ def pack(
     `contexts` has for each atom the number of tokens of the context of a chunk that it begins; `overlaps` has the start
     and the number of tokens of the text before it that a chunk may repeat.
     """
-    count = len(atoms)
     # An overlap must leave room for the atom after it; else the exact count cuts the overlap into a chunk of its own.
     overlaps = [
         (start, tokens if used + tokens + atom.last - atom.first <= room - BORDER_TOKENS else 0)
         for atom, used, (start, tokens) in zip(atoms, contexts, overlaps, strict=True)
     ]
+    repeated = [
+        context + (atom.header_tokens or overlap)
+        for atom, context, (_, overlap) in zip(atoms, contexts, overlaps, strict=True)
+    ]
+    borders = _best_borders(atoms, room, repeated, costs)
+    pieces: list[Piece] = []
+    for start, end in itertools.pairwise(borders):
+        first = atoms[start]
+        begin = first.start
+        if not first.header and pieces and overlaps[start][1] and overlaps[start][0] > pieces[-1].start:
+            begin = overlaps[start][0]
+        tokens = atoms[end - 1].last - first.first + repeated[start]
+        pieces.append(Piece(begin, atoms[end - 1].end, first.path, first.heading, first.header, tokens))
+    return pieces
+
+
+def _best_borders(atoms: Sequence[Atom], room: int, repeated: Sequence[int], costs: Costs) -> list[int]:
+    """Return the borders of the chunks of the least total cost, from 0 to the number of atoms.
+
+    `repeated` has the tokens of context and repeated text of a chunk that begins with each atom.
+    """
+    count = len(atoms)
     best = [float("inf")] * (count + 1)
     best[0] = 0.0
     origin = [0] * (count + 1)
     for start, first in enumerate(atoms):
-        repeated = contexts[start] + (first.header_tokens or overlaps[start][1])
         base = best[start] + 1.0 + (_start_cost(first, costs) if start else 0.0)
         top = first.level or first.section_level + 1
         mixed, is_alone = 0.0, True
@@ -83,7 +103,7 @@ def pack(
             atom = atoms[end]
             if end > start and atom.level != CONTINUES:
                 mixed += _mixing_cost(atom.level, top, costs)
-            tokens = atom.last - first.first + repeated
+            tokens = atom.last - first.first + repeated[start]
             if tokens > room and end > start:
                 break
             is_alone = is_alone and atom.body >= atom.end
@@ -95,31 +115,25 @@ def pack(
     while borders[-1]:
         borders.append(origin[borders[-1]])
     borders.reverse()
-    pieces: list[Piece] = []
-    for start, end in itertools.pairwise(borders):
-        first = atoms[start]
-        begin = first.start
-        if not first.header and pieces and overlaps[start][1] and overlaps[start][0] > pieces[-1].start:
-            begin = overlaps[start][0]
-        repeated = contexts[start] + (first.header_tokens or overlaps[start][1])
-        tokens = atoms[end - 1].last - first.first + repeated
-        pieces.append(Piece(begin, atoms[end - 1].end, first.path, first.heading, first.header, tokens))
-    return pieces
+    return borders
 
 
 def find_overlaps(
     text: str, atoms: Sequence[Atom], most: int, tokens: Callable[[int, int], int]
 ) -> list[tuple[int, int]]:
-    """Return for each atom that continues prose the whole sentences before it, of at most `most` tokens."""
-    none = [(atom.start, 0) for atom in atoms]
+    """Return for each atom that continues prose the whole sentences before it, of at most `most` tokens.
+
+    An overlap is (start, tokens); (atom.start, 0) if nothing is repeated.
+    """
+    overlaps = [(atom.start, 0) for atom in atoms]
     if not most:
-        return none
+        return overlaps
     for number in range(1, len(atoms)):
         before, atom = atoms[number - 1], atoms[number]
         if atom.level != CONTINUES or not (atom.is_prose and before.is_prose):
             continue
         for earlier in reversed(atoms[max(number - most, 0) : number]):
-            if not earlier.is_prose or none[number][1] >= most:
+            if not earlier.is_prose or overlaps[number][1] >= most:
                 break
             least = max(earlier.start, before.end - most * _OVERLAP_CHARACTERS)
             starts = [start for start, _ in sentences(text, least, earlier.end)]
@@ -127,10 +141,10 @@ def find_overlaps(
             shared = [(start, tokens(start, before.end)) for start in (starts if is_whole else starts[1:])]
             fitting = [one for one in shared if one[1] <= most]
             if fitting:
-                none[number] = fitting[0]
+                overlaps[number] = fitting[0]
             if len(fitting) < len(shared) or not is_whole:
                 break
-    return none
+    return overlaps
 
 
 def _start_cost(first: Atom, costs: Costs) -> float:

@@ -24,7 +24,10 @@ class Piece(NamedTuple):
 
 
 def without_contained(pieces: Iterable[Piece]) -> list[Piece]:
-    """Return pieces in order, without those that lie within a neighbour: an exact split may add an overlap twice."""
+    """Return pieces in order, without a piece that lies inside its neighbour.
+
+    This happens if a piece that begins with an overlap is split again.
+    """
     kept: list[Piece] = []
     for piece in pieces:
         while kept and piece.start <= kept[-1].start and kept[-1].end <= piece.end:

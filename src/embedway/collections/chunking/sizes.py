@@ -23,7 +23,7 @@ BORDER_TOKENS = 8
 SECTION_CHARACTERS = 1 << 16
 
 
-class Sizer:
+class TokenOffsets:
     """Token counts of parts of one loaded text, from the offsets of its tokens."""
 
     def __init__(self, tokenizer: PlainTokenizer) -> None:
@@ -44,15 +44,15 @@ class Sizer:
 
     def between(self, start: int, end: int) -> int:
         """Return the number of tokens that have a character in this span."""
-        return self.before(end) - self.first(start)
+        return self.begun_before(end) - self.ended_by(start)
 
-    def before(self, end: int) -> int:
+    def begun_before(self, offset: int) -> int:
         """Return the number of tokens that begin before an offset."""
-        return bisect_left(self._starts, end)
+        return bisect_left(self._starts, offset)
 
-    def first(self, start: int) -> int:
+    def ended_by(self, offset: int) -> int:
         """Return the number of tokens that end at an offset or before it."""
-        return bisect_right(self._ends, start)
+        return bisect_right(self._ends, offset)
 
     def size(self, piece: str) -> int:
         """Return the number of tokens of a piece of the text. Equal pieces have the same tokens, so any will do."""
@@ -64,8 +64,8 @@ class Sizer:
         return self.between(start, start + len(piece))
 
 
-class Gauge:
-    """Exact counts of chunks as the model sees them: special tokens, prompt, context and text."""
+class ChunkCounter:
+    """Exact token counts of chunks as the model receives them: special tokens, prompt, context and text."""
 
     def __init__(self, tokenizer: PlainTokenizer, limits: ChunkLimits) -> None:
         self._tokenizer = tokenizer

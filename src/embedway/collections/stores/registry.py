@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from embedway.arguments import check_path, is_a
 from embedway.collections.stores.nearby import did_you_mean
 from embedway.collections.stores.redaction import shown
 from embedway.errors import EmbedwayError, UsageError
@@ -45,11 +47,17 @@ def third_party_names() -> tuple[str, ...]:
     return tuple(sorted(names - _SCHEMES.keys()))
 
 
-def store_for(destination: str) -> Store:
-    """Return the store of a destination. Nothing is read or written.
+def store_for(destination: str | os.PathLike[str] | Store) -> Store:
+    """Return the store of a destination; a store itself is returned as it is. Nothing is read or written.
 
     Raises `UsageError`, which lists all forms, for an unknown form; it names a third-party store that cannot be loaded.
     """
+    if not is_a(destination, (str, os.PathLike)):
+        from embedway.collections.stores.base import Store  # noqa: PLC0415 - numpy, only if used
+
+        if is_a(destination, Store):
+            return cast("Store", destination)
+    destination = check_path(destination, "destination", "a text or a path, such as docs.parquet")
     scheme, colon, _ = destination.partition(":")
     if colon and scheme in _SCHEMES:
         return _built_in(_SCHEMES[scheme], destination)
