@@ -128,10 +128,11 @@ class BatchEmbedder:
         for error in result.errors.values():
             if isinstance(error, InputError):
                 continue
-            # If no row succeeds, the service is the cause, and not one row.
+            # One failed text in a batch is the fault of the text. If all failed, the service may be at fault. Then only
+            # a single text is rejected: one that the service refused, or one after earlier success.
             is_refused = isinstance(error, RefusedInputError)
-            is_certain = not is_none_good or (len(chunks) == 1 and (is_refused or self._tally.chunks > 0))
-            if not is_certain or (error.row is None and not is_refused):
+            is_fault_of_text = not is_none_good or (len(chunks) == 1 and (is_refused or self._tally.chunks > 0))
+            if not is_fault_of_text or (error.row is None and not is_refused):
                 stopped = of_row(error, None)
                 if is_none_good and len(chunks) > 1 and self._options.on_error == "skip":
                     stopped.add_note(

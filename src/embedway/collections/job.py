@@ -20,12 +20,12 @@ from embedway.collections.embedding import BatchEmbedder
 from embedway.collections.fault_list import FaultList
 from embedway.collections.inventory import Inventory
 from embedway.collections.job_sources import (
+    check_not_removed_too,
     find_known_sources,
     joined_sources,
     named_sources,
     reading_record,
     recorded_sources,
-    refuse_dropped,
     refuse_emptied,
     refuse_same_names,
     without_written,
@@ -79,7 +79,7 @@ class Outcome:
     inventory: Inventory
     changes: Changes
     #: Names of sources whose documents are removed.
-    dropped: Collection[str] = ()
+    removed_sources: Collection[str] = ()
     recut: bool = False
     removed: list[DocumentKey] = field(default_factory=list)
     chunks_removed: int = 0
@@ -141,15 +141,15 @@ class Job:
     ) -> Outcome:
         await writer.call(self._open)
         old, read_options = self._old, self.options.read_options()
-        dropped = self._dropped()
-        if old is not None and dropped and not sources:
-            return await self._drop(old, dropped, writer)
+        removed_sources = self._removed_sources()
+        if old is not None and removed_sources and not sources:
+            return await self._remove_sources(old, removed_sources, writer)
         if not sources and self._sync is not None:
             sources = recorded_sources(old, self._store.destination)
         inventory = await reader.call(find_known_sources, sources, read_options, old)
         if old is not None:
             refuse_same_names(inventory.sources, old.sources, sources)
-            refuse_dropped(inventory.sources, dropped)
+            check_not_removed_too(inventory.sources, removed_sources)
         inventory = await self._check_destination(inventory, writer)
         options, described = await describe_model(self._embedder, self.options, old, self._store.destination)
         self.options = options
@@ -168,7 +168,7 @@ class Job:
         record = Record(
             described.space,
             chunking=settings,
-            sources=joined_sources(old, inventory.sources, dropped),
+            sources=joined_sources(old, inventory.sources, removed_sources),
             reading=reading_record(options),
             made_by=made_by(described),
             facts=(old.facts if old is not None else {}) or catalog_facts(described.space.model),
@@ -176,7 +176,7 @@ class Job:
         )
         self._columns = KeptColumns(options.keep, options.keep_types, record.keep)
         outcome = Outcome(
-            described.space, inventory, changes, dropped, recut=old is not None and old.chunking != settings
+            described.space, inventory, changes, removed_sources, recut=old is not None and old.chunking != settings
         )
         journal = Journal(journal_path(self._store), described.space, (options.on_overflow,))
         saved = SavedVectors(journal, described.space)
@@ -258,9 +258,9 @@ class Job:
         if writing is not None:
             await writing
         else:
-            self._refuse_nothing()
+            self._check_not_empty()
 
-    def _refuse_nothing(self) -> None:
+    def _check_not_empty(self) -> None:
         """Raise `SourceError` if a new collection would have no rows."""
         if self._old is None:
             first = self.rejects.first
@@ -304,7 +304,7 @@ class Job:
         if not self._store.transactional:
             self._kept.rows += len(chunks)
 
-    def _dropped(self) -> set[str]:
+    def _removed_sources(self) -> set[str]:
         """Return the names of the sources to remove. Raises UsageError for unknown ones."""
         if self._sync is None or not self._sync.remove:
             return set()
@@ -315,10 +315,10 @@ class Job:
     def _documents_of(self, names: Collection[str]) -> list[DocumentKey]:
         return [key for key in self._manifest.documents if key.source in names]
 
-    async def _drop(self, old: Record, dropped: Collection[str], writer: Worker) -> Outcome:
+    async def _remove_sources(self, old: Record, removed_sources: Collection[str], writer: Worker) -> Outcome:
         """Remove sources, and change nothing else. Needs no model."""
-        record = replace(old, sources=joined_sources(old, (), dropped))
-        outcome = Outcome(old.space, Inventory((), ()), Changes(self._manifest, old.chunking, ()), dropped)
+        record = replace(old, sources=joined_sources(old, (), removed_sources))
+        outcome = Outcome(old.space, Inventory((), ()), Changes(self._manifest, old.chunking, ()), removed_sources)
         try:
             await self._finish(outcome, record, writer)
             await uncancelled(writer.call(self._commit, record))
@@ -332,7 +332,7 @@ class Job:
         if self._sync is None:
             return
         refuse_emptied(outcome.changes, self._sync)
-        outcome.removed = outcome.changes.removed() + self._documents_of(outcome.dropped)
+        outcome.removed = outcome.changes.removed() + self._documents_of(outcome.removed_sources)
         if outcome.removed:
             await writer.call(self._begin, record)
             await writer.call(self._store.remove, outcome.removed)

@@ -13,10 +13,10 @@ from embedway.collections.documents import ByteCounter
 from embedway.collections.fault_list import FaultList
 from embedway.collections.inventory import source_texts
 from embedway.collections.job_sources import (
+    check_not_removed_too,
     find_known_sources,
     named_sources,
     recorded_sources,
-    refuse_dropped,
     refuse_emptied,
     refuse_same_names,
     without_written,
@@ -101,9 +101,9 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
     standard_input: IO[bytes] | None,
 ) -> SyncPlan:
     old, rows = opened.old, opened.manifest.documents
-    dropped = named_sources(old, sync.remove) if old is not None and sync.remove else set()
-    gone = [key for key in rows if key.source in dropped]
-    if dropped and not sources:
+    removed_sources = named_sources(old, sync.remove) if old is not None and sync.remove else set()
+    gone = [key for key in rows if key.source in removed_sources]
+    if removed_sources and not sources:
         chunks = sum(rows[key].rows for key in gone)
         return SyncPlan(store.destination, 0, 0, len(gone), 0, 0, 0, 0, chunks, 0, settings_changed=False)
     sources = sources or recorded_sources(old, store.destination)
@@ -112,7 +112,7 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
     inventory = without_written(found, (store.destination, *map(str, (store.rejects_path, *store.sidecars))))
     if old is not None:
         refuse_same_names(inventory.sources, old.sources, sources)
-        refuse_dropped(inventory.sources, dropped)
+        check_not_removed_too(inventory.sources, removed_sources)
     run, described = await describe_model(embedder, opened.options, old, store.destination, load=False)
     chunker, settings = open_chunker(described, run)
     changes = Changes(opened.manifest, settings, inventory.sources)
