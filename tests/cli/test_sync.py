@@ -72,7 +72,7 @@ def test_the_tables_of_a_sync_and_of_its_dry_run(sync, docs):
     (docs / "a.md").write_bytes(b"a text \xff")
     done = sync("--on-error", "skip", code=4)
     line = next(line for line in done.stdout.splitlines() if line.startswith("kept"))
-    assert line.split(maxsplit=1)[1] == "1, with their old rows, because they cannot be read"
+    assert line.split(maxsplit=1)[1] == "1 with old rows, because the new content cannot be read"
     assert "1 row was rejected; out.jsonl.rejects.jsonl lists them with reasons" in done.stderr
 
 
