@@ -19,7 +19,7 @@ from embedway.arguments import (
 from embedway.batching.batches import fill_batches
 from embedway.cache.base import CacheFilter
 from embedway.errors import UsageError
-from embedway.pipeline.cached_texts import check_cache, forget, recompute
+from embedway.pipeline.cached_texts import check_cache, forget, plan_recompute, recompute
 from embedway.pipeline.proof import check_same
 from embedway.pipeline.request import Call
 from embedway.selection.call_options import CallOptions
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
+    from embedway.models.base import Estimate
     from embedway.models.verification import SpaceComparison
     from embedway.money import Amount
     from embedway.quality.space_proofs import SpaceProof, StoredVectors
-    from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
+    from embedway.types import Bill, InputType, ModelDescription, Overflow, Texts, Vectors
 
 
 @public
@@ -106,15 +107,24 @@ class AsyncCacheAdmin:
         model: str | None = None,
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
-    ) -> tuple[Vectors, int | None]:
-        """Compute vectors of texts without the cache: float32 (n, d), and their cost in nano-dollars or None.
+        max_cost: Amount | None = None,
+    ) -> tuple[Vectors, Bill]:
+        """Compute vectors of texts without the cache: float32 (n, d), and the bill. `max_cost` is in dollars.
 
         For verification: the cache is neither read nor written. Raises as `embed` does.
         """
         async with self._engines.call() as engine:
             name = self._default_model if model is None else model
             call = Call(texts, input_type, name, check_count(dimensions, "dimensions"), on_overflow)
-            return await recompute(engine.pipeline, call)
+            return await recompute(engine.pipeline, call, as_max_nanousd(max_cost))
+
+    async def plan_recompute(
+        self, texts: Texts, *, model: str | None = None, on_overflow: Overflow | None = None
+    ) -> Estimate:
+        """Return the estimated tokens and cost of `recompute`. Nothing is computed. Raises as `plan` does."""
+        async with self._engines.call() as engine:
+            call = Call(texts, "document", self._default_model if model is None else model, None, on_overflow)
+            return await plan_recompute(engine.pipeline, call)
 
     async def forget(self, texts: Texts, *, model: str | None = None) -> int:
         """Delete the cached vectors of texts, of every input type and overflow policy; return their number.

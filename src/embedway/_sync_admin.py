@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from embedway.cache.stats import CacheCheck, CacheStats, ClearResult
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
+    from embedway.models.base import Estimate
     from embedway.models.verification import SpaceComparison
     from embedway.money import Amount
     from embedway.quality.baseline_reports import BaselineReport, BaselineSummary, QualityCheck, QualityPlan
     from embedway.quality.pairs import Pair
     from embedway.quality.space_proofs import SpaceProof, StoredVectors
     from embedway.quality.vector_report import VectorReport
-    from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
+    from embedway.types import Bill, InputType, ModelDescription, Overflow, Texts, Vectors
 
 T = TypeVar("T")
 
@@ -84,8 +85,9 @@ class CacheAdmin:
         model: str | None = None,
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
-    ) -> tuple[Vectors, int | None]:
-        """Compute vectors of texts without the cache: float32 (n, d), and their cost in nano-dollars or None."""
+        max_cost: Amount | None = None,
+    ) -> tuple[Vectors, Bill]:
+        """Compute vectors of texts without the cache: float32 (n, d), and the bill. `max_cost` is in dollars."""
         return self._wait(
             self._group.recompute(
                 as_texts(texts, "texts"),
@@ -93,8 +95,15 @@ class CacheAdmin:
                 model=model,
                 dimensions=dimensions,
                 on_overflow=on_overflow,
+                max_cost=max_cost,
             )
         )
+
+    def plan_recompute(
+        self, texts: Texts, *, model: str | None = None, on_overflow: Overflow | None = None
+    ) -> Estimate:
+        """Return the estimated tokens and cost of `recompute`. Nothing is computed."""
+        return self._wait(self._group.plan_recompute(as_texts(texts, "texts"), model=model, on_overflow=on_overflow))
 
     def forget(self, texts: Texts, *, model: str | None = None) -> int:
         """Delete the cached vectors of texts, of every input type and overflow policy; return their number."""

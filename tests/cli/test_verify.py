@@ -67,3 +67,12 @@ def test_another_model_is_refused_by_name(command, collection):
     assert (done.code, done.stdout) == (1, "")
     assert "bge-small-en-v1.5" in done.stderr
     assert "all-MiniLM-L6-v2" in done.stderr
+
+
+def test_a_price_is_in_the_plan_and_the_maximum_is_a_number(command, collection):
+    done = command("verify", collection, "--sample", "4", "--dry-run", "--json")
+    assert (done.code, done.json["sampled"], done.json["rows"], done.json["cost_nanousd"]) == (0, 4, 6, 0), done.stderr
+    assert done.json["all_tokens"] > done.json["tokens"] > 0
+    assert "recomputes 4 rows (about" in command("verify", collection, "--sample", "4", "--dry-run").stdout
+    refused = command("verify", collection, "--max-cost", "much")
+    assert (refused.code, "--max-cost is 'much'" in refused.stderr) == (2, True)

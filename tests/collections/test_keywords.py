@@ -4,8 +4,12 @@ import contextlib
 import sqlite3
 import stat
 import threading
+from pathlib import Path
 
+import lancedb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from embedway.collections import keyword_index
@@ -251,3 +255,41 @@ def test_an_open_collection_and_a_newer_one_find_their_own_rows(keywords, store,
     other = Keywords(newer, tmp_path / "keywords")
     other.update()
     assert sorted(ids(other.search("E1133", 5))) == ["a#0", "d#0"]
+
+
+@pytest.mark.parametrize("ending", ["c.parquet", "c.jsonl", "lancedb:c#rows"])
+def test_texts_that_another_program_changed_are_found(tmp_path, ending):
+    """The record, with its revision, and all fingerprints stay as they were."""
+    scheme, _, rest = ending.rpartition(":")
+    destination = f"{scheme}:{tmp_path / rest}" if scheme else str(tmp_path / rest)
+    with contextlib.closing(store_for(destination)) as store:
+        store.begin(RECORD)
+        write(store, TEXTS)
+    opened = [store_for(destination) for _ in range(2)]
+    keywords = [Keywords(store, tmp_path / "keywords") for store in opened]
+    opened[0].open()
+    assert ids(keywords[0].search("glaciers", 5)) == ["b#0"]
+    _replace_text(destination, "Glaciers", "Zebrafin")
+    opened[1].open()
+    assert opened[0].record.revision == opened[1].record.revision
+    assert keywords[1].update() == KeywordUpdate(3, 3, rebuilt=True)
+    assert ids(keywords[1].search("zebrafin", 5)) == ["b#0"]
+    assert ids(keywords[1].search("glaciers", 5)) == []
+    assert keywords[1].update() == KeywordUpdate()
+    for store in opened:
+        store.close()
+
+
+def _replace_text(destination, old, new):
+    """Replace a word as another program does it; the number of bytes stays."""
+    if destination.endswith(".jsonl"):
+        path = Path(destination)
+        path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+        return
+    if destination.endswith(".parquet"):
+        table = pq.read_table(destination)
+        rows = [{**row, "text": row["text"].replace(old, new)} for row in table.to_pylist()]
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), destination)
+        return
+    table = lancedb.connect(destination.removeprefix("lancedb:").partition("#")[0]).open_table("rows")
+    table.update(where="id = 'b#0'", values={"text": TEXTS["b"].replace(old, new)})

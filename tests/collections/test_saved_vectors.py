@@ -9,7 +9,7 @@ from embedway.pipeline.ready_texts import ready_texts_to
 from embedway.providers.fake import vector_of
 from held_service import WIDTH, config_of, held_service
 
-TEXTS = [f"the event loop of {number}" for number in range(100)]
+TEXTS = [f"the event loop of {number}" for number in range(96)]  # three full requests
 
 
 def embedder_of(service, folder, backend):

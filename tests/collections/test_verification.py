@@ -15,7 +15,9 @@ from embedway.collections.forgetting import forget_documents
 from embedway.collections.record import Record, SourceRecord
 from embedway.collections.verification import verify_collection
 from embedway.errors import SpaceMismatchError, UsageError
+from embedway.models.base import Estimate
 from embedway.space import Space
+from embedway.types import Bill
 from memory_store import PLACES, MemoryStore
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -241,7 +243,10 @@ class TrueVectors:
         return SimpleNamespace(space=self.space, runtime="local")
 
     async def recompute(self, texts, **_):
-        return np.stack([self.vectors[text] for text in texts]), 0
+        return np.stack([self.vectors[text] for text in texts]), Bill(len(texts), 0, 1, ())
+
+    async def plan_recompute(self, texts, **_):
+        return Estimate(len(texts), 1, 0, 0)
 
 
 @pytest.mark.parametrize("share", [0.004, 0.02, 0.1, 0.5])

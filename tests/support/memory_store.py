@@ -11,7 +11,8 @@ import numpy as np
 from embedway.collections.columns import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.documents import DocumentKey
 from embedway.collections.search import Hit, TopRows, cosines
-from embedway.collections.stores.base import READ_ROWS, DocumentTally, Rows, Store
+from embedway.collections.stores.base import READ_ROWS, Rows, Store
+from embedway.collections.stores.tally import TALLY_COLUMNS, DocumentTally
 from embedway.collections.where import matches
 from embedway.errors import CollectionLockedError, SinkError
 
@@ -87,10 +88,10 @@ class MemoryStore(Store):
     def documents(self):
         tally = DocumentTally()
         for fields, _ in self._rows.values():
-            tally.add(*(fields[name] for name in ("source", "document_id", "fingerprint", "total")))
+            tally.add(*(fields[name] for name in TALLY_COLUMNS))
         return tally.documents()
 
-    def read(self, *, columns=None, vectors=True, documents=None):
+    def read(self, *, columns=None, vectors=True, documents=None, strict=True):
         rows = [row for row in self._rows.values() if documents is None or _key(row[0]) in documents]
         for first in range(0, len(rows), READ_ROWS):
             some = rows[first : first + READ_ROWS]

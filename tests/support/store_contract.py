@@ -14,7 +14,8 @@ from embedway.collections.columns import CHUNK_COLUMNS, HIT_COLUMNS
 from embedway.collections.documents import DocumentKey
 from embedway.collections.record import ChunkSettings, MadeBy, ReadRecord, Record, SourceRecord
 from embedway.collections.stores import create_store, open_store
-from embedway.collections.stores.base import READ_ROWS, StoredDocument
+from embedway.collections.stores.base import READ_ROWS
+from embedway.collections.stores.tally import StoredDocument
 from embedway.collections.where import Compare, parse_where
 from embedway.errors import SinkError, SpaceMismatchError, UsageError
 from embedway.space import Space
@@ -272,6 +273,36 @@ class StoreContract:
             StoredDocument(DocumentKey("docs", "b"), "f9", 1, 2),
             StoredDocument(DocumentKey("docs", "c"), "", 2, 2),
         ]
+        store.close()
+
+    def test_documents_with_wrong_numbers_or_ids_are_damaged(self, destination):
+        swapped = [dataclasses.replace(chunk("a", n, 3), number=(0, 2, 1)[n]) for n in range(3)]
+        foreign = [chunk("b", 0, 2), dataclasses.replace(chunk("b", 1, 2), id="docs/a#9")]
+        above = [chunk("c", 0, 2), chunk("c", 2, 2)]
+        totals = [chunk("d", 0, 2), chunk("d", 1, 3)]
+        missing = [chunk("e", 0, 3), chunk("e", 2, 3)]
+        create(destination, swapped, foreign, above, totals, missing, document("f", 40)[::-1])
+        store = open_store(destination)
+        found = {one.key.document_id: one for one in store.documents()}
+        assert {name: one.damaged for name, one in found.items()} == {
+            **dict.fromkeys("abcd", True),
+            **dict.fromkeys("ef", False),
+        }
+        assert (found["e"].rows, found["e"].total, found["e"].is_partial) == (2, 3, True)
+        assert found["f"].is_complete
+        store.close()
+
+    def test_the_stamp_of_the_content_stays_until_it_changes(self, destination):
+        create(destination, document("a"))
+        stamps = []
+        for _ in range(2):
+            store = open_store(destination)
+            stamps.append(store.content_stamp)
+            store.close()
+        assert stamps[0] == stamps[1]
+        change(destination, document("b"))
+        store = open_store(destination)
+        assert store.content_stamp != stamps[0]
         store.close()
 
     def test_rows_are_read_in_parts_with_the_columns_and_documents_that_are_asked_for(self, destination):

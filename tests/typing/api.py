@@ -35,7 +35,7 @@ from embedway import (
 )
 from embedway.collections import AsyncCollection, Collection, SearchAnswer, SearchHit
 from embedway.collections.forgetting import ForgetReport
-from embedway.collections.stores.base import StoredDocument
+from embedway.collections.stores.tally import StoredDocument
 from embedway.collections.sync import SyncSummary
 from embedway.collections.verification import VerifyReport
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedway.cli.job_options import CollectionArgument
+from embedway.cli.job_report import cost_rows
 from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, wait_for
 from embedway.interrupts import explain
 from embedway.text import count_of
 
 if TYPE_CHECKING:
-    from embedway.collections.verification import VerifyReport
+    from embedway.collections.recomputing import VerifyPlan
+    from embedway.collections.verification_report import VerifyReport
     from embedway.config import Config
 
 #: Faults that a table names.
@@ -40,19 +42,37 @@ def verify(
         bool,
         typer.Option(
             "--repair",
-            help="Replace wrong vectors and remove rows of incomplete documents, so that `sync` adds them again.",
+            help="Replace wrong vectors, and remove rows of incomplete or damaged documents. The next `sync` embeds "
+            "these documents again. If the sample has a wrong row, all rows are recomputed.",
         ),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how many rows are recomputed, and the price. Spend nothing.")
+    ] = False,
+    max_cost: Annotated[
+        str | None, typer.Option("--max-cost", metavar="USD", help="Maximum cost, with that of a repair.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Embed a random sample of rows again, check that documents are complete, and state what that proves.
 
     Exit with 1 if a fault is left.
     """
+    from embedway.collections.verification_report import VerifyReport
+    from embedway.money import to_nanousd
+
     invocation = Invocation.of(context)
     config = invocation.config()
-    explain("nothing is changed" if not repair else "the collection is as before the command, or completely repaired")
-    report = wait_for(_verify(invocation, config, collection, model, sample, repair=repair))
+    most = None if max_cost is None else to_nanousd(max_cost, name="--max-cost")
+    kept = "the collection is as before the command, or completely repaired; the same command computes no vector again"
+    explain(kept if repair else "nothing is changed")
+    report = wait_for(_verify(invocation, config, collection, model, sample, repair=repair, dry_run=dry_run, most=most))
+    if not isinstance(report, VerifyReport):
+        if as_json:
+            print_json(asdict(report))
+        else:
+            print_line(report.sentence)
+        return
     if as_json:
         print_json({**asdict(report), "faultless": report.faultless})
     else:
@@ -62,19 +82,32 @@ def verify(
 
 
 async def _verify(
-    invocation: Invocation, config: "Config", destination: str, model: str | None, sample: int, *, repair: bool
-) -> "VerifyReport":
+    invocation: Invocation,
+    config: "Config",
+    destination: str,
+    model: str | None,
+    sample: int,
+    *,
+    repair: bool,
+    dry_run: bool,
+    most: int | None,
+) -> "VerifyReport | VerifyPlan":
     import asyncio
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.stores import open_store
-    from embedway.collections.verification import verify_collection
+    from embedway.collections.verification import plan_verification, verify_collection
+
+    def tell(text: str) -> None:
+        note(invocation, text)
 
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         store = await asyncio.to_thread(open_store, destination)
         try:
+            if dry_run:
+                return await plan_verification(embedder, store, model=model, sample=sample, note=tell)
             return await verify_collection(
-                embedder, store, model=model, sample=sample, repair=repair, note=lambda text: note(invocation, text)
+                embedder, store, model=model, sample=sample, repair=repair, most_nanousd=most, note=tell
             )
         finally:
             await asyncio.to_thread(store.close)
@@ -88,7 +121,9 @@ def _print(invocation: Invocation, report: "VerifyReport") -> None:
         ("compared", f"{report.sampled:,}"),
         ("wrong", f"{report.wrong:,}"),
         ("missing", f"{report.missing:,}"),
+        ("duplicated", f"{report.duplicated:,}"),
         ("orphaned", f"{report.orphaned:,}"),
+        *cost_rows(report.cost_nanousd, report.tokens, 0),
     ]
     if report.repaired or report.removed:
         rows.append(("repaired", f"{count_of(report.repaired, 'row')} replaced, {report.removed:,} removed"))
@@ -97,6 +132,8 @@ def _print(invocation: Invocation, report: "VerifyReport") -> None:
     if report.after is not None and report.after.faults:
         print_line("left after the repair:")
         _print_faults(invocation, report.after)
+    if report.repaired or report.removed:
+        note(invocation, "the next `sync` embeds the documents of replaced and removed rows again")
     print_line(statement(report))
 
 

@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from embedway.collections.documents import DocumentKey
     from embedway.collections.export import ExportSummary
     from embedway.collections.forgetting import ForgetReport
+    from embedway.collections.recomputing import VerifyPlan
     from embedway.collections.record import Record
     from embedway.collections.report import RunStatus
     from embedway.collections.search import Hit
     from embedway.collections.search_results import Neighbour, SearchAnswer, SearchHit
     from embedway.collections.snippets import Highlight, Snippet
-    from embedway.collections.stores.base import Store, StoredDocument
+    from embedway.collections.stores.base import Store
+    from embedway.collections.stores.tally import StoredDocument
     from embedway.collections.sync import SyncSummary
     from embedway.collections.sync_plan import SyncPlan
-    from embedway.collections.verification import RowFault, VerifyReport
+    from embedway.collections.verification_report import RowFault, VerifyReport
     from embedway.collections.where import And, Compare, Condition, In, IsNull, Not, Or, parse_where
 
 #: Module, below this package, of each public name.
@@ -45,16 +47,17 @@ _MODULES = {
     "Not": "where",
     "Or": "where",
     "Record": "record",
-    "RowFault": "verification",
+    "RowFault": "verification_report",
     "RunStatus": "report",
     "SearchAnswer": "search_results",
     "SearchHit": "search_results",
     "Snippet": "snippets",
     "Store": "stores.base",
-    "StoredDocument": "stores.base",
+    "StoredDocument": "stores.tally",
     "SyncPlan": "sync_plan",
     "SyncSummary": "sync",
-    "VerifyReport": "verification",
+    "VerifyPlan": "recomputing",
+    "VerifyReport": "verification_report",
     "open_async": "collection",
     "parse_where": "where",
 }
@@ -85,6 +88,7 @@ __all__ = [
     "StoredDocument",
     "SyncPlan",
     "SyncSummary",
+    "VerifyPlan",
     "VerifyReport",
     "open",
     "open_async",

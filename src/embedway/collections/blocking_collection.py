@@ -97,6 +97,7 @@ class Collection:
     sync = _blocking(AsyncCollection.sync)
     dry_run = _blocking(AsyncCollection.dry_run)
     verify = _blocking(AsyncCollection.verify)
+    plan_verify = _blocking(AsyncCollection.plan_verify)
     forget = _blocking(AsyncCollection.forget)
     export = _blocking(AsyncCollection.export)
     refresh = _blocking(AsyncCollection.refresh)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from embedway.collections.documents import DocumentKey, RawDocument
     from embedway.collections.record import ChunkSettings, SourceRecord
-    from embedway.collections.stores.base import Store, StoredDocument
+    from embedway.collections.stores.base import Store
+    from embedway.collections.stores.tally import StoredDocument
 
 #: `resumed`: some rows of the document are already there, with its present fingerprint.
 Change: TypeAlias = Literal["added", "updated", "resumed", "unchanged"]
@@ -30,7 +31,7 @@ class Manifest:
     def of(cls, store: Store) -> Manifest:
         """Read the manifest of an open store. Raises SinkError."""
         documents = {document.key: document for document in store.documents()}
-        partial = [key for key, document in documents.items() if document.rows < document.total]
+        partial = [key for key, document in documents.items() if document.is_partial]
         rows: dict[DocumentKey, set[str]] = {key: set() for key in partial}
         if partial:
             columns = ("id", "source", "document_id", "fingerprint")
@@ -71,9 +72,9 @@ class Changes:
         stored = self._manifest.documents.get(raw.key)
         if stored is None:
             return "added"
-        if stored.fingerprint != fingerprint or stored.rows > stored.total:
+        if stored.fingerprint != fingerprint or stored.damaged:
             return "updated"
-        return "unchanged" if stored.rows == stored.total else "resumed"
+        return "unchanged" if stored.is_complete else "resumed"
 
     def rows_of(self, key: DocumentKey) -> Collection[str]:
         """Return the ids of the rows of a resumed document that are current."""

@@ -49,3 +49,8 @@ class Chunk:
 def join_context(context: str | None, text: str) -> str:
     """Return the text for the model from the columns `context` and `text`."""
     return f"{context}\n\n{text}" if context else text
+
+
+def id_start(source: str, document_id: str) -> str:
+    """Return the start of the ids of a document's rows; the number of the row follows."""
+    return f"{document_id}#" if source == document_id else f"{source}/{document_id}#"

@@ -7,13 +7,13 @@ import os
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, overload
 
 from embedway._embedder import AsyncEmbedder
-from embedway.arguments import as_texts, check_flag, is_a
+from embedway.arguments import as_max_nanousd, as_texts, check_flag, is_a
 from embedway.collections.forgetting import forget_documents
 from embedway.collections.opening import check_opening, open_or_new
 from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.query_model import model_name
 from embedway.collections.report import as_progress
-from embedway.collections.verification import DEFAULT_SAMPLE, verify_collection
+from embedway.collections.verification import DEFAULT_SAMPLE, plan_verification, verify_collection
 from embedway.errors import ClosedError, UsageError
 from embedway.forks import never_free
 
@@ -27,17 +27,20 @@ if TYPE_CHECKING:
     from embedway.collections.forgetting import ForgetReport
     from embedway.collections.options import SyncOptions
     from embedway.collections.query import SearchSettings
+    from embedway.collections.recomputing import VerifyPlan
     from embedway.collections.record import Record
     from embedway.collections.report import RunProgress, RunStatus
     from embedway.collections.search_results import SearchAnswer
-    from embedway.collections.stores.base import Store, StoredDocument
+    from embedway.collections.stores.base import Store
+    from embedway.collections.stores.tally import StoredDocument
     from embedway.collections.sync import SyncSummary
     from embedway.collections.sync_plan import SyncPlan
     from embedway.collections.sync_settings import SyncSettings
     from embedway.collections.values import VectorType
-    from embedway.collections.verification import VerifyReport
+    from embedway.collections.verification_report import VerifyReport
     from embedway.collections.where import Condition
     from embedway.config import Config
+    from embedway.money import Amount
     from embedway.space import Space
 
 #: Receiver of the status of a job: an object with `update`, or a function.
@@ -223,25 +226,46 @@ class AsyncCollection:
         *,
         sample: int = DEFAULT_SAMPLE,
         repair: bool = False,
+        max_cost: Amount | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> VerifyReport:
-        """Embed a sample of the rows again, and return which are wrong, missing or orphaned.
+        """Embed a sample of the rows again, and return which are wrong, missing, duplicated or orphaned.
 
-        `bound` of the report is the largest share of wrong rows that the sample does not exclude with 95 % confidence.
-        `repair` embeds wrong rows again, removes incomplete documents, and verifies the result. `progress` is called
-        with the numbers of rows that are compared, and to compare. Raises as `search` does.
+        The report's `bound` is the largest share of wrong rows that the sample does not exclude with 95 % confidence.
+        `repair` replaces wrong vectors, removes incomplete and damaged documents, and verifies the result. `max_cost`
+        is in dollars. `progress` is called with the numbers of rows that are compared, and to compare. Raises as
+        `search` does, and BudgetExceededError.
         """
+        most = as_max_nanousd(max_cost)
         repair = check_flag(repair, "repair")
         await self._opened()
         store = await asyncio.to_thread(open_or_new, self._destination, create=False)
         try:
             return await verify_collection(
-                self._embedder, store, model=self._model, sample=sample, repair=repair, progress=progress
+                self._embedder,
+                store,
+                model=self._model,
+                sample=sample,
+                repair=repair,
+                most_nanousd=most,
+                progress=progress,
             )
         finally:
             await asyncio.to_thread(store.close)
             if repair:
                 await self.refresh()
+
+    async def plan_verify(self, *, sample: int = DEFAULT_SAMPLE) -> VerifyPlan:
+        """Estimate what `verify` computes and costs: the sample, and all rows, which a repair may need.
+
+        Raises as `search` does.
+        """
+        await self._opened()
+        store = await asyncio.to_thread(open_or_new, self._destination, create=False)
+        try:
+            return await plan_verification(self._embedder, store, model=self._model, sample=sample)
+        finally:
+            await asyncio.to_thread(store.close)
 
     async def forget(self, *documents: str, source: str | None = None) -> ForgetReport:
         """Remove the rows and texts of documents from the collection, its keyword index and the cache.

@@ -51,6 +51,12 @@ def journal_path(store: Store) -> Path:
     return Path(platformdirs.user_state_path("embedway", appauthor=False)) / "jobs" / f"{digest}{_ENDING}"
 
 
+def repair_journal_path(store: Store) -> Path:
+    """Return the path of the journal of a collection's repair."""
+    path = journal_path(store)
+    return path.with_name(f"{path.stem}-repair{_ENDING}")
+
+
 class Journal:
     """Vectors by text of one destination, space and set of options. `facts` are the options that decide on vectors.
 

@@ -129,7 +129,8 @@ class Keywords:
             current = index.revision(connection)
             if current == wanted:
                 return KeywordUpdate()  # another process has just updated it
-            if current is None or not self._store.record.revision:
+            if current is None or _revision_of(current) == _revision_of(wanted):
+                # Another program has changed the rows, so their fingerprints may be those of other texts.
                 removed = index.count(connection)
                 index.clear(connection)
                 done = KeywordUpdate(index.add(connection, self._rows(None)), removed, rebuilt=True)
@@ -159,15 +160,8 @@ class Keywords:
             yield from map(_index_row, batch.fields)
 
     def _revision(self) -> str:
-        """Return the revision of the store; for collections before version 3, that of its file and its row count."""
-        if self._store.record.revision:
-            return self._store.record.revision
-        try:
-            found = Path(self._store.local_path or "").stat()
-            stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
-        except (OSError, ValueError):
-            stamp = (0, 0, 0)
-        return f"file {self._store.count} {stamp}"
+        """Return the revision of the store, which a sync changes, and the stamp of its content, as `revision stamp`."""
+        return f"{self._store.record.revision} {self._store.content_stamp}"
 
     def _found(self, connection: sqlite3.Connection, query: str, top: int) -> KeywordHits:
         weights = _weights(connection, query_tokens(query))
@@ -176,6 +170,10 @@ class Keywords:
         names = [token for token in identifiers(query) if weights.get(token, 0.0) >= least]
         named = index.find(connection, names, top)
         return KeywordHits(index.find(connection, telling or list(weights), top), weights, named)
+
+
+def _revision_of(stamp: str) -> str:
+    return stamp.partition(" ")[0]
 
 
 def _weights(connection: sqlite3.Connection, tokens: list[str]) -> dict[str, float]:

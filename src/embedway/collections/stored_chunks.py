@@ -38,6 +38,11 @@ def key_of_row(fields: Mapping[str, Any]) -> DocumentKey:
     return DocumentKey(fields["source"], fields["document_id"])
 
 
+def key_of_chunk(chunk: Chunk) -> DocumentKey:
+    """Return the identity of a chunk's document."""
+    return DocumentKey(chunk.source, chunk.document_id)
+
+
 def place_of(key: DocumentKey) -> str:
     """Return the name of a document for messages, `source/document_id`."""
     return key.document_id if key.source == key.document_id else f"{key.source}/{key.document_id}"

@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from embedway.arguments import check_callable, check_flag, check_integer
-from embedway.collections.chunks import join_context
-from embedway.collections.documents import DocumentKey
 from embedway.collections.query_model import prove_query_model
-from embedway.collections.stored_chunks import chunk_of_row, key_of_row, place_of
+from embedway.collections.recomputing import Recomputer, VerifyPlan
+from embedway.collections.stored_chunks import chunk_of_row, key_of_chunk, key_of_row
 from embedway.collections.stores.base import Rows
-from embedway.quality.equivalence import CONFIDENCE, share_at_least
+from embedway.collections.verification_documents import check_documents
+from embedway.collections.verification_report import VerifyReport
+from embedway.money import usd
 from embedway.vectors import SAME_COSINE, cosines
 
 if TYPE_CHECKING:
@@ -29,68 +31,35 @@ if TYPE_CHECKING:
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunks import Chunk
+    from embedway.collections.documents import DocumentKey
     from embedway.collections.stores.base import Store
     from embedway.types import Vectors
 
 #: Rows of a sample by default. Without a wrong one, they prove that at most 1.2 % of all rows are wrong.
 DEFAULT_SAMPLE = 250
-#: Maximum faults of each kind that a report names.
-MAX_NAMED = 1000
 #: Maximum rows that one repair replaces, because their vectors are held in memory.
 MAX_REPAIRED = 100_000
 _BATCH_ROWS = 512
 
-Fault: TypeAlias = Literal["wrong", "missing", "orphaned"]
+#: Rows, by document and id, and how many of them; an id occurs several times only in a damaged document.
+_Chosen: TypeAlias = "Counter[tuple[DocumentKey, str]]"
 
 
-@dataclass(frozen=True, slots=True)
-class RowFault:
-    """A fault of a row or of a document's rows; `id` is that of the row, or of the document."""
+async def plan_verification(
+    embedder: AsyncEmbedder,
+    store: Store,
+    *,
+    model: str | None = None,
+    sample: int = DEFAULT_SAMPLE,
+    rng: random.Random | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> VerifyPlan:
+    """Estimate what `verify_collection` computes and costs. Nothing is embedded, if the collection has a full record.
 
-    kind: Fault
-    id: str
-    reason: str
-
-
-@dataclass(slots=True)
-class VerifyReport:  # a field for each fact of the report's JSON
-    """Result of a verification.
-
-    `wrong` counts rows whose vector is not that of their text, `missing` rows that documents should have, `orphaned`
-    rows that belong to no document of a source. `bound` is the largest share of wrong rows that the sample does not
-    exclude with `confidence`; if all rows were recomputed, it is the share of wrong ones. All of these describe the
-    collection before a repair, and `after` describes it after the repair.
+    Raises as `verify_collection` does.
     """
-
-    destination: str
-    space_id: str
-    rows: int = 0
-    documents: int = 0
-    sampled: int = 0
-    wrong: int = 0
-    missing: int = 0
-    orphaned: int = 0
-    bound: float = 1.0
-    confidence: float = CONFIDENCE
-    lowest_cosine: float | None = None
-    repaired: int = 0
-    removed: int = 0
-    cost_nanousd: int | None = 0
-    seconds: float = 0.0
-    #: Faults by name, at most 1,000 of each kind.
-    faults: list[RowFault] = field(default_factory=list)
-    #: Verification after a repair; None if nothing was repaired.
-    after: VerifyReport | None = None
-
-    @property
-    def faultless(self) -> bool:
-        """Whether no fault is left: none was found, or none after the repair."""
-        return self.after.faultless if self.after is not None else not self.faults
-
-    def note(self, kind: Fault, name: str, reason: str) -> None:
-        """Add a fault to the named ones, unless there are too many."""
-        if sum(one.kind == kind for one in self.faults) < MAX_NAMED:
-            self.faults.append(RowFault(kind, name, reason))
+    work = await _started(embedder, store, model, sample, None, rng=rng, note=note)
+    return await work.plan(sample)
 
 
 async def verify_collection(
@@ -100,6 +69,7 @@ async def verify_collection(
     model: str | None = None,
     sample: int = DEFAULT_SAMPLE,
     repair: bool = False,
+    most_nanousd: int | None = None,
     rng: random.Random | None = None,
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[int, int], object] | None = None,
@@ -107,232 +77,293 @@ async def verify_collection(
 ) -> VerifyReport:
     """Verify an open collection with the model that made it; `model` names it where the collection cannot.
 
-    With `repair`, wrong vectors are replaced, after all rows were recomputed if the sample has a wrong one. Rows of
-    incomplete documents and orphaned rows are removed, so that a sync adds the documents again. Then the collection is
-    verified again. `progress` is called with the numbers of rows that are compared, and to compare. Raises
-    SpaceMismatchError if the model's space is another one, and the errors of the embedder and of the store.
+    With `repair`, wrong vectors are replaced, after all rows were recomputed if the sample has a wrong one. Such rows
+    lose their fingerprint, so the next sync embeds their documents again: their texts may be what was changed. Rows of
+    incomplete or damaged documents and orphaned rows are removed, so that a sync adds the documents again. Then the
+    collection is verified again.
+
+    `most_nanousd` is the maximum cost. `progress` is called with the numbers of rows that are compared, and to compare.
+    Raises SpaceMismatchError if the model's space is another one, BudgetExceededError, and the errors of the embedder
+    and of the store.
     """
-    sample, repair = check_integer(sample, "sample"), check_flag(repair, "repair")
+    repair = check_flag(repair, "repair")
     check_callable(progress, "progress")
     started = clock()
-    proved = await prove_query_model(embedder, store, model, note=note)
-    work = _Verification(embedder, store, proved.name, rng=rng or random.SystemRandom(), progress=progress)
-    report = await work.run(sample, repair=repair)
+    work = await _started(embedder, store, model, sample, most_nanousd, rng=rng, note=note)
+    report = await work.run(sample, repair=repair, progress=progress)
     report.seconds = clock() - started
     return report
+
+
+async def _started(
+    embedder: AsyncEmbedder,
+    store: Store,
+    model: str | None,
+    sample: int,
+    most_nanousd: int | None,
+    *,
+    rng: random.Random | None,
+    note: Callable[[str], None],
+) -> _Verification:
+    sample = check_integer(sample, "sample")
+    proved = await prove_query_model(embedder, store, model, note=note)
+    recomputer = Recomputer(embedder, store, proved.name, most_nanousd)
+    return _Verification(store, recomputer, rng=rng or random.SystemRandom(), note=note)
 
 
 class _Verification:
     """One verification of a collection."""
 
     def __init__(
-        self,
-        embedder: AsyncEmbedder,
-        store: Store,
-        model: str,
-        *,
-        rng: random.Random,
-        progress: Callable[[int, int], object] | None = None,
+        self, store: Store, recomputer: Recomputer, *, rng: random.Random, note: Callable[[str], None]
     ) -> None:
-        self._embedder = embedder
         self._store = store
-        self._model = model
+        self._recomputer = recomputer
         self._rng = rng
-        self._progress = progress
+        self._note = note
+        self._progress: Callable[[int, int], object] | None = None
         self._to_compare = 0
-        self._left = 0  # wrong rows over the limit of one repair
         self.report = VerifyReport(store.destination, store.space.id)
-        self._broken: dict[DocumentKey, int] = {}
+        #: Documents whose rows a repair removes.
+        self._broken: set[DocumentKey] = set()
+        #: Compared rows by document, and wrong rows with their right vectors.
+        self._compared: Counter[DocumentKey] = Counter()
+        self._wrong: list[tuple[Chunk, Vectors]] = []
+        self._left = 0  # wrong rows over the limit of one repair
 
-    async def run(self, sample: int, *, repair: bool) -> VerifyReport:
-        if not repair:
-            await self.check(sample)
-            return self.report
-        with self._store.lock():
-            await asyncio.to_thread(self._store.open)
-            await self.check(sample)
-            if self.report.faults:
-                await self._apply(sample)
+    async def plan(self, sample: int) -> VerifyPlan:
+        """Return the estimate of a verification."""
+        await asyncio.to_thread(check_documents, self._store, self.report)
+        return await self._estimate(await asyncio.to_thread(self._choose, sample))
+
+    async def _estimate(self, chosen: _Chosen) -> VerifyPlan:
+        """Estimate the cost of the chosen rows; without a price above 0, from the first of them."""
+        tokens = rows = 0
+        cost: int | None = 0
+        async for batch in _in_thread(lambda: self._only(chosen, vectors=False)):
+            if fields := [row for row in batch.fields if row["text"].strip()]:
+                some, price = await self._recomputer.estimate(fields)
+                tokens, rows = tokens + some, rows + len(fields)
+                cost = None if price is None or cost is None else cost + price
+                if not cost:
+                    break
+        count = self.report.rows
+        return VerifyPlan(
+            destination=self._store.destination,
+            model=self._recomputer.model,
+            rows=count,
+            documents=self.report.documents,
+            sampled=chosen.total(),
+            tokens=_share(tokens, chosen.total(), rows) or 0,
+            cost_nanousd=_share(cost, chosen.total(), rows),
+            all_tokens=_share(tokens, count, rows) or 0,
+            all_cost_nanousd=_share(cost, count, rows),
+        )
+
+    async def run(
+        self, sample: int, *, repair: bool, progress: Callable[[int, int], object] | None = None
+    ) -> VerifyReport:
+        """Verify, and repair if that is asked for."""
+        self._progress = progress
+        try:
+            if repair:
+                with self._store.lock():
+                    await asyncio.to_thread(self._store.open)
+                    await self._check_and_repair(sample)
+            else:
+                await self._check(sample)
+        finally:
+            self.report.tokens, self.report.cost_nanousd = self._recomputer.tokens, self._recomputer.cost_nanousd
         return self.report
 
-    async def check(self, sample: int) -> None:
-        """Check the documents, and compare a random sample of the rows."""
-        report = self.report
-        await asyncio.to_thread(self._check_documents)
+    async def _check_and_repair(self, sample: int) -> None:
+        """Verify and repair. If this is interrupted, the computed vectors are in a journal for the next repair."""
+        await self._recomputer.open_journal()
+        is_complete = False
+        try:
+            chosen = await self._check(sample)
+            if self.report.faults:
+                await self._repair(chosen)
+            is_complete = True
+        finally:
+            await self._recomputer.close_journal(remove=is_complete)
+
+    async def _check(self, sample: int) -> _Chosen:
+        """Check the documents, compare a random sample of the rows, and return it."""
+        self._broken = await asyncio.to_thread(check_documents, self._store, self.report)
         chosen = await asyncio.to_thread(self._choose, sample)
-        self._to_compare = len(chosen)
-        await self._compare_chosen(chosen)
-        report.bound = self._bound()
-
-    async def _compare_chosen(self, chosen: Mapping[str, DocumentKey]) -> None:
-        async for rows in _in_thread(lambda: self._sampled(chosen)):
+        self._to_compare = chosen.total()
+        plan = await self._estimate(chosen)
+        self._recomputer.check(plan)
+        if plan.cost_nanousd != 0:
+            self._note(plan.sentence)
+        async for rows in _in_thread(lambda: self._only(chosen)):
             await self._compare(rows)
+        self.report.set_bound()
+        return chosen
 
-    def _check_documents(self) -> None:
-        """Find documents without all of their rows, and rows that belong to no source."""
-        sources = {source.name for source in self._store.record.sources}
-        for found in self._store.documents():
-            self.report.documents += 1
-            name = place_of(found.key)
-            if sources and found.key.source not in sources:
-                self.report.orphaned += found.rows
-                self.report.note("orphaned", name, f"the collection has no source {found.key.source!r}")
-                self._broken[found.key] = 0
-            elif found.rows < found.total:
-                self.report.missing += found.total - found.rows
-                self._broken[found.key] = found.total
-            elif found.rows > found.total:
-                self.report.orphaned += found.rows - found.total
-                self._broken[found.key] = found.total
-        self._name_rows({key: total for key, total in list(self._broken.items())[:MAX_NAMED] if total})
-
-    def _name_rows(self, incomplete: Mapping[DocumentKey, int]) -> None:
-        """Name the rows that are missing in documents, and those that they should not have."""
-        if not incomplete:
-            return
-        numbers: dict[DocumentKey, list[int]] = {key: [] for key in incomplete}
-        starts: dict[DocumentKey, str] = {}
-        columns = ("id", "source", "document_id", "number")
-        for rows in self._store.read(columns=columns, vectors=False, documents=set(incomplete)):
-            for fields in rows.fields:
-                numbers[key_of_row(fields)].append(int(fields["number"]))
-                starts[key_of_row(fields)] = fields["id"].rpartition("#")[0]
-        for key, total in incomplete.items():
-            found = set(numbers[key])  # at least one: each document has a row
-            named = [("missing", n, f"row {n + 1:,} of {total:,}") for n in range(total) if n not in found]
-            named += [("orphaned", n, f"the document has {total:,} rows") for n in sorted(found) if n >= total]
-            for kind, number, reason in named[:MAX_NAMED]:
-                self.report.note(cast("Fault", kind), f"{starts[key]}#{number}", reason)
-            if not named:  # a row exists twice
-                self.report.note("orphaned", place_of(key), f"it has {len(numbers[key]):,} rows, not {total:,}")
-
-    def _choose(self, sample: int) -> dict[str, DocumentKey]:
-        """Return ids of random rows with their documents, each row with the same probability."""
-        chosen: list[tuple[str, DocumentKey]] = []
+    def _choose(self, sample: int) -> _Chosen:
+        """Return random rows, each with the same probability."""
+        chosen: list[tuple[DocumentKey, str]] = []
         count = 0
         for rows in self._store.read(columns=("id", "source", "document_id"), vectors=False):
-            for fields in rows.fields:
+            for row in rows.fields:
                 count += 1
                 if len(chosen) < sample:
-                    chosen.append((fields["id"], key_of_row(fields)))
+                    chosen.append((key_of_row(row), row["id"]))
                 elif (place := self._rng.randrange(count)) < sample:
-                    chosen[place] = fields["id"], key_of_row(fields)
+                    chosen[place] = key_of_row(row), row["id"]
         self.report.rows = count
-        return dict(chosen)
+        return Counter(chosen)
 
-    def _sampled(self, chosen: Mapping[str, DocumentKey]) -> Iterator[Rows]:
+    def _only(self, chosen: _Chosen, *, vectors: bool = True) -> Iterator[Rows]:
         """Iterate over the chosen rows."""
         if not chosen:
             return
-        for rows in self._store.read(documents=set(chosen.values())):
-            inside = [number for number, fields in enumerate(rows.fields) if fields["id"] in chosen]
+        rest = chosen.copy()
+        for rows in self._store.read(vectors=vectors, documents={key for key, _ in chosen}, strict=False):
+            inside = [place for place, row in enumerate(rows.fields) if _take(rest, row)]
             if inside:
-                yield Rows([rows.fields[number] for number in inside], rows.vectors[inside])
+                yield Rows([rows.fields[place] for place in inside], rows.vectors[inside])
 
-    async def _compare(self, rows: Rows) -> tuple[list[int], Vectors]:
-        """Recompute rows, note wrong ones, and return their positions, with the computed vectors of all rows."""
+    def _others(self, chosen: _Chosen) -> Iterator[Rows]:
+        """Iterate over the rows that were not chosen."""
+        rest = chosen.copy()
+        for rows in self._store.read(strict=False):
+            inside = [place for place, row in enumerate(rows.fields) if not _take(rest, row)]
+            if inside:
+                yield Rows([rows.fields[place] for place in inside], rows.vectors[inside])
+
+    async def _compare(self, rows: Rows) -> None:
+        """Recompute rows, and note the wrong ones. A row without text is wrong, and its document damaged."""
         report = self.report
-        computed, similar = await self._recompute(rows)
         report.sampled += len(rows.fields)
-        lowest = float(similar.min())
-        report.lowest_cosine = lowest if report.lowest_cosine is None else min(lowest, report.lowest_cosine)
-        wrong = [int(row) for row in np.flatnonzero(~(similar >= SAME_COSINE))]
-        report.wrong += len(wrong)
+        self._compared.update(map(key_of_row, rows.fields))
+        with_text = [place for place, row in enumerate(rows.fields) if row["text"].strip()]
+        for place in set(range(len(rows.fields))).difference(with_text):
+            report.wrong += 1
+            report.note("wrong", rows.fields[place]["id"], "its text is empty; a repair removes its document's rows")
+            self._broken.add(key_of_row(rows.fields[place]))
+        if with_text:
+            fields = [rows.fields[place] for place in with_text]
+            self._judge(fields, rows.vectors[with_text], await self._recomputer.compute(fields))
         if self._progress is not None:
             self._progress(report.sampled, max(self._to_compare, report.sampled))
-        for row in wrong:
-            report.note("wrong", rows.fields[row]["id"], f"cosine {similar[row]:.3f} to the vector of its text")
-        return wrong, computed
 
-    async def _recompute(self, rows: Rows) -> tuple[Vectors, Any]:
-        """Return computed vectors of rows, and their cosines to the stored ones."""
-        texts = [join_context(fields.get("context"), fields["text"]) for fields in rows.fields]
-        record = self._store.record
-        computed, cost = await self._embedder.cache.recompute(
-            texts,
-            model=self._model,
-            dimensions=record.space.dimensions,
-            on_overflow="mean" if record.chunking.on_overflow == "mean" else "truncate",
-        )
-        report = self.report
-        report.cost_nanousd = None if cost is None or report.cost_nanousd is None else report.cost_nanousd + cost
+    def _judge(self, fields: list[dict[str, object]], stored: Vectors, computed: Vectors) -> None:
+        """Note the rows whose stored vector is not the computed one."""
+        report, record = self.report, self._store.record
+        similar = self._similar(stored, computed)
+        finite = np.isfinite(similar)
+        if finite.any():
+            report.note_cosine(float(similar[finite].min()))
+        for place in np.flatnonzero(~(similar >= SAME_COSINE)).tolist():
+            report.wrong += 1
+            reason = f"cosine {similar[place]:.3f} to the vector of its text"
+            if not finite[place]:
+                reason = "its vector is missing, or has a number that is missing, infinite or not a number"
+            report.note("wrong", str(fields[place]["id"]), reason)
+            if len(self._wrong) < MAX_REPAIRED:
+                self._wrong.append((chunk_of_row(fields[place], record.keep), computed[place]))
+            else:
+                self._left += 1
+
+    def _similar(self, stored: Vectors, computed: Vectors) -> Vectors:
+        """Return the cosines of rows (n,); NaN for a stored vector that is not finite."""
         # Signs are compared with signs: their cosine to the exact vector is about 0.8.
-        seen = np.sign(computed) if record.vector_type == "bits" else computed
-        return computed, cosines(rows.vectors, seen)
+        return cosines(stored, np.sign(computed) if self._store.record.vector_type == "bits" else computed)
 
-    def _bound(self) -> float:
-        report = self.report
-        if not report.sampled:
-            return 0.0 if not report.rows else 1.0
-        if report.sampled >= report.rows:
-            return report.wrong / report.rows
-        return 1.0 - share_at_least(report.sampled - report.wrong, report.sampled, report.confidence)
-
-    async def _apply(self, sample: int) -> None:
+    async def _repair(self, chosen: _Chosen) -> None:
         """Replace wrong vectors of all rows, remove the rows of broken documents, and verify again."""
         store, report = self._store, self.report
+        all_compared = bool(report.wrong)
         # Rows are read before the change begins, because not every store reads and writes at once.
-        chunks, vectors = await self._all_wrong() if report.wrong else ([], [])
+        if all_compared:
+            await self._compare_others(chosen)
+        # The fingerprint is dropped because it is unknown whether the vector or the text was changed.
+        wrong = [
+            (replace(chunk, fingerprint=""), vector)
+            for chunk, vector in self._wrong
+            if key_of_chunk(chunk) not in self._broken
+        ]
         report.removed = await asyncio.to_thread(self._count_broken)
-        await asyncio.to_thread(store.begin_update, store.record)
-        try:
-            if self._broken:
-                await asyncio.to_thread(store.remove, set(self._broken))
-            for first in range(0, len(chunks), _BATCH_ROWS):
-                some = slice(first, first + _BATCH_ROWS)
-                await asyncio.to_thread(store.write, chunks[some], np.stack(vectors[some]))
-            await asyncio.to_thread(store.commit)
-        except BaseException:
-            await asyncio.to_thread(store.abort)
-            raise
-        report.repaired = len(chunks)
+        await asyncio.to_thread(self._write, wrong)
+        report.repaired = len(wrong)
         await asyncio.to_thread(store.open)
-        again = _Verification(self._embedder, store, self._model, rng=self._rng)
-        if report.wrong:
-            await again.check_repaired({chunk.id: DocumentKey(chunk.source, chunk.document_id) for chunk in chunks})
-            again.report.wrong += self._left
-            again.report.bound = again.report.wrong / max(again.report.rows, 1)
-        else:
-            await again.check(sample)
-        report.after = again.report
+        report.after = await asyncio.to_thread(self._verify_again, wrong, all_compared=all_compared)
 
-    async def check_repaired(self, repaired: Mapping[str, DocumentKey]) -> None:
-        """Compare the rows that were replaced, after all others were found right."""
-        await asyncio.to_thread(self._check_documents)
-        await self._compare_chosen(repaired)
-        if missing := len(repaired) - self.report.sampled:
-            self.report.missing += missing
-            self.report.note("missing", self._store.destination, f"{missing:,} of the replaced rows")
-        self.report.rows = self.report.sampled = self._store.count
-
-    async def _all_wrong(self) -> tuple[list[Chunk], list[Vectors]]:
-        """Recompute all rows, because wrong ones may be outside of the sample; return chunks and vectors of wrong ones.
-
-        Rows of broken documents are left out, because they are removed. At most `MAX_REPAIRED` rows are returned.
-        """
-        store, report = self._store, self.report
-        report.sampled = report.wrong = 0
-        report.faults = [fault for fault in report.faults if fault.kind != "wrong"]
-        chunks: list[Chunk] = []
-        vectors: list[Vectors] = []
-        async for rows in _in_thread(store.read):
-            wrong, computed = await self._compare(rows)
-            for row in wrong:
-                if key_of_row(rows.fields[row]) in self._broken:
-                    continue
-                if len(chunks) >= MAX_REPAIRED:
-                    self._left += 1
-                else:
-                    chunks.append(chunk_of_row(rows.fields[row], store.record.keep))
-                    vectors.append(computed[row])
+    async def _compare_others(self, chosen: _Chosen) -> None:
+        """Compare all rows that are not in the sample, because wrong ones may be among them."""
+        report = self.report
+        cost = self._recomputer.check_all(report.rows, report.sampled)
+        if (others := report.rows - report.sampled) > 0:
+            price = f", for about ${usd(cost)}" if cost else ""
+            self._note(f"{report.wrong:,} of {report.sampled:,} rows wrong; the other {others:,} are compared{price}")
+        self._to_compare = report.rows
+        async for rows in _in_thread(lambda: self._others(chosen)):
+            await self._compare(rows)
         if self._left:
             reason = f"{self._left:,} more rows are wrong; repair again to replace them"
-            report.note("wrong", store.destination, reason)
-        report.bound = self._bound()
-        return chunks, vectors
+            report.note("wrong", self._store.destination, reason)
+        report.set_bound()
+
+    def _write(self, wrong: list[tuple[Chunk, Vectors]]) -> None:
+        store = self._store
+        store.begin_update(store.record)
+        try:
+            if self._broken:
+                store.remove(self._broken)
+            for first in range(0, len(wrong), _BATCH_ROWS):
+                some = wrong[first : first + _BATCH_ROWS]
+                store.write([chunk for chunk, _ in some], np.stack([vector for _, vector in some]))
+            store.commit()
+        except BaseException:
+            store.abort()
+            raise
+
+    def _verify_again(self, wrong: list[tuple[Chunk, Vectors]], *, all_compared: bool) -> VerifyReport:
+        """Check the documents and the rows that were written. What was right before is not computed again."""
+        report = VerifyReport(self._store.destination, self._store.space.id, rows=self._store.count)
+        check_documents(self._store, report)
+        right = {chunk.id: vector for chunk, vector in wrong}
+        documents = {key_of_chunk(chunk) for chunk, _ in wrong}
+        for rows in self._store.read(documents=documents, strict=False) if documents else ():
+            inside = [place for place, row in enumerate(rows.fields) if row["id"] in right]
+            if not inside:
+                continue
+            computed = np.stack([right.pop(rows.fields[place]["id"]) for place in inside])
+            similar = self._similar(rows.vectors[inside], computed)
+            for place in np.flatnonzero(~(similar >= SAME_COSINE)).tolist():
+                report.wrong += 1
+                reason = f"cosine {similar[place]:.3f} to the vector that was written"
+                report.note("wrong", rows.fields[inside[place]]["id"], reason)
+        if right:
+            report.missing += len(right)
+            report.note("missing", self._store.destination, f"{len(right):,} of the replaced rows")
+        if self._left:
+            report.wrong += self._left
+            report.note("wrong", self._store.destination, f"{self._left:,} rows; repair again to replace them")
+        gone = sum(self._compared[key] for key in self._broken)
+        report.sampled = report.rows if all_compared else self.report.sampled - gone
+        report.set_bound()
+        return report
 
     def _count_broken(self) -> int:
         return sum(found.rows for found in self._store.documents() if found.key in self._broken)
+
+
+def _share(number: int | None, count: int, of: int) -> int | None:
+    """Return a number of `of` rows for `count` rows."""
+    return None if number is None else -(-number * count // max(of, 1))
+
+
+def _take(rest: _Chosen, row: Mapping[str, object]) -> bool:
+    """Remove a row from those that are expected; return False if it is not one of them."""
+    key = (key_of_row(row), str(row["id"]))
+    if not rest[key]:
+        return False
+    rest[key] -= 1
+    return True
 
 
 async def _in_thread(iterate: Callable[[], Iterator[Rows]]) -> AsyncIterator[Rows]:

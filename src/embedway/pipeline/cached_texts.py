@@ -19,9 +19,10 @@ from embedway.types import InputType, Overflow
 from embedway.vectors import cosines, to_size
 
 if TYPE_CHECKING:
+    from embedway.models.base import Estimate
     from embedway.pipeline.embed import EmbedPipeline
     from embedway.pipeline.request import Call
-    from embedway.types import Vectors
+    from embedway.types import Bill, Vectors
 
 
 async def check_cache(pipeline: EmbedPipeline, call: Call, sample: int) -> CacheCheck:
@@ -45,17 +46,25 @@ async def check_cache(pipeline: EmbedPipeline, call: Call, sample: int) -> Cache
     return CacheCheck(len(texts), len(found), damaged, len(chosen), float(same[worst]), row, cost)
 
 
-async def recompute(pipeline: EmbedPipeline, call: Call) -> tuple[Vectors, int | None]:
-    """Compute vectors of texts, float32 (n, d), without the cache; return them with the cost in nano-dollars."""
+async def recompute(pipeline: EmbedPipeline, call: Call, max_nanousd: int | None = None) -> tuple[Vectors, Bill]:
+    """Compute vectors of texts, float32 (n, d), without the cache; return them with their bill."""
     request, model = await pipeline.prepare(call, call.model, None)
     texts, positions = unique_texts(request.texts, {})
-    asked = compute_request(request, texts, model.space, CallBudget(Purpose(model.name)))
+    asked = compute_request(request, texts, model.space, CallBudget(Purpose(model.name), max_nanousd))
     space = model.space if call.dimensions is None else space_of(model, call.dimensions, None)
     computed = await model.compute(replace(asked, partial=False, on_ready=ready_callback(texts, space, space)))
     vectors = computed.blocks["dense"]
     if vectors.shape[1] != space.dimensions:
         vectors = to_size(vectors, space)
-    return vectors[positions], computed.bill.cost_nanousd
+    return vectors[positions], computed.bill
+
+
+async def plan_recompute(pipeline: EmbedPipeline, call: Call) -> Estimate:
+    """Return the estimated tokens and cost of `recompute`. Nothing is computed."""
+    request, model = await pipeline.prepare(call, call.model, None)
+    texts, _ = unique_texts(request.texts, {})
+    asked = compute_request(request, texts, model.space, CallBudget(Purpose(model.name)))
+    return model.estimate(await model.work(asked), model.space.dimensions)
 
 
 async def forget(pipeline: EmbedPipeline, call: Call) -> int:

@@ -39,3 +39,21 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
         holder.communicate()
     with exclusive(path, destination="x"):
         pass
+
+
+@pytest.mark.parametrize("where", ["pass", "with unfinished.commit(): os._exit(unfinished.clean_up() or 0)"])
+def test_a_program_that_ends_at_once_leaves_no_lock_file_unless_it_commits(tmp_path, where):
+    """As after Ctrl-C, when threads are not awaited."""
+    script = (
+        "import os, sys; from pathlib import Path; from embedway import unfinished\n"
+        "from embedway.collections.stores.locks import exclusive\n"
+        "with exclusive(Path(sys.argv[1]), destination='x'):\n"
+        f"    {where}\n"
+        "    unfinished.clean_up(); os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "out.parquet"], check=False)
+    assert done.returncode == 0
+    assert bool(list(tmp_path.iterdir())) == (where != "pass")
+    with exclusive(tmp_path / "out.parquet", destination="x"):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ from embedway.collections.chunking.natural import NaturalSplitter
 from embedway.collections.chunking.packing import find_overlaps, pack
 from embedway.collections.chunking.pieces import Piece, without_contained
 from embedway.collections.chunking.sizes import BORDER_TOKENS, ChunkCounter, TokenOffsets, is_word_border, trimmed
-from embedway.collections.chunks import Chunk
+from embedway.collections.chunks import Chunk, id_start
 from embedway.collections.record import ChunkSettings
 
 if TYPE_CHECKING:
@@ -147,9 +147,7 @@ def whole_document(document: Document, fingerprint: str = "") -> Chunk:
 
 def chunk_id(document: Document, number: int) -> str:
     """Return the id of a document's chunk: the source's name, unless the document is the source, and the number."""
-    if document.source == document.id:
-        return f"{document.id}#{number}"
-    return f"{document.source}/{document.id}#{number}"
+    return f"{id_start(document.source, document.id)}{number}"
 
 
 def piece_text(text: str, piece: Piece) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 
 from embedway.collections.columns import COLUMNS, NULLABLE, RESERVED_COLUMNS, columns_since, values_of
 from embedway.collections.record import FORMAT_VERSION
-from embedway.collections.stores.base import DocumentTally, Rows, StoredDocument
+from embedway.collections.stores.base import Rows
 from embedway.collections.stores.records import MAX_DIMENSIONS, record_metadata
+from embedway.collections.stores.tally import TALLY_COLUMNS, DocumentTally, StoredDocument
 from embedway.collections.stores.vectors import decode, encode, vector_kind
 from embedway.errors import SinkError
 
@@ -183,8 +184,11 @@ def _is_text(kind: Any) -> bool:
     return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
 
 
-def vectors_in(table: Any, record: Record, *, first_row: int, destination: str) -> Vectors:
-    """Return the vectors, float32 (n, d), of a table or batch. Raises `SinkError` with the row of an invalid one."""
+def vectors_in(table: Any, record: Record, *, first_row: int, destination: str, strict: bool = True) -> Vectors:
+    """Return the vectors, float32 (n, d), of a table or batch.
+
+    Raises `SinkError` with the row of an invalid one, or without `strict`, makes it NaN.
+    """
     column = _whole(table.column("vector"))
     scales = _whole(table.column("vector_scale")) if record.vector_type == "int8" else None
     return decode(
@@ -194,25 +198,36 @@ def vectors_in(table: Any, record: Record, *, first_row: int, destination: str) 
         record.space.dimensions,
         first_row=first_row,
         destination=destination,
+        strict=strict,
     )
 
 
-def fields_in(table: Any, record: Record, *, first_row: int, destination: str) -> list[dict[str, Any]]:
+def fields_in(
+    table: Any, record: Record, *, first_row: int, destination: str, strict: bool = True
+) -> list[dict[str, Any]]:
     """Return the rows of a table or batch without vectors. Raises `SinkError` for a null that must not be there."""
     names = [name for name in table.schema.names if name not in VECTOR_COLUMNS]
     if not names:
         return [{} for _ in range(table.num_rows)]
-    columns = [values_in(table, name, record, first_row=first_row, destination=destination) for name in names]
+    place: dict[str, Any] = {"first_row": first_row, "destination": destination, "strict": strict}
+    columns = [values_in(table, name, record, **place) for name in names]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def values_in(table: Any, name: str, record: Record, *, first_row: int, destination: str) -> list[Any]:
-    """Return the values of a column. Raises `SinkError` for a null that must not be there."""
+def values_in(
+    table: Any, name: str, record: Record, *, first_row: int, destination: str, strict: bool = True
+) -> list[Any]:
+    """Return the values of a column.
+
+    Raises `SinkError` for a null that must not be there. Without `strict`, a missing text is empty.
+    """
     import pyarrow.types as pt  # noqa: PLC0415 - heavy
 
     column = _whole(table.column(name))
     if pt.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if column.null_count and name == "text" and not strict:
+        column = column.fill_null("")
     if column.null_count and name in COLUMNS and name not in NULLABLE:
         row = first_row + column.is_null().index(True).as_py() + 1
         raise SinkError(f"row {row:,}: {name!r} is missing; embed the texts again", destination=destination)
@@ -229,11 +244,14 @@ def decode_json(text: str | None) -> Value:
     return value
 
 
-def rows_of(table: Any, record: Record, *, vectors: bool = True, first_row: int, destination: str) -> Rows:
-    """Return the rows of an Arrow table or batch. Raises `SinkError` for an invalid one."""
-    fields = fields_in(table, record, first_row=first_row, destination=destination)
+def rows_of(
+    table: Any, record: Record, *, vectors: bool = True, first_row: int, destination: str, strict: bool = True
+) -> Rows:
+    """Return the rows of an Arrow table or batch. Raises `SinkError` for an invalid one; see `Store.read`."""
+    place: dict[str, Any] = {"first_row": first_row, "destination": destination, "strict": strict}
+    fields = fields_in(table, record, **place)
     if vectors:
-        return Rows(fields, vectors_in(table, record, first_row=first_row, destination=destination))
+        return Rows(fields, vectors_in(table, record, **place))
     return Rows(fields, np.empty((table.num_rows, 0), np.float32))
 
 
@@ -257,13 +275,12 @@ def documents_in(
 ) -> Iterator[StoredDocument]:
     """Iterate over the documents of batches, which come with the numbers of their first rows.
 
-    `names` are the columns that exist. A document with several fingerprints is incomplete, and has none.
+    `names` are those of `TALLY_COLUMNS` that exist.
     """
     tally = DocumentTally()
     for batch, first_row in batches:
         columns = {name: values_in(batch, name, record, first_row=first_row, destination=destination) for name in names}
         nothing = [None] * batch.num_rows
-        keys = columns["source"], columns["document_id"]
-        for row in zip(*keys, columns.get("fingerprint", nothing), columns.get("total", nothing), strict=True):
+        for row in zip(*(columns.get(name, nothing) for name in TALLY_COLUMNS), strict=True):
             tally.add(*row)
     yield from tally.documents()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from embedway.collections.columns import columns_since
-from embedway.collections.documents import DocumentKey
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.search import unit_query
 from embedway.errors import SinkError, SpaceMismatchError
@@ -23,8 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embedway.collections.chunks import Chunk
+    from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
     from embedway.collections.search import Hit
+    from embedway.collections.stores.tally import StoredDocument
     from embedway.collections.values import ColumnType, VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
@@ -55,44 +56,6 @@ def check_fields(fields: Mapping[str, Any], row: int, *, destination: str, versi
             raise SinkError(f"row {row + 1:,}: {name!r} is {found}; embed the texts again", destination=destination)
         if isinstance(value, str) and has_surrogate(value):
             raise SinkError(f"row {row + 1:,}: {name!r} is not valid Unicode", destination=destination)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDocument:
-    """A document of a collection. `rows` of its `total` rows exist, so it is complete if the numbers are equal."""
-
-    key: DocumentKey
-    fingerprint: str
-    rows: int
-    total: int
-
-
-class DocumentTally:
-    """Documents of rows that are added one by one, in the order of their first rows.
-
-    A document whose rows have different fingerprints was changed by another program, and has none. Its total is the
-    largest one of its rows; without any, it is their number.
-    """
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, str], list[Any]] = {}
-
-    def add(self, source: str, document_id: str, fingerprint: str | None, total: int | None) -> None:
-        """Add a row."""
-        state = self._found.get((source, document_id))
-        if state is None:
-            self._found[source, document_id] = [fingerprint or "", 1, total or 0]
-            return
-        state[1] += 1
-        if state[0] != fingerprint:
-            state[0] = ""
-        if total is not None and total > state[2]:
-            state[2] = total
-
-    def documents(self) -> Iterator[StoredDocument]:
-        """Iterate over the documents."""
-        for key, (fingerprint, rows, total) in self._found.items():
-            yield StoredDocument(DocumentKey(*key), fingerprint, rows, total or rows)
 
 
 class Store(ABC):
@@ -134,6 +97,14 @@ class Store(ABC):
         Journals and keyword indexes are found by it.
         """
         return self.destination
+
+    @property
+    def content_stamp(self) -> str:
+        """Text that differs after another program has changed the rows of the open collection, as far as is known.
+
+        Here it is the number of rows; stores that know more add it.
+        """
+        return str(self.count)
 
     @property
     def local_path(self) -> Path | None:
@@ -200,7 +171,10 @@ class Store(ABC):
 
     @abstractmethod
     def documents(self) -> Iterator[StoredDocument]:
-        """Iterate over the documents, in any order. Reads neither texts nor vectors where the store allows it."""
+        """Iterate over the documents, in any order, as `DocumentTally` counts them.
+
+        Reads neither texts nor vectors where the store allows it.
+        """
 
     @abstractmethod
     def read(
@@ -209,11 +183,13 @@ class Store(ABC):
         columns: Sequence[str] | None = None,
         vectors: bool = True,
         documents: Collection[DocumentKey] | None = None,
+        strict: bool = True,
     ) -> Iterator[Rows]:
         """Iterate over rows, at most `READ_ROWS` at a time, all chunks of a document in order.
 
         `columns` are those of `fields` (all by default), `documents` the only ones to read. Without `vectors`, the
-        vectors of the rows have the shape (n, 0).
+        vectors of the rows have the shape (n, 0). Without `strict`, a vector that is missing or not finite is read as
+        NaN, and a missing text as an empty one, so that such rows can be found.
         """
 
     @abstractmethod

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from embedway.collections.search import Hit, cosines
 from embedway.collections.stores import chroma_rows as cells
-from embedway.collections.stores.base import READ_ROWS, DocumentTally, Rows, Store, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, Rows, Store
 from embedway.collections.stores.chroma_connection import Place, chroma_errors, connect
 from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import NotExpressibleError, scan_search
@@ -31,6 +31,7 @@ from embedway.collections.stores.server_records import (
     staging_name,
 )
 from embedway.collections.stores.server_where import push_not_down
+from embedway.collections.stores.tally import TALLY_COLUMNS, DocumentTally, StoredDocument
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -198,12 +199,12 @@ class ChromaStore(Store):
 
     @override
     def documents(self) -> Iterator[StoredDocument]:
-        names = ["source", "document_id", "fingerprint", "total"]
         tally = DocumentTally()
         for batch in self._get(["metadatas"], limit=10 * READ_ROWS):
-            for metadata in batch["metadatas"]:
-                source, name, *mark = cells.fields_from("", metadata, None, names, self.record).values()
-                tally.add(source or "", name or "", *mark)
+            for row_id, metadata in zip(batch["ids"], batch["metadatas"], strict=True):
+                fields = cells.fields_from(row_id, metadata, None, TALLY_COLUMNS, self.record)
+                source, name, *others = fields.values()
+                tally.add(source or "", name or "", *others)
         yield from tally.documents()
 
     @override
@@ -213,6 +214,7 @@ class ChromaStore(Store):
         columns: Sequence[str] | None = None,
         vectors: bool = True,
         documents: Collection[DocumentKey] | None = None,
+        strict: bool = True,
     ) -> Iterator[Rows]:
         names = list(stored_columns(self.record) if columns is None else columns)
         include = ["metadatas", *(["documents"] if "text" in names else []), *(["embeddings"] if vectors else [])]

@@ -19,10 +19,10 @@ from embedway.collections.columns import RESERVED_COLUMNS
 from embedway.collections.record import FORMAT_VERSION
 from embedway.collections.stores.file_store import FileStore
 from embedway.collections.stores.jsonl_lines import MAX_LINE_BYTES, lines_of
-from embedway.collections.stores.jsonl_reader import JsonlReader, file_state
+from embedway.collections.stores.jsonl_reader import JsonlReader
 from embedway.collections.stores.jsonl_sidecar import JsonlSidecar
 from embedway.collections.stores.library_errors import sink_errors
-from embedway.collections.stores.temporary import refuse_existing, replace_file, temporary_path
+from embedway.collections.stores.temporary import file_state, refuse_existing, replace_file, temporary_path
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -112,6 +112,11 @@ class JsonlStore(FileStore):
             self.record = replace(self.record, keep=dict.fromkeys(_kept_of(self._path), "text"))
         self._reader = JsonlReader(self._path, self.record, self.count, self.destination)
         return self._reader.state == before
+
+    @property
+    @override
+    def content_stamp(self) -> str:
+        return f"{self.count} {self._opened.state}"
 
     @override
     def close(self) -> None:

@@ -136,14 +136,19 @@ class LineReader:
                         raise SinkError(message, destination=self._destination) from None
         return found
 
-    def vectors(self, lines: Sequence[Line], first: int, pool: ThreadPoolExecutor | None = None) -> Vectors:
-        """Return the vectors, float32 (n, d), of lines; the first has the number `first`."""
+    def vectors(
+        self, lines: Sequence[Line], first: int, pool: ThreadPoolExecutor | None = None, *, strict: bool = True
+    ) -> Vectors:
+        """Return the vectors, float32 (n, d), of lines; the first has the number `first`.
+
+        Without `strict`, a vector with a value that is not a finite number is NaN.
+        """
         starts = range(0, len(lines), _PART)
-        one = lambda start: self._vectors(lines[start : start + _PART], first + start)  # noqa: E731  two calls
+        one = lambda start: self._vectors(lines[start : start + _PART], first + start, strict=strict)  # noqa: E731  two calls
         parts = list(map(one, starts) if pool is None else pool.map(one, starts))
         return np.concatenate([np.empty((0, self._record.space.dimensions), np.float32), *parts])
 
-    def _vectors(self, lines: Sequence[Line], first: int) -> Vectors:
+    def _vectors(self, lines: Sequence[Line], first: int, *, strict: bool) -> Vectors:
         import pyarrow as pa  # noqa: PLC0415 - heavy
         import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
@@ -157,9 +162,9 @@ class LineReader:
                     if np.isfinite(vectors).all():
                         return vectors
         # One of the lines is invalid or has another form: parse each one, strictly.
-        return np.stack([self._vector(line, number) for number, line in enumerate(lines, first)])
+        return np.stack([self._vector(line, number, strict=strict) for number, line in enumerate(lines, first)])
 
-    def _vector(self, line: Line, number: int) -> Vectors:
+    def _vector(self, line: Line, number: int, *, strict: bool) -> Vectors:
         numbers: Any = None
         if line.row is not None:
             numbers = line.row["vector"]
@@ -167,22 +172,33 @@ class LineReader:
             with suppress(ValueError, RecursionError):
                 numbers = json.loads(b"[" + line.numbers + b"]")
         if not isinstance(numbers, list) or len(numbers) != self._record.space.dimensions:
+            if not strict:
+                return self._no_vector()
             self._refuse(number)
         if set(map(type, numbers)) <= {int, float}:
             with suppress(OverflowError), np.errstate(over="ignore"):
                 vector: Vectors = np.array(numbers, np.float32)
                 if np.isfinite(vector).all():
                     return vector
+        if not strict:
+            return self._no_vector()
         raise SinkError(
             f"the vector of line {number} has a value that is not a finite number; embed the texts again",
             destination=self._destination,
         )
 
+    def _no_vector(self) -> Vectors:
+        return np.full(self._record.space.dimensions, np.nan, np.float32)
+
     def _parse(self, text: bytes, number: int) -> dict[str, Any]:
         row: Any = None
         with suppress(ValueError, RecursionError):
             # The faster library rounds integers of more than 64 bits.
-            row = json.loads(text) if self._exact else orjson.loads(text)
+            row = None if self._exact else orjson.loads(text)
+        if row is None:
+            # Python's own one reads NaN, so that a row with such a vector can be named and repaired.
+            with suppress(ValueError, RecursionError):
+                row = json.loads(text)
         if not isinstance(row, dict):
             self._refuse(number)
         return row

@@ -13,8 +13,10 @@ import numpy as np
 from typing_extensions import override
 
 from embedway.collections.search import Hit, TopRows, cosines, vector_norms
-from embedway.collections.stores.base import READ_ROWS, DocumentTally, Rows, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, Rows
 from embedway.collections.stores.jsonl_lines import MAX_LINE_BYTES, Line, LineReader, blocks
+from embedway.collections.stores.tally import TALLY_COLUMNS, DocumentTally, StoredDocument
+from embedway.collections.stores.temporary import file_state
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 #: Maximum bytes of the vectors that stay in memory for repeated searches.
 MAX_LOADED_BYTES = 2 << 30
 _BUFFER_BYTES = 1 << 16
-_KEY_COLUMNS = ("source", "document_id", "fingerprint", "total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class JsonlReader:
             cut = [self._lines.cut(line, number) for number, line in enumerate(lines, first)]
             yield (
                 lines,
-                [self._lines.fields(line, number, ("id", *_KEY_COLUMNS)) for number, line in enumerate(cut, first)],
+                [self._lines.fields(line, number, TALLY_COLUMNS) for number, line in enumerate(cut, first)],
             )
             first += len(lines)
 
@@ -82,15 +83,20 @@ class JsonlReader:
         tally = DocumentTally()
         for _, rows in self.lines_and_keys():
             for row in rows:
-                tally.add(*(row[name] for name in _KEY_COLUMNS))
+                tally.add(*(row[name] for name in TALLY_COLUMNS))
         return tally.documents()
 
     def read(
-        self, columns: Sequence[str] | None, documents: Collection[DocumentKey] | None, *, vectors: bool
+        self,
+        columns: Sequence[str] | None,
+        documents: Collection[DocumentKey] | None,
+        *,
+        vectors: bool,
+        strict: bool = True,
     ) -> Iterator[Rows]:
         """Iterate over rows as `Store.read` does."""
         wanted = None if documents is None else frozenset((key[0], key[1]) for key in documents)
-        names = None if columns is None else tuple(dict.fromkeys((*columns, *_KEY_COLUMNS[:2])))
+        names = None if columns is None else tuple(dict.fromkeys((*columns, "source", "document_id")))
         for first, lines in self.parts():
             for start in range(0, len(lines), READ_ROWS):
                 some = lines[start : start + READ_ROWS]
@@ -102,7 +108,11 @@ class JsonlReader:
                 rows = [row for row, stays in zip(fields, inside, strict=True) if stays]
                 if columns is not None:
                     rows = [{name: row[name] for name in columns} for row in rows]
-                matrix = self._lines.vectors(some, number)[inside] if vectors else np.empty((len(rows), 0), np.float32)
+                matrix = (
+                    self._lines.vectors(some, number, strict=strict)[inside]
+                    if vectors
+                    else np.empty((len(rows), 0), np.float32)
+                )
                 yield Rows(rows, matrix)
 
     def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -239,8 +249,3 @@ class _Reading(io.RawIOBase):
 
 def _threads() -> int:
     return min(os.cpu_count() or 1, 8)
-
-
-def file_state(state: os.stat_result) -> tuple[int, int, int]:
-    """Return what differs between two versions of a file."""
-    return state.st_ino, state.st_size, state.st_mtime_ns

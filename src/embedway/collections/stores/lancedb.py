@@ -221,6 +221,11 @@ class LanceDBStore(ReaderStore):
             reader = self._opened
         self.record, self.count = reader.record, reader.count
 
+    @property
+    @override
+    def content_stamp(self) -> str:
+        return f"{self.count} {self._opened.table.version}"
+
     @override
     def close(self) -> None:
         self._reader = None

@@ -18,7 +18,7 @@ from embedway.collections.stores.arrow import (
     kept_of,
     rows_of,
 )
-from embedway.collections.stores.base import READ_ROWS, Rows, StoredDocument, check_fields
+from embedway.collections.stores.base import READ_ROWS, Rows, check_fields
 from embedway.collections.stores.lancedb_table import (
     Head,
     can_be_changed,
@@ -29,6 +29,7 @@ from embedway.collections.stores.lancedb_table import (
     value_filters,
 )
 from embedway.collections.stores.records import RecordFile, record_from_metadata
+from embedway.collections.stores.tally import TALLY_COLUMNS, StoredDocument
 from embedway.collections.where import condition_columns
 from embedway.collections.where_forms import to_sql
 from embedway.errors import SinkError
@@ -94,12 +95,17 @@ class TableReader:
 
     def documents(self) -> Iterator[StoredDocument]:
         """Iterate over the documents. A document with several fingerprints is incomplete, and has none."""
-        names = [name for name in ("source", "document_id", "fingerprint", "total") if name in self._fields]
+        names = [name for name in TALLY_COLUMNS if name in self._fields]
         batches = _numbered(self.table.search().select(names).to_batches(ROW_GROUP_ROWS))
         return documents_in(batches, names, self.record, destination=self._destination)
 
     def read(
-        self, columns: Sequence[str] | None, documents: Collection[DocumentKey] | None, *, vectors: bool
+        self,
+        columns: Sequence[str] | None,
+        documents: Collection[DocumentKey] | None,
+        *,
+        vectors: bool,
+        strict: bool = True,
     ) -> Iterator[Rows]:
         """Iterate over rows as `Store.read` does."""
         names = self._fields if columns is None else [name for name in self._fields if name in columns]
@@ -107,7 +113,14 @@ class TableReader:
         filters = [None] if documents is None else document_filters(DocumentKey(*key) for key in documents)
         for text in filters:
             for first_row, batch in self._batches(names, text):
-                rows = rows_of(batch, self.record, vectors=vectors, first_row=first_row, destination=self._destination)
+                rows = rows_of(
+                    batch,
+                    self.record,
+                    vectors=vectors,
+                    first_row=first_row,
+                    destination=self._destination,
+                    strict=strict,
+                )
                 yield Rows(complete(rows.fields, columns, self.record), rows.vectors)
 
     def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

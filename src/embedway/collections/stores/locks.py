@@ -6,6 +6,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from embedway import unfinished
 from embedway.errors import CollectionLockedError, SinkError
 
 if TYPE_CHECKING:
@@ -18,12 +19,21 @@ def exclusive(path: Path, *, destination: str) -> Iterator[None]:
     """Lock the collection at a path. Raises CollectionLockedError if it is locked."""
     name = path.parent.resolve() / f".{path.name}.embedway-lock"
     descriptor = _locked(name, destination)
-    try:
-        yield
-    finally:
-        # The file is removed while it is locked, so no other process can hold a lock on it.
+
+    # The file is removed while it is locked, so no other process can hold a lock on it.
+    def remove() -> None:
         with suppress(OSError):
             name.unlink()
+
+    def remove_at_the_end() -> None:
+        if not unfinished.is_committing():
+            remove()
+
+    try:
+        with unfinished.at_the_end(remove_at_the_end):
+            yield
+    finally:
+        remove()
         os.close(descriptor)
 
 

@@ -87,6 +87,11 @@ class ParquetStore(FileStore):
             self._reader = ParquetReader(self._path, self.destination)
         self.record, self.count = self._reader.record, self._reader.count
 
+    @property
+    @override
+    def content_stamp(self) -> str:
+        return f"{self.count} {self._opened.state}"
+
     @override
     def close(self) -> None:
         self._close_reader()

@@ -19,8 +19,10 @@ from embedway.collections.stores.arrow import (
     rows_of,
     vectors_in,
 )
-from embedway.collections.stores.base import READ_ROWS, Rows, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, Rows
 from embedway.collections.stores.records import RecordFile, record_from_metadata
+from embedway.collections.stores.tally import TALLY_COLUMNS, StoredDocument
+from embedway.collections.stores.temporary import file_state
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -57,6 +59,8 @@ class ParquetReader:
         import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
         self._destination = destination
+        # Before the file is opened: if it is replaced in between, the next opening sees another state.
+        self.state = file_state(path.stat())
         self._file: Any = pq.ParquetFile(path)
         try:
             schema = self._file.schema_arrow
@@ -91,12 +95,17 @@ class ParquetReader:
 
     def documents(self) -> Iterator[StoredDocument]:
         """Iterate over the documents. A document with several fingerprints is incomplete, and has none."""
-        names = [name for name in ("source", "document_id", "fingerprint", "total") if name in self._fields]
+        names = [name for name in TALLY_COLUMNS if name in self._fields]
         batches = ((table, first_row) for first_row, table in self.groups(names))
         return documents_in(batches, names, self.record, destination=self._destination)
 
     def read(
-        self, columns: Sequence[str] | None, documents: Collection[DocumentKey] | None, *, vectors: bool
+        self,
+        columns: Sequence[str] | None,
+        documents: Collection[DocumentKey] | None,
+        *,
+        vectors: bool,
+        strict: bool = True,
     ) -> Iterator[Rows]:
         """Iterate over rows as `Store.read` does."""
         wanted = None if documents is None else frozenset((key[0], key[1]) for key in documents)
@@ -117,6 +126,7 @@ class ParquetReader:
                     vectors=vectors,
                     first_row=first_row + start,
                     destination=self._destination,
+                    strict=strict,
                 )
                 yield Rows(complete(rows.fields, columns, self.record), rows.vectors)
 

@@ -21,7 +21,7 @@ from embedway.collections.search import Hit, cosines
 from embedway.collections.stores import postgres_compose as compose
 from embedway.collections.stores import postgres_rows as pg
 from embedway.collections.stores import postgres_table as tables
-from embedway.collections.stores.base import READ_ROWS, Rows, Store, StoredDocument
+from embedway.collections.stores.base import READ_ROWS, Rows, Store
 from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors
 from embedway.collections.stores.postgres_where import to_sql
 from embedway.collections.stores.refusals import already_exists, no_such
@@ -29,6 +29,7 @@ from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import lock_key, stored_columns
 from embedway.collections.stores.server_records import record_from_text, record_text
 from embedway.collections.stores.server_where import has_nul, push_not_down
+from embedway.collections.stores.tally import StoredDocument
 from embedway.errors import CollectionLockedError, SinkError
 
 if TYPE_CHECKING:
@@ -208,16 +209,11 @@ class PostgresStore(Store):
 
     @override
     def documents(self) -> Iterator[StoredDocument]:
-        # Rows of a document with two fingerprints were changed by another program, so the document has none.
-        query = compose.sql(
-            "SELECT source, document_id, CASE WHEN min(fingerprint) = max(fingerprint) THEN min(fingerprint) ELSE '' "
-            "END, count(*), max(total) FROM {} GROUP BY source, document_id",
-            self._table(),
-        )
+        query = compose.sql(pg.DOCUMENTS, self._table())
         with postgres_errors(self.destination, "reading"), self._connection().cursor() as cursor:
             found = cursor.execute(query)
-            for source, document_id, fingerprint, rows, total in found:
-                yield StoredDocument(DocumentKey(source, document_id), fingerprint, rows, total)
+            for source, document_id, *others in found:
+                yield StoredDocument(DocumentKey(source, document_id), *others)
 
     @override
     def read(
@@ -226,6 +222,7 @@ class PostgresStore(Store):
         columns: Sequence[str] | None = None,
         vectors: bool = True,
         documents: Collection[DocumentKey] | None = None,
+        strict: bool = True,
     ) -> Iterator[Rows]:
         names = list(stored_columns(self.record) if columns is None else columns)
         only = "(source, document_id) IN (SELECT * FROM unnest(%s::text[], %s::text[])) AND"

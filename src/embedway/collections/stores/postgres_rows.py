@@ -177,6 +177,16 @@ def register_vectors(link: Any, vector_type: VectorType) -> None:
     link.adapters.register_dumper(_Sent, type("SentDumper", (BytesBinaryDumper,), {"oid": info.oid}))
 
 
+#: Documents with fingerprints, rows, totals and damage, by the rule of `DocumentTally`. Ids are unique, so numbers are
+#: unique if each id has its number.
+DOCUMENTS = (
+    "SELECT source, document_id, CASE WHEN min(fingerprint) = max(fingerprint) THEN min(fingerprint) ELSE '' END, "
+    "count(*), max(total), coalesce(min(total) < max(total) OR min(number) < 0 OR max(number) >= max(total) OR "
+    "bool_or(id <> CASE WHEN source = document_id THEN '' ELSE source || '/' END || document_id || '#' || number), "
+    "true) FROM {} GROUP BY source, document_id"
+)
+
+
 def decoded(raw: Sequence[bytes], vector_type: VectorType, dimensions: int, *, destination: str) -> Vectors:
     """Return vectors (n, d) from the output of the types' send functions. Bits become -1 and 1."""
     header, kind = (4, ">f2" if vector_type == "float16" else ">f4")

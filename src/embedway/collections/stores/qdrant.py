@@ -33,6 +33,7 @@ from embedway.collections.stores.server_records import (
     staging_name,
 )
 from embedway.collections.stores.server_where import push_not_down
+from embedway.collections.stores.tally import TALLY_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from embedway.collections.chunks import Chunk
     from embedway.collections.documents import DocumentKey
     from embedway.collections.record import Record
-    from embedway.collections.stores.base import StoredDocument
+    from embedway.collections.stores.tally import StoredDocument
     from embedway.collections.values import VectorType
     from embedway.collections.where import Condition
     from embedway.types import Vectors
@@ -198,15 +199,15 @@ class QdrantStore(Store):
 
     @override
     def documents(self) -> Iterator[StoredDocument]:
-        names, current, rows = ["source", "document_id", "fingerprint", "total"], "", list[dict[str, Any]]()
-        for found in self._scroll(names, vectors=False, limit=_SCROLL_ROWS):
+        current, rows = "", list[dict[str, Any]]()
+        for found in self._scroll(TALLY_COLUMNS, vectors=False, limit=_SCROLL_ROWS):
             for point in found:
                 part = points.document_part(point.id)
                 if rows and part != current:
                     yield points.document_of(rows)
                     rows = []
                 current = part
-                rows.append(points.fields_from(point.payload, names, self.record))
+                rows.append(points.fields_from(point.payload, TALLY_COLUMNS, self.record))
         if rows:
             yield points.document_of(rows)
 
@@ -217,17 +218,17 @@ class QdrantStore(Store):
         columns: Sequence[str] | None = None,
         vectors: bool = True,
         documents: Collection[DocumentKey] | None = None,
+        strict: bool = True,
     ) -> Iterator[Rows]:
         names = list(stored_columns(self.record)) if columns is None else list(columns)
         for where in [None] if documents is None else document_filters(documents):
             for found in self._scroll(names, vectors=vectors, limit=READ_ROWS, where=where):
                 fields = [points.fields_from(point.payload, names, self.record) for point in found]
-                none = np.empty((len(found), 0), np.float32)
-                dimensions = self.space.dimensions
-                yield Rows(
-                    fields,
-                    points.vectors_from(found, dimensions, destination=self.destination) if vectors else none,
-                )
+                matrix: Vectors = np.empty((len(found), 0), np.float32)
+                if vectors:
+                    place = self.destination
+                    matrix = points.vectors_from(found, self.space.dimensions, destination=place, strict=strict)
+                yield Rows(fields, matrix)
 
     @override
     def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.collections.stores.base import DocumentTally, StoredDocument
 from embedway.collections.stores.json_values import JsonValues
 from embedway.collections.stores.server_columns import fields_of, stored_columns
+from embedway.collections.stores.tally import TALLY_COLUMNS, DocumentTally, StoredDocument
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def document_of(rows: Sequence[dict[str, Any]]) -> StoredDocument:
     """Return the document with these rows."""
     tally = DocumentTally()
     for row in rows:
-        tally.add(rows[0]["source"] or "", rows[0]["document_id"] or "", row["fingerprint"], row["total"])
+        tally.add(rows[0]["source"] or "", rows[0]["document_id"] or "", *(row[name] for name in TALLY_COLUMNS[2:]))
     return next(tally.documents())
 
 
@@ -127,10 +127,17 @@ def fields_from(payload: Mapping[str, Any] | None, names: Sequence[str], record:
     return {name: _VALUES.from_json(found.get(name), kinds[name]) for name in names}
 
 
-def vectors_from(points: Sequence[Any], dimensions: int, *, destination: str) -> Vectors:
-    """Return the vectors (n, d) of points with their original lengths. Raises `SinkError`."""
+def vectors_from(points: Sequence[Any], dimensions: int, *, destination: str, strict: bool = True) -> Vectors:
+    """Return the vectors (n, d) of points with their original lengths.
+
+    Raises `SinkError` for an invalid one, or without `strict`, makes it NaN.
+    """
+    vectors = [point.vector for point in points]
+    if not strict:
+        nothing = [np.nan] * dimensions
+        vectors = [one if isinstance(one, list) and len(one) == dimensions else nothing for one in vectors]
     try:
-        found: Vectors = np.array([point.vector for point in points], np.float32)
+        found: Vectors = np.array(vectors, np.float32)
     except (ValueError, TypeError):
         found = np.empty(0, np.float32)
     if found.shape != (len(points), dimensions):

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from embedway.collections.documents import DocumentKey
     from embedway.collections.search import Hit
-    from embedway.collections.stores.base import Rows, StoredDocument
+    from embedway.collections.stores.base import Rows
+    from embedway.collections.stores.tally import StoredDocument
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
@@ -28,7 +29,12 @@ class Reader(Protocol):
         """Iterate over the documents."""
 
     def read(
-        self, columns: Sequence[str] | None, documents: Collection[DocumentKey] | None, *, vectors: bool
+        self,
+        columns: Sequence[str] | None,
+        documents: Collection[DocumentKey] | None,
+        *,
+        vectors: bool,
+        strict: bool = True,
     ) -> Iterator[Rows]:
         """Iterate over rows."""
 
@@ -63,9 +69,10 @@ class ReaderStore(Store):
         columns: Sequence[str] | None = None,
         vectors: bool = True,
         documents: Collection[DocumentKey] | None = None,
+        strict: bool = True,
     ) -> Iterator[Rows]:
         with self._errors("reading"):
-            yield from self._opened.read(columns, documents, vectors=vectors)
+            yield from self._opened.read(columns, documents, vectors=vectors, strict=strict)
 
     @override
     def fetch(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

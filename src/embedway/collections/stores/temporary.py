@@ -59,6 +59,11 @@ def replace_file(temporary: Path, path: Path) -> None:
     unfinished.forget(temporary)
 
 
+def file_state(state: os.stat_result) -> tuple[int, int, int]:
+    """Return what differs between two versions of a file: inode, size, and time of the last change."""
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a small text file atomically. Raises OSError."""
     temporary = temporary_path(path)
