@@ -72,7 +72,7 @@ def test_an_existing_destination_is_replaced_only_on_request(command, place, col
         (("c.parquet", "--to", "c.parquet"), "cannot be exported into itself"),
         (("c.parquet", "--to", "c.jsonl", "--vectors", "int4"), "is not one of 'float32', 'float16'"),
         (("c.parquet", "--to", "c.jsonl", "--vectors", "int8"), "cannot store vectors as int8; it can as float32"),
-        (("c.parquet", "--to", "c.docx"), "is not a known destination"),
+        (("c.parquet", "--to", "c.docx"), "is not the name of a collection"),
     ],
 )
 def test_what_cannot_be_exported_is_named_and_nothing_is_written(command, place, collection, arguments, message):

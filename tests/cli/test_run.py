@@ -94,7 +94,7 @@ def test_the_document_has_the_attempts_the_routes_and_the_unsure_cost(run, servi
 def test_one_rejected_row_is_one_row(run, service, place):
     done = run([*TEXTS, "odd"], "--on-error", "skip")
     assert done.code == 4
-    assert "1 row was rejected; the reasons are in out.jsonl.rejects.jsonl" in done.stderr
+    assert "1 row or file was rejected; the reasons are in out.jsonl.rejects.jsonl" in done.stderr
     (reject,) = map(json.loads, (place / "out.jsonl.rejects.jsonl").read_text().splitlines())
     assert (reject["id"], reject["error"]) == ("row-4", "RefusedInputError")
 

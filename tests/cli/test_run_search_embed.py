@@ -208,7 +208,7 @@ class TestRun:
         assert (done.json["chunks"], done.json["rejected"]) == (4, 2)
         rejects = [json.loads(line) for line in (place / "out.parquet.rejects.jsonl").read_text().splitlines()]
         assert [row["line"] for row in rejects] == [5, 6]
-        assert "2 rows were rejected; the reasons are in out.parquet.rejects.jsonl" in done.stderr
+        assert "2 rows or files were rejected; the reasons are in out.parquet.rejects.jsonl" in done.stderr
 
     def test_settings_file_and_flags(self, command, notes, place):
         (place / "a.toml").write_text("[run]\non_error = 'skip'\nchunk_tokens = 64\n[local]\nthreads = 1\n")
@@ -286,7 +286,7 @@ class TestSearch:
     def test_an_empty_query_is_an_error(self, command, notes):
         make(command, notes, "a.parquet")
         done = command("search", "a.parquet", "")
-        assert (done.code, done.stdout) == (1, "")
+        assert (done.code, done.stdout) == (2, "")
 
 
 class TestEmbed:

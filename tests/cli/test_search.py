@@ -8,9 +8,12 @@ import pty
 import subprocess
 import sys
 import termios
+from dataclasses import replace
 
 import pytest
 
+from embedway.cli.search_output import location
+from embedway.collections.search import Hit
 from tiny_models import tiny_reranker
 
 pytestmark = pytest.mark.usefixtures("with_model")
@@ -295,6 +298,12 @@ def test_help_in_a_session_lists_commands_with_their_values(command, notes):
     assert all(
         word in values[name].split() for name, word in ((":mode", "keyword"), (":where", "yes"), (":group", "yes"))
     )
+
+
+def test_a_place_has_the_page_or_the_line():
+    hit = Hit(0.5, "docs/a.pdf#0", "a.pdf", "docs", 1, None, "text", 0, 1, page=3)
+    assert location(hit) == "docs/a.pdf p. 3"
+    assert location(replace(hit, page=None), 7) == "docs/a.pdf:7"
 
 
 @pytest.mark.parametrize(

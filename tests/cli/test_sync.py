@@ -155,3 +155,17 @@ def test_a_collection_that_another_process_changes_is_refused_by_name_or_waited_
 @pytest.mark.parametrize("more", [("--dry-run",), ("--json",), ("--remove", "docs")])
 def test_a_watch_has_no_plan_and_no_document(sync, more):
     assert "--watch cannot be used with" in sync("docs", "--watch", *more, code=2).stderr
+
+
+def test_the_collection_is_no_source_of_itself(sync, place):
+    text = '{"text": "a"}\n'
+    (place / "out.jsonl").write_text(text)
+    for more in ((), ("--dry-run",)):
+        assert "out.jsonl is a source and would be overwritten" in sync("out.jsonl", *MODEL_NAME, *more, code=2).stderr
+    assert (place / "out.jsonl").read_text() == text
+
+
+def test_standard_input_alone_must_be_named_again(command, place):
+    assert command("sync", "-", "--to", "in.jsonl", *MODEL_NAME, input=b"a text\n").code == 0
+    done = command("sync", "--to", "in.jsonl")
+    assert (done.code, "the only source of the collection is standard input" in done.stderr) == (2, True)

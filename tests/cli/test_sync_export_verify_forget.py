@@ -57,7 +57,7 @@ def test_a_document_that_cannot_be_read_is_in_the_summary(command, docs, handboo
     done = command("sync", "--to", handbook, "--on-error", "skip")
     assert done.code == 4
     assert "kept                     1 with old rows, because the new content cannot be read\n" in done.stdout
-    assert "1 row was rejected; the reasons are in h.parquet.rejects.jsonl" in done.stderr
+    assert "1 row or file was rejected; the reasons are in h.parquet.rejects.jsonl" in done.stderr
 
 
 def test_sources_are_added_removed_and_named_in_errors(command, docs, handbook, place):

@@ -1,6 +1,7 @@
 """`verify` on collections in real stores."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from embedway.collections.stored_chunks import chunk_of_row
@@ -60,6 +61,19 @@ def test_wrong_rows_are_named_and_repaired(command, collection, place, monkeypat
     assert "1 row replaced, 0 removed" in done.stdout
     assert done.stdout.splitlines()[-1] == "after the repair: all rows were compared: none is wrong"
     assert command("verify", collection).code == 0
+
+
+def test_the_repair_of_an_incomplete_document_names_the_next_step(command, place):
+    (place / "docs").mkdir()
+    text = "\n\n".join(f"# Part {n}\n\n{' '.join(TEXTS.values())}" for n in range(6))
+    (place / "docs" / "long.md").write_text(text)
+    (place / "docs" / "short.md").write_text(TEXTS["1.md"])
+    assert command("sync", "docs", "--to", "c.parquet").code == 0
+    table = pq.read_table(place / "c.parquet")
+    pq.write_table(table.slice(1), place / "c.parquet")
+    done = command("verify", "c.parquet", "--repair")
+    assert "`embedway sync --to c.parquet` adds them again" in done.stderr
+    assert command("sync", "--to", "c.parquet", "--json").json["added"] == 1
 
 
 def test_another_model_is_refused_by_name(command, collection):

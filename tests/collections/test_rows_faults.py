@@ -9,6 +9,7 @@ import pytest
 from embedway.collections import documents, json_rows, lines, row_formats
 from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_sources, read_files
+from embedway.errors import SourceError
 
 LIMIT = 1 << 10
 
@@ -102,3 +103,20 @@ def test_a_heading_with_many_spaces_takes_linear_time(tmp_path, beginning):
     options = ReadOptions()
     (document,) = read_files(find_sources([str(path)], options), options, on_bad_row=pytest.fail, counter=ByteCounter())
     assert document.title.startswith("a ")
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ("pric", "did you mean 'price'?"),
+        ("price:number", "'number' is no type; the types of 'price' are text, int, float"),
+        ("price:float", "a type is declared as keep={'price': 'float'}"),
+    ],
+)
+def test_a_column_that_cannot_be_kept_has_a_remedy(tmp_path, read, kept, said):
+    path = tmp_path / "a.csv"
+    path.write_text("text,price\na,1\n")
+    with pytest.raises(SourceError) as caught:
+        read(path, keep=(kept,))
+    assert said in str(caught.value)
+    assert "existing columns: 'text', 'price'" in str(caught.value)

@@ -255,7 +255,7 @@ class TestRefusedBeforeAnythingIsEmbedded:
         for name, error, match in (
             ("there.parquet", SinkError, "already exists"),
             ("missing/o.parquet", SinkError, "does not exist"),
-            ("o.txt", UsageError, "not a known destination"),
+            ("o.txt", UsageError, "is not the name of a collection"),
         ):
             self.check(fake_embedder(), error, match, [source], out / name)
         assert [path.name for path in out.iterdir()] == ["there.parquet"]

@@ -69,6 +69,7 @@ def test_sentences_items_rows_and_statements_are_parts():
     [
         ("See Fig. 3 of Dr. Who vs. the rest. Then stop.", ["See Fig. 3 of Dr. Who vs. the rest.", "Then stop."]),
         ("A wrapped line goes on over the margin and\nends here. Next.", 2),
+        ("It goes after the ? in a URL, or after the ! in a shell. Then stop.", 2),
         ("Version 3.5 is new. It is fast.", ["Version 3.5 is new.", "It is fast."]),
         ("犬がいる。私は猫が好きです。終わり。", ["犬がいる。", "私は猫が好きです。", "終わり。"]),
         ("Name: a\nSize: 3\nColour: red", ["Name: a", "Size: 3", "Colour: red"]),
@@ -150,6 +151,14 @@ def test_a_short_text_is_whole_and_a_long_one_starts_at_the_match():
     assert len(snippet.text) <= SNIPPET_CHARACTERS
     snippet, _ = shown("match", LONG * 5 + "The match is here.")
     assert snippet.text == LONG * 2 + "The match is here."
+    assert (
+        shown("limits", "One ends here.\n\nLimits\n\nTen a minute.")[0].text == "One ends here.\nLimits\nTen a minute."
+    )
+
+
+def test_a_heading_is_never_a_snippet_alone():
+    long = "x" + " word" * 45 + "."
+    assert shown("limits", f"{LONG * 3}\n\nThe limits\n\n{long}\n\n{LONG}")[0].text == f"The limits\n{long}"
 
 
 def test_a_row_comes_with_its_header_and_items_without_their_markers():

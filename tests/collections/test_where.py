@@ -93,7 +93,7 @@ def test_a_condition_is_parsed(text, condition):
         ("lang", "at its end: expected an operator"),
         ("lang = ", "at its end: expected a value"),
         ("lang = de", "at character 8, near 'de': expected a value: a text in single quotes"),
-        ('lang = "de"', "expected a value"),
+        ('lang = "de"', "expected a value: .*; double quotes are for names of columns"),
         ("lang = 'de", 'at character 8, near "\'de": the closing quote is missing'),
         ("lang == 'de'", "expected a value"),
         ("lang like 'd%'", "expected an operator"),

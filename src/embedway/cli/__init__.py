@@ -55,7 +55,7 @@ app = typer.Typer(
 )
 app.command("run", short_help="Embed files, folders, tables or standard input.")(run.run)
 app.command("sync", short_help="Keep a collection equal to its sources.")(sync.sync)
-app.command("search", short_help="Search the output of run.")(search.search)
+app.command("search", short_help="Search a collection by meaning and by words.")(search.search)
 app.command("verify", short_help="Prove that the rows of a collection are right; repair them.")(verify.verify)
 app.command("forget", short_help="Remove documents from collections, older versions and the cache.")(forget.forget)
 app.command("export", short_help="Convert a collection into another store, without embedding.")(export.export)

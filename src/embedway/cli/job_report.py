@@ -39,9 +39,12 @@ def stopped_job(config: "Config", destination: str, kept: "Kept") -> "Callable[[
 
 
 def tell_rejected(invocation: Invocation, rejected: int, path: str | None) -> None:
-    """Say how many rows were rejected, and where they are listed."""
+    """Say how many rows, files and folders were rejected, and where they are listed."""
     if rejected:
-        note(invocation, f"{count_of(rejected, 'row was', 'rows were')} rejected; the reasons are in {path}")
+        note(
+            invocation,
+            f"{count_of(rejected, 'row or file was', 'rows or files were')} rejected; the reasons are in {path}",
+        )
 
 
 def cost_rows(cost_nanousd: int | None, billed_tokens: int, unsure_nanousd: int) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ LINE_END = " ⏎ "
 
 
 def location(hit: "Hit", line: int | None = None) -> str:
-    """Return the place of a hit for people: `docs/guide/intro.md:12`, with the page if there is one."""
+    """Return the place of a hit for people: `docs/guide/intro.md:12`, or `docs/guide.pdf p. 3` if it has a page."""
     from embedway.collections.hits import is_row
 
     name = hit.source
@@ -31,8 +31,9 @@ def location(hit: "Hit", line: int | None = None) -> str:
     in_folder = hit.document_id != hit.source and not is_row(hit)
     if in_folder and hit.number is not None:
         name = f"{hit.source}/{hit.document_id}"
-    page = f" p. {hit.page}" if hit.page is not None else ""
-    return f"{name}:{hit.start_line if line is None else line}{page}"
+    if hit.page is not None:
+        return f"{name} p. {hit.page}"  # a file with pages has no lines that people could open
+    return f"{name}:{hit.start_line if line is None else line}"
 
 
 def hits_json(answer: "SearchAnswer") -> list[dict[str, object]]:

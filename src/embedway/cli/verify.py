@@ -1,6 +1,7 @@
 """`embedway verify`: prove that the rows of a collection are right, and repair them."""
 
 import math
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -135,6 +136,9 @@ def _print(invocation: Invocation, report: "VerifyReport") -> None:
     if report.repaired or report.removed:
         note(invocation, "the next `sync` embeds the documents of replaced and removed rows again")
     print_line(statement(report))
+    if report.after is not None and report.missing > report.after.missing:
+        sync = f"`embedway sync --to {shlex.quote(report.destination)}`"
+        note(invocation, f"incomplete documents are removed; {sync} adds them again from their sources")
 
 
 def _print_faults(invocation: Invocation, report: "VerifyReport") -> None:

@@ -24,11 +24,16 @@ if TYPE_CHECKING:
 def recorded_sources(old: Record | None, destination: str) -> list[str]:
     """Return the recorded sources in the form `NAME=PATH`, without standard input.
 
-    Raises SinkError if there is no collection.
+    Raises SinkError if there is no collection, and UsageError if standard input is the only source.
     """
     if old is None:
         raise SinkError("there is no such collection; name a source to create it", destination=destination)
-    return [f"{one.name}={one.path}" for one in old.sources if one.path != STANDARD_INPUT]
+    found = [f"{one.name}={one.path}" for one in old.sources if one.path != STANDARD_INPUT]
+    if old.sources and not found:
+        raise UsageError(
+            "the only source of the collection is standard input; name it again as -, or name another source"
+        )
+    return found
 
 
 def find_known_sources(sources: Sequence[str], options: ReadOptions, old: Record | None) -> Inventory:
@@ -49,6 +54,14 @@ def named_sources(old: Record, given: Sequence[str]) -> set[str]:
             raise UsageError(f"the collection has no source {text!r}; its sources are: {known}")
         found.add(name)
     return found
+
+
+def refuse_itself(sources: Sequence[str], destination: str) -> None:
+    """Raise `UsageError` if a source is the file of the collection, which need not be a collection yet."""
+    own = os.path.realpath(destination)
+    for text in sources:
+        if os.path.isfile(text) and os.path.realpath(text) == own:  # noqa: PTH113  the text is as it was given
+            raise UsageError(f"{text} is a source and would be overwritten; choose another destination")
 
 
 def without_written(inventory: Inventory, written: Iterable[str]) -> Inventory:

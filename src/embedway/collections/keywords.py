@@ -78,23 +78,27 @@ class Keywords:
 
     def update(self) -> KeywordUpdate:
         """Bring the index to the revision of the open store. Raises SinkError."""
-        return self._run(self._updated)
+        return self._with_index(self._update)
 
     def search(self, query: str, top: int) -> KeywordHits:
         """Return the best rows for a query, after an update. Raises SinkError."""
-        return self._run(lambda connection: self._read(connection, lambda it: self._found(it, query, top)))
+        return self._with_index(
+            lambda connection: self._read_current(connection, lambda it: self._search(it, query, top))
+        )
 
     def weights(self, query: str) -> Mapping[str, float]:
         """Return the weights of the query's tokens that occur in the collection, after an update."""
-        return self._run(lambda connection: self._read(connection, lambda it: _weights(it, query_tokens(query))))
+        return self._with_index(
+            lambda connection: self._read_current(connection, lambda it: _weights(it, query_tokens(query)))
+        )
 
-    def _read(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _read_current(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
         """Read the index; build it if it was deleted after the update, as damaged or by another process."""
         if index.revision(connection) is None:
-            self._updated(connection)
+            self._update(connection)
         return index.read(connection, work)
 
-    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _with_index(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run work on the open index; a damaged file is deleted, and built again."""
         if not index.has_fts5():
             raise SinkError(
@@ -121,7 +125,7 @@ class Keywords:
             ) from None
         raise AssertionError("unreachable")
 
-    def _updated(self, connection: sqlite3.Connection) -> KeywordUpdate:
+    def _update(self, connection: sqlite3.Connection) -> KeywordUpdate:
         wanted = self._revision()
         if index.revision(connection) == wanted:
             return KeywordUpdate()
@@ -135,11 +139,11 @@ class Keywords:
                 index.clear(connection)
                 done = KeywordUpdate(index.add(connection, self._rows(None)), removed, rebuilt=True)
             else:
-                done = self._changed(connection)
+                done = self._apply_difference(connection)
             index.set_revision(connection, wanted)
         return done
 
-    def _changed(self, connection: sqlite3.Connection) -> KeywordUpdate:
+    def _apply_difference(self, connection: sqlite3.Connection) -> KeywordUpdate:
         """Add and remove the rows that differ from those of the index."""
         keys = (
             (row["id"], row.get("fingerprint") or "", row["source"], row["document_id"])
@@ -163,7 +167,7 @@ class Keywords:
         """Return the revision of the store, which a sync changes, and the stamp of its content, as `revision stamp`."""
         return f"{self._store.record.revision} {self._store.content_stamp}"
 
-    def _found(self, connection: sqlite3.Connection, query: str, top: int) -> KeywordHits:
+    def _search(self, connection: sqlite3.Connection, query: str, top: int) -> KeywordHits:
         weights = _weights(connection, query_tokens(query))
         least = index.inverse_frequency(int(index.MAX_SHARE * index.count(connection)), index.count(connection))
         telling = [token for token, weight in weights.items() if weight >= least]

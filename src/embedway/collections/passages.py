@@ -192,8 +192,8 @@ def _sentences(text: str, start: int, end: int, kind: str) -> Iterator[Part]:
         if match[0][0] == "." and _ABBREVIATION.search(text, max(first, match.end() - 12), match.end()):
             continue
         following = text[match.end() : match.end() + 40].lstrip()
-        if match[0][0] in ".…" and following[:1].islower():
-            continue
+        if match[0][0] in ".…?!" and following[:1].islower():
+            continue  # such as `?` in "after the ? in a URL"
         yield from (Part(*span, own) for span in _divided(text, first, match.end()))
         first = match.end()
     yield from (Part(*span, own) for span in _divided(text, first, end))

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from embedway.collections.column_types import convert_value, plain_value
 from embedway.collections.documents import (
@@ -19,6 +19,7 @@ from embedway.collections.documents import (
     surrogate_fault,
     text_fault,
 )
+from embedway.collections.values import ColumnType
 from embedway.errors import SourceError
 from embedway.remedies import keep_as, option
 
@@ -121,7 +122,8 @@ class RowReader:
             if name not in columns:
                 similar = difflib.get_close_matches(name, columns[:_COMPARED_COLUMNS], n=1)
                 meant = f" (did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?)" if similar else ""
-                reason = f"is not a column that can be kept{meant}; existing columns: {shown}"
+                remedy = _declared(name, columns)
+                reason = f"is not a column that can be kept{remedy or meant}; existing columns: {shown}"
                 raise ColumnsError(reason, path=self.path, line=line, field=name)
         for name in wanted_columns(options):
             if columns.count(name) > 1:
@@ -221,6 +223,17 @@ class RowReader:
 def wanted_columns(options: ReadOptions) -> list[str]:
     """Return the columns that are read, without duplicates."""
     return [*dict.fromkeys((options.text_field, options.id_field, "title", *options.keep))]
+
+
+def _declared(name: str, columns: Sequence[str]) -> str:
+    """Return a remedy for `price:number` if there is a column `price`; else an empty text."""
+    column, colon, suffix = name.rpartition(":")
+    if not colon or column not in columns:
+        return ""
+    shown = column[:_SHOWN_CHARACTERS]
+    if suffix in get_args(ColumnType):  # the command splits such a name before
+        return f"; a type is declared as keep={{{shown!r}: {suffix!r}}}"
+    return f"; {suffix[:_SHOWN_CHARACTERS]!r} is no type; the types of {shown!r} are {', '.join(get_args(ColumnType))}"
 
 
 def _hash(text: str, title: str | None, metadata: Mapping[str, Value]) -> str:

@@ -191,7 +191,7 @@ class _Shown:
 def _between(text: str, before: Part, part: Part) -> str:
     """Return what stands between two parts of a snippet: a line end where lines matter, else a space."""
     has_marker = bool(text[before.end : part.start].strip())
-    by_line = part.kind in _LINES or before.kind in {*_LINES, "heading"} or has_marker
+    by_line = "heading" in {part.kind, before.kind} or part.kind in _LINES or before.kind in _LINES or has_marker
     return "\n" if by_line else " "
 
 
@@ -205,6 +205,9 @@ def _window(parts: Sequence[Part], best: int) -> tuple[int, int]:
         last, length = last + 1, grown
     while last > best and parts[last].kind == "heading":
         last -= 1  # a heading without its text says nothing
+    while _names(parts[last]) and last + 1 < len(parts):
+        last += 1  # its text is shown also if it is long
+        length += _length(parts[last])
     if last + 1 == len(parts):
         while first and (grown := length + _length(parts[first - 1])) <= SNIPPET_CHARACTERS:
             first, length = first - 1, grown

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from embedway.collections.inventory import source_texts
 from embedway.collections.job import Job, Kept
+from embedway.collections.job_sources import refuse_itself
 from embedway.collections.option_checks import check_class
 from embedway.collections.options import SyncOptions
 from embedway.collections.stores import store_for
@@ -80,6 +81,7 @@ async def sync_collection(
     store = store_for(destination)
     options = SyncOptions() if options is None else options
     check_class(options, SyncOptions, "options")
+    refuse_itself(sources, store.destination)
     job = Job(embedder, store, options.resolve(None), sync=options, progress=progress, clock=clock, kept=kept)
     outcome = await terminable(job.run(sources, standard_input))
     tally, counts = job.tally, outcome.changes.counts

@@ -12,6 +12,7 @@ from embedway.collections.job_sources import (
     named_sources,
     recorded_sources,
     refuse_emptied,
+    refuse_itself,
     without_written,
 )
 from embedway.collections.journal import Journal, journal_path
@@ -76,6 +77,7 @@ async def plan_sync(
     store = store_for(destination)
     sync = SyncOptions() if options is None else options
     check_class(sync, SyncOptions, "options")
+    refuse_itself(sources, store.destination)
     with closing(Worker("embedway-reader")) as reader:
         try:
             opened = await reader.call(open_for_sync, store, sync)

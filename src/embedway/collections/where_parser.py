@@ -170,7 +170,8 @@ class _Parser:
             if len(token.value) > _MAX_DIGITS:
                 self._refuse(token, "has too many digits")
             return int(token.value) if token.value.lstrip("+-").isdigit() else float(token.value)
-        return self._refuse(token, "expected a value: a text in single quotes, a number, true or false")
+        hint = "; double quotes are for names of columns" if token.kind == "quoted" else ""
+        return self._refuse(token, f"expected a value: a text in single quotes, a number, true or false{hint}")
 
     def _checked(self, token: _Token, condition: Compare | In | IsNull, *, negated: bool) -> Condition:
         try:

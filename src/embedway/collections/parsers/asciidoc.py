@@ -62,7 +62,7 @@ class _Reader:
         start = self._at
         self._at += 1
         if not line:
-            self._list.end_item()
+            self._list.note_blank_line()
         elif self._is_dropped(line, start):
             pass
         elif _DELIMITER.match(line):
@@ -86,7 +86,7 @@ class _Reader:
         if line.endswith("]") and "::" in line:
             return _DIRECTIVE.match(line) is not None or self._macro(line, start)
         if line == "+":
-            self._list.continue_item()
+            self._list.note_continuation()
         elif _BREAK.match(line):
             self._end_block()
         else:
@@ -111,7 +111,7 @@ class _Reader:
         else:
             lines = self._take(start)
             text = _ADMONITION.sub("", "\n".join(part.strip() for part in lines), count=1)
-            if self._list.is_open_item:
+            if not self._list.is_closed:
                 self._list.add_text(self._inline(text), start + 1)
                 self._settings = ""
             else:

@@ -49,19 +49,14 @@ class ListGroup:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the next line is not a part of an item."""
+        """Whether the next line or paragraph is no part of the present item."""
         return not self._pieces or (self._blank and not self._continued)
 
-    @property
-    def is_open_item(self) -> bool:
-        """Whether a paragraph that begins now belongs to the present item."""
-        return not self.is_closed
-
-    def end_item(self) -> None:
+    def note_blank_line(self) -> None:
         """Take note of a blank line."""
         self._blank = True
 
-    def continue_item(self) -> None:
+    def note_continuation(self) -> None:
         """Take note of a line that attaches the next block to the item."""
         self._continued = bool(self._pieces)
 

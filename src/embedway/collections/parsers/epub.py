@@ -39,7 +39,7 @@ class _Element(NamedTuple):
 
 def parse_epub(data: bytes, path: str) -> ParsedText:
     """Parse a book. Raises SourceError if it is encrypted, damaged or too large."""
-    package = open_package(data, path, what="EPUB", allow_types=True)
+    package = open_package(data, path, what="EPUB", allow_dtd=True)
     container = _read_xml(package, _CONTAINER, path)
     opf = next((item.attributes.get("full-path", "") for item in container if item.name == "rootfile"), "")
     elements = _read_xml(package, opf, path)

@@ -6,6 +6,7 @@ import codecs
 import html
 import re
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from embedway.collections.documents import MAX_TITLE_CHARACTERS
@@ -73,26 +74,36 @@ _MAX_CLOSED = 32
 _WINDOWS = frozenset({"iso8859-1", "ascii"})
 
 
+class Region(IntEnum):
+    """Part of a page, in the order of preference: only blocks of the highest one that exists are read."""
+
+    PAGE = 0
+    ARTICLE = 1
+    MAIN = 2
+
+
 @dataclass(slots=True)
 class _Block:
     kind: BlockKind
     line: int
-    region: int
+    region: Region
     level: int = 0
     language: str = ""
-    header: int = 0
+    #: Characters of the header rows of a table.
+    header_length: int = 0
     pieces: list[str] = field(default_factory=list)
 
 
 class _Reader:
-    """Handler that collects blocks. A region is 2 in the main part, 1 in an article, else 0."""
+    """Handler that collects blocks."""
 
     def __init__(self) -> None:
         self.blocks: list[_Block] = []
         self.title: list[str] = []
         #: Open elements: name, whether they are skipped, and the region around them.
-        self._open: list[tuple[str, bool, int]] = []
-        self._skipped = self._region = self._pre = self._table = self._list = 0
+        self._open: list[tuple[str, bool, Region]] = []
+        self._region = Region.PAGE
+        self._skipped_depth = self._pre_depth = self._table_depth = self._list_depth = 0
         self._in_title = self._space = self._header_row = False
         self._kind: BlockKind = "paragraph"
         self._level, self._language = 0, ""
@@ -105,11 +116,11 @@ class _Reader:
             return
         skipped = _is_skipped(tag, values, self._region)
         self._open.append((tag, skipped, self._region))
-        self._skipped += skipped
+        self._skipped_depth += skipped
         if tag == "main" or values.get("role") == "main":
-            self._region = 2
+            self._region = Region.MAIN
         elif tag == "article":
-            self._region = max(self._region, 1)
+            self._region = max(self._region, Region.ARTICLE)
 
     def empty_tag(self, tag: str, attributes: str) -> None:
         self._begin(tag, _read_attributes(attributes))
@@ -120,17 +131,17 @@ class _Reader:
         if tag in _BORDERS:
             self._block = None
         if tag == "pre":
-            self._pre = max(0, self._pre - 1)
+            self._pre_depth = max(0, self._pre_depth - 1)
         elif tag == "table":
-            self._table = max(0, self._table - 1)
+            self._table_depth = max(0, self._table_depth - 1)
         elif tag in {"ul", "ol"}:
-            self._list = max(0, self._list - 1)
+            self._list_depth = max(0, self._list_depth - 1)
         if tag in _HEADINGS or tag == "dt":
             self._kind, self._level = "paragraph", 0
         for back in range(1, min(len(self._open), _MAX_CLOSED) + 1):
             if self._open[-back][0] == tag:
                 closed = self._open[-back:]
-                self._skipped -= sum(skipped for _, skipped, _ in closed)
+                self._skipped_depth -= sum(skipped for _, skipped, _ in closed)
                 self._region = closed[0][2]
                 del self._open[-back:]
                 break
@@ -138,16 +149,20 @@ class _Reader:
     def _begin(self, tag: str, values: dict[str, str]) -> None:  # noqa: C901, PLR0912  one branch for each kind of tag
         if tag == "title" and not self._title_is_inner():
             self._in_title = True
-        if tag in _BORDERS and not (self._table and tag != "table") and not (self._list and tag in {"p", "div"}):
+        if (
+            tag in _BORDERS
+            and not (self._table_depth and tag != "table")
+            and not (self._list_depth and tag in {"p", "div"})
+        ):
             self._block = None
         if language := _LANGUAGE.search(values.get("class", "")):
             self._language = "" if language[1] == "default" else language[1].lower()
         if tag == "pre":
-            self._pre += 1
+            self._pre_depth += 1
         elif tag == "table":
-            self._table += 1
+            self._table_depth += 1
         elif tag in {"ul", "ol"}:
-            self._list += 1
+            self._list_depth += 1
         elif tag in _HEADINGS:
             self._kind, self._level = "heading", _HEADINGS[tag]
         elif tag == "dt" and "sig" in values.get("class", "").split():
@@ -159,8 +174,6 @@ class _Reader:
         elif tag in _SEPARATED and self._block is not None and self._block.pieces[-1:] not in ([], ["\n"]):
             self._block.pieces.append(" | ")
             self._space = False
-        elif tag == "a" and "headerlink" in values.get("class", ""):
-            values["hidden"] = ""
         if tag == "th":
             self._header_row = True
         if tag == "img" and (alt := values.get("alt", "")):
@@ -173,8 +186,8 @@ class _Reader:
         block = self._block
         if block is None or not block.pieces:
             return
-        if header and self._header_row and not block.header and "\n" not in block.pieces:
-            block.header = len("".join(block.pieces))
+        if header and self._header_row and not block.header_length and "\n" not in block.pieces:
+            block.header_length = len("".join(block.pieces))
         self._header_row = self._space = False
         block.pieces.append("\n")
 
@@ -182,9 +195,9 @@ class _Reader:
         if self._in_title:
             self.title.append(data)
             return
-        if self._skipped:
+        if self._skipped_depth:
             return
-        if not self._pre:
+        if not self._pre_depth:
             words = _SPACE.sub(" ", data)
             self._space = self._space or words.startswith(" ")
             if not (inner := words.strip(" ")):
@@ -193,19 +206,19 @@ class _Reader:
         else:
             words = inner = data
         block = self._current(line)
-        if self._space and not self._pre and block.pieces and block.pieces[-1] not in {"\n", "- ", " | "}:
+        if self._space and not self._pre_depth and block.pieces and block.pieces[-1] not in {"\n", "- ", " | "}:
             block.pieces.append(" ")
         block.pieces.append(inner)
-        self._space = not self._pre and words.endswith(" ")
+        self._space = not self._pre_depth and words.endswith(" ")
 
     def _current(self, line: int) -> _Block:
         if self._block is None:
             kind: BlockKind = self._kind
-            if self._pre:
+            if self._pre_depth:
                 kind = "code"
-            elif self._table:
+            elif self._table_depth:
                 kind = "table"
-            elif self._list and kind == "paragraph":
+            elif self._list_depth and kind == "paragraph":
                 kind = "list"
             language = self._language if kind == "code" else ""
             self._block = _Block(kind, line, self._region, self._level, language)
@@ -220,7 +233,7 @@ def parse_html(text: str, path: str) -> ParsedText:  # noqa: ARG001  no page is 
     """Return the main part of a page: `<main>` or `role=main`, else articles, else all but navigation."""
     reader = _Reader()
     scan_markup(text, reader)
-    region = max((block.region for block in reader.blocks), default=0)
+    region = max((block.region for block in reader.blocks), default=Region.PAGE)
     builder = TextBuilder()
     first = ""
     for block in reader.blocks:
@@ -231,7 +244,12 @@ def parse_html(text: str, path: str) -> ParsedText:  # noqa: ARG001  no page is 
             content = content.replace("\u00b6", "").removesuffix("#").strip()
             first = first or content
         builder.add(
-            content, block.kind, line=block.line, level=block.level, language=block.language, header_length=block.header
+            content,
+            block.kind,
+            line=block.line,
+            level=block.level,
+            language=block.language,
+            header_length=block.header_length,
         )
     title = _SPACE.sub(" ", "".join(reader.title)).strip() or first
     return builder.build(title[:MAX_TITLE_CHARACTERS] or None)
@@ -268,9 +286,11 @@ def _read_attributes(markup: str) -> dict[str, str]:
     }
 
 
-def _is_skipped(tag: str, values: dict[str, str], region: int) -> bool:
+def _is_skipped(tag: str, values: dict[str, str], region: Region) -> bool:
     if tag in _SKIPPED or values.get("role") in _SKIPPED_ROLES or "hidden" in values:
         return True
-    if tag in {"header", "footer"} and not region:
+    if tag == "a" and "headerlink" in values.get("class", ""):
+        return True
+    if tag in {"header", "footer"} and region == Region.PAGE:
         return True
     return values.get("aria-hidden") == "true" or bool(_HIDDEN.search(values.get("style", "")))

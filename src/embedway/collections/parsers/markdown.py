@@ -15,7 +15,7 @@ from embedway.collections.parsers.data_uris import without_data_uris
 from embedway.collections.parsers.front_matter import split_front_matter
 from embedway.collections.parsers.html_fragments import html_fragments
 from embedway.collections.parsers.markdown_inline import InlineText, heading_text
-from embedway.collections.parsers.markdown_syntax import markdown_parser
+from embedway.collections.parsers.markdown_syntax import fence_after, markdown_parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,7 +40,6 @@ _ALERT = re.compile(r"\A\[!\w+\][+-]?[ \t]*\n?")
 _MAX_DIRECTIVES = 8
 _MAX_SEGMENT = 1 << 20
 _ATX = re.compile(r"#{1,6}[ \t]")
-_FENCE = re.compile(r"[ \t]*+(`{3,}|~{3,})")
 
 
 class MarkdownWriter:
@@ -308,9 +307,7 @@ def _segments(lines: list[str], first: int) -> Iterator[tuple[int, int]]:
             yield start, number
             start, size = number, 0
         size += len(line) + 1
-        if found := _FENCE.match(line):
-            closes = fence and found[1].startswith(fence) and not line.strip().strip(fence[0])
-            fence = "" if closes else fence or found[1]
+        fence = fence_after(line, fence)
     yield start, len(lines)
 
 

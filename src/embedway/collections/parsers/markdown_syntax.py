@@ -32,6 +32,8 @@ _INTERRUPTS: RuleOptionsType = {"alt": ["paragraph", "reference", "blockquote", 
 _FENCE = re.compile(r"(?::{3,}|/{3,})[ \t]*+(\{?[\w.:-]*+\}?)[ \t]*+(.*)$", re.DOTALL)
 #: Line before an indented block: an admonition, a collapsed one, or a tab.
 _INDENTED = re.compile(r"(?:!!!|\?\?\?\+?|===[!+]?(?=[ \t]+[\"']))[ \t]+(.*)$", re.DOTALL)
+#: Beginning or end of a code block.
+_CODE_FENCE = re.compile(r"[ \t]*+(`{3,}|~{3,})")
 _MAX_COMMENT = 1000
 _QUOTED = re.compile(r"""(["'])(.*)\1""")
 #: Attributes in braces: `{#id}`, `{.class}`, `{: .class}`.
@@ -169,3 +171,12 @@ def _dropped(state: StateBlock, start: int, end: int, silent: bool) -> bool:  # 
     if not silent:
         _push(state, "dropped", "", start, start + 1)
     return True
+
+
+def fence_after(line: str, fence: str) -> str:
+    """Return the fence of the code block that is open after a line; `fence` is the one before it, or is empty."""
+    found = _CODE_FENCE.match(line)
+    if found is None:
+        return fence
+    closes = fence and found[1].startswith(fence) and not line.strip().strip(fence[0])
+    return "" if closes else fence or found[1]

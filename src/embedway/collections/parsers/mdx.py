@@ -9,12 +9,11 @@ import re
 from typing import TYPE_CHECKING
 
 from embedway.collections.parsers.markdown import parse_with, unify_newlines
-from embedway.collections.parsers.markdown_syntax import markdown_parser
+from embedway.collections.parsers.markdown_syntax import fence_after, markdown_parser
 
 if TYPE_CHECKING:
     from embedway.collections.parsers.base import ParsedText
 
-_FENCE = re.compile(r"[ \t]*+(`{3,}|~{3,})")
 _MODULE = re.compile(
     r"import[ \t]+(?:[\"'{*]|\w+[ \t,].*\bfrom\b)|export[ \t]+(?:default|const|let|var|function|async|class|[{*])"
 )
@@ -41,14 +40,13 @@ def _without_jsx(text: str) -> str:
     fence = ""
     module, depth, blank = False, 0, True
     for line in text.split("\n"):
-        found = _FENCE.match(line)
-        if fence or (found and not module):
+        fence_then = fence_after(line, fence)
+        if fence or (fence_then and not module):
+            fence = fence_then
             if prose:
                 pieces.append(_without_tags("\n".join(prose)))
                 prose.clear()
             pieces.append(line)
-            closing = found is not None and fence and found[1].startswith(fence) and not line.strip().strip(fence[0])
-            fence = "" if closing else fence or (found[1] if found else "")
             blank = True
             continue
         if not line.strip() and depth <= 0:

@@ -1,7 +1,8 @@
 """ZIP packages of documents (DOCX, PPTX, EPUB), with bounds on what is unpacked.
 
 The sizes in a package's directory may be false, so each entry is also unpacked once, piece by piece, before a library
-opens the package. XML with a document type can define entities that multiply: packages of Office with one are refused.
+opens the package. XML with a document type declaration (DTD) can define entities that multiply: packages of
+Office with one are refused.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ class Package:
         return self._archive.read(name)
 
 
-def open_package(data: bytes, path: str, *, what: str, allow_types: bool = False) -> Package:
+def open_package(data: bytes, path: str, *, what: str, allow_dtd: bool = False) -> Package:
     """Return a package whose entries are all within the bounds. Raises SourceError.
 
-    `what` is the name of the format; `allow_types` allows document types, for readers that ignore them.
+    `what` is the name of the format; `allow_dtd` allows declarations of document types, for readers that ignore them.
     """
     if data.startswith(_COMPOUND):
         raise SourceError(
@@ -68,7 +69,7 @@ def open_package(data: bytes, path: str, *, what: str, allow_types: bool = False
         raise SourceError(f"is no valid {what} file: it is damaged, or no ZIP package", path=path) from None
     entries = archive.infolist()
     _check_directory(entries, path)
-    _Unpacking(len(data), path, allow_types=allow_types).check(archive, entries)
+    _Unpacking(len(data), path, allow_dtd=allow_dtd).check(archive, entries)
     return Package(archive, path)
 
 
@@ -84,9 +85,9 @@ def _check_directory(entries: list[zipfile.ZipInfo], path: str) -> None:
 class _Unpacking:
     """Sums of unpacked bytes, and their limits."""
 
-    def __init__(self, packed: int, path: str, *, allow_types: bool) -> None:
+    def __init__(self, packed: int, path: str, *, allow_dtd: bool) -> None:
         self._path = path
-        self._allow_types = allow_types
+        self._allow_dtd = allow_dtd
         self._left = min(MAX_UNPACKED_BYTES, max(_UNCHECKED_BYTES, packed * MAX_RATIO))
         self._markup_left = MAX_MARKUP_BYTES
 
@@ -116,8 +117,8 @@ class _Unpacking:
                     is_markup = letters.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").startswith(b"<")
                 if is_markup:
                     self._markup_left -= len(piece)
-                    if not self._allow_types and _DOCUMENT_TYPE in before + letters:
-                        raise SourceError("is damaged: its XML has a document type", path=self._path)
+                    if not self._allow_dtd and _DOCUMENT_TYPE in before + letters:
+                        raise SourceError("is damaged: its XML has a document type declaration (DTD)", path=self._path)
                     before = letters[-len(_DOCUMENT_TYPE) :]
                 if self._left < 0 or self._markup_left < 0:
                     self._refuse_size()

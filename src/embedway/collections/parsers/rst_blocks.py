@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from docutils import nodes
 
 from embedway.collections.parsers.base import line_marks
+from embedway.collections.parsers.rst_bodies import Definition, Labelled
 from embedway.collections.parsers.rst_inline import Names, label_name
-from embedway.collections.parsers.rst_tree import Definition, Label, Labelled
+from embedway.collections.parsers.rst_tree import Label
 
 if TYPE_CHECKING:
     from embedway.collections.documents import BlockKind

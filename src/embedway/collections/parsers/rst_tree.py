@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 from docutils import frontend, nodes, utils
 from docutils.parsers.rst import Directive, DirectiveError, Parser, states
 from docutils.parsers.rst.directives import tables
-from docutils.statemachine import StringList, string2lines
+from docutils.statemachine import string2lines
 
-from embedway.collections.parsers.rst_directives import LABELS, DirectiveKind, directive_kind, sets_module
+from embedway.collections.parsers.rst_bodies import DirectiveBody, first_line, with_line
+from embedway.collections.parsers.rst_directives import directive_kind
 from embedway.collections.parsers.rst_inline import inline_text
 
 #: Characters of a grid table. docutils takes quadratic time for a table, so a larger one is kept as it is.
 _MAX_TABLE_CHARACTERS = 50_000
-_OPTION = re.compile(r":(?![: ])([^:\\]|\\.|:(?!([ `]|$))){1,200}(?<! ):( +|$)")
 #: Target without an address: `.. _name:`.
 _LABEL = re.compile(r"\.\.[ ]+_`?([^`:]{1,200})`?:\s*$")
 _SUBSTITUTION = re.compile(r"\.\.[ ]+\|(?![ ])([^|]{1,200})\|(?:[ ]+([\w:.-]+)::[ ]*(.*))?$")
@@ -32,14 +32,6 @@ _TABLES: dict[str, type[Directive]] = {
     "list-table": tables.ListTable,
     "csv-table": tables.CSVTable,
 }
-
-
-class Definition(nodes.Element):
-    """Directive that describes an object; `signatures` are pairs of (text, line)."""
-
-
-class Labelled(nodes.Element):
-    """Directive with a label before its content, such as a note or a change of version; `label` is a text."""
 
 
 class Label(nodes.Element):
@@ -77,7 +69,7 @@ class _OurStates:
         block, messages, blank_finish = super().isolate_grid_table()  # type: ignore[misc]
         if block and sum(map(len, block)) > _MAX_TABLE_CHARACTERS:
             text = "\n".join(block)
-            return [], [_with_line(nodes.literal_block(text, text), _first_line(block))], blank_finish
+            return [], [with_line(nodes.literal_block(text, text), first_line(block))], blank_finish
         return block, messages, blank_finish
 
 
@@ -124,7 +116,7 @@ def _directive(state: Any, match: re.Match[str]) -> tuple[list[nodes.Node], bool
         return _table_directive(state, match, name, line)
     block, _, offset, blank_finish = machine.get_first_known_indented(match.end(), strip_top=0)
     blank_finish = blank_finish or machine.is_next_line_blank()
-    body = _Body(state, block, offset, line, machine.input_lines[first])
+    body = DirectiveBody(state, block, offset, line, machine.input_lines[first])
     return body.parse_as(name, directive_kind(name)), blank_finish
 
 
@@ -144,201 +136,6 @@ def _table_directive(state: Any, match: re.Match[str], name: str, line: int) -> 
         if isinstance(node, nodes.Element) and node.line is None:
             node.line = line
     return result, blank_finish
-
-
-class _Body:
-    """Block of a directive: arguments, options and content."""
-
-    def __init__(self, state: Any, block: StringList, offset: int, line: int, source_line: str) -> None:
-        self._state, self._line = state, line
-        self._source_line = source_line
-        while block and not block[-1].strip():
-            block.trim_end()
-        end = 0
-        while end < len(block) and block[end].strip() and not (end and _OPTION.match(block[end])):
-            end += 1
-        if block and _OPTION.match(block[0]):
-            end = 0
-        self.arguments: list[tuple[str, int]] = [
-            (text.strip(), line + number) for number, text in enumerate(block[:end]) if text.strip()
-        ]
-        options_end = end
-        while options_end < len(block) and block[options_end].strip():
-            options_end += 1
-        is_options = options_end > end and (end or _OPTION.match(block[0]) or not block[0].strip())
-        # A directive's first line may be empty, with the options or the content on the next.
-        if end == 0 and block and not block[0].strip():
-            options_end = 1
-            while options_end < len(block) and block[options_end].strip() and _OPTION.match(block[1]):
-                options_end += 1
-            is_options = options_end > 1
-        self.options = self._read_options(block[end:options_end]) if is_options else {}
-        start = options_end if is_options or end else 0
-        self._whole = block
-        self._options_span = (end, options_end) if is_options else (0, 0)
-        self.content, self._offset = block[start:], offset + start
-        self._block_offset = offset
-
-    @staticmethod
-    def _read_options(lines: StringList) -> dict[str, str]:
-        options: dict[str, str] = {}
-        for line in lines:
-            if found := _OPTION.match(line):
-                name = line[1 : found.end()].rstrip().rstrip(":")
-                options[name.lower()] = line[found.end() :].strip()
-        return options
-
-    def parse_as(self, name: str, kind: DirectiveKind) -> list[nodes.Node]:  # noqa: PLR0911  one for each kind
-        """Return the nodes of a directive of this kind."""
-        if kind == "dropped":
-            return self._dropped(name)
-        if kind == "code":
-            return self._code(name)
-        if kind == "definition":
-            return self._definition(name)
-        if kind == "note":
-            return [self._parsed(_labelled(LABELS.get(name, ""), self._line), self._with_arguments())]
-        if kind == "version":
-            return [self._version(name)]
-        if kind == "image":
-            return self._image()
-        if kind == "content":
-            return self._parse(self.content, self._offset)
-        if kind == "unknown":
-            return self._unknown(name)
-        # Titled content.
-        result: list[nodes.Node] = []
-        if self.arguments:
-            title = inline_text(" ".join(text for text, _ in self.arguments))
-            result.append(_with_line(nodes.paragraph("", title), self._line))
-        return [*result, *self._parse(self.content, self._offset)]
-
-    def _dropped(self, name: str) -> list[nodes.Node]:
-        document = self._state.document
-        argument = self.arguments[0][0] if self.arguments else ""
-        if sets_module(name):
-            document.module = argument if argument != "None" else ""
-            return self._parse(self.content, self._offset)
-        if name == "highlight":
-            document.highlight = argument.lower()
-        if name == "toctree":
-            entries = [line.strip() for line in self.content if line.strip()]
-            document.linked_pages += [(_TARGET.sub("", entry) or entry).removesuffix(".rst") for entry in entries]
-        return []
-
-    def _code(self, name: str) -> list[nodes.Node]:
-        state = self._state
-        if name in {"math", "parsed-literal", "productionlist"}:
-            block, language = self._with_arguments(), "latex" if name == "math" else ""
-        else:
-            block, language = self.content, self.arguments[0][0].lower() if self.arguments else ""
-        while block and not block[0].strip():
-            block.trim_start()
-        if not block:
-            return []
-        text = "\n".join(block)
-        if name == "parsed-literal":
-            text = inline_text(text)
-        if not language and name != "parsed-literal":
-            language = "pycon" if name in {"doctest", "testcode"} else state.document.highlight
-        return [_with_line(nodes.literal_block(text, text, language=language), _first_line(block))]
-
-    def _definition(self, name: str) -> list[nodes.Node]:
-        if name == "class" and not self.content and not self.options and "(" not in self._source_line:
-            # docutils' directive, which sets the style of what follows.
-            return []
-        signatures = []
-        joined = ""
-        for text, line in self.arguments:
-            joined += text.removesuffix("\\")
-            if not text.endswith("\\"):
-                signatures.append((self._signature(name, inline_signature(joined)), line))
-                joined = ""
-        if not signatures:
-            return self._parse(self.content, self._offset)
-        node = Definition(signatures=signatures)
-        state = self._state
-        state.document.definition_depth += 1
-        self._parsed(node, self.content, self._offset)
-        state.document.definition_depth -= 1
-        return [_with_line(node, self._line)]
-
-    def _signature(self, name: str, text: str) -> str:
-        document = self._state.document
-        head = re.split(r"[(\s]", text, maxsplit=1)[0]
-        top_level = name.removeprefix("py:") in _WITH_MODULE
-        if document.module and top_level and "." not in head and not document.definition_depth:
-            text = f"{document.module}.{text}"
-        kind = name.removeprefix("py:")
-        return f"{kind} {text}" if kind in {"class", "exception"} else text
-
-    def _version(self, name: str) -> nodes.Element:
-        words = " ".join(text for text, _ in self.arguments).split(maxsplit=2 if name == "deprecated-removed" else 1)
-        label = LABELS[name]
-        if words:
-            label += f" {words.pop(0)}"
-        if name == "deprecated-removed" and words:
-            label += f", will be removed in version {words.pop(0)}"
-        node = _labelled(label + (": " if words or self.content else "."), self._line)
-        if words:
-            node += _with_line(nodes.paragraph("", inline_text(words[0])), self._line)
-        return self._parsed(node, self.content, self._offset)
-
-    def _image(self) -> list[nodes.Node]:
-        result: list[nodes.Node] = []
-        if alt := self.options.get("alt", ""):
-            result.append(_with_line(nodes.paragraph("", inline_text(alt)), self._line))
-        return [*result, *self._parse(self.content, self._offset)]
-
-    def _unknown(self, name: str) -> list[nodes.Node]:
-        argument = " ".join(text for text, _ in self.arguments)
-        if self.content and argument:
-            return self._definition(name)
-        if argument.count(" ") >= 3:
-            return [_with_line(nodes.paragraph("", inline_text(argument)), self._line)]
-        return self._parse(self.content, self._offset)
-
-    def _with_arguments(self) -> StringList:
-        """Return arguments and content as one block, without options."""
-        start, end = self._options_span
-        if start == end:
-            return self._whole
-        return self._whole[:start] + self._whole[end:]
-
-    def _parsed(self, node: nodes.Element, block: StringList, offset: int | None = None) -> nodes.Element:
-        self._state.nested_parse(block, self._block_offset if offset is None else offset, node)
-        return node
-
-    def _parse(self, block: StringList, offset: int) -> list[nodes.Node]:
-        return list(self._parsed(nodes.container(), block, offset).children) if block else []
-
-
-#: Target of an entry with its own title: `Title <path>`.
-_TARGET = re.compile(r"\s*<[^<>]*>$")
-#: Objects of Python that Sphinx shows with their module.
-_WITH_MODULE = frozenset({"function", "class", "exception", "data", "decorator", "coroutinefunction"})
-
-
-def inline_signature(text: str) -> str:
-    """Return a signature without escapes."""
-    return str(nodes.unescape(utils.escape2null(text))) if "\\" in text else text
-
-
-def _labelled(label: str, line: int) -> Labelled:
-    node: Labelled = _with_line(Labelled(label=label), line)
-    return node
-
-
-def _with_line(node: Any, line: int) -> Any:
-    """Set the line of a node, from 1, and return the node."""
-    node.line = line
-    return node
-
-
-def _first_line(block: StringList) -> int:
-    """Return the line of the source, from 1, of the first line of a block."""
-    offset: int | None = block.info(0)[1]
-    return (offset or 0) + 1
 
 
 def _line(machine: Any) -> int:

@@ -151,7 +151,7 @@ class Store(ABC):
 
     @abstractmethod
     def remove(self, documents: Collection[DocumentKey]) -> None:
-        """Remove all rows of documents; unknown ones are ignored. Rows that are written afterwards stay."""
+        """Remove all rows of documents; unknown documents are ignored. Rows that are written afterwards stay."""
 
     @abstractmethod
     def commit(self) -> None:
@@ -187,9 +187,10 @@ class Store(ABC):
     ) -> Iterator[Rows]:
         """Iterate over rows, at most `READ_ROWS` at a time, all chunks of a document in order.
 
-        `columns` are those of `fields` (all by default), `documents` the only ones to read. Without `vectors`, the
-        vectors of the rows have the shape (n, 0). Without `strict`, a vector that is missing or not finite is read as
-        NaN, and a missing text as an empty one, so that such rows can be found.
+        `columns` are those of `fields`, by default all; one that a collection of an older version lacks is None.
+        `documents` are the only ones to read, in any order; unknown documents are ignored. Without `vectors`, the
+        vectors of the rows have the shape (n, 0). Without `strict`, a vector that is missing or not finite
+        is read as NaN, and a missing text as an empty one, so that such rows can be found.
         """
 
     @abstractmethod
@@ -197,7 +198,10 @@ class Store(ABC):
         """Return rows without vectors by id; unknown ids are left out."""
 
     def purge(self) -> Sequence[str]:
-        """Remove the texts of removed rows from older versions; return what this cannot reach, in plain words."""
+        """Remove the texts of removed rows from older versions. Call this after `commit`.
+
+        Return sentences for the user, one for each place where copies of the texts may remain.
+        """
         return ()
 
     def search(self, query_vector: Vectors, top_n: int, *, where: Condition | None = None) -> list[Hit]:

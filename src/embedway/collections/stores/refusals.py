@@ -21,4 +21,5 @@ def no_such(what: str, destination: str, *, similar: str = "") -> SinkError:
         command="`embedway sync SOURCE --to COLLECTION` creates it",
         python="open it with create=True, and sync it, to create it",
     )
-    return SinkError(f"there is no such {what}{similar}; {create}", destination=destination)
+    joined = f"{similar} Otherwise, {create}" if similar else f"; {create}"
+    return SinkError(f"there is no such {what}{joined}", destination=destination)

@@ -68,7 +68,7 @@ def store_for(destination: str | os.PathLike[str] | Store) -> Store:
         return _built_in(_ENDINGS[ending], destination)
     near = "" if "://" in destination else did_you_mean(destination, tuple(_ENDINGS))
     raise UsageError(
-        f"{shown(destination)!r} is not a known destination{near or '; use one of: ' + ', '.join(forms())}"
+        f"{shown(destination)!r} is not the name of a collection{near or '; use one of: ' + ', '.join(forms())}"
     )
 
 
