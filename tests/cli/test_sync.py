@@ -73,7 +73,7 @@ def test_the_tables_of_a_sync_and_of_its_dry_run(sync, docs):
     done = sync("--on-error", "skip", code=4)
     line = next(line for line in done.stdout.splitlines() if line.startswith("kept"))
     assert line.split(maxsplit=1)[1] == "1 with old rows, because the new content cannot be read"
-    assert "1 row was rejected; out.jsonl.rejects.jsonl lists them with reasons" in done.stderr
+    assert "1 row or file was rejected; the reasons are in out.jsonl.rejects.jsonl" in done.stderr
 
 
 def test_the_list_of_rejected_rows_goes_away_when_all_can_be_read(sync, docs, place):
@@ -166,6 +166,7 @@ def test_the_collection_is_no_source_of_itself(sync, place):
 
 
 def test_standard_input_alone_must_be_named_again(command, place):
-    assert command("sync", "-", "--to", "in.jsonl", *MODEL_NAME, input=b"a text\n").code == 0
+    first = command("sync", "-", "--to", "in.jsonl", *MODEL_NAME, stdin=b"a text\n")
+    assert first.code == 0, first.stderr
     done = command("sync", "--to", "in.jsonl")
     assert (done.code, "the only source of the collection is standard input" in done.stderr) == (2, True)
