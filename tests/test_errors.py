@@ -214,6 +214,7 @@ ARGUMENTS = {
     "BudgetExceededError": (("too much",), {"budget": "b", "needed": 2, "left": 1}),
     "StateError": (("is damaged",), {"file": Path("a.zip")}),
     "SinkError": (("is full",), {"destination": "d"}),
+    "CollectionLockedError": ((), {"destination": "d"}),
 }
 
 

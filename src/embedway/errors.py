@@ -34,8 +34,9 @@
     ├── BudgetExceededError       a spending limit would be exceeded
     ├── LedgerError               the ledger cannot be read or written, so nothing is spent
     ├── CacheError                a cache cannot be read or cleared on request, or has a newer version
-    ├── StateError                a backup of the state cannot be created, read or restored
+    ├── StateError                a backup of the state or a job's journal cannot be read or written
     └── SinkError                 a destination cannot be written or read
+        └── CollectionLockedError  another process or thread changes it
 
 Every error says what was wrong, where, and what to do. None contains a user's text or a secret.
 """
@@ -483,7 +484,10 @@ class CacheError(EmbedwayError):
 
 
 class StateError(EmbedwayError):
-    """A backup of the state cannot be created, read or restored. `file` is the backup or the file that fails."""
+    """A backup of the state cannot be created, read or restored, or the journal of a job cannot be read.
+
+    `file` is the backup or the file that fails.
+    """
 
     def __init__(self, message: str, *, file: Path | str) -> None:
         self.file = str(file)
@@ -496,6 +500,15 @@ class SinkError(EmbedwayError):
     def __init__(self, message: str, *, destination: str) -> None:
         self.destination = destination
         super().__init__(f"{printable(destination)}: {message}")
+
+
+class CollectionLockedError(SinkError):
+    """Another process or thread changes the collection; a sync with `wait` waits for it."""
+
+    def __init__(self, *, destination: str) -> None:
+        wait = by_place(command="`embedway sync --wait` waits", python="`sync(wait=True)` waits")
+        reason = f"another process or thread changes the collection; try again when it ends; {wait}"
+        super().__init__(reason, destination=destination)
 
 
 def newer_version(version: object, known: int, *, of: str = "", otherwise: str = "") -> str:

@@ -138,7 +138,7 @@ def test_a_collection_that_another_process_changes_is_refused_by_name_or_waited_
     with ExitStack() as other:
         other.enter_context(exclusive(place / "out.jsonl", destination="out.jsonl"))
         refused = sync(code=1)
-        assert "out.jsonl: another process changes the collection" in refused.stderr
+        assert "out.jsonl: another process or thread changes the collection" in refused.stderr
         tries, lock = [], FileStore.lock
 
         def released_at_the_second_try(self):

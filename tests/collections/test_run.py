@@ -427,7 +427,12 @@ class TestEmbedderFaults:
 
         for on_embed, kind in ((deny, AuthenticationError), (refuse_all, RefusedInputError)):
             with pytest.raises(kind):
-                run(fake_embedder(on_embed=on_embed), [rows_file(10)], out / "o.jsonl", RunOptions(on_error="skip"))
+                run(
+                    fake_embedder(on_embed=on_embed),
+                    [rows_file(10)],
+                    out / f"{kind.__name__}.jsonl",
+                    RunOptions(on_error="skip"),
+                )
             assert list(out.iterdir()) == []
 
     @pytest.mark.parametrize("fault", ["space", "shape"])

@@ -92,12 +92,12 @@ def test_sigterm_and_interrupt_leave_nothing_at_all(kill_at, tmp_path, number, s
 def test_an_interrupt_while_standard_input_stays_open_ends_the_job_cleanly(tmp_path):
     script = (
         "import asyncio, sys\nsys.path.insert(0, sys.argv[2])\nfrom fake_embedder import FakeEmbedder\n"
-        "from embedway.collections import readers\nfrom embedway.collections.run import RunOptions, run_job\n"
-        "opened = readers._open_standard_input\n"
+        "from embedway.collections import file_reader\nfrom embedway.collections.run import RunOptions, run_job\n"
+        "opened = file_reader._open_standard_input\n"
         "def announced(*args, **more):\n"
         "    print('ready', flush=True)\n"
         "    return opened(*args, **more)\n"
-        "readers._open_standard_input = announced\n"
+        "file_reader._open_standard_input = announced\n"
         "job = run_job(FakeEmbedder(), ['-'], sys.argv[1], RunOptions(), standard_input=sys.stdin.buffer)\n"
         "asyncio.run(job)\n"
     )

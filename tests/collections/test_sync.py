@@ -151,5 +151,6 @@ def test_a_watch_goes_on_when_its_folder_is_removed_and_back(fake_embedder, docs
         fake_embedder(), MemoryStore("memory:a"), [str(docs)], SyncOptions(), report, changes=changes()
     )
     asyncio.run(watched)
-    assert (done, [str(error) for error in failed]) == ([0, 5], [f"{docs}: there is no such file or folder"])
+    missing = f"{docs}: there is no such file or folder; remove=['docs'] removes its documents from the collection"
+    assert (done, [str(error) for error in failed]) == ([0, 5], [missing])
     assert len(rows()) == 5

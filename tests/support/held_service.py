@@ -1,4 +1,4 @@
-"""Embedding service on loopback that holds every request until a test lets it answer."""
+"""Embedding service on loopback that holds requests until a test lets it answer."""
 
 import contextlib
 import json
@@ -14,12 +14,18 @@ PATIENCE_S = 60
 
 
 class HeldService:
-    """The service: `arrived` counts received requests; `let_go` answers all, also later ones."""
+    """The service: `arrived` counts received requests; `going` lets it answer all, also later ones.
 
-    def __init__(self):
+    The first `free` requests are answered at once, and later ones with the status `fault`, if one is given. `texts` are
+    those of all requests, `answered` those of good answers.
+    """
+
+    def __init__(self, free=0, fault=None):
+        self.free, self.fault = free, fault
         self.arrived = threading.Semaphore(0)
         self.going = threading.Event()
-        self.texts = []
+        self.texts, self.answered = [], []
+        lock = threading.Lock()
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -28,9 +34,18 @@ class HeldService:
 
             def do_POST(self):
                 texts = json.loads(self.rfile.read(int(self.headers["content-length"])))["input"]
-                service.texts.extend(texts)
+                with lock:
+                    service.texts.extend(texts)
+                    service.free -= 1
+                    is_free = service.free >= 0
                 service.arrived.release()
-                service.going.wait(PATIENCE_S)
+                if not is_free and service.fault:
+                    self.send_error(service.fault)
+                    return
+                if not is_free:
+                    service.going.wait(PATIENCE_S)
+                if is_free or not service.is_closed:
+                    service.answered.extend(texts)
                 rows = [{"index": row, "embedding": vector_of(text, WIDTH).tolist()} for row, text in enumerate(texts)]
                 answer = json.dumps({"data": rows, "usage": {"total_tokens": len(texts)}}).encode()
                 with contextlib.suppress(OSError):  # the client may be gone
@@ -42,6 +57,7 @@ class HeldService:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self.is_closed = False
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -51,15 +67,16 @@ class HeldService:
 
     def close(self):
         """Answer what is held, and stop."""
+        self.is_closed = True
         self.going.set()
         self._server.shutdown()
         self._server.server_close()
 
 
 @contextlib.contextmanager
-def held_service():
+def held_service(free=0, fault=None):
     """Run the service."""
-    service = HeldService()
+    service = HeldService(free, fault)
     try:
         yield service
     finally:

@@ -14,7 +14,7 @@ from embedway.collections.search import Hit, TopRows, cosines
 from embedway.collections.stores.base import READ_ROWS, Rows, Store
 from embedway.collections.stores.tally import TALLY_COLUMNS, DocumentTally
 from embedway.collections.where import matches
-from embedway.errors import SinkError
+from embedway.errors import CollectionLockedError, SinkError
 
 #: Collections by destination: record, and rows by id as (fields, vector).
 PLACES = {}
@@ -36,7 +36,7 @@ class MemoryStore(Store):
     @contextmanager
     def lock(self):
         if self.destination in _LOCKED:
-            raise SinkError("another process changes the collection; wait for it", destination=self.destination)
+            raise CollectionLockedError(destination=self.destination)
         _LOCKED.add(self.destination)
         try:
             yield

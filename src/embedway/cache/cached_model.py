@@ -271,6 +271,8 @@ class _ReadThrough:
                 found.metas[rows[position]] = meta
             if storable:
                 cache.writes.put(self.cached.group, results, lease, operation)
+                if self.request.on_ready is not None:
+                    self.request.on_ready([rows[position] for position in positions], vectors, metas)
             for key, result in results.items():
                 cache.flights.resolve(key, result)
 

@@ -33,7 +33,7 @@ SourcesArgument: TypeAlias = Annotated[
 ]
 OverwriteFlag: TypeAlias = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace the collection of --to if it exists; a link is replaced, not its file."),
+    typer.Option("--overwrite", help="Replace the collection of --to if it exists; of a link, its file."),
 ]
 
 # Cutting

@@ -65,7 +65,7 @@ def verify(
     invocation = Invocation.of(context)
     config = invocation.config()
     most = None if max_cost is None else to_nanousd(max_cost, name="--max-cost")
-    kept = "the collection is as before the command, or completely repaired; computed vectors are not kept"
+    kept = "the collection is as before the command, or completely repaired; the same command computes no vector again"
     explain(kept if repair else "nothing is changed")
     report = wait_for(_verify(invocation, config, collection, model, sample, repair=repair, dry_run=dry_run, most=most))
     if not isinstance(report, VerifyReport):

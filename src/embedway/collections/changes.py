@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from embedway.collections.stored_chunks import key_of_row
 from embedway.errors import SourceError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Manifest:
             columns = ("id", "source", "document_id", "fingerprint")
             for some in store.read(columns=columns, vectors=False, documents=partial):
                 for row in some.fields:
-                    key = next(iter(partial))._replace(source=row["source"], document_id=row["document_id"])
+                    key = key_of_row(row)
                     if row["fingerprint"] == documents[key].fingerprint:
                         rows[key].add(row["id"])
         return cls(documents, rows)
@@ -78,10 +79,6 @@ class Changes:
     def rows_of(self, key: DocumentKey) -> Collection[str]:
         """Return the ids of the rows of a resumed document that are current."""
         return self._manifest.rows.get(key, ())
-
-    def is_stored(self, key: DocumentKey) -> bool:
-        """Return whether the collection has rows of a document."""
-        return key in self._manifest.documents
 
     def forget(self, key: DocumentKey) -> None:
         """Treat a document as not found: it has nothing to embed."""

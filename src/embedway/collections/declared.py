@@ -132,7 +132,7 @@ def _inspect(path: Path) -> tuple[int, dict[str, ColumnType]]:
 def _inspect_parquet(path: Path) -> tuple[int, dict[str, ColumnType]]:
     import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path.absolute())  # Arrow takes a relative a:b.parquet for a URI
     schema = file.schema_arrow
     _check_columns(dict.fromkeys(schema.names), path)
     # A row without vector is named when it is read.
@@ -197,12 +197,12 @@ def _add_record(path: Path, copy: Path, record: Record) -> None:
 def _copy_parquet(path: Path, copy: Path, record: Record) -> None:
     import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path.absolute())  # Arrow takes a relative a:b.parquet for a URI
     schema = file.schema_arrow.with_metadata(record_metadata(record))
     for name, kind in record.keep.items():
         place = schema.get_field_index(name)
         schema = schema.set(place, schema.field(place).with_type(column_kind(kind)).with_nullable(True))
-    with pq.ParquetWriter(copy, schema) as writer:
+    with pq.ParquetWriter(copy.absolute(), schema) as writer:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
             for name, kind in record.keep.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,22 +26,20 @@ if TYPE_CHECKING:
     from embedway.collections.chunk_reader import ChunkBatch
     from embedway.collections.chunks import Chunk
     from embedway.collections.documents import OnBadRow
-    from embedway.collections.journal import Journal
     from embedway.collections.options import RunOptions
     from embedway.collections.report import Tally
+    from embedway.collections.saved_vectors import SavedVectors
     from embedway.space import Space
     from embedway.types import EmbedResult, Vectors
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedBatch:
-    """Chunks with vectors, float32 (n, d); what was computed for them; and the chunks that were rejected."""
+    """Chunks with vectors, float32 (n, d), the result of those that were computed, and the rejected chunks."""
 
     chunks: tuple[Chunk, ...]
     vectors: Vectors = field(repr=False)
     result: EmbedResult | None
-    new_texts: Sequence[str] = field(repr=False)
-    new_vectors: Vectors = field(repr=False)
     failed: tuple[Chunk, ...] = ()
 
 
@@ -53,47 +51,47 @@ class BatchEmbedder:
         embedder: AsyncEmbedder,
         destination: str,
         options: RunOptions,
-        journal: Journal,
+        saved: SavedVectors,
         tally: Tally,
         on_bad_row: OnBadRow,
     ) -> None:
         self._embedder = embedder
         self._destination = destination
         self._options = options
-        self.journal = journal
+        self._saved = saved
         self._tally = tally
         self._on_bad_row = on_bad_row
 
     async def embed(self, batch: ChunkBatch, space: Space) -> EmbeddedBatch:
         """Return the vectors of a batch. Raises the errors that are not of single rows."""
         texts = [chunk.embedded_text for chunk in batch.chunks]
-        known = self.journal.find(texts)
+        known = self._saved.find(texts)
         self._tally.resumed += len(known)
+        # `missing` are positions in the batch; `result` has positions in `missing`.
         missing = [row for row in range(len(texts)) if row not in known]
         vectors = np.empty((len(texts), space.dimensions), np.float32)
         for row, vector in known.items():
             vectors[row] = vector
         if not missing:
-            return EmbeddedBatch(batch.chunks, vectors, None, (), vectors[:0])
+            return EmbeddedBatch(batch.chunks, vectors, result=None)
         result = await self._compute([texts[row] for row in missing], space)
         chunks = [batch.chunks[row] for row in missing]
         self._reject(chunks, result)
         vectors[missing] = result.vectors
-        good = [place for place in range(len(missing)) if place not in result.errors]
-        bad = {missing[place] for place in result.errors}
-        rows = [row for row in range(len(texts)) if row not in bad]
+        if not result.errors:
+            return EmbeddedBatch(batch.chunks, vectors, result)
+        failed = {missing[place] for place in result.errors}
+        good = [row for row in range(len(texts)) if row not in failed]
         return EmbeddedBatch(
-            tuple(batch.chunks[row] for row in rows),
-            vectors[rows],
-            replace(result, vectors=result.vectors[good]),
-            [texts[missing[place]] for place in good],
-            result.vectors[good],
-            tuple(batch.chunks[row] for row in sorted(bad)),
+            chunks=tuple(batch.chunks[row] for row in good),
+            vectors=vectors[good],
+            result=result,
+            failed=tuple(batch.chunks[row] for row in sorted(failed)),
         )
 
     async def _compute(self, texts: list[str], space: Space) -> EmbedResult:
         options = self._options
-        result = await self._embedder.embed(
+        call = self._embedder.embed(
             texts,
             input_type="document",
             model=options.model,
@@ -102,6 +100,7 @@ class BatchEmbedder:
             partial=True,
             **self._call_options(),
         )
+        result, saved = await self._saved.compute(call)
         self._tally.note_computed(texts, result)
         if not comparable(result.space, space):
             raise SpaceMismatchError(
@@ -110,6 +109,9 @@ class BatchEmbedder:
         if result.vectors.shape != (len(texts), space.dimensions):
             reason = f"returned vectors of shape {result.vectors.shape} for {len(texts)} texts"
             raise BadVectorsError(reason, route=result.receipt.route)
+        rest = [row for row, text in enumerate(texts) if row not in result.errors and text not in saved]
+        if rest:
+            self._saved.add([texts[row] for row in rest], result.vectors[rest])
         return result
 
     def _call_options(self) -> dict[str, Any]:
@@ -126,10 +128,11 @@ class BatchEmbedder:
         for error in result.errors.values():
             if isinstance(error, InputError):
                 continue
-            # If no row succeeds, the service is the cause, and not one row.
+            # One failed text in a batch is the fault of the text. If all failed, the service may be at fault. Then only
+            # a single text is rejected: one that the service refused, or one after earlier success.
             is_refused = isinstance(error, RefusedInputError)
-            is_certain = not is_none_good or (len(chunks) == 1 and (is_refused or self._tally.chunks > 0))
-            if not is_certain or (error.row is None and not is_refused):
+            is_fault_of_text = not is_none_good or (len(chunks) == 1 and (is_refused or self._tally.chunks > 0))
+            if not is_fault_of_text or (error.row is None and not is_refused):
                 stopped = of_row(error, None)
                 if is_none_good and len(chunks) > 1 and self._options.on_error == "skip":
                     stopped.add_note(

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import zlib
 from dataclasses import replace
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from embedway.collections.documents import MAX_FILE_BYTES, Document, DocumentKey, RawDocument, text_fault
@@ -190,7 +191,8 @@ class FileReader:
             return
         if file.format == "parquet":
             size = file.size_bytes or 0
-            yield from read_parquet(file.path, rows, size_bytes=size, on_bad_row=bad, advance=self._counter.advance)
+            path = str(Path(file.path).absolute())  # Arrow takes a relative a:b.parquet for a URI
+            yield from read_parquet(path, rows, size_bytes=size, on_bad_row=bad, advance=self._counter.advance)
             return
         with self._open(file) as opened:
             packed = opened.peek(2)[:2] == b"\x1f\x8b" if isinstance(opened, io.BufferedReader) else False

@@ -13,32 +13,27 @@ from typing import IO, TYPE_CHECKING
 
 from embedway import unfinished
 from embedway.collections.changes import Changes, Manifest
-from embedway.collections.chunk_reader import ChunkReader, batch_sizes, key_of
-from embedway.collections.cutting import open_chunker
-from embedway.collections.documents import ByteCounter
+from embedway.collections.chunk_reader import batch_sizes, key_of
 from embedway.collections.embedding import BatchEmbedder
-from embedway.collections.fault_list import FaultList
 from embedway.collections.inventory import Inventory
 from embedway.collections.job_sources import (
-    find_known_sources,
     joined_sources,
     named_sources,
     reading_record,
     recorded_sources,
-    refuse_dropped,
     refuse_emptied,
-    refuse_same_names,
     without_written,
 )
 from embedway.collections.journal import Journal, journal_path
 from embedway.collections.kept_columns import KeptColumns
-from embedway.collections.preparation import describe_model, open_for_sync
+from embedway.collections.preparation import Opened, open_for_sync
+from embedway.collections.prepared_job import find_inventory, prepare_job
 from embedway.collections.provenance import catalog_facts, made_by
-from embedway.collections.readers import read_documents
 from embedway.collections.record import Record
 from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import Tally, as_progress, is_stored, note_progress
-from embedway.errors import EmbedwayError, SinkError, SourceError
+from embedway.collections.saved_vectors import SavedVectors
+from embedway.errors import CollectionLockedError, EmbedwayError, SinkError, SourceError
 from embedway.remedies import by_place, option
 from embedway.text import count_of
 from embedway.worker import Worker
@@ -51,6 +46,7 @@ if TYPE_CHECKING:
     from embedway.collections.chunks import Chunk
     from embedway.collections.documents import DocumentKey
     from embedway.collections.options import RunOptions, SyncOptions
+    from embedway.collections.prepared_job import PreparedJob
     from embedway.collections.report import RunProgress
     from embedway.collections.stores.base import Store
     from embedway.space import Space
@@ -78,7 +74,7 @@ class Outcome:
     inventory: Inventory
     changes: Changes
     #: Names of sources whose documents are removed.
-    dropped: Collection[str] = ()
+    removed_sources: Collection[str] = ()
     recut: bool = False
     removed: list[DocumentKey] = field(default_factory=list)
     chunks_removed: int = 0
@@ -128,8 +124,8 @@ class Job:
         while True:
             try:
                 await writer.call(self._locks.enter_context, self._store.lock())
-            except SinkError as error:
-                if not self.options.wait or "another process" not in str(error):
+            except CollectionLockedError:
+                if not self.options.wait:
                     raise
             else:
                 return
@@ -138,71 +134,61 @@ class Job:
     async def _run(
         self, sources: Sequence[str], standard_input: IO[bytes] | None, reader: Worker, writer: Worker
     ) -> Outcome:
-        await writer.call(self._open)
-        old, read_options = self._old, self.options.read_options()
-        dropped = self._dropped()
-        if old is not None and dropped and not sources:
-            return await self._drop(old, dropped, writer)
+        opened = await writer.call(self._open_and_resolve_options)
+        removed_sources = self._removed_sources()
+        if opened.old is not None and removed_sources and not sources:
+            return await self._remove_sources(opened.old, removed_sources, writer)
         if not sources and self._sync is not None:
-            sources = recorded_sources(old, self._store.destination)
-        inventory = await reader.call(find_known_sources, sources, read_options, old)
-        if old is not None:
-            refuse_same_names(inventory.sources, old.sources, sources)
-            refuse_dropped(inventory.sources, dropped)
+            sources = recorded_sources(opened.old, self._store.destination)
+        inventory = await reader.call(find_inventory, opened, sources, removed_sources)
         inventory = await self._check_destination(inventory, writer)
-        options, described = await describe_model(self._embedder, self.options, old, self._store.destination)
-        self.options = options
-        chunker, settings = open_chunker(described, options)
-        changes = Changes(self._manifest, settings, inventory.sources)
-
-        def on_bad_row(fault: SourceError) -> None:
-            self._on_bad_row(fault)
-            changes.keep_of_fault(fault)
-
-        counter, faults = ByteCounter(), FaultList(on_bad_row)
-        documents = read_documents(
-            inventory, read_options, faults=faults, counter=counter, standard_input=standard_input
+        job = await prepare_job(
+            self._embedder, self._store, opened, inventory, self._on_bad_row, standard_input=standard_input
         )
-        chunk_reader = ChunkReader(documents, chunker, changes, faults=faults, counter=counter)
-        record = Record(
-            described.space,
-            chunking=settings,
-            sources=joined_sources(old, inventory.sources, dropped),
-            reading=reading_record(options),
-            made_by=made_by(described),
-            facts=(old.facts if old is not None else {}) or catalog_facts(described.space.model),
-            keep={} if old is None else old.keep,
-        )
-        self._columns = KeptColumns(options.keep, options.keep_types, record.keep)
-        outcome = Outcome(
-            described.space, inventory, changes, dropped, recut=old is not None and old.chunking != settings
-        )
-        journal = Journal(journal_path(self._store), described.space, (options.on_overflow,))
-        batches = BatchEmbedder(self._embedder, self._store.destination, options, journal, self.tally, self._on_bad_row)
+        self.options = job.options
+        record = self._record(job, removed_sources)
+        self._columns = KeptColumns(job.options.keep, job.options.keep_types, record.keep)
+        outcome = Outcome(record.space, inventory, job.changes, removed_sources, recut=job.recut)
+        saved = SavedVectors(Journal(journal_path(self._store), record.space, (job.options.on_overflow,)), record.space)
         try:
-            await self._stream(chunk_reader, batches, record, reader, writer, changes)
+            await self._stream(job, saved, record, reader, writer)
             await self._finish(outcome, record, writer)
             await uncancelled(writer.call(self._commit, record))
         except BaseException as error:
-            await self._abort(error, chunk_reader, inventory, journal, reader, writer)
+            await self._abort(error, job, saved, reader, writer)
             raise
-        await reader.call(chunk_reader.close)
+        await reader.call(job.chunk_reader.close)
         await writer.call(self.rejects.remove_outdated)
-        await writer.call(journal.remove)
+        await saved.close(remove=True)
         return outcome
 
-    def _open(self) -> None:
+    def _record(self, job: PreparedJob, removed_sources: Collection[str]) -> Record:
+        """Return the record of the collection after the job, without new kept columns."""
+        old, space = self._old, job.described.space
+        return Record(
+            space,
+            chunking=job.settings,
+            sources=joined_sources(old, job.inventory.sources, removed_sources),
+            reading=reading_record(job.options),
+            made_by=made_by(job.described),
+            facts=(old.facts if old is not None else {}) or catalog_facts(space.model),
+            keep={} if old is None else old.keep,
+        )
+
+    def _open_and_resolve_options(self) -> Opened:
         """Open an existing collection for a sync; resolve the options that its record decides."""
         store = self._store
         if self._sync is not None:
             opened = open_for_sync(store, self._sync)
             self.options, self._old, self._manifest = opened.options, opened.old, opened.manifest
-        elif store.exists() and not self.options.overwrite:
+            return opened
+        if store.exists() and not self.options.overwrite:
             update = by_place(command="`embedway sync SOURCE --to COLLECTION`", python="`Collection.sync`")
             raise SinkError(
                 f"already exists; {update} updates it, and {option('overwrite', True)} replaces it",
                 destination=store.destination,
             )
+        return Opened(self.options)
 
     async def _check_destination(self, inventory: Inventory, writer: Worker) -> Inventory:
         """Refuse an unusable destination; return the inventory without files of collections."""
@@ -214,18 +200,16 @@ class Job:
             await writer.call(self.rejects.refuse_existing)
         return inventory
 
-    async def _stream(  # noqa: PLR0917  the parts of one job
-        self,
-        chunk_reader: ChunkReader,
-        batches: BatchEmbedder,
-        record: Record,
-        reader: Worker,
-        writer: Worker,
-        changes: Changes,
+    async def _stream(
+        self, job: PreparedJob, saved: SavedVectors, record: Record, reader: Worker, writer: Worker
     ) -> None:
         """Embed and write all chunks of changed documents."""
+        chunk_reader, changes = job.chunk_reader, job.changes
+        batches = BatchEmbedder(
+            self._embedder, self._store.destination, job.options, saved, self.tally, self._on_bad_row
+        )
         sizes = batch_sizes()
-        await writer.call(batches.journal.read)
+        await saved.open()
         pending = reader.call(chunk_reader.next_batch, next(sizes))
         writing: asyncio.Future[None] | None = None
         while (batch := await pending) is not None:
@@ -237,9 +221,7 @@ class Job:
                 continue
             self.tally.begin(self._clock())
             done = await batches.embed(batch, record.space)
-            if self._store.transactional:
-                await writer.call(batches.journal.add, done.new_texts, done.new_vectors)
-                self._kept.vectors = batches.journal.count
+            self._kept.vectors = saved.count
             ended = self._clock()
             if writing is not None:
                 await writing
@@ -248,15 +230,18 @@ class Job:
             if not done.chunks:
                 continue
             writing = writer.call(self._write, batch.replaced, done.chunks, done.vectors)
+            if not self._store.transactional and saved.is_large:
+                await writing
+                await saved.clear()
             self.tally.add(batch.documents, len(done.chunks), done.result, ended)
             if self._progress is not None:
                 self._progress.update(self.tally.status(batch))
         if writing is not None:
             await writing
         else:
-            self._refuse_nothing()
+            self._check_not_empty()
 
-    def _refuse_nothing(self) -> None:
+    def _check_not_empty(self) -> None:
         """Raise `SourceError` if a new collection would have no rows."""
         if self._old is None:
             first = self.rejects.first
@@ -300,7 +285,7 @@ class Job:
         if not self._store.transactional:
             self._kept.rows += len(chunks)
 
-    def _dropped(self) -> set[str]:
+    def _removed_sources(self) -> set[str]:
         """Return the names of the sources to remove. Raises UsageError for unknown ones."""
         if self._sync is None or not self._sync.remove:
             return set()
@@ -311,10 +296,10 @@ class Job:
     def _documents_of(self, names: Collection[str]) -> list[DocumentKey]:
         return [key for key in self._manifest.documents if key.source in names]
 
-    async def _drop(self, old: Record, dropped: Collection[str], writer: Worker) -> Outcome:
+    async def _remove_sources(self, old: Record, removed_sources: Collection[str], writer: Worker) -> Outcome:
         """Remove sources, and change nothing else. Needs no model."""
-        record = replace(old, sources=joined_sources(old, (), dropped))
-        outcome = Outcome(old.space, Inventory((), ()), Changes(self._manifest, old.chunking, ()), dropped)
+        record = replace(old, sources=joined_sources(old, (), removed_sources))
+        outcome = Outcome(old.space, Inventory((), ()), Changes(self._manifest, old.chunking, ()), removed_sources)
         try:
             await self._finish(outcome, record, writer)
             await uncancelled(writer.call(self._commit, record))
@@ -328,7 +313,7 @@ class Job:
         if self._sync is None:
             return
         refuse_emptied(outcome.changes, self._sync)
-        outcome.removed = outcome.changes.removed() + self._documents_of(outcome.dropped)
+        outcome.removed = outcome.changes.removed() + self._documents_of(outcome.removed_sources)
         if outcome.removed:
             await writer.call(self._begin, record)
             await writer.call(self._store.remove, outcome.removed)
@@ -346,26 +331,24 @@ class Job:
                 self._store.write_record(replace(record, made_by=old.made_by, revision=old.revision))
             self._kept.complete = True
 
-    async def _abort(  # noqa: PLR0917  the parts of one job
-        self,
-        error: BaseException,
-        chunk_reader: ChunkReader,
-        inventory: Inventory,
-        journal: Journal,
-        reader: Worker,
-        writer: Worker,
+    async def _abort(
+        self, error: BaseException, job: PreparedJob, saved: SavedVectors, reader: Worker, writer: Worker
     ) -> None:
-        options = self.options
-        is_kept = bool(self._kept.vectors or self._kept.rows)
-        if isinstance(error, EmbedwayError) and self.tally.computed:
-            is_kept = is_kept or await is_stored(self._embedder, self.tally.last_text, options)
-            if is_kept:
-                note_progress(error, self.tally.computed, chunk_reader.total)
+        chunk_reader, inventory = job.chunk_reader, job.inventory
+        total = chunk_reader.total
         chunk_reader.stop()
+        await saved.close()
+        self._kept.vectors = saved.count
+        if isinstance(error, EmbedwayError):
+            # The journal also has vectors of rows that are written, until it is emptied.
+            kept = max(self._kept.rows, self._kept.vectors)
+            if not kept and await is_stored(self._embedder, self.tally.last_text, self.options):
+                kept = self.tally.computed
+            if kept:
+                note_progress(error, kept, total)
         # In this order, because the store removes the folder that it created only if the folder is empty.
         await writer.call(self.rejects.abort)
         await writer.call(self._store.abort)
-        await writer.call(journal.close)
         closed = reader.call(chunk_reader.close)
         if not isinstance(error, asyncio.CancelledError) and all(f.size_bytes is not None for f in inventory.files):
             # A reader of a pipe may wait forever, so it is not awaited. Nor is any reader after a cancellation,

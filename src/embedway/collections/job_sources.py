@@ -90,18 +90,18 @@ def refuse_same_names(found: Sequence[SourceRecord], recorded: Sequence[SourceRe
             )
 
 
-def refuse_dropped(found: Sequence[SourceRecord], dropped: Collection[str]) -> None:
+def check_not_removed_too(found: Sequence[SourceRecord], removed_sources: Collection[str]) -> None:
     """Raise `UsageError` for a source that is to be read and to be removed."""
     for one in found:
-        if one.name in dropped:
+        if one.name in removed_sources:
             raise UsageError(f"the source {one.name!r} is given both to be read and to be removed")
 
 
 def joined_sources(
-    old: Record | None, found: Sequence[SourceRecord], dropped: Collection[str] = ()
+    old: Record | None, found: Sequence[SourceRecord], removed_sources: Collection[str] = ()
 ) -> tuple[SourceRecord, ...]:
     """Return the recorded sources, and those of this job in place of recorded ones with their names."""
-    sources = {} if old is None else {one.name: one for one in old.sources if one.name not in dropped}
+    sources = {} if old is None else {one.name: one for one in old.sources if one.name not in removed_sources}
     return tuple({**sources, **{one.name: one for one in found}}.values())
 
 

@@ -8,6 +8,7 @@ commit. Only one job uses a journal at a time, because it holds the lock of the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.errors import StateError
 from embedway.files import FILE_MODE, make_private_folder
 
 if TYPE_CHECKING:
@@ -49,43 +51,67 @@ def journal_path(store: Store) -> Path:
     return Path(platformdirs.user_state_path("embedway", appauthor=False)) / "jobs" / f"{digest}{_ENDING}"
 
 
-class Journal:
-    """Vectors by text, of one destination and one space. `facts` are other options that decide on vectors.
+def repair_journal_path(store: Store) -> Path:
+    """Return the path of the journal of a collection's repair."""
+    path = journal_path(store)
+    return path.with_name(f"{path.stem}-repair{_ENDING}")
 
-    Methods block, and are called by one thread. If the file cannot be written, the journal warns once and keeps no
-    more vectors; the job goes on.
+
+class Journal:
+    """Vectors by text of one destination, space and set of options. `facts` are the options that decide on vectors.
+
+    `find` may be called by another thread than the methods that block, which are called by one thread. If the file
+    cannot be written, the journal warns once and keeps no more vectors; the job goes on.
     """
 
     def __init__(self, path: Path, space: Space, facts: Sequence[str] = ()) -> None:
         self._path = path
         identity = json.dumps([space.to_json(), *facts], sort_keys=True).encode()
         self._digest = hashlib.blake2b(identity, digest_size=16).digest()
-        self._dimensions = space.dimensions
         self._record = np.dtype([("key", f"V{_KEY_BYTES}"), ("check", "<u4"), ("vector", "<f4", (space.dimensions,))])
         self._rows: Any = np.empty(0, self._record)
         self._order: Any = np.empty(0, np.int64)
         self._keys: Any = np.empty(0, f"S{_KEY_BYTES}")
         self._descriptor: int | None = None
-        #: Number of vectors in the file.
-        self.count = 0
+        self._is_disabled = False
+        #: Number of vectors in the file, and of those that `read` found.
+        self.count = self.found = 0
 
     def read(self) -> None:
-        """Read the vectors of an interrupted job. A journal of another space is ignored, and replaced later."""
+        """Read the vectors of an interrupted job. A journal of another space is ignored, and replaced later.
+
+        Raises StateError if something is there that cannot be read.
+        """
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        except OSError:
-            return
-        with os.fdopen(descriptor, "rb") as file:
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode) or file.read(_HEADER.size) != self._header():
-                return
-            count = (state.st_size - _HEADER.size) // self._record.itemsize
-            if count:
-                self._rows = np.memmap(file, self._record, "r", offset=_HEADER.size, shape=(count,))
-        self.count = len(self._rows)
+            self._map()
+        except OSError as error:
+            try:
+                self._path.lstat()
+            except OSError:
+                return  # there is none
+            raise StateError(
+                f"the vectors of an interrupted job cannot be read ({error.strerror or error}); make the file "
+                "readable, or remove it to compute these vectors again",
+                file=self._path,
+            ) from error
+        self.count = self.found = len(self._rows)
         keys = np.frombuffer(np.ascontiguousarray(self._rows["key"]).tobytes(), f"S{_KEY_BYTES}")
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
+
+    def _map(self) -> None:
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(self._path, flags)
+        try:
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode):
+                raise OSError(errno.EINVAL, "it is not a file")
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                count = (state.st_size - _HEADER.size) // self._record.itemsize
+                if file.read(_HEADER.size) == self._header() and count:
+                    self._rows = np.memmap(file, self._record, "r", offset=_HEADER.size, shape=(count,))
+        finally:
+            os.close(descriptor)
 
     def find(self, texts: Sequence[str]) -> dict[int, Vectors]:
         """Return the vectors of texts that the journal contains, by position; damaged records are ignored."""
@@ -121,12 +147,17 @@ class Journal:
         else:
             self.count += len(texts)
 
-    def remove(self) -> None:
-        """Remove the file, and those of jobs that were not repeated for a month."""
-        self.close()
+    def clear(self) -> None:
+        """Remove the vectors that were added, whose rows are stored. Those that `read` found stay usable here."""
+        self._close_file()
         self.count = 0
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the file, and those of jobs that were not repeated for a month."""
+        self.close()
+        self.clear()
         with contextlib.suppress(OSError):
             for other in self._path.parent.glob(f"*{_ENDING}"):
                 if time.time() - other.stat().st_mtime > _KEPT_S:
@@ -134,15 +165,21 @@ class Journal:
 
     def close(self) -> None:
         """Close the file. Its vectors stay for a repeated job."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._close_file()
         self._rows = np.empty(0, self._record)
         self._keys = np.empty(0, f"S{_KEY_BYTES}")
 
+    def _close_file(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
     def _begin(self) -> bool:
-        """Open the file for appending; drop an incomplete record, or the content for another space."""
-        if self._dimensions == 0:
+        """Open the file for appending; return whether vectors can be appended.
+
+        An incomplete record is dropped, and so is the content for another space.
+        """
+        if self._is_disabled:
             return False
         try:
             make_private_folder(self._path.parent)
@@ -171,10 +208,8 @@ class Journal:
             self._path.parent,
             error.strerror,
         )
-        self._dimensions = 0
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._is_disabled = True
+        self._close_file()
 
     def _header(self) -> bytes:
         return _HEADER.pack(_MAGIC, self._digest, self._record["vector"].shape[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003  annotations are read by check_fields
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from embedway.collections.documents import ReadOptions
@@ -57,7 +57,7 @@ class RunOptions:  # a field for each option of a job
     most_nanousd: Annotated[int, Range(0, 2**63 - 1)] | None = None
     #: Notes on the choice of the model, for the summary.
     notes: tuple[str, ...] = ()
-    #: Whether to wait while another process changes the destination.
+    #: Whether to wait while another process or thread changes the destination.
     wait: bool = False
 
     def __post_init__(self) -> None:
@@ -133,11 +133,7 @@ class SyncOptions:  # a field for each option of a sync
 
 
 #: Fields that are the same in both kinds of options.
-_SHARED = (
-    *("model", "dimensions", "chunk", "chunk_tokens", "overlap_tokens", "context", "on_error", "on_overflow"),
-    *("text_field", "id_field", "keep", "keep_types", "format", "follow_links", "encoding", "include", "exclude"),
-    *("collection", "most_nanousd", "notes", "wait"),
-)
+_SHARED = tuple(one.name for one in fields(SyncOptions) if one.name in {other.name for other in fields(RunOptions)})
 
 
 def _recorded(record: Record, given: SyncOptions) -> dict[str, Any]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from embedway.collections.chunks import join_context
+from embedway.collections.journal import Journal, repair_journal_path
+from embedway.collections.saved_vectors import SavedVectors
 from embedway.errors import BudgetExceededError
 from embedway.money import usd
 from embedway.text import count_of
@@ -48,13 +52,18 @@ class VerifyPlan:
 
 
 class Recomputer:
-    """Computes texts of rows again with the collection's model, within a maximum cost."""
+    """Computes texts of rows again with the collection's model, within a maximum cost.
+
+    Between `open_journal` and `close_journal`, vectors are saved as they are computed, and read from there.
+    """
 
     def __init__(self, embedder: AsyncEmbedder, store: Store, model: str, most_nanousd: int | None = None) -> None:
         self._embedder = embedder
         self._record = store.record
         self.model = model
         self.most_nanousd = most_nanousd
+        self._store = store
+        self._saved: SavedVectors | None = None
         self.tokens = 0
         #: None if a price is unknown.
         self.cost_nanousd: int | None = 0
@@ -63,13 +72,39 @@ class Recomputer:
     def _overflow(self) -> Any:
         return "mean" if self._record.chunking.on_overflow == "mean" else "truncate"
 
+    async def open_journal(self) -> None:
+        """Read the journal of an interrupted repair. Raises StateError."""
+        space = self._record.space
+        journal = Journal(repair_journal_path(self._store), space, (self._overflow,))
+        self._saved = SavedVectors(journal, space)
+        await self._saved.open()
+
+    async def close_journal(self, *, remove: bool) -> None:
+        """Close the journal, or remove it after a repair."""
+        if self._saved is not None:
+            await self._saved.close(remove=remove)
+            self._saved = None
+
     async def compute(self, rows: Sequence[Mapping[str, Any]]) -> Vectors:
         """Return vectors, float32 (n, d). Raises BudgetExceededError, and the errors of the embedder."""
+        texts = _texts(rows)
+        if self._saved is None:
+            return await self._recompute(texts)
+        vectors = np.empty((len(texts), self._record.space.dimensions), np.float32)
+        known = self._saved.find(texts)
+        for place, vector in known.items():
+            vectors[place] = vector
+        missing = [place for place in range(len(texts)) if place not in known]
+        if missing:
+            vectors[missing], _ = await self._saved.compute(self._recompute([texts[place] for place in missing]))
+        return vectors
+
+    async def _recompute(self, texts: list[str]) -> Vectors:
         options: dict[str, Any] = {}
         if self.most_nanousd is not None:
             options["max_cost"] = usd(max(0, self.most_nanousd - (self.cost_nanousd or 0)))
         vectors, bill = await self._embedder.cache.recompute(
-            _texts(rows),
+            texts,
             model=self.model,
             dimensions=self._record.space.dimensions,
             on_overflow=self._overflow,

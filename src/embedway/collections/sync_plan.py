@@ -6,28 +6,21 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from embedway.collections.changes import Changes
 from embedway.collections.chunk_reader import ChunkReader, batch_sizes
-from embedway.collections.cutting import open_chunker
-from embedway.collections.documents import ByteCounter
-from embedway.collections.fault_list import FaultList
 from embedway.collections.inventory import source_texts
 from embedway.collections.job_sources import (
-    find_known_sources,
     named_sources,
     recorded_sources,
-    refuse_dropped,
     refuse_emptied,
     refuse_itself,
-    refuse_same_names,
     without_written,
 )
 from embedway.collections.journal import Journal, journal_path
 from embedway.collections.option_checks import check_class
 from embedway.collections.options import SyncOptions
 from embedway.collections.plan import ModelPlan, add_texts
-from embedway.collections.preparation import describe_model, open_for_sync
-from embedway.collections.readers import read_documents
+from embedway.collections.preparation import open_for_sync
+from embedway.collections.prepared_job import find_inventory, prepare_job
 from embedway.collections.stores import store_for
 from embedway.selection.deduplication import TextDeduplicator
 from embedway.worker import Worker
@@ -103,35 +96,26 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
     standard_input: IO[bytes] | None,
 ) -> SyncPlan:
     old, rows = opened.old, opened.manifest.documents
-    dropped = named_sources(old, sync.remove) if old is not None and sync.remove else set()
-    gone = [key for key in rows if key.source in dropped]
-    if dropped and not sources:
+    removed_sources = named_sources(old, sync.remove) if old is not None and sync.remove else set()
+    gone = [key for key in rows if key.source in removed_sources]
+    if removed_sources and not sources:
         chunks = sum(rows[key].rows for key in gone)
         return SyncPlan(store.destination, 0, 0, len(gone), 0, 0, 0, 0, chunks, 0, settings_changed=False)
     sources = sources or recorded_sources(old, store.destination)
-    read_options = opened.options.read_options()
-    found = await reader.call(find_known_sources, sources, read_options, old)
+    found = await reader.call(find_inventory, opened, sources, removed_sources)
     inventory = without_written(found, (store.destination, *map(str, (store.rejects_path, *store.sidecars))))
-    if old is not None:
-        refuse_same_names(inventory.sources, old.sources, sources)
-        refuse_dropped(inventory.sources, dropped)
-    run, described = await describe_model(embedder, opened.options, old, store.destination, load=False)
-    chunker, settings = open_chunker(described, run)
-    changes = Changes(opened.manifest, settings, inventory.sources)
     rejected: list[None] = []
 
     def on_bad_row(fault: SourceError) -> None:
-        if run.on_error == "stop":
+        if opened.options.on_error == "stop":
             raise fault
         rejected.append(None)
-        changes.keep_of_fault(fault)
 
-    counter, faults = ByteCounter(), FaultList(on_bad_row)
-    documents = read_documents(inventory, read_options, faults=faults, counter=counter, standard_input=standard_input)
-    chunk_reader = ChunkReader(documents, chunker, changes, faults=faults, counter=counter)
+    job = await prepare_job(embedder, store, opened, inventory, on_bad_row, standard_input=standard_input, load=False)
+    run, described, changes = job.options, job.described, job.changes
     journal = Journal(journal_path(store), described.space, (run.on_overflow,))
     model = ModelPlan(described.model, described.space.id)
-    counts = await _count(embedder, chunk_reader, journal, model, run, reader)
+    counts = await _count(embedder, job.chunk_reader, journal, model, run, reader)
     refuse_emptied(changes, sync)
     removed = changes.removed() + gone
     return SyncPlan(
@@ -145,7 +129,7 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
         chunks=counts.chunks,
         chunks_removed=sum(rows[key].rows for key in {*removed, *counts.replaced} if key in rows),
         resumed=counts.resumed,
-        settings_changed=old is not None and old.chunking != settings,
+        settings_changed=job.recut,
         skipped=inventory.skipped.to_json(),
         model=model,
     )

@@ -169,14 +169,24 @@ class _Verification:
             if repair:
                 with self._store.lock():
                     await asyncio.to_thread(self._store.open)
-                    chosen = await self._check(sample)
-                    if self.report.faults:
-                        await self._repair(chosen)
+                    await self._check_and_repair(sample)
             else:
                 await self._check(sample)
         finally:
             self.report.tokens, self.report.cost_nanousd = self._recomputer.tokens, self._recomputer.cost_nanousd
         return self.report
+
+    async def _check_and_repair(self, sample: int) -> None:
+        """Verify and repair. If this is interrupted, the computed vectors are in a journal for the next repair."""
+        await self._recomputer.open_journal()
+        is_complete = False
+        try:
+            chosen = await self._check(sample)
+            if self.report.faults:
+                await self._repair(chosen)
+            is_complete = True
+        finally:
+            await self._recomputer.close_journal(remove=is_complete)
 
     async def _check(self, sample: int) -> _Chosen:
         """Check the documents, compare a random sample of the rows, and return it."""

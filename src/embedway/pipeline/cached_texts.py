@@ -12,6 +12,7 @@ from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.pipeline.embed import compute_request
 from embedway.pipeline.normalize import space_of
+from embedway.pipeline.ready_texts import ready_callback
 from embedway.pipeline.receipt import row_of
 from embedway.pipeline.request import unique_texts
 from embedway.types import InputType, Overflow
@@ -50,10 +51,11 @@ async def recompute(pipeline: EmbedPipeline, call: Call, max_nanousd: int | None
     request, model = await pipeline.prepare(call, call.model, None)
     texts, positions = unique_texts(request.texts, {})
     asked = compute_request(request, texts, model.space, CallBudget(Purpose(model.name), max_nanousd))
-    computed = await model.compute(replace(asked, partial=False))
+    space = model.space if call.dimensions is None else space_of(model, call.dimensions, None)
+    computed = await model.compute(replace(asked, partial=False, on_ready=ready_callback(texts, space, space)))
     vectors = computed.blocks["dense"]
-    if call.dimensions is not None and call.dimensions != model.space.dimensions:
-        vectors = to_size(vectors, space_of(model, call.dimensions, None))
+    if vectors.shape[1] != space.dimensions:
+        vectors = to_size(vectors, space)
     return vectors[positions], computed.bill
 
 

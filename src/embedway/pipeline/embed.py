@@ -26,6 +26,7 @@ from embedway.pipeline.deadline import run_in_time
 from embedway.pipeline.failed_rows import logged_rows
 from embedway.pipeline.normalize import in_space, space_of
 from embedway.pipeline.plan import make_plan
+from embedway.pipeline.ready_texts import ready_callback
 from embedway.pipeline.receipt import CallFacts, fill_outcome_on_failure, first_row, make_receipt, row_of, spread
 from embedway.pipeline.request import decode_ids, inspect, unique_texts
 from embedway.pipeline.script_check import ScriptCheck
@@ -167,6 +168,7 @@ class EmbedPipeline:
         own = model.space_of_size(space.dimensions)
         outcome = facts.outcome if self._hooks.operating else None
         asked = compute_request(request, texts, own, spending, outcome)
+        asked = replace(asked, on_ready=ready_callback(texts, own, space))
         cached = None if self.cache is None else self.cache.wrap(model)
         with fill_outcome_on_failure(outcome, spending, len(texts)):
             try:

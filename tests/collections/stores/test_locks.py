@@ -17,7 +17,7 @@ HOLD = (
 def test_a_second_lock_is_refused_by_name_and_nothing_is_left(tmp_path):
     path = tmp_path / "out.parquet"
     with exclusive(path, destination="out.parquet"):
-        with pytest.raises(SinkError, match=r"another process changes the collection") as caught:
+        with pytest.raises(SinkError, match=r"another process or thread changes the collection") as caught:
             exclusive(path, destination="out.parquet").__enter__()
         assert "out.parquet" in str(caught.value)
         with exclusive(tmp_path / "other.parquet", destination="other"):

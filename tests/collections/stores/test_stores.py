@@ -82,16 +82,29 @@ def test_files_that_do_not_say_what_they_hold(tmp_path, space, make_rows):
 
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
-def test_overwriting_a_link_replaces_it_and_not_its_target(tmp_path, write, ending):
-    link, target = tmp_path / f"out.{ending}", tmp_path / "target.txt"
-    target.write_text("precious")
+def test_a_link_stays_and_its_target_is_replaced_and_locked(tmp_path, write, ending):
+    link, target = tmp_path / f"link.{ending}", tmp_path / "folder" / f"target.{ending}"
+    target.parent.mkdir()
     link.symlink_to(target)
+    write(str(link), (5,))
+    assert open_store(str(target)).count == 5
     with pytest.raises(SinkError, match=r"already exists.*overwrite=True"):
-        write(str(link), (5,))
-    write(str(link), (5,), overwrite=True)
-    assert target.read_text() == "precious"
-    assert not link.is_symlink()
-    assert open_store(str(link)).count == 5
+        write(str(link), (6,))
+    write(str(link), (6,), overwrite=True)
+    assert link.is_symlink()
+    assert [open_store(str(path)).count for path in (link, target)] == [6, 6]
+    assert store_for(str(link)).identity == store_for(str(target)).identity
+    with store_for(str(link)).lock(), pytest.raises(SinkError, match="changes the collection"):
+        store_for(str(target)).lock().__enter__()
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", link.name}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_a_relative_name_with_a_colon_is_a_file(tmp_path, monkeypatch, write, ending):
+    monkeypatch.chdir(tmp_path)
+    write(f"new:one.{ending}", (5,))
+    assert open_store(f"new:one.{ending}").count == 5
+    assert store_for(f"new:one.{ending}").identity == str((tmp_path / f"new:one.{ending}").resolve())
 
 
 def test_a_pipe_in_place_of_a_sidecar_is_not_opened(tmp_path, write):

@@ -125,7 +125,7 @@ class Store(ABC):
     def lock(self) -> AbstractContextManager[None]:
         """Return a context in which no other process changes the collection.
 
-        Raises `SinkError`, which names the destination, if another process holds the lock. The lock of a killed process
+        Raises CollectionLockedError if another process or thread holds the lock. The lock of a killed process
         is free at once.
         """
 

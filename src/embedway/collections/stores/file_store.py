@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 
 
 class FileStore(ReaderStore):
-    """Store in one file, which is written as a temporary file and renamed on commit."""
+    """Store in one file, which is written as a temporary file and renamed on commit.
+
+    If the destination is a symbolic link, the file is its target, which a commit replaces; the link stays.
+    """
 
     def __init__(self, destination: str) -> None:
         super().__init__(destination)
-        self._path = Path(destination)
+        self._path = _real_path(destination)
         self._overwrite = False
         self._temporary: Path | None = None
         self._changes = RowChanges()
@@ -42,7 +45,7 @@ class FileStore(ReaderStore):
     @property
     @override
     def identity(self) -> str:
-        return os.path.realpath(self._path)
+        return str(self._path)
 
     @property
     @override
@@ -52,19 +55,20 @@ class FileStore(ReaderStore):
     @property
     @override
     def rejects_path(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.rejects.jsonl")
+        given = Path(self.destination)
+        return given.with_name(f"{given.name}.rejects.jsonl")
 
     @override
     def prepare(self, *, overwrite: bool) -> None:
         self._overwrite = overwrite
         folder = self._path.parent
         if not folder.is_dir():
-            raise SinkError(f"the folder {folder} does not exist; create it first", destination=str(self._path))
+            raise SinkError(f"the folder {folder} does not exist; create it first", destination=self.destination)
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise SinkError(f"the folder {folder} is not writable", destination=str(self._path))
+            raise SinkError(f"the folder {folder} is not writable", destination=self.destination)
         if self._path.is_dir():
-            raise SinkError("is a folder; name a file", destination=str(self._path))
-        refuse_existing(self._path, overwrite=overwrite, destination=str(self._path))
+            raise SinkError("is a folder; name a file", destination=self.destination)
+        refuse_existing(self._path, overwrite=overwrite, destination=self.destination)
 
     @override
     def begin(self, record: Record) -> None:
@@ -108,3 +112,11 @@ class FileStore(ReaderStore):
             from embedway.collections.stores.registry import similar_to  # noqa: PLC0415  only for this message
 
             raise no_such("file", self.destination, similar=similar_to(self.destination))
+
+
+def _real_path(destination: str) -> Path:
+    """Return the absolute path without links. Arrow takes a relative one such as `a:b.parquet` for a URI."""
+    try:
+        return Path(os.path.realpath(destination))
+    except (OSError, ValueError):  # no working directory, or a NUL: the first access reports it
+        return Path(destination)

@@ -63,7 +63,7 @@ def connect(folder: Path) -> Any:
     opt_out_of_telemetry()
     import lancedb  # noqa: PLC0415 - heavy, and an extra
 
-    return lancedb.connect(str(folder))
+    return lancedb.connect(str(folder.absolute()))  # a relative a:b would be a URI
 
 
 def table_path(folder: Path, table: str) -> Path:

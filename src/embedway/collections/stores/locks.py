@@ -7,8 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from embedway import unfinished
-from embedway.collections.stores.refusals import is_locked
-from embedway.errors import SinkError
+from embedway.errors import CollectionLockedError, SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def exclusive(path: Path, *, destination: str) -> Iterator[None]:
-    """Lock the collection at a path. Raises `SinkError` if another process, or another lock of this one, holds it."""
+    """Lock the collection at a path. Raises CollectionLockedError if it is locked."""
     name = path.parent.resolve() / f".{path.name}.embedway-lock"
     descriptor = _locked(name, destination)
 
@@ -54,7 +53,7 @@ def _locked(name: Path, destination: str) -> int:
                 return descriptor
         except OSError:
             os.close(descriptor)
-            raise is_locked(destination) from None
+            raise CollectionLockedError(destination=destination) from None
         os.close(descriptor)  # its holder has removed the file meanwhile
 
 

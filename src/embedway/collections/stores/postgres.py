@@ -24,13 +24,13 @@ from embedway.collections.stores import postgres_table as tables
 from embedway.collections.stores.base import READ_ROWS, Rows, Store
 from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors
 from embedway.collections.stores.postgres_where import to_sql
-from embedway.collections.stores.refusals import already_exists, is_locked, no_such
+from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
 from embedway.collections.stores.server_columns import lock_key, stored_columns
 from embedway.collections.stores.server_records import record_from_text, record_text
 from embedway.collections.stores.server_where import has_nul, push_not_down
 from embedway.collections.stores.tally import StoredDocument
-from embedway.errors import SinkError
+from embedway.errors import CollectionLockedError, SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -80,7 +80,7 @@ class PostgresStore(Store):
                 key = lock_key(tables.schema_of(link, self._place), self._place.table)
                 (free,) = link.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
             if not free:
-                raise is_locked(self.destination)
+                raise CollectionLockedError(destination=self.destination)
             yield
         finally:
             link.close()
@@ -313,7 +313,7 @@ class PostgresStore(Store):
         key = lock_key("change", self._schema, self._place.table)
         (free,) = link.execute("SELECT pg_try_advisory_xact_lock(%s)", [key]).fetchone()
         if not free:
-            raise is_locked(self.destination)
+            raise CollectionLockedError(destination=self.destination)
 
     def _facts(self) -> dict[str, Any]:
         """Return the stored record and the facts beside it. Raises `SinkError` if it is newer than the open one."""

@@ -23,9 +23,3 @@ def no_such(what: str, destination: str, *, similar: str = "") -> SinkError:
     )
     joined = f"{similar} Otherwise, {create}" if similar else f"; {create}"
     return SinkError(f"there is no such {what}{joined}", destination=destination)
-
-
-def is_locked(destination: str) -> SinkError:
-    """Return the error of a collection that another process changes."""
-    wait = by_place(command="`embedway sync --wait` waits", python="`sync(wait=True)` waits")
-    return SinkError(f"another process changes the collection; try again when it ends; {wait}", destination=destination)

@@ -1,0 +1,81 @@
+"""Vectors that are saved in a journal while texts are computed, so that a stopped or failed command keeps them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedway.pipeline.ready_texts import ready_texts_to
+from embedway.space import comparable
+from embedway.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+    from typing import TypeVar
+
+    from embedway.collections.journal import Journal
+    from embedway.space import Space
+    from embedway.types import Vectors
+
+    Result = TypeVar("Result")
+
+#: Number of vectors above which a journal is emptied when all of their rows are written.
+_MAX_WRITTEN = 8192
+
+
+class SavedVectors:
+    """Journal whose blocking calls run in a thread of its own: a store that writes does not delay them.
+
+    Vectors are saved as soon as a request is answered or a batch of the model is computed.
+    """
+
+    def __init__(self, journal: Journal, space: Space) -> None:
+        self._journal = journal
+        self._space = space
+        self._worker = Worker("embedway-journal")
+        self._found = 0
+
+    @property
+    def count(self) -> int:
+        """Number of vectors in the journal."""
+        return self._journal.count
+
+    async def open(self) -> None:
+        """Read the journal. Raises StateError."""
+        await self._worker.call(self._journal.read)
+
+    def find(self, texts: Sequence[str]) -> dict[int, Vectors]:
+        """Return the vectors of texts that an interrupted command has saved, by position."""
+        found = self._journal.find(texts)
+        self._found += len(found)
+        return found
+
+    async def compute(self, work: Awaitable[Result]) -> tuple[Result, set[str]]:
+        """Await a call of the embedder; save each text as soon as it is computed. Return the result and these texts."""
+        saved: set[str] = set()
+
+        def save(ready: Sequence[str], vectors: Vectors, space: Space) -> None:
+            if comparable(space, self._space):
+                saved.update(ready)
+                self.add(ready, vectors)
+
+        with ready_texts_to(save):
+            result = await work
+        return result, saved
+
+    def add(self, texts: Sequence[str], vectors: Vectors) -> None:
+        """Save vectors, float32 (n, d). Does not wait."""
+        self._worker.call(self._journal.add, texts, vectors)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the journal should be emptied when all rows are written. Those that were not found yet stay."""
+        return self.count >= _MAX_WRITTEN and self._found >= self._journal.found
+
+    async def clear(self) -> None:
+        """Empty the journal, because all rows are written."""
+        await self._worker.call(self._journal.clear)
+
+    async def close(self, *, remove: bool = False) -> None:
+        """Wait until all vectors are saved; close the journal, or remove it. May be called again."""
+        await self._worker.call(self._journal.remove if remove else self._journal.close)
+        self._worker.close()
