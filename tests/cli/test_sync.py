@@ -165,8 +165,8 @@ def test_the_collection_is_no_source_of_itself(sync, place):
     assert (place / "out.jsonl").read_text() == text
 
 
-def test_standard_input_alone_must_be_named_again(command, place):
-    first = command("sync", "-", "--to", "in.jsonl", *MODEL_NAME, stdin=b"a text\n")
+def test_standard_input_alone_must_be_named_again(own_settings, docs):
+    first = own_settings("sync", "-", "--to", "in.jsonl", *MODEL_NAME, stdin=b"a text\n")
     assert first.code == 0, first.stderr
-    done = command("sync", "--to", "in.jsonl")
+    done = own_settings("sync", "--to", "in.jsonl")
     assert (done.code, "the only source of the collection is standard input" in done.stderr) == (2, True)
