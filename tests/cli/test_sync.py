@@ -166,7 +166,6 @@ def test_the_collection_is_no_source_of_itself(sync, place):
 
 
 def test_standard_input_alone_must_be_named_again(own_settings, docs):
-    first = own_settings("sync", "-", "--to", "in.jsonl", *MODEL_NAME, stdin=b"a text\n")
-    assert first.code == 0, first.stderr
+    assert own_settings("sync", "-", "--to", "in.jsonl", *MODEL_NAME, stdin="a text\n").code == 0
     done = own_settings("sync", "--to", "in.jsonl")
     assert (done.code, "the only source of the collection is standard input" in done.stderr) == (2, True)
