@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from embedway.ledger.pins import Pin
     from embedway.local.backend import SessionOptions
     from embedway.local.tune import TuneReport, TuneRow
+    from embedway.models.base import Estimate
     from embedway.models.verification import SpaceComparison
     from embedway.money import Amount
     from embedway.quality.baseline_reports import (
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     )
     from embedway.types import (
         Averaged,
+        Bill,
         EmbedResult,
         EncodedText,
         ModelDescription,
@@ -140,6 +142,7 @@ __all__ = [
     "BaselineSummary",
     "BatchDetails",
     "BatchError",
+    "Bill",
     "BudgetExceededError",
     "BudgetRefusalDetails",
     "BudgetStandingDetails",
@@ -168,6 +171,7 @@ __all__ = [
     "EncodedText",
     "EquivalenceFigures",
     "ErrorRateDetails",
+    "Estimate",
     "FailoverDetails",
     "GroupAccuracy",
     "Hook",
@@ -256,6 +260,7 @@ __all__ = [
 _HOMES = {
     "BaselineReport": "quality.baseline_reports",
     "BaselineSummary": "quality.baseline_reports",
+    "Bill": "types",
     "GroupAccuracy": "quality.drift",
     "Pair": "quality.pairs",
     "QualityCheck": "quality.baseline_reports",
@@ -358,6 +363,7 @@ _HOMES = {
     "Truncation": "types",
     "TuneReport": "local.tune",
     "EquivalenceFigures": "quality.equivalence",
+    "Estimate": "models.base",
     "RouteIdentity": "quality.space_proofs",
     "SpaceComparison": "models.verification",
     "SpaceProof": "quality.space_proofs",

@@ -172,6 +172,7 @@ class TextMeta:
     codec: CodecName = "f32"
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Bill:
     """The bill of a computation: tokens and nano-dollars, batches or requests, and the routes that answered."""

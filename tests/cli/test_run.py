@@ -106,7 +106,7 @@ def test_a_limit_that_is_used_up_names_what_is_done_and_when_to_continue(run, se
     assert "\n2 of 4 texts are computed and kept; run the same command again in 3,600 s\n" in stopped.stderr
     service.faults = []
     done = run(TEXTS, "--json")
-    assert (done.code, done.json["cached"]) == (0, 2)
+    assert (done.code, done.json["resumed"]) == (0, 2)
 
 
 def test_a_service_that_answers_nothing_is_at_fault_and_not_its_rows(run, service):

@@ -148,7 +148,7 @@ class TestRun:
     def test_summary_and_answer_are_tables(self, command, notes):
         done = command("run", notes.name, "--to", "out.parquet")
         assert done.code == 0
-        for word in ("out.parquet", SPACE, "texts/s", "tokens/s", "runtime", "which speed excludes"):
+        for word in ("out.parquet", SPACE, "texts/s", "tokens/s", "runtime", "speed excludes it"):
             assert word in done.stdout
         found = command("search", "out.parquet", QUERY)
         header, first, *_ = found.stdout.splitlines()

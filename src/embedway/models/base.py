@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from embedway._public import public
 from embedway.batching.ready_rows import ReadyRows
 from embedway.batching.work import Work, make_work
 from embedway.compute import Computed, ComputeRequest
@@ -90,6 +91,7 @@ class Profile:
     exact: bool
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Estimated bill of planned work: directly, and with the service's batch API. None if unknown."""
