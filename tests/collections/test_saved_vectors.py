@@ -37,7 +37,10 @@ def test_a_cancelled_call_has_saved_the_texts_of_answered_requests(tmp_path, bac
                     arrived.set()
 
             saved.add = add_and_tell
-            call = asyncio.create_task(saved.compute(embedder.embed([*TEXTS, TEXTS[0]], partial=True)))
+            texts = [*TEXTS, TEXTS[0]]
+            call = asyncio.create_task(
+                saved.compute(texts, embedder.embed(texts, partial=True), lambda found: (found.vectors, found.errors))
+            )
             await asyncio.wait_for(arrived.wait(), 60)
             call.cancel()
             await asyncio.wait([call])

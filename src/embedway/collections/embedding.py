@@ -90,8 +90,12 @@ class BatchEmbedder:
         )
 
     async def _compute(self, texts: list[str], space: Space) -> EmbedResult:
+        work = self._compute_unsaved(texts, space)
+        return await self._saved.compute(texts, work, lambda result: (result.vectors, result.errors))
+
+    async def _compute_unsaved(self, texts: list[str], space: Space) -> EmbedResult:
         options = self._options
-        call = self._embedder.embed(
+        result = await self._embedder.embed(
             texts,
             input_type="document",
             model=options.model,
@@ -100,7 +104,6 @@ class BatchEmbedder:
             partial=True,
             **self._call_options(),
         )
-        result, saved = await self._saved.compute(call)
         self._tally.note_computed(texts, result)
         if not comparable(result.space, space):
             raise SpaceMismatchError(
@@ -109,9 +112,6 @@ class BatchEmbedder:
         if result.vectors.shape != (len(texts), space.dimensions):
             reason = f"returned vectors of shape {result.vectors.shape} for {len(texts)} texts"
             raise BadVectorsError(reason, route=result.receipt.route)
-        rest = [row for row, text in enumerate(texts) if row not in result.errors and text not in saved]
-        if rest:
-            self._saved.add([texts[row] for row in rest], result.vectors[rest])
         return result
 
     def _call_options(self) -> dict[str, Any]:

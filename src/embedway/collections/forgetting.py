@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from embedway.arguments import check_name, check_names
 from embedway.collections.chunks import join_context
+from embedway.collections.journal import journal_path, repair_journal_path
 from embedway.collections.keywords import forget_keywords
+from embedway.collections.store_calls import locked, uncancelled
 from embedway.collections.stored_chunks import place_of
 from embedway.errors import CacheError, EmbedwayError, SinkError, UsageError
 from embedway.remedies import by_place, option
+from embedway.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +73,7 @@ def find_documents(store: Store, names: Sequence[str], *, source: str | None = N
 async def forget_documents(
     embedder: AsyncEmbedder, store: Store, names: Sequence[str], *, model: str, source: str | None = None
 ) -> ForgetReport:
-    """Remove documents from an open collection, its older versions, its keyword index and the cache.
+    """Remove documents from an open collection, its older versions, its keyword index, its journals and the cache.
 
     Cached vectors are found by the texts of the rows, so those of texts that are no longer in the collection remain;
     the report says so. Raises as `find_documents`, `SinkError`, and `CacheError` if the cache cannot be changed, after
@@ -79,15 +82,17 @@ async def forget_documents(
     names = check_names(names, "documents") or ()
     source = None if source is None else check_name(source, "source")
     report = ForgetReport(store.destination)
-    with store.lock():
-        await asyncio.to_thread(store.open)
-        keys = await asyncio.to_thread(find_documents, store, names, source=source)
-        report.documents = sorted(map(place_of, keys))
-        texts = await asyncio.to_thread(_texts_of, store, keys)
-        report.rows = len(texts)
-        await asyncio.to_thread(_remove, store, keys)
-        report.left += await asyncio.to_thread(_purge, store)
-        await asyncio.to_thread(forget_keywords, store, embedder.config.search.directory)
+    with closing(Worker("embedway-store")) as worker:
+        async with locked(store, worker):
+            await worker.call(store.open)
+            keys = await worker.call(find_documents, store, names, source=source)
+            report.documents = sorted(map(place_of, keys))
+            texts = await worker.call(_texts_of, store, keys)
+            report.rows = len(texts)
+            await uncancelled(worker.call(_remove, store, keys))
+            report.left += await worker.call(_purge, store)
+            report.left += await worker.call(_remove_journals, store)
+            await worker.call(forget_keywords, store, embedder.config.search.directory)
     await _forget_cached(embedder, store, texts, report, model=model)
     sources = ", ".join(sorted({key.source for key in keys}))
     report.left.append(f"the source {sources}: a sync adds the document again unless it is removed or excluded there")
@@ -119,6 +124,19 @@ def _purge(store: Store) -> list[str]:
         return list(store.purge())
     except SinkError as error:
         return [f"older versions of the collection: {error}"]
+
+
+def _remove_journals(store: Store) -> list[str]:
+    """Remove the vectors that interrupted jobs and repairs keep; return what may still contain some."""
+    left = []
+    for path in (journal_path(store), repair_journal_path(store)):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            left.append(
+                f"vectors that an interrupted job keeps in {path}, without the texts: {error.strerror or error}"
+            )
+    return left
 
 
 async def _forget_cached(

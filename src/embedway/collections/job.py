@@ -33,6 +33,7 @@ from embedway.collections.record import Record
 from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import Tally, as_progress, is_stored, note_progress
 from embedway.collections.saved_vectors import SavedVectors
+from embedway.collections.store_calls import uncancelled
 from embedway.errors import CollectionLockedError, EmbedwayError, SinkError, SourceError
 from embedway.remedies import by_place, option
 from embedway.text import count_of
@@ -359,14 +360,3 @@ class Job:
         if self.options.on_error == "stop":
             raise fault
         self.rejects.add(fault)
-
-
-async def uncancelled(future: asyncio.Future[None]) -> None:
-    """Wait for a commit, and ignore cancellations, because the destination may already exist."""
-    while not future.done():
-        try:
-            await asyncio.shield(future)
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None:
-                task.uncancel()
-    future.result()

@@ -64,6 +64,8 @@ class Recomputer:
         self.most_nanousd = most_nanousd
         self._store = store
         self._saved: SavedVectors | None = None
+        #: Vectors that an interrupted repair saved, rows that used one of them, and computed rows.
+        self.resumed = self._reused = self._computed = 0
         self.tokens = 0
         #: None if a price is unknown.
         self.cost_nanousd: int | None = 0
@@ -78,6 +80,7 @@ class Recomputer:
         journal = Journal(repair_journal_path(self._store), space, (self._overflow,))
         self._saved = SavedVectors(journal, space)
         await self._saved.open()
+        self.resumed = self._saved.count
 
     async def close_journal(self, *, remove: bool) -> None:
         """Close the journal, or remove it after a repair."""
@@ -92,11 +95,13 @@ class Recomputer:
             return await self._recompute(texts)
         vectors = np.empty((len(texts), self._record.space.dimensions), np.float32)
         known = self._saved.find(texts)
+        self._reused += len(known)
         for place, vector in known.items():
             vectors[place] = vector
         missing = [place for place in range(len(texts)) if place not in known]
         if missing:
-            vectors[missing], _ = await self._saved.compute(self._recompute([texts[place] for place in missing]))
+            rest = [texts[place] for place in missing]
+            vectors[missing] = await self._saved.compute(rest, self._recompute(rest), lambda result: (result, ()))
         return vectors
 
     async def _recompute(self, texts: list[str]) -> Vectors:
@@ -110,9 +115,15 @@ class Recomputer:
             on_overflow=self._overflow,
             **options,
         )
+        self._computed += len(texts)
         self.tokens += bill.tokens
         self.cost_nanousd = _sum(self.cost_nanousd, bill.cost_nanousd)
         return vectors
+
+    def without_saved(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the rows whose vectors an interrupted repair has not saved."""
+        known = {} if self._saved is None else self._saved.find(_texts(rows))
+        return [row for place, row in enumerate(rows) if place not in known]
 
     async def estimate(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int | None]:
         """Return the tokens and the cost of computing rows, in nano-dollars; None without a known price."""
@@ -127,13 +138,15 @@ class Recomputer:
             raise BudgetExceededError(reason, budget="max_cost", needed=needed, left=self.most_nanousd)
 
     def check_all(self, rows: int, done: int) -> int | None:
-        """Return what the rows that are left may cost, from those that are done.
+        """Return what the rows that are left may cost, from those that were computed; None if that is unknown.
 
         Raises BudgetExceededError if that is more than is left of the maximum cost.
         """
-        if self.cost_nanousd is None or not done:
+        if self.cost_nanousd is None or not self._computed:
             return None
-        needed = self.cost_nanousd * max(rows - done, 0) // done
+        # Vectors of an interrupted repair that the sample did not use are of the other rows.
+        to_compute = max(rows - done - max(self.resumed - self._reused, 0), 0)
+        needed = self.cost_nanousd * to_compute // self._computed
         if self.most_nanousd is not None and needed > self.most_nanousd - self.cost_nanousd:
             left = max(0, self.most_nanousd - self.cost_nanousd)
             reason = (

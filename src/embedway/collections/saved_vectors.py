@@ -9,7 +9,7 @@ from embedway.space import comparable
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
     from typing import TypeVar
 
     from embedway.collections.journal import Journal
@@ -49,8 +49,17 @@ class SavedVectors:
         self._found += len(found)
         return found
 
-    async def compute(self, work: Awaitable[Result]) -> tuple[Result, set[str]]:
-        """Await a call of the embedder; save each text as soon as it is computed. Return the result and these texts."""
+    async def compute(
+        self,
+        texts: Sequence[str],
+        work: Awaitable[Result],
+        vectors_of: Callable[[Result], tuple[Vectors, Collection[int]]],
+    ) -> Result:
+        """Await a call of the embedder for these texts, and return its result. Its vectors are saved.
+
+        Each text is saved as soon as it is computed. Vectors that depend on their batch, and those from a cache, are
+        known at the end: `vectors_of` returns the vectors of a result, float32 (n, d), and the positions that failed.
+        """
         saved: set[str] = set()
 
         def save(ready: Sequence[str], vectors: Vectors, space: Space) -> None:
@@ -60,7 +69,11 @@ class SavedVectors:
 
         with ready_texts_to(save):
             result = await work
-        return result, saved
+        vectors, failed = vectors_of(result)
+        rest = [row for row, text in enumerate(texts) if row not in failed and text not in saved]
+        if rest:
+            self.add([texts[row] for row in rest], vectors[rest])
+        return result
 
     def add(self, texts: Sequence[str], vectors: Vectors) -> None:
         """Save vectors, float32 (n, d). Does not wait."""

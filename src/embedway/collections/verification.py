@@ -7,10 +7,10 @@ independent of the errors, so rows are drawn with equal probability, by a genera
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections import Counter
+from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,15 +19,17 @@ import numpy as np
 from embedway.arguments import check_callable, check_flag, check_integer
 from embedway.collections.query_model import prove_query_model
 from embedway.collections.recomputing import Recomputer, VerifyPlan
+from embedway.collections.store_calls import batches_of, locked, uncancelled
 from embedway.collections.stored_chunks import chunk_of_row, key_of_chunk, key_of_row
 from embedway.collections.stores.base import Rows
 from embedway.collections.verification_documents import check_documents
 from embedway.collections.verification_report import VerifyReport
 from embedway.money import usd
 from embedway.vectors import SAME_COSINE, cosines
+from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunks import Chunk
@@ -58,8 +60,10 @@ async def plan_verification(
 
     Raises as `verify_collection` does.
     """
-    work = await _started(embedder, store, model, sample, None, rng=rng, note=note)
-    return await work.plan(sample)
+    recomputer = await _recomputer(embedder, store, model, None, note=note)
+    with closing(Worker("embedway-store")) as worker:
+        work = _Verification(store, recomputer, worker, rng=rng or random.SystemRandom(), note=note)
+        return await work.plan(check_integer(sample, "sample"))
 
 
 async def verify_collection(
@@ -89,36 +93,36 @@ async def verify_collection(
     repair = check_flag(repair, "repair")
     check_callable(progress, "progress")
     started = clock()
-    work = await _started(embedder, store, model, sample, most_nanousd, rng=rng, note=note)
-    report = await work.run(sample, repair=repair, progress=progress)
+    sample = check_integer(sample, "sample")
+    recomputer = await _recomputer(embedder, store, model, most_nanousd, note=note)
+    with closing(Worker("embedway-store")) as worker:
+        work = _Verification(store, recomputer, worker, rng=rng or random.SystemRandom(), note=note)
+        report = await work.run(sample, repair=repair, progress=progress)
     report.seconds = clock() - started
     return report
 
 
-async def _started(
+async def _recomputer(
     embedder: AsyncEmbedder,
     store: Store,
     model: str | None,
-    sample: int,
     most_nanousd: int | None,
     *,
-    rng: random.Random | None,
     note: Callable[[str], None],
-) -> _Verification:
-    sample = check_integer(sample, "sample")
+) -> Recomputer:
     proved = await prove_query_model(embedder, store, model, note=note)
-    recomputer = Recomputer(embedder, store, proved.name, most_nanousd)
-    return _Verification(store, recomputer, rng=rng or random.SystemRandom(), note=note)
+    return Recomputer(embedder, store, proved.name, most_nanousd)
 
 
 class _Verification:
-    """One verification of a collection."""
+    """One verification of a collection. The worker makes all blocking calls of the store."""
 
     def __init__(
-        self, store: Store, recomputer: Recomputer, *, rng: random.Random, note: Callable[[str], None]
+        self, store: Store, recomputer: Recomputer, worker: Worker, *, rng: random.Random, note: Callable[[str], None]
     ) -> None:
         self._store = store
         self._recomputer = recomputer
+        self._worker = worker
         self._rng = rng
         self._note = note
         self._progress: Callable[[int, int], object] | None = None
@@ -133,29 +137,33 @@ class _Verification:
 
     async def plan(self, sample: int) -> VerifyPlan:
         """Return the estimate of a verification."""
-        await asyncio.to_thread(check_documents, self._store, self.report)
-        return await self._estimate(await asyncio.to_thread(self._choose, sample))
+        await self._worker.call(check_documents, self._store, self.report)
+        return await self._estimate(await self._worker.call(self._choose, sample))
 
     async def _estimate(self, chosen: _Chosen) -> VerifyPlan:
         """Estimate the cost of the chosen rows; without a price above 0, from the first of them."""
-        tokens = rows = 0
+        tokens = rows = resumed = 0
         cost: int | None = 0
-        async for batch in _in_thread(lambda: self._only(chosen, vectors=False)):
-            if fields := [row for row in batch.fields if row["text"].strip()]:
+        async with self._batches(lambda: self._only(chosen, vectors=False)) as batches:
+            async for batch in batches:
+                fields = self._recomputer.without_saved([row for row in batch.fields if row["text"].strip()])
+                resumed += len(batch.fields) - len(fields)
+                if not fields:
+                    continue
                 some, price = await self._recomputer.estimate(fields)
                 tokens, rows = tokens + some, rows + len(fields)
                 cost = None if price is None or cost is None else cost + price
                 if not cost:
                     break
-        count = self.report.rows
+        sampled, count = chosen.total() - resumed, self.report.rows - resumed
         return VerifyPlan(
             destination=self._store.destination,
             model=self._recomputer.model,
-            rows=count,
+            rows=self.report.rows,
             documents=self.report.documents,
             sampled=chosen.total(),
-            tokens=_share(tokens, chosen.total(), rows) or 0,
-            cost_nanousd=_share(cost, chosen.total(), rows),
+            tokens=_share(tokens, sampled, rows) or 0,
+            cost_nanousd=_share(cost, sampled, rows),
             all_tokens=_share(tokens, count, rows) or 0,
             all_cost_nanousd=_share(cost, count, rows),
         )
@@ -167,8 +175,8 @@ class _Verification:
         self._progress = progress
         try:
             if repair:
-                with self._store.lock():
-                    await asyncio.to_thread(self._store.open)
+                async with locked(self._store, self._worker):
+                    await self._worker.call(self._store.open)
                     await self._check_and_repair(sample)
             else:
                 await self._check(sample)
@@ -178,27 +186,28 @@ class _Verification:
 
     async def _check_and_repair(self, sample: int) -> None:
         """Verify and repair. If this is interrupted, the computed vectors are in a journal for the next repair."""
-        await self._recomputer.open_journal()
         is_complete = False
         try:
+            await self._recomputer.open_journal()
             chosen = await self._check(sample)
             if self.report.faults:
                 await self._repair(chosen)
-            is_complete = True
+            # Vectors of an interrupted repair stay until a repair has compared all rows and replaced the wrong ones.
+            is_all = self.report.sampled >= self.report.rows or not self._recomputer.resumed
+            is_complete = is_all and not self._left
         finally:
             await self._recomputer.close_journal(remove=is_complete)
 
     async def _check(self, sample: int) -> _Chosen:
         """Check the documents, compare a random sample of the rows, and return it."""
-        self._broken = await asyncio.to_thread(check_documents, self._store, self.report)
-        chosen = await asyncio.to_thread(self._choose, sample)
+        self._broken = await self._worker.call(check_documents, self._store, self.report)
+        chosen = await self._worker.call(self._choose, sample)
         self._to_compare = chosen.total()
         plan = await self._estimate(chosen)
         self._recomputer.check(plan)
         if plan.cost_nanousd != 0:
             self._note(plan.sentence)
-        async for rows in _in_thread(lambda: self._only(chosen)):
-            await self._compare(rows)
+        await self._compare_all(lambda: self._only(chosen))
         self.report.set_bound()
         return chosen
 
@@ -233,6 +242,14 @@ class _Verification:
             inside = [place for place, row in enumerate(rows.fields) if not _take(rest, row)]
             if inside:
                 yield Rows([rows.fields[place] for place in inside], rows.vectors[inside])
+
+    def _batches(self, iterate: Callable[[], Iterator[Rows]]) -> aclosing[AsyncGenerator[Rows]]:
+        return aclosing(batches_of(self._worker, iterate))
+
+    async def _compare_all(self, iterate: Callable[[], Iterator[Rows]]) -> None:
+        async with self._batches(iterate) as batches:
+            async for rows in batches:
+                await self._compare(rows)
 
     async def _compare(self, rows: Rows) -> None:
         """Recompute rows, and note the wrong ones. A row without text is wrong, and its document damaged."""
@@ -286,11 +303,11 @@ class _Verification:
             for chunk, vector in self._wrong
             if key_of_chunk(chunk) not in self._broken
         ]
-        report.removed = await asyncio.to_thread(self._count_broken)
-        await asyncio.to_thread(self._write, wrong)
+        report.removed = await self._worker.call(self._count_broken)
+        await uncancelled(self._worker.call(self._write, wrong))
         report.repaired = len(wrong)
-        await asyncio.to_thread(store.open)
-        report.after = await asyncio.to_thread(self._verify_again, wrong, all_compared=all_compared)
+        await self._worker.call(store.open)
+        report.after = await self._worker.call(self._verify_again, wrong, all_compared=all_compared)
 
     async def _compare_others(self, chosen: _Chosen) -> None:
         """Compare all rows that are not in the sample, because wrong ones may be among them."""
@@ -300,8 +317,7 @@ class _Verification:
             price = f", for about ${usd(cost)}" if cost else ""
             self._note(f"{report.wrong:,} of {report.sampled:,} rows wrong; the other {others:,} are compared{price}")
         self._to_compare = report.rows
-        async for rows in _in_thread(lambda: self._others(chosen)):
-            await self._compare(rows)
+        await self._compare_all(lambda: self._others(chosen))
         if self._left:
             reason = f"{self._left:,} more rows are wrong; repair again to replace them"
             report.note("wrong", self._store.destination, reason)
@@ -364,15 +380,3 @@ def _take(rest: _Chosen, row: Mapping[str, object]) -> bool:
         return False
     rest[key] -= 1
     return True
-
-
-async def _in_thread(iterate: Callable[[], Iterator[Rows]]) -> AsyncIterator[Rows]:
-    """Iterate over rows in a thread, one batch at a time."""
-    rows = iterate()
-    try:
-        while (batch := await asyncio.to_thread(next, rows, None)) is not None:
-            yield batch
-    finally:
-        close = getattr(rows, "close", None)
-        if close is not None:
-            await asyncio.to_thread(close)
