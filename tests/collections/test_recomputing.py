@@ -1,10 +1,9 @@
 import asyncio
 from collections import Counter
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from damaged_collection import damage
 from embedway import AsyncEmbedder
 from embedway.collections.options import SyncOptions
 from embedway.collections.stores import open_store
@@ -23,15 +22,6 @@ def run(service, folder, work):
             return await work(embedder)
 
     return asyncio.run(main())
-
-
-def damage(destination):
-    """Give each row the vector of another one."""
-    table = pq.read_table(destination)
-    place = table.schema.get_field_index("vector")
-    vectors = table.column(place).to_pylist()
-    moved = pa.array([*vectors[1:], vectors[0]], table.schema.field(place).type)
-    pq.write_table(table.set_column(place, table.schema.field(place), moved), destination)
 
 
 def test_an_interrupted_repair_sends_no_answered_text_again(tmp_path):

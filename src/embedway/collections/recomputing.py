@@ -101,7 +101,8 @@ class Recomputer:
         missing = [place for place in range(len(texts)) if place not in known]
         if missing:
             rest = [texts[place] for place in missing]
-            vectors[missing] = await self._saved.compute(rest, self._recompute(rest), lambda result: (result, ()))
+            computed = await self._saved.compute(rest, self._recompute(rest), lambda result: (result, ()))
+            vectors[missing] = computed
         return vectors
 
     async def _recompute(self, texts: list[str]) -> Vectors:
