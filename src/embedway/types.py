@@ -144,6 +144,8 @@ class ModelDescription:
     runtime: str
     #: Smallest size if every size up to the full one is supported; None for `sizes` only.
     min_dimensions: int | None = None
+    #: Settings that change the numbers and not the space, such as the precision.
+    variant: str = ""
 
 
 @public

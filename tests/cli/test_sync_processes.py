@@ -126,7 +126,7 @@ def test_a_watch_that_waits_has_lost_nothing(begin, again, number, name):
             [
                 "embedway: watching docs: each change starts a sync; Ctrl-C stops",
                 f"embedway: stopped by {name}",
-                "embedway: out.jsonl has all changes up to now; the same command watches again",
+                "embedway: out.jsonl has all changes as of the last sync; the same command watches again",
             ],
         )
     assert again()["unchanged"] == 3

@@ -1,8 +1,9 @@
 import os
+from types import SimpleNamespace
 
 import pytest
 
-from embedway.collections.journal import Journal
+from embedway.collections.journal import Journal, vector_facts
 from embedway.errors import StateError
 from embedway.types import Space
 from fake_embedder import DIMENSIONS, vectors_of
@@ -107,3 +108,43 @@ def test_a_folder_that_cannot_be_written_is_warned_of_once_and_the_job_goes_on(p
     assert journal.count == 0
     assert len(caplog.records) == 1
     assert "cannot be kept" in caplog.text
+
+
+def test_vectors_of_another_limit_or_variant_are_not_found(path):
+    def journal(**more):
+        described = SimpleNamespace(**{"max_tokens": 32, "variant": "fp32", **more})
+        made = Journal(path, SPACE, vector_facts(described, "truncate"))
+        made.read()
+        return made
+
+    first = journal()
+    first.add(TEXTS, vectors_of(TEXTS))
+    first.close()
+    assert len(journal().find(TEXTS)) == len(TEXTS)
+    assert journal(max_tokens=4000).find(TEXTS) == {}
+    assert journal(variant="int8").find(TEXTS) == {}
+
+
+def test_a_journal_that_is_read_keeps_its_content_when_a_job_of_another_space_replaces_it(path):
+    save(path, TEXTS)
+    reading = Journal(path, SPACE)
+    reading.read()
+    inode = path.stat().st_ino
+    with path.open("rb") as old:
+        other = Journal(path, Space("other", "cd" * 32, DIMENSIONS, "mean", normalized=True))
+        other.read()
+        other.add(TEXTS[:1], vectors_of(TEXTS[:1]))
+        # Checked before `find`, because a shorter file would end this process with SIGBUS.
+        assert path.stat().st_ino != inode
+        assert os.fstat(old.fileno()).st_size > path.stat().st_size
+    other.close()
+    assert len(reading.find(TEXTS)) == len(TEXTS)
+
+
+def test_a_closed_journal_keeps_no_more_vectors(path):
+    save(path, TEXTS)
+    journal = Journal(path, SPACE)
+    journal.read()
+    journal.remove()
+    journal.add(TEXTS, vectors_of(TEXTS))
+    assert not path.exists()

@@ -1,14 +1,19 @@
 import asyncio
+import threading
 
+import numpy as np
 import pytest
 
 from embedway import AsyncEmbedder
+from embedway.collections import saved_vectors
 from embedway.collections.journal import Journal
 from embedway.collections.saved_vectors import SavedVectors
 from embedway.pipeline.ready_texts import ready_texts_to
 from embedway.providers.fake import vector_of
+from embedway.space import Space
 from held_service import WIDTH, config_of, held_service
 
+SPACE = Space("m", "w", 4, "service", normalized=True)
 TEXTS = [f"the event loop of {number}" for number in range(96)]  # three full requests
 
 
@@ -78,3 +83,41 @@ def test_received_vectors_are_those_of_the_result(tmp_path, backend, dimensions)
         result = asyncio.run(embed(service))
     assert set(received) == set(TEXTS)
     assert all((received[text] == row).all() for text, row in zip(TEXTS, result.vectors, strict=False))
+
+
+def test_closing_again_returns_and_a_cancelled_close_ends_the_thread(tmp_path):
+    async def main():
+        saved = SavedVectors(Journal(tmp_path / "a.journal", SPACE), SPACE)
+        await saved.open()
+        closing = asyncio.create_task(saved.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        await asyncio.wait_for(saved.close(remove=True), 60)
+        return [thread for thread in threading.enumerate() if thread.name == "embedway-journal" and not ended(thread)]
+
+    def ended(thread):
+        thread.join(60)
+        return not thread.is_alive()
+
+    assert asyncio.run(main()) == []
+
+
+def test_texts_that_are_found_twice_count_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(saved_vectors, "_MAX_WRITTEN", 2)
+
+    async def main():
+        for texts in (TEXTS[:3], []):
+            saved = SavedVectors(Journal(tmp_path / "a.journal", SPACE), SPACE)
+            await saved.open()
+            saved.add(texts, np.ones((len(texts), 4), np.float32))
+            if texts:
+                await saved.close()
+        saved.find([TEXTS[0]] * 3)
+        early = saved.is_large
+        saved.find(TEXTS[:3])
+        late = saved.is_large
+        await saved.close()
+        return early, late
+
+    assert asyncio.run(main()) == (False, True)

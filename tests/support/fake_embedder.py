@@ -44,6 +44,7 @@ def build_byte_level():
 class Description:
     space: Space
     max_tokens: int
+    variant = ""
     special_tokens: int
     tokenizer: Tokenizer
     runtime: str = "fake f32"

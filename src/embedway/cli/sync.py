@@ -299,6 +299,7 @@ class _Rounds:
         self._destination = destination
         #: Describes what the round has left that is running, or that failed; None if the collection is in step.
         self._stopped: Callable[[], str] | None = None
+        self.begin()
 
     def begin(self) -> "Kept":
         """Begin a round."""
@@ -333,7 +334,7 @@ class _Rounds:
             return self._stopped()
         from embedway.collections.stores.redaction import shown
 
-        return f"{shown(self._destination)} has all changes up to now; the same command watches again"
+        return f"{shown(self._destination)} has all changes as of the last sync; the same command watches again"
 
 
 def _report(invocation: shared.Invocation, summary: "SyncSummary", *, as_json: bool) -> None:

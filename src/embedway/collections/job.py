@@ -24,7 +24,7 @@ from embedway.collections.job_sources import (
     refuse_emptied,
     without_written,
 )
-from embedway.collections.journal import Journal, journal_path
+from embedway.collections.journal import Journal, journal_path, vector_facts
 from embedway.collections.kept_columns import KeptColumns
 from embedway.collections.preparation import Opened, open_for_sync
 from embedway.collections.prepared_job import find_inventory, prepare_job
@@ -150,7 +150,8 @@ class Job:
         record = self._record(job, removed_sources)
         self._columns = KeptColumns(job.options.keep, job.options.keep_types, record.keep)
         outcome = Outcome(record.space, inventory, job.changes, removed_sources, recut=job.recut)
-        saved = SavedVectors(Journal(journal_path(self._store), record.space, (job.options.on_overflow,)), record.space)
+        facts = vector_facts(job.described, job.options.on_overflow)
+        saved = SavedVectors(Journal(journal_path(self._store), record.space, facts), record.space)
         try:
             await self._stream(job, saved, record, reader, writer)
             await self._finish(outcome, record, writer)
@@ -158,9 +159,10 @@ class Job:
         except BaseException as error:
             await self._abort(error, job, saved, reader, writer)
             raise
+        # First, because the journal is removed even if the rest is cancelled.
+        await saved.close(remove=True)
         await reader.call(job.chunk_reader.close)
         await writer.call(self.rejects.remove_outdated)
-        await saved.close(remove=True)
         return outcome
 
     def _record(self, job: PreparedJob, removed_sources: Collection[str]) -> Record:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from embedway.collections.stores.base import Store
     from embedway.space import Space
-    from embedway.types import Vectors
+    from embedway.types import ModelDescription, Vectors
 
 _log = logging.getLogger("embedway.collections")
 
@@ -55,6 +55,11 @@ def repair_journal_path(store: Store) -> Path:
     """Return the path of the journal of a collection's repair."""
     path = journal_path(store)
     return path.with_name(f"{path.stem}-repair{_ENDING}")
+
+
+def vector_facts(described: ModelDescription, on_overflow: str) -> tuple[str, ...]:
+    """Return what decides on a vector beside its space and its text, as in the key of a cache entry."""
+    return on_overflow, str(described.max_tokens), described.variant
 
 
 class Journal:
@@ -164,8 +169,9 @@ class Journal:
                     other.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file. Its vectors stay for a repeated job."""
+        """Close the file, and keep no more vectors. Those that were kept stay for a repeated job."""
         self._close_file()
+        self._is_disabled = True
         self._rows = np.empty(0, self._record)
         self._keys = np.empty(0, f"S{_KEY_BYTES}")
 
@@ -184,13 +190,16 @@ class Journal:
         try:
             make_private_folder(self._path.parent)
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+            if not self.count:
+                # A dry run may read the old file without a lock, and a mapped file must not become shorter.
+                self._path.unlink(missing_ok=True)
+                flags |= os.O_EXCL
             self._descriptor = os.open(self._path, flags, FILE_MODE)
             if self.count:
                 end = _HEADER.size + self.count * self._record.itemsize
                 os.ftruncate(self._descriptor, end)
                 os.lseek(self._descriptor, end, os.SEEK_SET)
             else:
-                os.ftruncate(self._descriptor, 0)
                 self._append(self._header())
         except OSError as error:
             self._give_up(error)

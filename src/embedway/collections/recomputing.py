@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway.collections.chunks import join_context
-from embedway.collections.journal import Journal, repair_journal_path
+from embedway.collections.journal import Journal, repair_journal_path, vector_facts
 from embedway.collections.saved_vectors import SavedVectors
 from embedway.errors import BudgetExceededError
 from embedway.money import usd
@@ -77,7 +77,8 @@ class Recomputer:
     async def open_journal(self) -> None:
         """Read the journal of an interrupted repair. Raises StateError."""
         space = self._record.space
-        journal = Journal(repair_journal_path(self._store), space, (self._overflow,))
+        described = await self._embedder.models.describe(self.model, space.dimensions)
+        journal = Journal(repair_journal_path(self._store), space, vector_facts(described, self._overflow))
         self._saved = SavedVectors(journal, space)
         await self._saved.open()
         self.resumed = self._saved.count

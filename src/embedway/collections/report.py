@@ -135,7 +135,12 @@ def note_progress(error: EmbedwayError, done: int, total: int | None) -> None:
     """Add to the error that stops a job how many texts are kept, and how to continue."""
     wait_s = getattr(error, "retry_after_s", None)
     when = f" in {math.ceil(wait_s):,} s" if wait_s else ""
-    texts = count_of(done, "text is", "texts are") if total is None else f"{done:,} of {count_of(total, 'text')} are"
+    # Kept texts may be of documents that were changed since.
+    texts = (
+        count_of(done, "text is", "texts are")
+        if total is None or done > total
+        else f"{done:,} of {count_of(total, 'text')} are"
+    )
     again = by_place(command="run the same command again", python="make the same call again")
     error.add_note(f"{texts} computed and kept; {again}{when}")
 

@@ -32,7 +32,9 @@ class SavedVectors:
         self._journal = journal
         self._space = space
         self._worker = Worker("embedway-journal")
-        self._found = 0
+        #: Hashes of the texts that were found.
+        self._found: set[int] = set()
+        self._is_closed = False
 
     @property
     def count(self) -> int:
@@ -46,7 +48,7 @@ class SavedVectors:
     def find(self, texts: Sequence[str]) -> dict[int, Vectors]:
         """Return the vectors of texts that an interrupted command has saved, by position."""
         found = self._journal.find(texts)
-        self._found += len(found)
+        self._found.update(hash(texts[row]) for row in found)
         return found
 
     async def compute(
@@ -82,7 +84,7 @@ class SavedVectors:
     @property
     def is_large(self) -> bool:
         """Whether the journal should be emptied when all rows are written. Those that were not found yet stay."""
-        return self.count >= _MAX_WRITTEN and self._found >= self._journal.found
+        return self.count >= _MAX_WRITTEN and len(self._found) >= self._journal.found
 
     async def clear(self) -> None:
         """Empty the journal, because all rows are written."""
@@ -90,5 +92,10 @@ class SavedVectors:
 
     async def close(self, *, remove: bool = False) -> None:
         """Wait until all vectors are saved; close the journal, or remove it. May be called again."""
-        await self._worker.call(self._journal.remove if remove else self._journal.close)
+        if self._is_closed:
+            return
+        self._is_closed = True
+        ended = self._worker.call(self._journal.remove if remove else self._journal.close)
+        # Before the wait, so that the thread ends also if the wait is cancelled.
         self._worker.close()
+        await ended

@@ -15,7 +15,7 @@ from embedway.collections.job_sources import (
     refuse_itself,
     without_written,
 )
-from embedway.collections.journal import Journal, journal_path
+from embedway.collections.journal import Journal, journal_path, vector_facts
 from embedway.collections.option_checks import check_class
 from embedway.collections.options import SyncOptions
 from embedway.collections.plan import ModelPlan, add_texts
@@ -113,7 +113,7 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
 
     job = await prepare_job(embedder, store, opened, inventory, on_bad_row, standard_input=standard_input, load=False)
     run, described, changes = job.options, job.described, job.changes
-    journal = Journal(journal_path(store), described.space, (run.on_overflow,))
+    journal = Journal(journal_path(store), described.space, vector_facts(described, run.on_overflow))
     model = ModelPlan(described.model, described.space.id)
     counts = await _count(embedder, job.chunk_reader, journal, model, run, reader)
     refuse_emptied(changes, sync)

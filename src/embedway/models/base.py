@@ -314,7 +314,7 @@ class Model(ABC):
 
     def describe(self, dimensions: int | None = None) -> ModelDescription:
         """Return the space at a size, with limits and tokenizer. Raises DimensionsError."""
-        return replace(self.profile.description, space=self.space_of_size(dimensions))
+        return replace(self.profile.description, space=self.space_of_size(dimensions), variant=self.variant)
 
     def decode(self, ids: Sequence[int]) -> str | None:
         """Return the text of token ids; None if the model's encoding is not known.
