@@ -164,7 +164,7 @@ RIGHT = {
         *((name, value) for name in ("top", "candidates", "neighbours") for value in ("5",)),
         *((name, "True") for name in ("group", "highlight")),
     },
-    "verify": {("sample", "5"), ("repair", "True"), ("progress", "None")},
+    "verify": {("max_cost", "None"), ("sample", "5"), ("repair", "True"), ("progress", "None")},
 }
 
 
@@ -180,9 +180,11 @@ def test_wrong_arguments_of_search(collection, tmp_path):
     assert files_of(tmp_path) == before
 
 
-def test_wrong_arguments_of_verify(collection, tmp_path):
+@pytest.mark.parametrize("method", ["verify", "plan_verify"])
+def test_wrong_arguments_of_verify(collection, tmp_path, method):
     before = files_of(tmp_path)
-    accepted, leaked = outcomes(lambda name, value: collection.verify(**{name: value}), parameters(Collection.verify))
+    call = getattr(collection, method)
+    accepted, leaked = outcomes(lambda name, value: call(**{name: value}), parameters(getattr(Collection, method)))
     assert leaked == []
     assert set(accepted) <= RIGHT["verify"]
     assert files_of(tmp_path) == before
@@ -322,7 +324,7 @@ def test_messages(collection, call, message):
 
 def test_methods_are_all_tested():
     methods = {name for name in vars(AsyncCollection) if not name.startswith("_")}
-    tested = {"open", "search", "sync", "dry_run", "verify", "forget", "export"}
+    tested = {"open", "search", "sync", "dry_run", "verify", "plan_verify", "forget", "export"}
     without_arguments = {"documents", "refresh", "aclose", "close_store"}
     properties = {name for name in methods if isinstance(vars(AsyncCollection)[name], property)}
     assert methods == tested | without_arguments | properties

@@ -279,7 +279,7 @@ def test_lost_lock_does_not_let_two_changes_pass(write, table, some_rows, postgr
         with psycopg.connect(postgres_url, autocommit=True) as link:
             link.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
         store.begin_update(store.record)
-        with other.lock(), pytest.raises(SinkError, match="another process changes"):
+        with other.lock(), pytest.raises(SinkError, match="another process or thread changes"):
             other.begin_update(other.record)
         store.write(*some_rows(2, 4))
         store.commit()
