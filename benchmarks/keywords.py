@@ -1,6 +1,6 @@
 """Measure keyword and hybrid search: column weights, stemming and fusion, by recall@5 and nDCG@10.
 
-`rank_fused` is reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009, doi 10.1145/1571941.1572114), the
+`fused_by_ranks` is reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009, doi 10.1145/1571941.1572114), the
 alternative to the fusion of scores.
 
 Usage: python benchmarks/keywords.py FOLDER, where FOLDER has cran.all.1400, cran.qry, cranqrel (the Cranfield
@@ -22,7 +22,7 @@ import numpy as np
 
 from embedway import AsyncEmbedder, Config
 from embedway.collections import keyword_index as index
-from embedway.collections.fusion import fused_by_scores
+from embedway.collections.fusion import fused_by_ranks, fused_by_scores
 from embedway.collections.keyword_tokens import identifiers, query_tokens
 
 GAIN = {1: 4, 2: 3, 3: 2, 4: 1}
@@ -95,14 +95,6 @@ def plain_lists(found):
     return [[row for row, _ in rows] for rows in found]
 
 
-def rank_fused(lists, k):
-    scores = {}
-    for rows in lists:
-        for rank, (row, _) in enumerate(rows, 1):
-            scores[row] = scores.get(row, 0.0) + 1 / (k + rank)
-    return sorted(scores, key=lambda row: -scores[row])
-
-
 async def main(folder):
     unstemmed = index._TOKENIZER.removeprefix("porter ")
     async with AsyncEmbedder(config=Config.load()) as embedder:
@@ -140,7 +132,7 @@ async def main(folder):
                 "hybrid, fused scores, no identifiers", [list(fused_by_scores(three[:2])) for three in lists], questions
             )
             for k in (10, 60):
-                report(f"hybrid, fused ranks, k={k}", [rank_fused(three, k) for three in lists], questions)
+                report(f"hybrid, fused ranks, k={k}", [list(fused_by_ranks(three, k)) for three in lists], questions)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ import numpy as np
 
 from embedway import Embedder
 from embedway.collections import keyword_index as index
-from embedway.collections.fusion import fused_by_scores
+from embedway.collections.fusion import fused_by_ranks, fused_by_scores
 from embedway.collections.keyword_tokens import identifiers, query_tokens
-from keywords import plain_lists, rank_fused
+from keywords import plain_lists
 from retrieval_chunks import MODEL, documents
 from retrieval_sections import find, known_items, sections
 
@@ -231,7 +231,7 @@ def variants(report, rows, texts, by_vector, right):
         report.line(f"hybrid {columns}", hybrid(by_vector, found), right)
     found = keyword_lists(rows, texts, index.COLUMN_WEIGHTS)
     for k in (10, 20, 60):
-        ranked = hybrid(by_vector, found, lambda lists, k=k: rank_fused(lists, k))
+        ranked = hybrid(by_vector, found, lambda lists, k=k: list(fused_by_ranks(lists, k)))
         report.line(f"hybrid, fused ranks, k={k}", ranked, right)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from embedway.cli import main
+from six_documents import collection  # noqa: F401  a fixture
 
 #: Variables that would change what the command does.
 OURS = ("EMBEDWAY_", "HF_", "HUGGING_FACE_", "TRANSFORMERS_", "XDG_")

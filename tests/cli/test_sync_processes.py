@@ -28,12 +28,12 @@ BatchEmbedder.embed = embed
 """
 #: The first round of a watch is done.
 FIRST_ROUND = """
-from embedway.cli.sync import _Rounds
-good = _Rounds.done
+from embedway.cli.watch_rounds import WatchRounds
+good = WatchRounds.done
 def done(self, summary):
     ready()
     good(self, summary)
-_Rounds.done = done
+WatchRounds.done = done
 """
 #: The parser of the second round does not return.
 SECOND_PARSE = """

@@ -6,21 +6,9 @@ import pytest
 
 from embedway.collections.stored_chunks import chunk_of_row
 from embedway.collections.stores import open_store
+from six_documents import TEXTS
 
 pytestmark = pytest.mark.usefixtures("with_model")
-
-STORES = ["c.parquet", "c.jsonl", "lancedb:db#rows"]
-TEXTS = {f"{n}.md": f"Section {n} explains how engine {n * 7 % 11} of the ship is started." for n in range(6)}
-
-
-@pytest.fixture(params=STORES)
-def collection(request, command, place):
-    (place / "docs").mkdir()
-    for name, text in TEXTS.items():
-        (place / "docs" / name).write_text(text)
-    done = command("sync", "docs", "--to", request.param)
-    assert done.code == 0, done.stderr
-    return request.param
 
 
 def change(place, destination, damage, monkeypatch):

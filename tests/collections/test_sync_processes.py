@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from embedway.collections.options import SyncOptions
-from embedway.collections.stores import open_store
+from embedway.collections.stores import store_for
 from embedway.collections.sync import sync_collection
 from embedway.errors import SinkError
+from row_hashes import row_hashes
 
 SCRIPT = Path(__file__).parents[1] / "support" / "killed_sync.py"
 BATCH = 8
@@ -41,12 +42,7 @@ def start(docs, tmp_path):
 
 def digest(destination):
     """Return a hash of all rows and vectors, in the order of ids."""
-    store = open_store(destination)
-    rows = {}
-    for some in store.read():
-        for fields, vector in zip(some.fields, some.vectors, strict=True):
-            rows[fields["id"]] = hashlib.sha256(repr(sorted(fields.items())).encode() + vector.tobytes()).hexdigest()
-    store.close()
+    rows = row_hashes(store_for(destination))
     return hashlib.sha256(repr(sorted(rows.items())).encode()).hexdigest(), len(rows)
 
 

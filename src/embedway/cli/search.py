@@ -2,13 +2,14 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedway.cli.job_options import CollectionArgument
 from embedway.cli.options import Invocation, JsonFlag, check_text, decode_text
 from embedway.cli.output import DownloadProgress, note, print_json, print_line, wait_for
+from embedway.collections.values import Fusion, SearchMode
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from embedway.collections.search_results import SearchAnswer
     from embedway.collections.stores.base import Store
     from embedway.config import Config
-
-ModeChoice = Literal["vector", "keyword", "hybrid"]
-FusionChoice = Literal["scores", "ranks"]
 
 
 def search(
@@ -31,7 +29,7 @@ def search(
     *,
     top: Annotated[int, typer.Option("--top", "-n", min=1, metavar="N", help="Number of rows to show.")] = 5,
     mode: Annotated[
-        ModeChoice,
+        SearchMode,
         typer.Option(
             "--mode", help="Rank by meaning (vector), by words (keyword, BM25, needs no model), or by both (hybrid)."
         ),
@@ -87,7 +85,7 @@ def search(
         ),
     ] = 50,
     fusion: Annotated[
-        FusionChoice,
+        Fusion,
         typer.Option(
             "--fusion", help="In hybrid mode, fuse the lists by scores, or by ranks (reciprocal rank fusion)."
         ),

@@ -11,32 +11,26 @@ from embedway.cli.job_report import PARTLY_FAILED, cost_rows, stopped_job, tell_
 from embedway.cli.output import (
     DownloadProgress,
     duration,
-    flush_result,
     note,
     note_pipes,
     note_skipped,
     print_json,
-    print_line,
-    print_message,
     print_table,
     report_of_work,
     standard_input,
     wait_for,
     wants_progress,
 )
+from embedway.cli.watch_rounds import WatchRounds
 from embedway.errors import UsageError
 from embedway.interrupts import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.job import Kept
     from embedway.collections.options import SyncOptions
     from embedway.collections.sync import SyncSummary
     from embedway.collections.sync_plan import SyncPlan
     from embedway.config import Config
-    from embedway.errors import EmbedwayError
 
 
 def sync(  # long, because typer reads the options from the signature
@@ -265,7 +259,7 @@ class _Command:
 
         async with self._embedder() as embedder:
             await self._select(embedder)
-            rounds = _Rounds(self._invocation, self._config, self._destination)
+            rounds = WatchRounds(self._invocation, self._config, self._destination)
             explain(rounds.explain, is_complete=rounds.is_idle)
             watched = ", ".join(self._sources)
             note(self._invocation, f"watching {watched}: each change starts a sync; Ctrl-C stops")
@@ -288,53 +282,6 @@ class _Command:
 
     def _stream(self) -> Any:
         return standard_input() if "-" in self._sources else None
-
-
-class _Rounds:
-    """Printer of the rounds of a watch."""
-
-    def __init__(self, invocation: shared.Invocation, config: "Config", destination: str) -> None:
-        self._invocation = invocation
-        self._config = config
-        self._destination = destination
-        #: Describes what the round has left that is running, or that failed; None if the collection is in step.
-        self._stopped: Callable[[], str] | None = None
-        self.begin()
-
-    def begin(self) -> "Kept":
-        """Begin a round."""
-        from embedway.collections.job import Kept
-
-        kept = Kept()
-        self._stopped = stopped_job(self._config, self._destination, kept)
-        return kept
-
-    def done(self, summary: "SyncSummary") -> None:
-        """Print one line about a round."""
-        self._stopped = None
-        kept = f", {summary.kept:,} kept" if summary.kept else ""
-        print_line(
-            f"{summary.added:,} added, {summary.updated:,} updated, {summary.removed:,} removed, "
-            f"{summary.unchanged:,} unchanged{kept} in {duration(summary.seconds)}"
-        )
-        flush_result()
-        tell_rejected(self._invocation, summary.rejected, summary.rejects_path)
-
-    def failed(self, error: "EmbedwayError") -> None:
-        """Print the error of a round."""
-        print_message("\n".join((f"error: {error}", *getattr(error, "__notes__", ()), "waiting for the next change")))
-
-    def is_idle(self) -> bool:
-        """Return whether nothing is left to do."""
-        return self._stopped is None
-
-    def explain(self) -> str:
-        """Return what a watch that is stopped now leaves."""
-        if self._stopped is not None:
-            return self._stopped()
-        from embedway.collections.stores.redaction import shown
-
-        return f"{shown(self._destination)} has all changes as of the last sync; the same command watches again"
 
 
 def _report(invocation: shared.Invocation, summary: "SyncSummary", *, as_json: bool) -> None:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
-    from embedway.collections.candidates import Fusion, SearchMode
     from embedway.collections.query import SearchSettings
     from embedway.collections.record import Record
     from embedway.collections.search_results import SearchAnswer
+    from embedway.collections.values import Fusion, SearchMode
     from embedway.collections.where import Condition
     from embedway.config import Config
     from embedway.space import Space

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from embedway.collections.fusion import fused_by_ranks, fused_by_scores
 from embedway.collections.search import Hit
@@ -13,13 +13,10 @@ if TYPE_CHECKING:
 
     from embedway.collections.keywords import Keywords
     from embedway.collections.stores.base import Store
+    from embedway.collections.values import Fusion, SearchMode
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
-#: `vector` ranks by cosine similarity, `keyword` by BM25, `hybrid` by both.
-SearchMode: TypeAlias = Literal["vector", "keyword", "hybrid"]
-#: How `hybrid` fuses its lists: by scores on one scale, or by ranks (reciprocal rank fusion).
-Fusion: TypeAlias = Literal["scores", "ranks"]
 #: Growth of a window of keyword rows while a condition leaves too few of them, and rows that are fetched at a time.
 WINDOW_GROWTH = 4
 FETCHED_ROWS = 512

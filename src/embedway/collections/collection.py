@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
-    from embedway.collections.candidates import Fusion, SearchMode
     from embedway.collections.export import ExportSummary
     from embedway.collections.forgetting import ForgetReport
     from embedway.collections.options import SyncOptions
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from embedway.collections.sync import SyncSummary
     from embedway.collections.sync_plan import SyncPlan
     from embedway.collections.sync_settings import SyncSettings
-    from embedway.collections.values import VectorType
+    from embedway.collections.values import Fusion, SearchMode, VectorType
     from embedway.collections.verification_report import VerifyReport
     from embedway.collections.where import Condition
     from embedway.config import Config

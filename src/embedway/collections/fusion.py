@@ -40,13 +40,13 @@ def fused_by_scores(lists: Iterable[Sequence[tuple[str, float]]]) -> dict[str, f
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
-def fused_by_ranks(lists: Iterable[Sequence[tuple[str, float]]]) -> dict[str, float]:
-    """Return ids with their fused scores, best first: the sum of `1 / (RRF_K + rank)` in all lists, with ranks from 1.
+def fused_by_ranks(lists: Iterable[Sequence[tuple[str, float]]], k: int = RRF_K) -> dict[str, float]:
+    """Return ids with their fused scores, best first: the sum of `1 / (k + rank)` in all lists, with ranks from 1.
 
     This is reciprocal rank fusion. Equal scores keep the order of the first list that contains them.
     """
     scores: dict[str, float] = {}
     for rows in lists:
         for rank, (row_id, _) in enumerate(rows, 1):
-            scores[row_id] = scores.get(row_id, 0.0) + 1 / (RRF_K + rank)
+            scores[row_id] = scores.get(row_id, 0.0) + 1 / (k + rank)
     return dict(sorted(scores.items(), key=lambda item: -item[1]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast, get_args
 
 from embedway.arguments import is_a
-from embedway.collections.candidates import Candidate, CandidateSearch, Fusion, SearchMode, grouped
+from embedway.collections.candidates import Candidate, CandidateSearch, grouped
 from embedway.collections.hits import MAX_NEIGHBOURS, found_rows, hits_of, neighbour_ids
 from embedway.collections.keyword_tokens import query_tokens
 from embedway.collections.keywords import Keywords
@@ -16,6 +16,7 @@ from embedway.collections.option_checks import Range, check_fields
 from embedway.collections.query_model import QueryModel, prove_query_model
 from embedway.collections.search_results import SearchAnswer
 from embedway.collections.sentence_vectors import SentenceVectors
+from embedway.collections.values import Fusion, SearchMode  # noqa: TC001  annotations are evaluated
 from embedway.collections.where import Condition
 from embedway.errors import ClosedError, UsageError
 from embedway.text import has_surrogate

@@ -41,7 +41,7 @@ class VerifyPlan:
 
     @property
     def sentence(self) -> str:
-        """What is recomputed, and its price."""
+        """Sentence about the rows that are recomputed, and about their price."""
         rest = ""
         if self.sampled < self.rows:
             rest = (

@@ -1,4 +1,4 @@
-"""Names of types, formats and columns' values, light to import: the command line lists them in its help."""
+"""Names of types, formats, ways to search, and columns' values, light to import: the command line lists them."""
 
 from __future__ import annotations
 
@@ -35,3 +35,7 @@ SourceFormat: TypeAlias = Literal[
 ]
 #: Number format of stored vectors. `bits` keeps only the signs.
 VectorType: TypeAlias = Literal["float32", "float16", "int8", "bits"]
+#: `vector` ranks by cosine similarity, `keyword` by BM25, `hybrid` by both.
+SearchMode: TypeAlias = Literal["vector", "keyword", "hybrid"]
+#: How `hybrid` fuses its lists: by scores on one scale, or by ranks (reciprocal rank fusion).
+Fusion: TypeAlias = Literal["scores", "ranks"]

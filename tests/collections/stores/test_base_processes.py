@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import hashlib
 import itertools
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from embedway.collections.stores import store_for
 from embedway.collections.stores.qdrant import QdrantStore
 from embedway.collections.sync import sync_collection
 from embedway.errors import EmbedwayError
+from row_hashes import row_hashes
 
 SCRIPT = Path(__file__).parents[2] / "support" / "killed_sync.py"
 #: Batch of the script.
@@ -51,18 +51,6 @@ def change_documents(folder):
         path.unlink()
     for number in range(3):
         (folder / f"new {number}.md").write_text(f"# New {number}\n\nthe thread of {number}\n")
-
-
-def rows_of(store):
-    """Return the hash of each row and its vector, by id."""
-    store.open()
-    rows = {}
-    for some in store.read():
-        for fields, vector in zip(some.fields, some.vectors, strict=True):
-            rows[fields["id"]] = hashlib.sha256(repr(sorted(fields.items())).encode() + vector.tobytes()).hexdigest()
-    assert len(rows) == store.count
-    store.close()
-    return rows
 
 
 @pytest.fixture
@@ -96,7 +84,7 @@ def test_kill_9_at_each_step_and_repeated_equals_an_undisturbed_sync(new_destina
     assert sum(killed) >= 2
     undisturbed = store_for(new_destination())
     written = sync(undisturbed).chunks_written
-    assert rows_of(store_for(destination)) == rows_of(undisturbed)
+    assert row_hashes(store_for(destination)) == row_hashes(undisturbed)
     # A killed process may lose the batch in flight, and one more that was not kept yet.
     assert sum(map(int, counts.read_text().split())) <= written + 2 * BATCH * sum(killed)
 
@@ -105,7 +93,7 @@ def test_kill_9_at_each_step_and_repeated_equals_an_undisturbed_sync(new_destina
     run_script(docs, destination, counts, 0)
     assert sum(killed) >= 2
     sync(undisturbed)
-    assert rows_of(store_for(destination)) == rows_of(undisturbed)
+    assert row_hashes(store_for(destination)) == row_hashes(undisturbed)
 
 
 class Fault:
@@ -185,10 +173,10 @@ def test_a_fault_at_any_call_and_repeated_equals_an_undisturbed_sync(faulty, syn
     docs = tmp_path / "docs"
     write_documents(docs, 9)
     sync(new_store("undisturbed"))
-    first = rows_of(new_store("undisturbed"))
+    first = row_hashes(new_store("undisturbed"))
     change_documents(docs)
     sync(new_store("undisturbed"))
-    second = rows_of(new_store("undisturbed"))
+    second = row_hashes(new_store("undisturbed"))
     for at in itertools.count(1):
         fired = []
         for expected in (first, second):
@@ -204,7 +192,7 @@ def test_a_fault_at_any_call_and_repeated_equals_an_undisturbed_sync(faulty, syn
                 sync(new_store(f"disturbed-{at}"))
             fired.append(fault.disarm())
             sync(new_store(f"disturbed-{at}"))
-            assert rows_of(new_store(f"disturbed-{at}")) == expected
+            assert row_hashes(new_store(f"disturbed-{at}")) == expected
         if not any(fired):
             break
     assert at > 10
