@@ -37,7 +37,7 @@ from embedway.collections import AsyncCollection, Collection, SearchAnswer, Sear
 from embedway.collections.forgetting import ForgetReport
 from embedway.collections.stores.tally import StoredDocument
 from embedway.collections.sync import SyncSummary
-from embedway.collections.verification import VerifyReport
+from embedway.collections.verification_report import VerifyReport
 
 Vectors = npt.NDArray[np.float32]
 
