@@ -203,6 +203,15 @@ class AsyncModelAdmin:
         async with self._engines.call() as engine:
             await (await engine.models.open(self._name(model))).warm()
 
+    async def warm_reranker(self, model: str) -> None:
+        """Load a reranker, as `warm`. Raises as `rerank` does for one that cannot be used, such as a missing key."""
+        name = check_name(model, "model")
+        async with self._engines.call() as engine:
+            opened = await engine.models.open(name, task="rerank")
+            if opened.blocked is not None:
+                raise opened.blocked
+            await opened.warm()
+
     async def tune(self, model: str | None = None, *, progress: Callable[[str], None] | None = None) -> TuneReport:
         """Measure the fastest exact settings of a model on this CPU, and store them for embedders created later."""
         from embedway.local.tune import tune_model  # noqa: PLC0415  rarely used

@@ -155,6 +155,10 @@ class ModelAdmin:
         """Load a model and its session, so that the first call does not wait for them."""
         self._wait(self._group.warm(model))
 
+    def warm_reranker(self, model: str) -> None:
+        """Load a reranker, as `warm`. Raises as `rerank` does for one that cannot be used, such as a missing key."""
+        self._wait(self._group.warm_reranker(model))
+
     def tune(self, model: str | None = None, *, progress: Callable[[str], None] | None = None) -> TuneReport:
         """Measure the fastest exact settings of a model on this CPU, and store them."""
         return self._wait(self._group.tune(model, progress=progress))

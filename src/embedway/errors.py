@@ -203,6 +203,7 @@ class UnknownModelError(ModelError):
     def __init__(self, name: str, *, nearest: Sequence[str], route: str = "", lacks: str = "") -> None:
         self.name = name
         self.nearest = tuple(nearest)
+        self.route, self.lacks = route, lacks
         hint = f"; nearest: {', '.join(self.nearest)}" if self.nearest else ""
         served = f"{route} serves {shown_name(name)}, which no [models.NAME] describes"
         super().__init__(

@@ -26,6 +26,21 @@ def test_a_forgotten_document_is_gone_and_what_is_left_is_said(command, collecti
     assert "no document '3.md'" in done.stderr
 
 
+def test_a_dry_run_names_what_would_be_removed_and_removes_nothing(command, collection):
+    done = command("forget", "docs/3.md", "--from", collection, "--dry-run")
+    assert done.code == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"{collection}: would remove 1 document with 1 row, and their cached vectors:",
+        "  docs/3.md",
+    ]
+    assert (
+        command("forget", "docs/3.md", "--from", collection, "--dry-run", "--json").json["collections"][0]["rows"] == 1
+    )
+    assert (
+        "removed 1 document with 1 row, and 1 cached vector" in command("forget", "3.md", "--from", collection).stdout
+    )
+
+
 def test_forget_prints_json_for_several_collections(command, place):
     (place / "a.md").write_text("A text about glaciers.")
     for name in ("one.parquet", "two.jsonl"):

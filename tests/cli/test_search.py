@@ -110,7 +110,7 @@ def test_snippets_start_at_the_match_and_headings_are_shown_once(command, place)
 
 def test_a_short_text_is_shown_whole(command, notes):
     header, row = command("search", notes, "E1133", "--mode", "keyword").stdout.splitlines()
-    assert header.split() == ["rank", "score", "where", "text"]
+    assert header.split() == ["rank", "score", "where", "columns", "text"]
     assert row.endswith("Short codes are in logs. E1133 means that the disk is full.")
 
 
@@ -161,6 +161,22 @@ def test_a_reranker_orders_the_rows_of_every_mode(command, notes, place, weights
         ranks = {hit["id"]: (hit["vector_rank"], hit["keyword_rank"]) for hit in plain["hits"]}
         assert {hit["id"]: (hit["vector_rank"], hit["keyword_rank"]) for hit in hits} == ranks
         assert done.json["rerank"]["candidates"] == len(hits)
+
+
+def test_an_unknown_reranker_is_refused_before_the_query_is_embedded(command, notes):
+    done = command("search", notes, "bread", "--rerank", "bge-reranker-bas", "--model", "./no-such-folder")
+    assert (done.code, done.stdout) == (1, "")
+    assert "no model is called 'bge-reranker-bas'; nearest: BAAI/bge-reranker-base" in done.stderr
+
+
+def test_kept_columns_are_in_the_table_and_null_ones_are_not(command, place):
+    rows = [{"id": "a", "text": "Bread is baked.", "lang": "en", "price": 3.5}, {"id": "b", "text": "Bread is eaten."}]
+    (place / "k.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert command("run", "k.jsonl", "--to", "k.parquet", "--keep", "lang", "--keep", "price").code == 0
+    lines = command("search", "k.parquet", "bread baked", "--mode", "keyword").stdout.splitlines()
+    assert lines[0].split() == ["rank", "score", "where", "columns", "text"]
+    assert "lang=en, price=3.5" in lines[1]
+    assert "=" not in lines[2]
 
 
 def test_several_queries(command, notes, place):
@@ -266,7 +282,7 @@ def tables_of(output):
         (":group yes", ":group has no value; it turns the option on or off"),
         (":where lang =", "expected a value"),
         (":neighbours 1", "neighbours: 1"),
-        (":highlight", "highlight: no"),
+        (":highlight", "highlight: by words"),
     ],
 )
 def test_commands_of_a_session_are_explained(command, notes, line, said):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from embedway import AsyncEmbedder, Config
-from embedway.errors import ConfigError
+from embedway.errors import ConfigError, UnknownModelError, UsageError
 from embedway.models import opening
 from embedway.providers.fake import Fake
 from inside import open_model
@@ -39,6 +39,17 @@ def providers(monkeypatch):
 
     monkeypatch.setattr(opening, "make_provider", make)
     return made, closed
+
+
+def test_a_reranker_that_is_unknown_no_reranker_or_without_a_key_is_refused(tmp_path):
+    async def main(name, error, match):
+        async with AsyncEmbedder(config=keyless(tmp_path / "key")) as embedder:
+            with pytest.raises(error, match=match):
+                await embedder.models.warm_reranker(name)
+
+    asyncio.run(main("bge-reranker", UnknownModelError, "nearest: BAAI/bge-reranker-"))
+    asyncio.run(main("all-MiniLM-L6-v2", UsageError, "does not score pairs"))
+    asyncio.run(main("rerank-v3.5", ConfigError, "set COHERE_API_KEY"))
 
 
 def test_a_model_without_a_key_is_opened_once_and_again_when_the_key_is_there(tmp_path, providers):

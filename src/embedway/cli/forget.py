@@ -44,13 +44,17 @@ def forget(
             help="Model, whose cached vectors are removed. Default: that of COLLECTION.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the documents and the number of rows. Remove nothing."),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Remove documents from collections, their older versions and the cache. Say what may still contain their texts."""
     invocation = Invocation.of(context)
     config = invocation.config()
-    explain("run the same command again: what is removed stays removed")
-    reports = wait_for(_forget(invocation, config, collections, documents, source=source, model=model))
+    explain("nothing is changed" if dry_run else "run the same command again: what is removed stays removed")
+    reports = wait_for(_forget(invocation, config, collections, documents, source=source, model=model, dry_run=dry_run))
     if as_json:
         print_json({"collections": [asdict(report) for report in reports]})
         return
@@ -66,6 +70,7 @@ async def _forget(
     *,
     source: str | None,
     model: str | None,
+    dry_run: bool,
 ) -> "list[ForgetReport]":
     from embedway._embedder import AsyncEmbedder
     from embedway.collections import AsyncCollection
@@ -74,13 +79,18 @@ async def _forget(
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         for destination in destinations:
             async with await AsyncCollection.open(destination, embedder=embedder, model=model) as collection:
-                reports.append(await collection.forget(*documents, source=source))
+                reports.append(await collection.forget(*documents, source=source, dry_run=dry_run))
     return reports
 
 
 def _print(report: "ForgetReport") -> None:
     documents = count_of(len(report.documents), "document")
     rows, vectors = count_of(report.rows, "row"), count_of(report.cached, "cached vector")
+    if report.dry_run:
+        print_line(f"{report.destination}: would remove {documents} with {rows}, and their cached vectors:")
+        for name in report.documents:
+            print_line(f"  {name}")
+        return
     print_line(f"{report.destination}: removed {documents} with {rows}, and {vectors}")
     print_line("The texts may still be in:")
     for place in report.left:

@@ -1,18 +1,18 @@
 """`embedway run`: embed files, folders or standard input into a file of vectors or a vector store."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from embedway.cli import job_options as jobs
 from embedway.cli import options as shared
 from embedway.cli.job_metrics import job_metrics
+from embedway.cli.job_progress import job_progress
 from embedway.cli.job_report import PARTLY_FAILED, cost_rows, stopped_job, tell_rejected
 from embedway.cli.output import (
     DownloadProgress,
     count,
     duration,
-    error_console,
     note,
     note_pipes,
     note_skipped,
@@ -20,16 +20,14 @@ from embedway.cli.output import (
     print_table,
     report_of_work,
     standard_input,
-    start_progress,
     wait_for,
-    wants_progress,
 )
 from embedway.interrupts import explain
 from embedway.text import count_of
 
 if TYPE_CHECKING:
     from embedway.collections.job import Kept
-    from embedway.collections.report import RunStatus, RunSummary
+    from embedway.collections.report import RunSummary
     from embedway.collections.run import RunOptions
     from embedway.config import Config
 
@@ -135,7 +133,7 @@ async def _run(
     from embedway.collections.run import run_job
 
     note_pipes(invocation, sources)
-    progress = JobProgress() if wants_progress(invocation) else None
+    progress = job_progress(invocation)
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         try:
             if selecting:
@@ -150,49 +148,7 @@ async def _run(
                 kept=kept,
             )
         finally:
-            if progress is not None:
-                progress.stop()
-
-
-class JobProgress:
-    """Progress bar of a job: texts and tokens per second, and the time left if the sources' size is known."""
-
-    def __init__(self) -> None:
-        self._progress: Any = None
-        self._task: Any = None
-
-    def update(self, status: "RunStatus") -> None:
-        """Show the status. The bar starts with the first batch, because a download may show its own bar before."""
-        if self._progress is None:
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            self._progress = Progress(
-                BarColumn(bar_width=30),
-                TextColumn("{task.description}", markup=False),
-                console=error_console(),
-                transient=True,
-                redirect_stdout=False,
-            )
-            self._task = self._progress.add_task("", total=status.bytes_total)
-            start_progress(self._progress)
-        self._progress.update(self._task, completed=status.bytes_read, description=progress_text(status))
-
-    def stop(self) -> None:
-        """Remove the bar."""
-        if self._progress is not None:
-            self._progress.stop()
-
-
-def progress_text(status: "RunStatus") -> str:
-    """Return the status of a running job as one line."""
-    parts = [
-        f"{status.chunks_done:,} texts",
-        f"{count(status.texts_per_s)} texts/s",
-        f"{count(status.tokens_per_s)} tokens/s",
-    ]
-    if status.seconds_left is not None:
-        parts.append(f"{duration(status.seconds_left)} left")
-    return ", ".join(parts)
+            progress.stop()
 
 
 def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bool) -> None:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from embedway.collections.snippets import Snippet
     from embedway.collections.stores.base import Store
 
-#: Maximum characters of a neighbour's text, and of headings, in a table.
+#: Maximum characters of a neighbour's text, of headings, and of kept columns, in a table.
 NEIGHBOUR_CHARACTERS = 200
 HEADINGS_CHARACTERS = 120
+KEPT_CHARACTERS = 120
 #: Line end of code, tables and lists that are printed on one line.
 LINE_END = " ⏎ "
 
@@ -97,13 +98,22 @@ def print_hits(answer: "SearchAnswer") -> None:
 def _print_rows(answer: "SearchAnswer") -> None:
     """Print a line for each hit."""
     with_headings = any(found.headings for found in answer.hits)
-    columns = ("rank", "score", "where", *(("headings",) if with_headings else ()), "text")
+    with_kept = any(map(kept_values, answer.hits))
+    extra = (*(("headings",) if with_headings else ()), *(("columns",) if with_kept else ()))
+    columns = ("rank", "score", "where", *extra, "text")
     rows = []
     for rank, found in enumerate(answer.hits, 1):
         headings = (one_line(found.headings, HEADINGS_CHARACTERS),) if with_headings else ()
+        kept = (kept_values(found),) if with_kept else ()
         place = location(found.hit, found.line)
-        rows.append((str(rank), f"{found.score:.3f}", place, *headings, snippet_line(found.snippet)))
+        rows.append((str(rank), f"{found.score:.3f}", place, *headings, *kept, snippet_line(found.snippet)))
     print_table(columns, rows, right=(0, 1))
+
+
+def kept_values(found: "SearchHit") -> str:
+    """Return the kept columns of a hit on one line, such as `lang=de, year=2024`; empty values are left out."""
+    values = {name: _plain(value) for name, value in found.hit.metadata.items() if value is not None}
+    return one_line(", ".join(f"{name}={value}" for name, value in values.items()), KEPT_CHARACTERS)
 
 
 def snippet_line(snippet: "Snippet") -> str:
@@ -120,6 +130,8 @@ def _print_blocks(answer: "SearchAnswer") -> None:
         if headings and headings != shown:
             print_line(f"    {headings}")
         shown = headings
+        if kept := kept_values(found):
+            print_line(f"    {kept}")
         width = max((len(str(one.start_line)) for one in (*found.before, *found.after)), default=0)
         width = max(width, len(str(found.line)))
         for neighbour in found.before:

@@ -90,7 +90,7 @@ def _obey(invocation: Invocation, command: str, options: "SearchOptions", store:
         return options
     new = changed(options, command, store)
     name = command[1:].partition(" ")[0]
-    note(invocation, f"{name}: {_shown(getattr(new, name))}")
+    note(invocation, f"{name}: {_shown(new, name)}")
     return new
 
 
@@ -108,13 +108,17 @@ async def _answer(invocation: Invocation, searcher: "Searcher", text: str, optio
 
 def print_help(options: "SearchOptions") -> None:
     """Print the commands, and the present options."""
-    rows = [(example, _shown(getattr(options, name)), meaning) for name, (example, meaning) in OPTIONS.items()]
+    rows = [(example, _shown(options, name), meaning) for name, (example, meaning) in OPTIONS.items()]
     print_table(("command", "now", "meaning"), [*rows, (":help, :q", "", "list the commands; end the session")])
     print_line()
     flush_result()
 
 
-def _shown(value: object) -> str:
+def _shown(options: "SearchOptions", name: str) -> str:
+    """Return the present value of an option for people."""
+    value = getattr(options, name)
+    if name == "highlight":
+        return "by words" if value is False else "by meaning"
     if value is None or value is False:
         return "no"
     return "yes" if value is True or not isinstance(value, (str, int)) else str(value)

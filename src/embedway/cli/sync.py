@@ -7,6 +7,7 @@ import typer
 from embedway.cli import job_options as jobs
 from embedway.cli import options as shared
 from embedway.cli.job_metrics import job_metrics
+from embedway.cli.job_progress import job_progress
 from embedway.cli.job_report import PARTLY_FAILED, cost_rows, stopped_job, tell_rejected
 from embedway.cli.output import (
     DownloadProgress,
@@ -19,7 +20,6 @@ from embedway.cli.output import (
     report_of_work,
     standard_input,
     wait_for,
-    wants_progress,
 )
 from embedway.cli.watch_rounds import WatchRounds
 from embedway.errors import UsageError
@@ -232,11 +232,10 @@ class _Command:
 
     async def sync(self) -> "SyncSummary":
         """Sync once."""
-        from embedway.cli.run import JobProgress
         from embedway.collections.sync import sync_collection
 
         note_pipes(self._invocation, self._sources)
-        progress = JobProgress() if wants_progress(self._invocation) else None
+        progress = job_progress(self._invocation)
         async with self._embedder() as embedder:
             try:
                 await self._select(embedder)
@@ -250,8 +249,7 @@ class _Command:
                     kept=self.kept,
                 )
             finally:
-                if progress is not None:
-                    progress.stop()
+                progress.stop()
 
     async def watch(self) -> None:
         """Sync until a signal ends the program."""
@@ -263,6 +261,8 @@ class _Command:
             explain(rounds.explain, is_complete=rounds.is_idle)
             watched = ", ".join(self._sources)
             note(self._invocation, f"watching {watched}: each change starts a sync; Ctrl-C stops")
+            if self._options.most_nanousd is not None:
+                note(self._invocation, "--max-cost is the maximum of each sync; a budget limits all of them together")
             await watch_collection(embedder, self._destination, self._sources, self._options, rounds)
 
     def _embedder(self) -> "AsyncEmbedder":

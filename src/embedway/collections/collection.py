@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, overload
 
 from embedway._embedder import AsyncEmbedder
 from embedway.arguments import as_max_nanousd, as_texts, check_flag, is_a
-from embedway.collections.forgetting import forget_documents
+from embedway.collections.forgetting import forget_documents, plan_forgetting
 from embedway.collections.opening import check_opening, open_or_new
 from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.query_model import model_name
@@ -266,12 +266,17 @@ class AsyncCollection:
         finally:
             await asyncio.to_thread(store.close)
 
-    async def forget(self, *documents: str, source: str | None = None) -> ForgetReport:
+    async def forget(self, *documents: str, source: str | None = None, dry_run: bool = False) -> ForgetReport:
         """Remove the rows and texts of documents from the collection, its keyword index and the cache.
 
         `documents` are names, as `document_id` or `source/document_id`. The report says what may still contain their
-        texts. Raises UsageError for an unknown name, SinkError, and CacheError.
+        texts. With `dry_run`, nothing is removed. Raises UsageError for an unknown name, SinkError, and CacheError.
         """
+        if check_flag(dry_run, "dry_run"):
+            searcher = await self._opened()
+            return await asyncio.to_thread(
+                searcher.read, lambda store: plan_forgetting(store, documents, source=source)
+            )
         model = await self._model_name()
         store = await asyncio.to_thread(open_or_new, self._destination, create=False)
         try:

@@ -37,8 +37,8 @@ _NAMED_MODELS = 5
 class ForgetReport:
     """Result of `forget`.
 
-    `documents` are names. `rows` and `cached` are the numbers of rows and of cached vectors that were removed. `left`
-    has sentences on what may still contain the texts.
+    `documents` are names. `rows` and `cached` are the numbers of rows and of cached vectors that were removed, or of
+    rows that would be, if `dry_run` is set. `left` has sentences on what may still contain the texts.
     """
 
     destination: str
@@ -46,6 +46,7 @@ class ForgetReport:
     rows: int = 0
     cached: int = 0
     left: list[str] = field(default_factory=list)
+    dry_run: bool = False
 
 
 def find_documents(store: Store, names: Sequence[str], *, source: str | None = None) -> list[DocumentKey]:
@@ -70,6 +71,16 @@ def find_documents(store: Store, names: Sequence[str], *, source: str | None = N
     return list(dict.fromkeys(key for keys in wanted.values() for key in keys))
 
 
+def plan_forgetting(store: Store, names: Sequence[str], *, source: str | None = None) -> ForgetReport:
+    """Return which documents of an open collection would be removed, with how many rows. Blocks.
+
+    Raises as `find_documents`.
+    """
+    names, source = _checked_names(names, source)
+    keys = find_documents(store, names, source=source)
+    return ForgetReport(store.destination, sorted(map(place_of, keys)), len(_texts_of(store, keys)), dry_run=True)
+
+
 async def forget_documents(
     embedder: AsyncEmbedder, store: Store, names: Sequence[str], *, model: str, source: str | None = None
 ) -> ForgetReport:
@@ -79,8 +90,7 @@ async def forget_documents(
     the report says so. Raises as `find_documents`, `SinkError`, and `CacheError` if the cache cannot be changed, after
     the rows are gone.
     """
-    names = check_names(names, "documents") or ()
-    source = None if source is None else check_name(source, "source")
+    names, source = _checked_names(names, source)
     report = ForgetReport(store.destination)
     with closing(Worker("embedway-store")) as worker:
         async with locked(store, worker):
@@ -98,6 +108,10 @@ async def forget_documents(
     report.left.append(f"the source {sources}: a sync adds the document again unless it is removed or excluded there")
     report.left += ALWAYS_LEFT
     return report
+
+
+def _checked_names(names: Sequence[str], source: str | None) -> tuple[tuple[str, ...], str | None]:
+    return check_names(names, "documents") or (), None if source is None else check_name(source, "source")
 
 
 def _texts_of(store: Store, keys: Sequence[DocumentKey]) -> list[str]:

@@ -133,6 +133,8 @@ class Searcher:
         check_queries(queries)
         if not queries:
             return []
+        if options.rerank is not None:
+            await self._embedder.models.warm_reranker(options.rerank)  # before the queries are paid for
         embedded = None if options.mode == "keyword" else await self._embed(queries, options.model or self._asked)
         vectors = None if embedded is None else embedded.vectors
         space = None if embedded is None else embedded.space

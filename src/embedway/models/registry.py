@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import errno
 from typing import TYPE_CHECKING
 
 from embedway.config.local_models import AUTO
-from embedway.errors import ClosedError, UsageError, WeightsError
+from embedway.errors import ClosedError, UnknownModelError, UsageError, WeightsError
 from embedway.models.opening import open_model
 from embedway.models.outline import outline_model
+from embedway.models.reranker import names as reranker_names
 from embedway.providers.names import key_of
 from embedway.telemetry.operations import LoadDetails
 from embedway.worker import Worker
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
     #: Name of a model, or the key of all its names; its task; and whether it is opened without normalization.
     _Key = tuple[str, Task, bool]
+
+#: Most rerankers that an error for an unknown one names.
+_NEAREST = 5
 
 
 class ModelRegistry:
@@ -62,7 +67,7 @@ class ModelRegistry:
             return model
         self.check_open()
         with _long_names_refused(name):
-            key = key_of(name, self._environment.config), task, raw
+            key = self._key_of(name, task), task, raw
             opening = self._opening.get(key)
             if opening is None or _is_stale(opening):
                 former = None if opening is None or _failed(opening) else opening.result()
@@ -83,7 +88,7 @@ class ModelRegistry:
             return await self.open(name, task=task, raw=raw)
         self.check_open()
         with _long_names_refused(name):
-            key = key_of(name, self._environment.config), task
+            key = self._key_of(name, task), task
             opening = self._opening.get((*key, False))
             if opening is not None and not _is_stale(opening):
                 return await self.open(name, task=task, raw=raw)
@@ -117,6 +122,20 @@ class ModelRegistry:
         for outcome in await asyncio.gather(*opening, return_exceptions=True):
             if outcome is not None and not isinstance(outcome, BaseException):
                 await outcome.close()
+
+    def _key_of(self, name: str, task: Task) -> str:
+        """Return the key that all names of a model share. Raises UnknownModelError with names of the task's models."""
+        try:
+            return key_of(name, self._environment.config)
+        except UnknownModelError as error:
+            if task != "rerank":
+                raise
+            known = reranker_names()
+            short = {known_name.rpartition("/")[2].casefold(): known_name for known_name in known}
+            near = difflib.get_close_matches(name.casefold(), short, _NEAREST, 0)
+            raise UnknownModelError(
+                name, nearest=[short[one] for one in near], route=error.route, lacks=error.lacks
+            ) from None
 
     async def _outline(self, name: str, task: Task) -> Model | None:
         # A daemon thread, as for loading.
