@@ -151,6 +151,48 @@ def test_aborted_creation_leaves_nothing(table, record, some_rows, postgres_url)
     store.close()
 
 
+def test_rows_of_several_writes_are_one_collection_and_an_abort_between_them_frees_the_store(table, record, some_rows):
+    chunks, vectors = some_rows(30)
+    store = store_for(table)
+    store.prepare(overwrite=False)
+    for complete in (False, True):
+        store.begin(record)
+        for start in range(0, 30, 10):
+            store.write(chunks[start : start + 10], vectors[start : start + 10])
+        if complete:
+            store.commit()
+        else:
+            store.abort()
+            assert not store.exists()
+    store.open()
+    assert [row["id"] for rows in store.read() for row in rows.fields] == [chunk.id for chunk in chunks]
+    store.close()
+
+
+@pytest.mark.parametrize("end", ["abort", "close"])
+def test_a_server_that_ends_between_writes_is_a_sink_error(table, record, some_rows, postgres_url, end):
+    chunks, vectors = some_rows(3_000)
+    store = store_for(table)
+    store.prepare(overwrite=False)
+    store.begin(record)
+    store.write(chunks[:1_000], vectors[:1_000])
+    pid = store._link.info.backend_pid  # noqa: SLF001  the connection of the copy is ended
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+
+    def go_on():
+        for _ in range(3):
+            store.write(chunks, vectors)
+        store.commit()
+
+    with pytest.raises(SinkError, match="failed: "):
+        go_on()
+    getattr(store, end)()
+    store.close()
+    with contextlib.closing(store_for(table)) as again:
+        assert not again.exists()
+
+
 def test_existing_table_is_refused_or_replaced(write, table, record):
     write(10).close()
     with contextlib.closing(store_for(table)) as other, pytest.raises(SinkError, match="already exists"):

@@ -23,6 +23,7 @@ from embedway.collections.stores import postgres_rows as pg
 from embedway.collections.stores import postgres_table as tables
 from embedway.collections.stores.base import READ_ROWS, Rows, Store
 from embedway.collections.stores.postgres_connection import Place, connect, postgres_errors
+from embedway.collections.stores.postgres_copy import RowCopy
 from embedway.collections.stores.postgres_where import to_sql
 from embedway.collections.stores.refusals import already_exists, no_such
 from embedway.collections.stores.scanning import scan_search
@@ -64,6 +65,8 @@ class PostgresStore(Store):
         #: Name of the table that is being written; None if no change is in progress.
         self._writing: str | None = None
         self._created, self._indexed = False, False
+        #: COPY of the rows of a new table, from the first `write` to the next statement.
+        self._copy: RowCopy | None = None
 
     @property
     @override
@@ -145,22 +148,14 @@ class PostgresStore(Store):
         self.check_rows(chunks, vectors)
         with postgres_errors(self.destination, "writing"):
             rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
-            link = self._connection()
-            target = self._table() if self._created else compose.sql(_STAGE)
-            with link.cursor() as cursor:
-                with cursor.copy(
-                    compose.sql("COPY {} ({}) FROM STDIN (FORMAT binary)", target, self._columns())
-                ) as copy:
-                    copy.set_types(pg.copy_types(self.record))
-                    for row in rows:
-                        copy.write_row(row)
-                if self._created:
-                    return
-                names = [name for name in (*stored_columns(self.record), "vector") if name != "id"]
-                changes = compose.comma(compose.sql("{0} = excluded.{0}", name) for name in names)
-                merge = "INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT (id) DO UPDATE SET {}"
-                cursor.execute(compose.sql(merge, self._table(), self._columns(), self._columns(), target, changes))
-                cursor.execute(compose.sql("TRUNCATE {}", target))
+            if self._copy is None:
+                target = self._table() if self._created else compose.sql(_STAGE)
+                statement = compose.sql("COPY {} ({}) FROM STDIN (FORMAT binary)", target, self._columns())
+                self._copy = RowCopy(self._connection(), statement, pg.copy_types(self.record))
+            self._copy.write(rows)
+            if not self._created:
+                names = [*stored_columns(self.record), "vector"]
+                tables.merge(self._connection(), self._table(), compose.sql(_STAGE), names)
 
     @override
     def remove(self, documents: Collection[DocumentKey]) -> None:
@@ -188,6 +183,7 @@ class PostgresStore(Store):
     @override
     def abort(self) -> None:
         self._writing, self._created = None, False
+        self._cancel_copy()
         if self._link is not None:
             with suppress(Exception):
                 self._link.execute("ROLLBACK")
@@ -203,6 +199,7 @@ class PostgresStore(Store):
 
     @override
     def close(self) -> None:
+        self._cancel_copy()
         link, self._link = self._link, None
         if link is not None:
             link.close()
@@ -360,7 +357,16 @@ class PostgresStore(Store):
             (self.count,) = link.execute(compose.sql("SELECT count(*) FROM {}", self._table())).fetchone()
             self._indexed = tables.has_vector_index(link, self._oid())
 
+    def _cancel_copy(self) -> None:
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            copy.cancel()
+
     def _connection(self) -> Any:
+        """Return the connection, ready for a statement."""
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            copy.end()
         if self._link is None:
             link = connect(self._place)
             with postgres_errors(self.destination, "connecting"):

@@ -100,6 +100,8 @@ def copy_rows(
 
 
 def _check_texts(name: str, column: Sequence[str | None], chunks: Sequence[Chunk], destination: str) -> None:
+    if "\0" not in "".join(filter(None, column)):
+        return
     for text, chunk in zip(column, chunks, strict=True):
         if text and "\0" in text:
             reason = f"row {chunk.id!r}: {name!r} has a NUL character, which PostgreSQL cannot store"

@@ -11,6 +11,8 @@ from embedway.collections.stores.server_columns import stored_columns
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from embedway.collections.record import Record
 
 #: Rows from which an HNSW index is built. Below, an exact search takes some milliseconds.
@@ -82,6 +84,15 @@ def rename_parts(link: Any, schema: str, temporary: str, table: str) -> None:
         if find(link, schema, start + ending) is None:
             change = f"ALTER {'SEQUENCE' if is_sequence else 'INDEX'} {{}} RENAME TO {{}}"
             link.execute(compose.sql(change, compose.identifier(schema, old), start + ending))
+
+
+def merge(link: Any, table: Any, stage: Any, names: Sequence[str]) -> None:
+    """Move the rows of a stage to a table; they replace those with the same ids."""
+    changes = compose.comma(compose.sql("{0} = excluded.{0}", name) for name in names if name != "id")
+    columns = compose.names(names)
+    query = "INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT (id) DO UPDATE SET {}"
+    link.execute(compose.sql(query, table, columns, columns, stage, changes))
+    link.execute(compose.sql("TRUNCATE {}", stage))
 
 
 def add_unique_index(link: Any, table: Any) -> None:
