@@ -153,6 +153,19 @@ def hybrid(by_vector, by_keyword, fusion=fused_by_scores):
     return [list(fusion((v, *found))) for v, found in zip(by_vector, by_keyword, strict=True)]
 
 
+def merged(rows, ranked):
+    """Return each list without the rows beside a better one under the same headings, as `search` does by default."""
+    found = []
+    for one in ranked:
+        kept = {}
+        for n in one:
+            place = rows[n]["file"], rows[n]["headings"]
+            if place not in (kept.get(n - 1), kept.get(n + 1)):
+                kept[n] = place
+        found.append(list(kept))
+    return found
+
+
 class Report:
     """Table of scores, for all questions and for each kind."""
 
@@ -213,10 +226,12 @@ def measure(path, embedder, sets, options):
                 )
             by_vector = nearest(matrix, asked)
             report.line(label, plain_lists(by_vector), right)
+        report.line(f"{label}, neighbours merged", merged(rows, plain_lists(by_vector)), right)
         by_keyword = keyword_lists(rows, texts, index.COLUMN_WEIGHTS)
         report.line("keywords", plain_lists(listed for listed, _ in by_keyword), right)
         both = hybrid(by_vector, by_keyword)
         report.line("hybrid", both, right)
+        report.line("hybrid, neighbours merged", merged(rows, both), right)
         if options.variants:
             variants(report, rows, texts, by_vector, right)
         if options.misses:

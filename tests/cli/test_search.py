@@ -302,6 +302,7 @@ def test_help_in_a_session_lists_commands_with_their_values(command, notes):
             ":where",
             ":top",
             ":group",
+            ":merge",
             ":neighbours",
             ":rerank",
             ":candidates",

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from embedway.collections.candidates import CandidateSearch
+from embedway.collections.candidates import Candidate, CandidateSearch, merge_neighbours
 from embedway.collections.chunks import Chunk
 from embedway.collections.keywords import Keywords
 from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.record import Record
+from embedway.collections.search import Hit
 from embedway.errors import UsageError
 from embedway.space import Space
 from memory_store import MemoryStore
@@ -69,6 +70,54 @@ def candidates(store, tmp_path):
 def keyword(searcher, query, **options):
     [answer] = asyncio.run(searcher.search([query], SearchOptions(mode="keyword", **options)))
     return answer
+
+
+def row(document, number, score, headings=None):
+    hit = Hit(score, f"s/{document}#{number}", document, "s", 1, None, "text", number, 9, headings=headings)
+    return Candidate(hit)
+
+
+def test_chunks_beside_a_better_one_under_the_same_headings_are_part_of_its_hit():
+    rows = [
+        row("a", 3, 0.9, "A"),
+        row("a", 4, 0.8, "A"),
+        row("a", 5, 0.7, "A"),  # beside a merged one only
+        row("b", 4, 0.6, "A"),
+        row("a", 2, 0.5, "B"),  # other headings
+        row("c", None, 0.4),
+        row("b", 3, 0.3, "A"),
+        row("d", 0, 0.2),
+        row("d", 1, 0.1),
+    ]
+    kept, merged = merge_neighbours(rows, 6)
+    assert [(one.hit.document_id, one.hit.number) for one in kept] == [
+        ("a", 3), ("a", 5), ("b", 4), ("a", 2), ("c", None), ("d", 0)
+    ]  # fmt: skip
+    assert {name: [one.hit.number for one in rows] for name, rows in merged.items()} == {"s/a#3": [4], "s/b#4": [3]}
+
+
+@pytest.mark.parametrize("top", range(1, 10))
+def test_merging_leaves_as_many_rows_as_are_wanted(top):
+    rows = [row("a", number, 1 - number / 10) for number in range(8)]
+    kept, merged = merge_neighbours(rows, top)
+    assert len(kept) == min(top, 8)
+    assert kept == sorted(kept, key=lambda one: -one.hit.score)
+    shown = [*kept, *(one for some in merged.values() for one in some)]
+    assert len({one.hit.id for one in shown}) == len(shown)
+
+
+def test_a_merged_chunk_keeps_its_text_and_without_merging_it_is_a_hit(searcher):
+    answer = keyword(searcher, "apple", top=3)
+    assert [hit.id for hit in answer] == ["s/d0.md#0", "s/d4.md#0", "s/d8.md#0"]
+    # The last hit ends the list.
+    assert [[(one.id, one.text) for one in hit.merged] for hit in answer] == [
+        [("s/d0.md#1", "The apple of error 0. Part 1.")],
+        [("s/d4.md#1", "The apple of error 4. Part 1.")],
+        [],
+    ]
+    answer = keyword(searcher, "apple", top=3, merge=False)
+    assert len({hit.document_id for hit in answer}) < 3
+    assert not any(hit.merged for hit in answer)
 
 
 def test_an_identifier_is_the_best_hybrid_row_though_its_vector_is_the_farthest(candidates):

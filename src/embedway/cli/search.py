@@ -90,6 +90,14 @@ def search(
             "--fusion", help="In hybrid mode, fuse the lists by scores, or by ranks (reciprocal rank fusion)."
         ),
     ] = "scores",
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge/--no-merge",
+            help="Let a hit contain the chunks beside it that also answer the query, under the same headings, so that "
+            "hits are different places.",
+        ),
+    ] = True,
     highlight: Annotated[
         bool | None,
         typer.Option(
@@ -110,7 +118,9 @@ def search(
     store = open_store(collection)
     try:
         condition = checked_condition(where, store)
-        options = SearchOptions(top, mode, condition, group, neighbours, rerank, candidates, model, highlight, fusion)
+        options = SearchOptions(
+            top, mode, condition, group, neighbours, rerank, candidates, model, highlight, fusion, merge
+        )
         if interactive:
             from embedway.cli.search_session import run_session
 

@@ -55,6 +55,8 @@ def _hit_json(rank: int, found: "SearchHit", *, reranked: bool) -> dict[str, obj
         "snippet": asdict(found.snippet),
         "highlight": {"start": found.highlight.start, "end": found.highlight.end},
     }
+    if found.merged:
+        document["merged"] = [asdict(one) for one in found.merged]
     if found.before or found.after:
         document["before"] = [asdict(one) for one in found.before]
         document["after"] = [asdict(one) for one in found.after]

@@ -35,6 +35,7 @@ OPTIONS = {
     "where": (":where lang = 'de'", "search only rows that meet a condition; empty for all rows"),
     "top": (":top 10", "number of rows"),
     "group": (":group", "show only the best row of each document; again for all rows"),
+    "merge": (":merge", "let hits contain chunks beside them; again for all rows"),
     "neighbours": (":neighbours 1", "chunks before and after each row"),
     "rerank": (":rerank MODEL", "reorder the best rows; empty for no reranker"),
     "candidates": (":candidates 100", "rows of each list to fuse or to rerank"),
@@ -139,10 +140,10 @@ def changed(options: "SearchOptions", command: str, store: "Store") -> "SearchOp
         new = checked_condition(value or None, store)
     elif name == "rerank":
         new = value or None
-    elif name in {"group", "highlight"}:
+    elif name in {"group", "merge", "highlight"}:
         if value:
             raise UsageError(f":{name} has no value; it turns the option on or off")
-        new = not options.group if name == "group" else options.highlight is False
+        new = options.highlight is False if name == "highlight" else not getattr(options, name)
     elif name not in {"mode", "fusion"}:
         try:
             new = int(value)

@@ -123,6 +123,7 @@ class Collection:
         candidates: int = 50,
         highlight: bool | None = None,
         fusion: Fusion = "scores",
+        merge: bool = True,
     ) -> SearchAnswer | list[SearchAnswer]:
         """Return the best rows for a query, or for each of several."""
         # Read here: an iterator may belong to the caller's thread.
@@ -139,6 +140,7 @@ class Collection:
                 candidates=candidates,
                 highlight=highlight,
                 fusion=fusion,
+                merge=merge,
             )
         )
 

@@ -145,3 +145,28 @@ def grouped(rows: Sequence[Candidate]) -> list[Candidate]:
     for row in rows:
         found.setdefault((row.hit.source, row.hit.document_id), row)
     return list(found.values())
+
+
+def merge_neighbours(rows: Sequence[Candidate], top: int) -> tuple[list[Candidate], dict[str, list[Candidate]]]:
+    """Return the best `top` rows without those beside a better one, and the latter by the id of the better one.
+
+    Rows are beside each other if they are consecutive chunks of one document under the same headings. As many rows as
+    `top` are returned if there are so many; rows below the last one are left out.
+    """
+    kept: list[Candidate] = []
+    merged: dict[str, list[Candidate]] = {}
+    numbered: dict[tuple[str, str, int], Candidate] = {}
+    for at, row in enumerate(rows):
+        if len(kept) == top:
+            break
+        hit, better = row.hit, None
+        if hit.number is not None and len(kept) + len(rows) - at > top:
+            beside = (numbered.get((hit.source, hit.document_id, hit.number + step)) for step in (-1, 1))
+            better = next((one for one in beside if one is not None and one.hit.headings == hit.headings), None)
+        if better is not None:
+            merged.setdefault(better.hit.id, []).append(row)
+            continue
+        kept.append(row)
+        if hit.number is not None:
+            numbered[hit.source, hit.document_id, hit.number] = row
+    return kept, merged

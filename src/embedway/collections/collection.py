@@ -160,6 +160,7 @@ class AsyncCollection:
         candidates: int = 50,
         highlight: bool | None = None,
         fusion: Fusion = "scores",
+        merge: bool = True,
     ) -> SearchAnswer | list[SearchAnswer]:
         """Return the best rows for a query, or a list of answers for several queries, which are embedded together.
 
@@ -182,6 +183,7 @@ class AsyncCollection:
             candidates=candidates,
             highlight=highlight,
             fusion=fusion,
+            merge=merge,
         )
         answers = await searcher.search(as_texts(query, "query"), options)
         return answers[0] if is_a(query, str) else answers

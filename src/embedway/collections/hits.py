@@ -66,11 +66,16 @@ def compared_text(passages: Passages, number: int) -> str:
 
 
 def hits_of(
-    found: Found, scores: Mapping[str, float] | None, neighbours: Mapping[str, Mapping[str, Any]], count: int
+    found: Found,
+    scores: Mapping[str, float] | None,
+    neighbours: Mapping[str, Mapping[str, Any]],
+    count: int,
+    merged: Mapping[str, Sequence[Candidate]],
 ) -> list[SearchHit]:
     """Return hits with up to `count` chunks before and after each.
 
-    `scores` are those of a reranker by id, `neighbours` the fetched rows by id.
+    `scores` are those of a reranker by id, `neighbours` the fetched rows by id, and `merged` the rows that are part of
+    a hit, by its id.
     """
     hits = []
     for number, row in enumerate(found.rows):
@@ -81,7 +86,10 @@ def hits_of(
             if row_id in neighbours
         ]
         score = row.hit.score if scores is None else scores[row.hit.id]
-        hits.append(_hit(row, score, found.passages[number], similar, beside))
+        hit = _hit(row, score, found.passages[number], similar, beside)
+        parts = sorted((one.hit for one in merged.get(row.hit.id, ())), key=lambda one: one.number or 0)
+        own = tuple(Neighbour(one.id, one.number or 0, one.start_line, one.text) for one in parts)
+        hits.append(replace(hit, merged=own) if own else hit)
     return hits
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast, get_args
 
 from embedway.arguments import is_a
-from embedway.collections.candidates import Candidate, CandidateSearch, grouped
+from embedway.collections.candidates import Candidate, CandidateSearch, grouped, merge_neighbours
 from embedway.collections.hits import MAX_NEIGHBOURS, found_rows, hits_of, neighbour_ids
 from embedway.collections.keyword_tokens import query_tokens
 from embedway.collections.keywords import Keywords
@@ -46,6 +46,7 @@ class SearchSettings(TypedDict, total=False):
     candidates: int
     highlight: bool | None
     fusion: Fusion
+    merge: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ class SearchOptions:
     `group` returns one row of each document; `neighbours` is the number of chunks before and after each row.
     `candidates` rows of each list are fused, by `fusion`, or reranked; texts over the reranker's limit are truncated.
     `model` refuses a collection of another model. `highlight` chooses the best sentence of a row by vectors, if the
-    model runs on this machine, and not by words alone; by default for a single query.
+    model runs on this machine, and not by words alone; by default for a single query. With `merge`, a chunk beside a
+    better one under the same headings is part of its hit, so that hits are different places.
     """
 
     top: Annotated[int, Range(1)] = 5
@@ -68,6 +70,7 @@ class SearchOptions:
     model: str | None = None
     highlight: bool | None = None
     fusion: Fusion = "scores"
+    merge: bool = True
 
     def __post_init__(self) -> None:
         """Reject wrong values."""
@@ -151,13 +154,16 @@ class Searcher:
                 if not options.group:  # a hybrid search has this many rows of each list
                     rows = rows[: max(options.top, options.candidates)]
                 rows, scores, reranked = await self._reranked(query, rows, options.rerank)
+            merged: dict[str, list[Candidate]] = {}
             if options.group:
                 rows = grouped(rows)
+            elif options.merge:
+                rows, merged = merge_neighbours(rows, options.top)
             shown = found_rows(query, rows[: options.top], candidates.weights)
             neighbours = await asyncio.to_thread(self._neighbours, shown.rows, options.neighbours)
             if vectors is not None and by_vector and self._sentences is not None:
                 shown.compare(await self._sentences.similarities(vectors[row], shown.texts()))
-            hits = hits_of(shown, scores, neighbours, options.neighbours)
+            hits = hits_of(shown, scores, neighbours, options.neighbours, merged)
             why = None if hits else why_empty(self.store, query, options, candidates)
             answers.append(SearchAnswer(query, hits, receipt, reranked, row in truncated, why))
         return answers
@@ -192,7 +198,8 @@ class Searcher:
 
     def _find(self, query: str, vector: Any, options: SearchOptions) -> Candidates:
         """Return candidates for a query: enough to fuse, to rerank and to group."""
-        count = options.top
+        # With `merge`, a hit may contain the chunk before and the one after it.
+        count = options.top * 3 if options.merge and not options.group else options.top
         if options.mode == "hybrid" or options.rerank is not None:
             count = max(count, options.candidates)
         while True:
