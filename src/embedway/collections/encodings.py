@@ -166,8 +166,8 @@ def decode_document(data: bytes, path: str, *, encoding: str | None, is_code: bo
     """Return the text of a file, without byte order mark.
 
     A mark decides on the encoding. Text beyond ASCII that is valid UTF-8 is UTF-8, so that one file in another encoding
-    does not change the others. Then the file's declaration, `encoding` and UTF-8 decide. Comments declare an encoding in
-    code only. Raises SourceError with the line that is invalid.
+    does not change the others. Then the file's declaration, `encoding` and UTF-8 decide. Comments declare an encoding
+    in code only. Raises SourceError with the line that is invalid.
     """
     marked = mark_of(data)
     name, skip = marked or (_unmarked_encoding(data, encoding, is_code=is_code), 0)

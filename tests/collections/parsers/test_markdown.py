@@ -185,6 +185,15 @@ def test_comments_of_mdx_in_markdown_are_removed():
         "https://codecov.io/gh/a/b/graph/badge.svg",
         "https://readthedocs.org/projects/x/badge/?version=latest",
         "https://coverage-badge.example.dev/a/b.svg",
+        "http://img.shields.io/badge/a-b-green",
+        "https://badges.gitter.im/a/b.svg",
+        "https://ci.appveyor.com/api/projects/status/x?svg=true",
+        "https://gitlab.com/a/b/badges/main/pipeline.svg",
+        "https://api.travis-ci.com/a/b.svg?branch=main",
+        "https://results.pre-commit.ci/badge/github/a/b/main.svg",
+        "https://mybinder.org/badge_logo.svg",
+        "https://colab.research.google.com/assets/colab-badge.svg",
+        "https://x.example/badge.svg",
     ],
 )
 def test_badges_are_no_text(source):
@@ -193,4 +202,31 @@ def test_badges_are_no_text(source):
         f'<a href="x"><img src="{source}" alt="build"></a>',
     ):
         assert parse_markdown(f"# {image} Pump\n\n{image}\n\nA pump.", "a.md").text == "Pump\n\nA pump."
-    assert parse_markdown("![badge of honour](honour.png)", "a.md").text == "badge of honour"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "honour.png",
+        "/img/workflows/release.svg",
+        "../badges/gold.png",
+        "/images/badge.svg",
+        "img/x-badge.svg",
+        "https://x.example/badges/gold.png",
+        "https://x.example/workflows/release.svg",
+        "https://x.example/to//badge.png/codecov.io/a.png",
+        "https://github.com/a/b/raw/main/docs/workflows/release.svg",
+        "https://github.com/a/b/raw/main/status/badges.png",
+        "https://notshields.io/a.png",
+    ],
+)
+def test_pictures_that_only_look_like_badges_are_text(source):
+    assert parse_markdown(f"![badge of honour]({source})", "a.md").text == "badge of honour"
+    assert parse_markdown(f'<img src="{source}" alt="badge of honour">', "a.md").text == "badge of honour"
+
+
+def test_an_address_is_checked_for_a_badge_in_linear_time():
+    started = time.process_time()
+    for path in ("-" * 100_000, "/badge" * 20_000, "workflows/" * 20_000):
+        parse_markdown(f"![x](https://github.com/{path})\n\n![x](https://{'a.' * 50_000})", "a.md")
+    assert time.process_time() - started < 5
