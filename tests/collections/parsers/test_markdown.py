@@ -6,6 +6,7 @@ import time
 import pytest
 
 from embedway.collections.parsers.markdown import parse_markdown
+from embedway.collections.parsers.markdown_syntax import has_only_includes
 
 CHARACTERS = 30_000
 
@@ -103,6 +104,45 @@ def test_header_rows_and_languages_are_known():
 )
 def test_only_markup_is_removed(markup, text):
     assert parse(markup).text == text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '--8<-- "file.md"',
+        "-8<- 'a b.md:intro'",
+        "{! file.md !}",
+        "{!> ../../docs_src/x.py!}",
+        "{* ../../docs_src/x.py ln[1:3] hl[2] *}",
+        "--8<--\nfile.md\n; other.md\n\nthird.md\n--8<--",
+    ],
+)
+def test_lines_that_include_files_are_no_text(line):
+    indented = line.replace("\n", "\n  ")
+    source = f"One\n\n{line}\n\n- two\n\n  {indented}\n\nthree\n{line}\nfour"
+    assert parse(source).text == "One\n\n- two\n\nthree\n\nfour"
+    if "\n" not in line:
+        assert parse(f"One\n\n```python hl_lines='1'\n{line}\n\n{line}\n```\n\ntwo").text == "One\n\ntwo"
+    # Other code, which may show how to include, stays as it is.
+    assert parse(f"```\n{line}\nx = 1\n```").text == f"{line}\nx = 1"
+
+
+def test_lines_that_include_files_take_linear_time():
+    started = time.process_time()
+    for line in ("--8<--", "--8<-- a" + " " * 1000, "{!" + "!" * 1000, "{*"):
+        text = f"{line}\n" * (300_000 // len(line))
+        parse(text[:100_000])
+        has_only_includes(text + "x")
+    assert time.process_time() - started < 10
+
+
+def test_text_around_marks_of_includes_stays():
+    for text in ("a --8<-- b", "Use {! x !} here.", "{! x !} is the mark.", "```\n\n\n```", "{! a {b} !}"):
+        assert parse(text).text == text.strip("`\n")
+    assert parse('```jinja\n{% include "x.html" %}\n```').text == '{% include "x.html" %}'
+    assert parse("--8<--\n\nNo list.\n\nText.").text == "No list.\n\nText."
+    assert parse("---8<---\nA cut text.\n---8<---\nText.").text == "A cut text.\n\nText."
+    assert parse("- --8<--\n  a.md\n\nText.\n\n--8<--").text == "- a.md\n\nText."
 
 
 def test_headings_of_lists_and_quotes_begin_no_section():
