@@ -20,6 +20,8 @@ WORD_WEIGHT = 0.3
 #: Words of the query below this share of the weight of its rarest word are not marked, such as `the` and `of`, unless
 #: their weight is at least the second number: that of a word in one of six texts.
 _MARKED_SHARE, _MARKED_WEIGHT = 0.4, 1.6
+#: If no weight is above this one, as in a collection of a few rows, rarity says little.
+_LEAST_WEIGHT = 1.0
 _STEM = re.compile(r"(?:ies|es|s|ed|ing|ly)$")
 #: Lines of a statement that are left out.
 _OMITTED = "\n…"
@@ -51,7 +53,8 @@ class Snippet:
 
     `text` has line ends in code, tables and lists only. It begins with the header of the table that its first row
     belongs to, or the first line of the statement that its code continues. `best` and `words` are spans of `text`: the
-    highlight, and the rarer words of the query. `line` is the line of `start` in the source.
+    highlight, and the rarer words of the query. `line` is the line of `start` in the source, and `page` the page of the
+    highlight, for formats with pages.
     """
 
     start: int
@@ -60,6 +63,7 @@ class Snippet:
     text: str
     best: Span = (0, 0)
     words: tuple[Span, ...] = ()
+    page: int | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -114,7 +118,8 @@ class Highlighter:
         """Return the spans of the words to mark, and the query's tokens that occur."""
         spans: list[Span] = []
         matched: set[str] = set()
-        least = min(_MARKED_SHARE * max(self._weights.values(), default=0.0), _MARKED_WEIGHT)
+        most = max(self._weights.values(), default=0.0)
+        least = min(_MARKED_SHARE * most, _MARKED_WEIGHT) if most > _LEAST_WEIGHT else 0.0
         for start, end, tokens in token_spans(text):
             matching = {self._stems[stem] for token in tokens if (stem := stem_of(token)) in self._stems}
             if matching:
