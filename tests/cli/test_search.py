@@ -319,8 +319,8 @@ def test_help_in_a_session_lists_commands_with_their_values(command, notes):
 
 def test_a_place_has_the_page_or_the_line():
     hit = Hit(0.5, "docs/a.pdf#0", "a.pdf", "docs", 1, None, "text", 0, 1, page=3)
-    assert location(hit) == "docs/a.pdf p. 3"
-    assert location(replace(hit, page=None), 7) == "docs/a.pdf:7"
+    assert location(hit, 1, 4) == "docs/a.pdf p. 4"
+    assert location(replace(hit, page=None), 7, None) == "docs/a.pdf:7"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Chunks of documents with known structure: whole sections, no heading alone, headers of tables, context."""
 
+import re
 import time
 from itertools import pairwise
 
@@ -233,6 +234,20 @@ def test_a_long_path_loses_its_outer_headings(wordpiece):
     _, chunks = cut([*parts, ("paragraph", "the loop runs. " * 30, 0)], wordpiece)
     assert chunks[-1].context.startswith("… › ")  # noqa: RUF001
     assert len(wordpiece.encode(chunks[-1].context, add_special_tokens=False).ids) <= 46 // 4
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 6)), min_size=1, max_size=8), st.sampled_from([24, 40, 90]))
+def test_page_marks_give_the_page_of_each_part_of_a_chunk(wordpiece, parts, tokens):
+    builder, page = TextBuilder(), 1
+    for turned, count in parts:
+        page += turned
+        builder.add(f"\f{page}. the loop\fruns. " * count, "paragraph", line=page, page=page)
+    parsed = builder.build(None)
+    document = Document("a.pdf", parsed.text, "a.pdf", blocks=parsed.blocks, page_marks=parsed.page_marks)
+    for chunk in chunker_for(wordpiece, chunk_tokens=tokens).chunks(document):
+        for found in re.finditer(r"\d+(?=\. the)", chunk.text):
+            assert chunk.page + chunk.text.count("\f", 0, found.start()) == int(found[0])
 
 
 def test_chunks_know_their_page_and_fingerprint(wordpiece):

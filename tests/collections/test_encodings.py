@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import time
 
 import pytest
 
@@ -83,6 +84,45 @@ def test_an_encoding_that_a_file_declares(read, name, content):
     assert (text, bad) == (content.format("Größe 5 €"), [])
 
 
+NO_ENCODINGS = [
+    "punycode",
+    "unicode_escape",
+    "raw-unicode-escape",
+    "utf-7",
+    "idna",
+    "undefined",
+    "hz",
+    "cp037",
+    "rot13",
+]
+
+
+@pytest.mark.parametrize("name", [*NO_ENCODINGS, "klingon"])
+def test_a_declared_encoding_that_changes_ascii_is_not_used(read, name):
+    comment = f"# coding: {name}\na = r'C:\\new \\x41' + b - c  # ~{{ab~}} é\n"
+    assert read("a.py", comment.encode()) == ([comment], [])
+    assert read("a.py", comment.replace("é", "e").encode()) == ([comment.replace("é", "e")], [])
+    xml = f'<?xml version="1.0" encoding="{name}"?><p>C:\\new + a+b-</p>\n'
+    assert read("a.xml", xml.encode()) == ([xml], [])
+    for head in (f"<meta charset={name}>", f'<?xml version="1.0" encoding="{name}"?>'):
+        page = f"{head}<p>C:\\new + a+b-</p>".encode()
+        assert read("a.html", page) == ([], [f"declares the unknown encoding {name!r}; convert the file to UTF-8"])
+
+
+def test_a_declared_codec_takes_no_quadratic_time(read):
+    started = time.process_time()
+    assert read("a.html", b"<meta charset=punycode><p>" + b"a" * 400_000 + b"-" + b"ab" * 200_000)[0] == []
+    assert read("a.html", f"<meta charset={'x' * 3000}><p>words</p>".encode())[0] == []
+    assert time.process_time() - started < 5
+
+
+def test_only_code_declares_its_encoding_in_a_comment(read):
+    for name in ("a.md", "a.txt", "a.rst"):
+        text = "# About file encoding: latin-1\n\nЮля\n"
+        (found,), bad = read(name, text.encode("cp1251"), encoding="cp1251")
+        assert ("Юля" in found, bad) == (True, [])
+
+
 def test_a_false_declaration_of_utf8_is_no_reason_to_refuse_the_option(read):
     page = '<meta charset="utf-8"><p>Größe</p>'.encode("cp1252")
     assert read("a.html", page, encoding="cp1252") == (["Größe"], [])
@@ -92,7 +132,7 @@ def test_a_false_declaration_of_utf8_is_no_reason_to_refuse_the_option(read):
 
 
 def test_an_unknown_encoding_is_refused():
-    for name in ("klingon", "base64", "a\0b"):
+    for name in ("klingon", "base64", "a\0b", "punycode", "unicode_escape", "U7", "idna", "utf-8" * 1000):
         with pytest.raises(UsageError, match="no encoding is called"):
             ReadOptions(encoding=name)
 

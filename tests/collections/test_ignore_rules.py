@@ -44,6 +44,23 @@ def test_the_rules_of_the_repository_above_a_source_hold(tree, tmp_path):
     assert find("docs/draft") == (["b.md"], {})
 
 
+def test_only_the_patterns_above_that_ignore_the_source_are_left_out(tree, tmp_path):
+    (tmp_path / ".git").mkdir()
+    find = tree("build/a.md", "build/secret.md", "build/b.log", "build/c.md", git="secret.md\nbuild/\n*.log\n!c.md\n")
+    assert find("build") == (["a.md", "c.md"], {"ignored": 2})
+
+
+def test_a_linked_file_of_rules_is_not_read_as_in_git(tree, tmp_path):
+    (tmp_path / ".git").mkdir()
+    find = tree("docs/a.md", "docs/b.md", rules="b.md\n")
+    for folder in ("", "docs"):
+        (tmp_path / folder / ".gitignore").symlink_to(tmp_path / "rules")
+    assert find("docs") == (["a.md", "b.md"], {})
+    assert find("docs", follow_links=True) == (["a.md"], {"ignored": 1})
+    (tmp_path / "docs" / ".embedwayignore").symlink_to(".embedwayignore")
+    assert find("docs", follow_links=True) == (["a.md"], {"ignored": 1})
+
+
 def test_rules_of_our_own_come_after_those_of_git(tree):
     find = tree("a.md", "b.md", "c.md", git="a.md\nb.md\n", own="!b.md\nc.md\n")
     assert find() == (["b.md"], {"ignored": 2})

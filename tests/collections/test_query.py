@@ -1,6 +1,7 @@
 """Search by vector, keywords and both: conditions, groups, neighbours, and the blocking interface."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from embedway.collections.candidates import Candidate, CandidateSearch, merge_neighbours
 from embedway.collections.chunks import Chunk
+from embedway.collections.hits import found_rows, hits_of
 from embedway.collections.keywords import Keywords
 from embedway.collections.query import Searcher, SearchOptions, checked_condition
 from embedway.collections.record import Record
@@ -138,6 +140,17 @@ def test_keywords_alone_need_no_model(searcher):
     assert hit.hit.metadata == {"n": 29}
     assert answer.receipt is None
     assert "E1133" in repr(hit)
+
+
+def test_the_page_of_a_hit_is_that_of_its_best_sentence():
+    text = "Travel.\n\n\fHand in receipts within a month.\n\n\f\fWords."
+    hit = Hit(0.5, "s/a.pdf#0", "a.pdf", "s", 2, None, text, 0, len(text), page=2)
+    for query, page in (("travel", 2), ("how long for receipts", 3), ("words", 5)):
+        [one] = hits_of(found_rows(query, [Candidate(hit)], {}), None, {}, 0, {})
+        assert (one.page, one.snippet.page, one.hit.page) == (page, page, 2)
+        assert "\f" not in one.snippet.text
+    [one] = hits_of(found_rows("words", [Candidate(replace(hit, page=None))], {}), None, {}, 0, {})
+    assert one.page is None
 
 
 def test_group_returns_one_row_of_each_document(searcher):

@@ -136,6 +136,24 @@ def test_the_best_part_shares_the_rarest_words(query, text, best):
     assert all(0 <= a < b <= len(snippet.text) for a, b in snippet.words)
 
 
+@pytest.mark.parametrize(
+    ("query", "weights", "marked"),
+    [
+        ("what is the pressure of the pump", {"the": 1e-6, "of": 0.2, "is": 0.3, "pressure": 3.1, "pump": 2.0}, "both"),
+        ("the pressure of a pump 4711", {"the": 1e-6, "of": 0.2, "pressure": 1.7, "pump": 1.8, "4711": 8.0}, "both"),
+        ("what is the pressure of the pump", {}, "both"),
+        ("of the", {"the": 1e-6, "of": 1e-6}, "all"),
+    ],
+)
+def test_common_words_are_not_marked_beside_rarer_ones(query, weights, marked):
+    text = "It is the pressure of the pump. " + " ".join(f"The end of the part {n} is here." for n in range(9))
+    highlighter = Highlighter(query, weights)
+    highlighter.learn([text])
+    snippet, _ = snippet_of(highlighter.passages(text), 0)
+    words = [snippet.text[a:b] for a, b in snippet.words]
+    assert set(words) == ({"pressure", "pump"} if marked == "both" else {"the", "The", "of"})
+
+
 def test_cosines_decide_and_words_help():
     text = "The first sentence. The second sentence. The third one."
     assert str(shown("zebra", text, cosines=[0.1, 0.2, 0.6])[1]) == "The third one."

@@ -23,7 +23,7 @@ KEPT_CHARACTERS = 120
 LINE_END = " ⏎ "
 
 
-def location(hit: "Hit", line: int | None = None) -> str:
+def location(hit: "Hit", line: int, page: int | None) -> str:
     """Return the place of a hit for people: `docs/guide/intro.md:12`, or `docs/guide.pdf p. 3` if it has a page."""
     from embedway.collections.hits import is_row
 
@@ -32,9 +32,9 @@ def location(hit: "Hit", line: int | None = None) -> str:
     in_folder = hit.document_id != hit.source and not is_row(hit)
     if in_folder and hit.number is not None:
         name = f"{hit.source}/{hit.document_id}"
-    if hit.page is not None:
-        return f"{name} p. {hit.page}"  # a file with pages has no lines that people could open
-    return f"{name}:{hit.start_line if line is None else line}"
+    if page is not None:
+        return f"{name} p. {page}"  # a file with pages has no lines that people could open
+    return f"{name}:{line}"
 
 
 def hits_json(answer: "SearchAnswer") -> list[dict[str, object]]:
@@ -43,7 +43,8 @@ def hits_json(answer: "SearchAnswer") -> list[dict[str, object]]:
 
 
 def _hit_json(rank: int, found: "SearchHit", *, reranked: bool) -> dict[str, object]:
-    document: dict[str, object] = {"rank": rank, **asdict(found.hit), "location": location(found.hit, found.line)}
+    place = location(found.hit, found.line, found.page)
+    document: dict[str, object] = {"rank": rank, **asdict(found.hit), "location": place}
     document["metadata"] = {name: _plain(value) for name, value in found.hit.metadata.items()}
     if reranked and found.vector_score is not None:
         document["similarity"] = found.vector_score
@@ -107,7 +108,7 @@ def _print_rows(answer: "SearchAnswer") -> None:
     for rank, found in enumerate(answer.hits, 1):
         headings = (one_line(found.headings, HEADINGS_CHARACTERS),) if with_headings else ()
         kept = (kept_values(found),) if with_kept else ()
-        place = location(found.hit, found.line)
+        place = location(found.hit, found.line, found.page)
         rows.append((str(rank), f"{found.score:.3f}", place, *headings, *kept, snippet_line(found.snippet)))
     print_table(columns, rows, right=(0, 1))
 
@@ -127,7 +128,7 @@ def _print_blocks(answer: "SearchAnswer") -> None:
     """Print several lines for each hit: place, headings, the snippet, and the chunks before and after it."""
     shown = ""
     for rank, found in enumerate(answer.hits, 1):
-        print_line(f"{rank:>2}  {found.score:.3f}  {location(found.hit, found.line)}")
+        print_line(f"{rank:>2}  {found.score:.3f}  {location(found.hit, found.line, found.page)}")
         headings = one_line(found.headings, HEADINGS_CHARACTERS)
         if headings and headings != shown:
             print_line(f"    {headings}")

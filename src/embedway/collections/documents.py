@@ -43,6 +43,8 @@ MAX_RATIO = 250
 UNCHECKED_BYTES = 1 << 28
 RATIO_FAULT = f"unpacks to more than {MAX_RATIO} times its size; if that is right, unpack it and name the new file"
 
+#: Character in texts of formats with pages before each page but the first, so that any part of a chunk has its page.
+PAGE_MARK = "\f"
 NO_METADATA: Mapping[str, Value] = MappingProxyType({})
 
 

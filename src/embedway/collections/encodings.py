@@ -50,21 +50,44 @@ _SIGNATURES = (
 _SIGNATURE_BYTES = tuple(signature for signature, _ in _SIGNATURES)
 _NUL = b"\0"
 _SAMPLE_BYTES = 4096
-#: Declaration of an encoding at the beginning of XML, and in the first two lines of source code (PEP 263, Emacs, Vim).
-_DECLARED = re.compile(
-    rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)|(?:[^\n]{0,200}\n)?[ \t\f]*(?:\#|//)[^\n]{0,200}?"""
-    rb"""coding[:=][ \t]*([\w.-]+)"""
-)
+#: Declarations of an encoding: at the beginning of XML, and in the first two lines of code (PEP 263, Emacs, Vim).
+_XML = re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)""")
+_COMMENT = re.compile(rb"""(?:[^\n]{0,200}\n)?[ \t\f]*(?:\#|//)[^\n]{0,200}?coding[:=][ \t]*([\w.-]+)""")
+#: Codecs of Python that are not for files: of host names and of literals. Some take quadratic time, or change ASCII.
+_NO_ENCODINGS = frozenset({"charmap", "idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
+_MAX_NAME_CHARACTERS = 40
+#: ASCII as text files have it, with the escapes of HZ and UTF-7.
+_ASCII = "\t\r\n" + "".join(map(chr, range(32, 127))) + "~{ab~}~\n+AGE-"
 
 
 def check_encoding(name: str) -> None:
-    """Raise UsageError if a name is not that of a text encoding."""
+    """Raise UsageError if a name is not that of an encoding of text files."""
+    if codec_of(name) is None:
+        raise UsageError(
+            f"no encoding is called {name[:_MAX_NAME_CHARACTERS]!r}; "
+            "examples: utf-8, cp1252, latin-1, utf-16-le, shift_jis"
+        )
+
+
+def codec_of(name: str) -> str | None:
+    """Return Python's name of an encoding of text files; None if there is none of this name."""
+    if len(name) > _MAX_NAME_CHARACTERS:  # Python keeps each unknown name
+        return None
     try:
-        is_text = getattr(codecs.lookup(name), "_is_text_encoding", True)
+        found = codecs.lookup(name)
     except (LookupError, ValueError):
-        is_text = False
-    if not is_text:
-        raise UsageError(f"no encoding is called {name!r}; examples: utf-8, cp1252, latin-1, utf-16-le, shift_jis")
+        return None
+    is_text = getattr(found, "_is_text_encoding", True)
+    return found.name if is_text and found.name not in _NO_ENCODINGS else None
+
+
+def ascii_codec_of(name: str) -> str | None:
+    """Return Python's name of an encoding whose text in ASCII is ASCII, as what a file declares in ASCII must be."""
+    codec = codec_of(name)
+    try:
+        return codec if codec and _ASCII.encode().decode(codec) == _ASCII else None
+    except UnicodeError:
+        return None
 
 
 def mark_of(data: bytes) -> tuple[str, int] | None:
@@ -111,17 +134,10 @@ def unmarked_fault(data: bytes) -> str | None:
     return f"looks like UTF-16{name[-2:].upper()} without a byte order mark; read it with {option('encoding', name)}"
 
 
-def declared_encoding(data: bytes) -> str | None:
+def declared_encoding(data: bytes, *, is_code: bool) -> str | None:
     """Return the encoding that XML or source code declares, if it is one of ASCII's supersets; else None."""
-    found = _DECLARED.match(data, 0, _SAMPLE_BYTES)
-    if found is None:
-        return None
-    name = (found[1] or found[2]).decode("ascii", "replace")
-    try:
-        check_encoding(name)
-        return name if b"ab<".decode(name) == "ab<" else None
-    except (UsageError, UnicodeError):
-        return None
+    found = _XML.match(data, 0, _SAMPLE_BYTES) or (_COMMENT.match(data, 0, _SAMPLE_BYTES) if is_code else None)
+    return ascii_codec_of(found[1].decode("ascii")) if found else None
 
 
 def is_utf8(data: bytes, *, complete: bool = True) -> bool:
@@ -138,23 +154,23 @@ def is_utf8(data: bytes, *, complete: bool = True) -> bool:
     return True
 
 
-def _unmarked_encoding(data: bytes, encoding: str | None) -> str:
+def _unmarked_encoding(data: bytes, encoding: str | None, *, is_code: bool) -> str:
     if is_utf8(data):
         return "utf-8"
-    declared = declared_encoding(data)
+    declared = declared_encoding(data, is_code=is_code)
     # A false declaration of UTF-8 is no reason to refuse the user's choice.
-    return declared if declared and codecs.lookup(declared).name != "utf-8" else encoding or "utf-8"
+    return declared if declared and declared != "utf-8" else encoding or "utf-8"
 
 
-def decode_document(data: bytes, path: str, *, encoding: str | None) -> str:
+def decode_document(data: bytes, path: str, *, encoding: str | None, is_code: bool = False) -> str:
     """Return the text of a file, without byte order mark.
 
     A mark decides on the encoding. Text beyond ASCII that is valid UTF-8 is UTF-8, so that one file in another encoding
-    does not change the others. Then the file's declaration, `encoding` and UTF-8 decide. Raises SourceError with the
-    line that is invalid.
+    does not change the others. Then the file's declaration, `encoding` and UTF-8 decide. Comments declare an encoding
+    in code only. Raises SourceError with the line that is invalid.
     """
     marked = mark_of(data)
-    name, skip = marked or (_unmarked_encoding(data, encoding), 0)
+    name, skip = marked or (_unmarked_encoding(data, encoding, is_code=is_code), 0)
     if marked is None and encoding is None and (fault := unmarked_fault(data)):
         raise SourceError(fault, path=path)
     try:

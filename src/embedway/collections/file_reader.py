@@ -162,7 +162,8 @@ class FileReader:
             from embedway.collections.parsers.html import decode_html  # noqa: PLC0415  imports its parser
 
             return decode_html(data, file.name, self._options.encoding)
-        return decode_document(data, file.name, encoding=self._options.encoding)
+        is_code = FORMATS[file.format].kind == "code"
+        return decode_document(data, file.name, encoding=self._options.encoding, is_code=is_code)
 
     def _skip(self, file: SourceFile, reason: str, fault: str) -> None:
         """Skip a file of a folder. Raises SourceError for a named one."""

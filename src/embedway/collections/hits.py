@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from embedway.collections.documents import PAGE_MARK
 from embedway.collections.search_results import Neighbour, SearchHit
 from embedway.collections.snippets import Highlighter, best_part, snippet_of
 
@@ -104,6 +105,8 @@ def _hit(
     snippet, highlight = snippet_of(
         passages, best, start_line=row.hit.start_line, counts_lines=_counts_lines(row.hit), score=strength
     )
+    if row.hit.page is not None:
+        snippet = replace(snippet, page=row.hit.page + row.hit.text.count(PAGE_MARK, 0, highlight.start))
     return SearchHit(
         score,
         replace(row.hit, score=score),

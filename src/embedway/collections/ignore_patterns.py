@@ -1,5 +1,7 @@
 """Patterns of `.gitignore`, as regular expressions that take linear time.
 
+They match as in git, but `?` and classes stand for a character, where git takes a byte of UTF-8.
+
 Between two wildcards, the leftmost match of a fixed part is as good as any other, so it is matched in an atomic group:
 no pattern tries the places of one wildcard for each place of another.
 """
@@ -25,13 +27,21 @@ _CLASSES = {
     "lower": "a-z",
     "print": " -~",
     "punct": "!-/:-@\\[-`{-~",
-    "space": "\\s",
+    "space": " \\t\\n\\r",
     "upper": "A-Z",
     "xdigit": "0-9a-fA-F",
 }
-_CLASS = re.compile(r"\[(?P<not>[!^]?)(?P<items>\]?(?:\[:\w+:\]|\\.|[^\]\\])*+)\]", re.DOTALL)
-_CLASS_ITEM = re.compile(r"\[:(\w+):\]|\\(.)|(.)", re.DOTALL)
-_TRAILING_SPACES = re.compile(r"(?<!\\)[ ]+\Z")
+#: Item of a class: `[:digit:]`, or a character, which may begin a range. A class may begin with `]`.
+_RANGE = r"(?:-(?:\\.|[^\\\]]))?+"
+_ITEM = rf"\[:[^\]]++(?<=:)\]|(?:\\.|[^\\\]]){_RANGE}"
+_CLASS = rf"\[(?:[!^]?+)(?:\]{_RANGE})?+(?:{_ITEM})*+\]"
+_CLASS_ITEM = re.compile(r"\[:([^\]]+)(?<=:)\]|\\?(.)(?:-(\\.|[^\\\]]))?", re.DOTALL)
+#: Unit of a component: stars, a class, an escaped character, or any other character.
+_UNIT = re.compile(rf"(?P<stars>\*+)|(?P<class>{_CLASS})|\\(?P<escaped>.)|(?P<other>[^\[\\])", re.DOTALL)
+#: Component of a pattern, and the slash after it. A slash in a class separates nothing.
+_PART = re.compile(rf"((?:{_CLASS}|\\[^/]|[^/\\\[])*+)(\\?/|\Z)", re.DOTALL)
+_SPECIAL = re.compile(r"[*?\[\\]")
+_WITHOUT_SPACES = re.compile(r"(?:\\.|[^ \\]|[ ]++(?!\Z)|\\\Z)*+", re.DOTALL)
 
 
 class Patterns:
@@ -42,13 +52,20 @@ class Patterns:
         self._patterns: list[tuple[re.Pattern[str], bool, bool]] = []
         for line in lines:
             negated = line.startswith("!")
-            text = _TRAILING_SPACES.sub("", line.removesuffix("\r"))[negated:]
+            found = _WITHOUT_SPACES.match(line.removesuffix("\r"))
+            text = found[0][negated:] if found else ""
             for_folders = text.endswith("/")
             expression = _expression(text.removesuffix("/"), below=below, for_folders=for_folders)
             if expression is not None:
                 # What is below a folder shows that it is one.
                 self._patterns.append((re.compile(expression, re.DOTALL), for_folders and not below, not negated))
         self._patterns.reverse()
+
+    def without(self, path: str) -> Patterns:
+        """Return these patterns without those that ignore a folder."""
+        kept = Patterns(())
+        kept._patterns = [one for one in self._patterns if not (one[2] and one[0].match(path.removesuffix("/")))]
+        return kept
 
     def decide(self, path: str) -> bool | None:
         """Return whether a path is ignored, or included again; None if no pattern matches. Folders end with a slash."""
@@ -70,27 +87,21 @@ def pattern_fault(line: str) -> str | None:
 def _expression(text: str, *, below: bool, for_folders: bool) -> str | None:
     """Return a pattern as a regular expression; None if it matches nothing, as an invalid one in git."""
     anchored = "/" in text
-    parts = text.removeprefix("/").split("/")
-    if "" in parts:
-        return None
     if not anchored:
-        if (name := _component(parts[0])) is None:
+        if (name := _component(text)) is None:
             return None
         folders = _ANY_FOLDERS if below else r"(?:[^/]*+/)*+"
         return folders + name + _end(below=below, for_folders=for_folders)
-    groups = _groups(parts)
+    groups = _groups(text.removeprefix("/"))
     if groups is None:
         return None
-    *middle, last = groups
-    pieces = [middle.pop(0) + "/"] if middle else []
-    if pieces == ["/"]:
-        pieces = []
-    pieces += [f"(?>{_ANY_FOLDERS}{group}/)" for group in middle]
-    if not last:
-        return "".join(pieces) + ".+"
-    if len(groups) > 1:
-        pieces.append(_ANY_FOLDERS)
-    return "".join(pieces) + last + _end(below=below, for_folders=for_folders)
+    first, *middle = ["/".join(group) for group in groups]
+    if not middle:
+        return first + _end(below=below, for_folders=for_folders)
+    last = middle.pop()
+    pieces = [first, *(f"(?>{_ANY_FOLDERS}{group}/)" for group in middle)]
+    pieces.append(_ANY_FOLDERS + last + _end(below=below, for_folders=for_folders) if last else ".*")
+    return "".join(pieces)
 
 
 def _end(*, below: bool, for_folders: bool) -> str:
@@ -99,45 +110,54 @@ def _end(*, below: bool, for_folders: bool) -> str:
     return "/" if for_folders else r"(?:/|\Z)"
 
 
-def _groups(parts: list[str]) -> list[str] | None:
-    """Return expressions of the parts between each `**`; the first and the last may be empty."""
+def _groups(text: str) -> list[list[str]] | None:
+    """Return expressions of the components between each `**`; None if the pattern matches nothing.
+
+    The first group ends with an empty text if a slash follows it. As in git, `**` also continues a component if no
+    character before it is special: `ab**/c` matches `abc` and `ab/x/c`.
+    """
     groups: list[list[str]] = [[]]
-    for part in parts:
-        if part == "**":
-            if groups[-1] or len(groups) == 1:
+    at = 0
+    while True:
+        found = _PART.match(text, at)
+        if found is None or not found[1]:
+            return None
+        part, slash = found[1], found[2]
+        fixed = part.rstrip("*")
+        if part.endswith("**") and not (fixed and _SPECIAL.search(text, 0, at + len(fixed))):
+            if len(groups) == 1:
+                groups[0] += [re.escape(fixed)] if fixed or groups[0] else []
+            if len(groups) == 1 or groups[-1]:
                 groups.append([])
+            if slash == "\\/":  # an escaped slash is a slash, but after `**` it needs a folder
+                groups[-1].append("[^/]*+")
         elif (component := _component(part)) is not None:
             groups[-1].append(component)
         else:
             return None
-    return ["/".join(group) for group in groups]
+        at = found.end()
+        if not slash:
+            return groups
 
 
 def _component(text: str) -> str | None:
-    """Return the expression of a part without slash; None if it is invalid."""
+    """Return the expression of a component; None if it is invalid."""
     fixed = [""]
     at = 0
     while at < len(text):
-        character = text[at]
-        at += 1
-        if character == "*":
+        found = _UNIT.match(text, at)
+        if found is None:
+            return None
+        at = found.end()
+        if found["stars"]:
             if fixed[-1] or len(fixed) == 1:
                 fixed.append("")
-        elif character == "?":
-            fixed[-1] += "[^/]"
-        elif character == "[":
-            found = _CLASS.match(text, at - 1)
-            if found is None:
+        elif found["class"]:
+            if (expression := _class(found["class"])) is None:
                 return None
-            fixed[-1] += _class(found["items"], negated=bool(found["not"]))
-            at = found.end()
-        elif character == "\\":
-            if at == len(text):
-                return None
-            fixed[-1] += re.escape(text[at])
-            at += 1
+            fixed[-1] += expression
         else:
-            fixed[-1] += re.escape(character)
+            fixed[-1] += "[^/]" if found["other"] == "?" else re.escape(found["escaped"] or found["other"])
     first, *others = fixed
     if not others:
         return f"{first}(?=/|\\Z)"
@@ -145,24 +165,18 @@ def _component(text: str) -> str | None:
     return f"(?>{first}{middle}[^/]*{others[-1]}(?=/|\\Z))"
 
 
-def _class(items: str, *, negated: bool) -> str:
-    """Return a class of characters, such as `[a-z[:digit:]]`."""
+def _class(text: str) -> str | None:
+    """Return a class of characters, such as `[a-z[:digit:]]`; None if one of its names is unknown."""
+    negated = text[1] in "!^"
     pieces: list[str] = []
-    found = [(one[1], one[2] or one[3]) for one in _CLASS_ITEM.finditer(items)]
-    at = 0
-    while at < len(found):
-        name, character = found[at]
+    for name, character, last in _CLASS_ITEM.findall(text[1 + negated : -1]):
         if name:
-            pieces.append(_CLASSES.get(name, ""))
-        elif at + 2 < len(found) and found[at + 1][1] == "-" and found[at + 2][1]:
-            last = found[at + 2][1]
-            if character <= last:
-                pieces.append(f"{re.escape(character)}-{re.escape(last)}")
-            at += 2
-        else:
-            pieces.append(re.escape(character))
-        at += 1
+            if name[:-1] not in _CLASSES:
+                return None
+            pieces.append(_CLASSES[name[:-1]])
+            continue
+        pieces.append(re.escape(character))  # also if the range is empty, as in git
+        if character < last[-1:]:
+            pieces.append(f"{re.escape(character)}-{re.escape(last[-1])}")
     inner = "".join(pieces)
-    if negated:
-        return f"[^/{inner}]"
-    return f"(?!/)[{inner}]" if inner else "(?!)"
+    return f"[^/{inner}]" if negated else f"(?!/)[{inner}]"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 IGNORE_FILES = (".gitignore", ".embedwayignore")
 _REPOSITORY = ".git"
 _MAX_BYTES = 1 << 20
+#: Errors of a link that is not followed: EMLINK on FreeBSD. Links that lead to themselves have ELOOP, too.
+_LINK_ERRORS = frozenset({errno.ELOOP, errno.EMLINK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def patterns(lines: Iterable[str], *, name: str, below: bool = False) -> Pattern
 def rules_above(root: str) -> Rules | None:
     """Return the rules of the folders above a source, up to the root of its repository.
 
-    Rules that ignore the source itself are left out, because the user named it. Raises SourceError.
+    Patterns that ignore the source itself are left out, because the user named it. Raises SourceError.
     """
     folder = os.path.abspath(root)  # noqa: PTH100
     top = _repository_of(folder)
@@ -74,7 +77,9 @@ def rules_above(root: str) -> Rules | None:
     for level, part in enumerate(below):
         prefix = "/".join(below[level:]) + "/"
         found = read_rules(path, IGNORE_FILES, prefix=prefix, strip=0, above=rules, follow_links=False)
-        rules = found if found is None or not found.ignores("") else rules
+        rules = found
+        if found is not None and found.ignores(""):
+            rules = replace(found, patterns=found.patterns.without(prefix))
         path = os.path.join(path, part)  # noqa: PTH118
     return rules
 
@@ -102,7 +107,10 @@ def _repository_of(folder: str) -> str | None:
 
 
 def _read_lines(path: str, *, follow_links: bool) -> list[str]:
-    """Return the patterns of a file; none if it does not exist or is no regular file, as in git."""
+    """Return the patterns of a file; none if it does not exist, is a folder, or is a link that is not followed.
+
+    Git reads no linked file of rules either.
+    """
     flags = READ_FLAGS | (0 if follow_links else getattr(os, "O_NOFOLLOW", 0))
     try:
         with os.fdopen(os.open(path, flags), "rb") as file:
@@ -110,6 +118,8 @@ def _read_lines(path: str, *, follow_links: bool) -> list[str]:
     except (FileNotFoundError, IsADirectoryError):
         return []
     except OSError as error:
+        if error.errno in _LINK_ERRORS:
+            return []
         raise SourceError(f"its patterns cannot be read: {error.strerror}", path=path) from None
     if len(data) > _MAX_BYTES:
         raise SourceError(f"has more than {_MAX_BYTES:,} bytes, the limit for patterns; shorten it", path=path)
@@ -117,4 +127,4 @@ def _read_lines(path: str, *, follow_links: bool) -> list[str]:
     for number, line in enumerate(lines, 1):
         if fault := pattern_fault(line):
             raise SourceError(fault, path=path, line=number)
-    return [line for line in lines if line.strip() and not line.startswith("#")]
+    return [line for line in lines if line and not line.startswith("#")]

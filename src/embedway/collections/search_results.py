@@ -80,6 +80,11 @@ class SearchHit:
         return self.snippet.line
 
     @property
+    def page(self) -> int | None:
+        """Page of the highlight in its source; None for formats without pages."""
+        return self.snippet.page
+
+    @property
     def text(self) -> str:
         """The whole text of the row."""
         return self.hit.text

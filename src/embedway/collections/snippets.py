@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 SNIPPET_CHARACTERS = 200
 #: Weight of the query's words beside the cosine similarity of a part. A part with all of them gains this.
 WORD_WEIGHT = 0.3
+#: Words of the query below this share of the weight of its rarest word are not marked, such as `the` and `of`, unless
+#: their weight is at least the second number: that of a word in one of six texts.
+_MARKED_SHARE, _MARKED_WEIGHT = 0.4, 1.6
+#: If no weight is above this one, as in a collection of a few rows, rarity says little.
+_LEAST_WEIGHT = 1.0
 _STEM = re.compile(r"(?:ies|es|s|ed|ing|ly)$")
 #: Lines of a statement that are left out.
 _OMITTED = "\n…"
@@ -48,7 +53,8 @@ class Snippet:
 
     `text` has line ends in code, tables and lists only. It begins with the header of the table that its first row
     belongs to, or the first line of the statement that its code continues. `best` and `words` are spans of `text`: the
-    highlight, and the words of the query. `line` is the line of `start` in the source.
+    highlight, and the rarer words of the query. `line` is the line of `start` in the source, and `page` the page of the
+    highlight, for formats with pages.
     """
 
     start: int
@@ -57,6 +63,7 @@ class Snippet:
     text: str
     best: Span = (0, 0)
     words: tuple[Span, ...] = ()
+    page: int | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -64,7 +71,7 @@ class Snippet:
 
 @dataclass(frozen=True, slots=True)
 class Passages:
-    """The parts of a hit's text, with the words of the query in each, and the weight of these words."""
+    """The parts of a hit's text, with the words to mark in each, and the weight of the query's words in it."""
 
     text: str
     parts: tuple[Part, ...]
@@ -108,14 +115,18 @@ class Highlighter:
         return Passages(text, tuple(parts), tuple(words), tuple(weights))
 
     def _matches(self, text: str) -> tuple[list[Span], set[str]]:
-        """Return the spans of the words that match, and the query's tokens that they match."""
+        """Return the spans of the words to mark, and the query's tokens that occur."""
         spans: list[Span] = []
         matched: set[str] = set()
+        most = max(self._weights.values(), default=0.0)
+        least = min(_MARKED_SHARE * most, _MARKED_WEIGHT) if most > _LEAST_WEIGHT else 0.0
         for start, end, tokens in token_spans(text):
             matching = {self._stems[stem] for token in tokens if (stem := stem_of(token)) in self._stems}
             if matching:
                 matched |= matching
-                if end - start > 1 or not text[start].isascii():  # an article such as `a` is not worth a mark
+                weight = max(self._weights.get(token, 0.0) for token in matching)
+                # An article such as `a` is not worth a mark.
+                if weight >= least and (end - start > 1 or not text[start].isascii()):
                     spans.append((start, end))
         return spans, matched
 

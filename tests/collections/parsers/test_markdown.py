@@ -6,6 +6,7 @@ import time
 import pytest
 
 from embedway.collections.parsers.markdown import parse_markdown
+from embedway.collections.parsers.markdown_syntax import has_only_includes
 
 CHARACTERS = 30_000
 
@@ -105,6 +106,45 @@ def test_only_markup_is_removed(markup, text):
     assert parse(markup).text == text
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '--8<-- "file.md"',
+        "-8<- 'a b.md:intro'",
+        "{! file.md !}",
+        "{!> ../../docs_src/x.py!}",
+        "{* ../../docs_src/x.py ln[1:3] hl[2] *}",
+        "--8<--\nfile.md\n; other.md\n\nthird.md\n--8<--",
+    ],
+)
+def test_lines_that_include_files_are_no_text(line):
+    indented = line.replace("\n", "\n  ")
+    source = f"One\n\n{line}\n\n- two\n\n  {indented}\n\nthree\n{line}\nfour"
+    assert parse(source).text == "One\n\n- two\n\nthree\n\nfour"
+    if "\n" not in line:
+        assert parse(f"One\n\n```python hl_lines='1'\n{line}\n\n{line}\n```\n\ntwo").text == "One\n\ntwo"
+    # Other code, which may show how to include, stays as it is.
+    assert parse(f"```\n{line}\nx = 1\n```").text == f"{line}\nx = 1"
+
+
+def test_lines_that_include_files_take_linear_time():
+    started = time.process_time()
+    for line in ("--8<--", "--8<-- a" + " " * 1000, "{!" + "!" * 1000, "{*"):
+        text = f"{line}\n" * (300_000 // len(line))
+        parse(text[:100_000])
+        has_only_includes(text + "x")
+    assert time.process_time() - started < 10
+
+
+def test_text_around_marks_of_includes_stays():
+    for text in ("a --8<-- b", "Use {! x !} here.", "{! x !} is the mark.", "```\n\n\n```", "{! a {b} !}"):
+        assert parse(text).text == text.strip("`\n")
+    assert parse('```jinja\n{% include "x.html" %}\n```').text == '{% include "x.html" %}'
+    assert parse("--8<--\n\nNo list.\n\nText.").text == "No list.\n\nText."
+    assert parse("---8<---\nA cut text.\n---8<---\nText.").text == "A cut text.\n\nText."
+    assert parse("- --8<--\n  a.md\n\nText.\n\n--8<--").text == "- a.md\n\nText."
+
+
 def test_headings_of_lists_and_quotes_begin_no_section():
     assert [kind for kind, _ in blocks("> # Quoted\n\n- # Item\n\n# Real")] == ["quote", "list", "heading"]
 
@@ -185,6 +225,15 @@ def test_comments_of_mdx_in_markdown_are_removed():
         "https://codecov.io/gh/a/b/graph/badge.svg",
         "https://readthedocs.org/projects/x/badge/?version=latest",
         "https://coverage-badge.example.dev/a/b.svg",
+        "http://img.shields.io/badge/a-b-green",
+        "https://badges.gitter.im/a/b.svg",
+        "https://ci.appveyor.com/api/projects/status/x?svg=true",
+        "https://gitlab.com/a/b/badges/main/pipeline.svg",
+        "https://api.travis-ci.com/a/b.svg?branch=main",
+        "https://results.pre-commit.ci/badge/github/a/b/main.svg",
+        "https://mybinder.org/badge_logo.svg",
+        "https://colab.research.google.com/assets/colab-badge.svg",
+        "https://x.example/badge.svg",
     ],
 )
 def test_badges_are_no_text(source):
@@ -193,4 +242,31 @@ def test_badges_are_no_text(source):
         f'<a href="x"><img src="{source}" alt="build"></a>',
     ):
         assert parse_markdown(f"# {image} Pump\n\n{image}\n\nA pump.", "a.md").text == "Pump\n\nA pump."
-    assert parse_markdown("![badge of honour](honour.png)", "a.md").text == "badge of honour"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "honour.png",
+        "/img/workflows/release.svg",
+        "../badges/gold.png",
+        "/images/badge.svg",
+        "img/x-badge.svg",
+        "https://x.example/badges/gold.png",
+        "https://x.example/workflows/release.svg",
+        "https://x.example/to//badge.png/codecov.io/a.png",
+        "https://github.com/a/b/raw/main/docs/workflows/release.svg",
+        "https://github.com/a/b/raw/main/status/badges.png",
+        "https://notshields.io/a.png",
+    ],
+)
+def test_pictures_that_only_look_like_badges_are_text(source):
+    assert parse_markdown(f"![badge of honour]({source})", "a.md").text == "badge of honour"
+    assert parse_markdown(f'<img src="{source}" alt="badge of honour">', "a.md").text == "badge of honour"
+
+
+def test_an_address_is_checked_for_a_badge_in_linear_time():
+    started = time.process_time()
+    for path in ("-" * 100_000, "/badge" * 20_000, "workflows/" * 20_000):
+        parse_markdown(f"![x](https://github.com/{path})\n\n![x](https://{'a.' * 50_000})", "a.md")
+    assert time.process_time() - started < 5

@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from embedway.collections.documents import Block, BlockKind, LineMarks
+from embedway.collections.documents import PAGE_MARK, Block, BlockKind, LineMarks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Separator of blocks in a document's text.
+#: Separator of blocks in a document's text. For each page that begins, a mark follows.
 _BETWEEN = "\n\n"
 
 
@@ -72,15 +72,19 @@ class TextBuilder:
         """Add a block; blank ones are ignored.
 
         `line` is the source line of its beginning; `lines` has further pairs of (offset in the block, line).
-        `header_length` is the number of characters of a table's header rows.
+        `header_length` is the number of characters of a table's header rows. Pages are ascending.
         """
         blank = len(text) - len(text.lstrip("\n"))
         text = text.strip("\n").rstrip()
         if not text.strip():
             return
+        if page is not None:
+            text = text.replace(PAGE_MARK, " ")
         if self._pieces:
-            self._pieces.append(_BETWEEN)
-            self._length += len(_BETWEEN)
+            turned = page - self._pages[-1][1] if page is not None and self._pages else 0
+            between = _BETWEEN + PAGE_MARK * turned
+            self._pieces.append(between)
+            self._length += len(between)
         start = self._length
         self._lines.add(start, line)
         for offset, later in lines:

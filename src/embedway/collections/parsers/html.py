@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import html
 import re
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from embedway.collections.documents import MAX_TITLE_CHARACTERS
-from embedway.collections.encodings import decode_document, is_utf8, mark_of
+from embedway.collections.encodings import ascii_codec_of, codec_of, decode_document, is_utf8, mark_of
 from embedway.collections.parsers.base import ParsedText, TextBuilder
 from embedway.collections.parsers.markup import scan_markup
 from embedway.errors import SourceError
@@ -71,6 +70,7 @@ _CHARSET = re.compile(
 )
 #: Elements that an end tag may close at once; more are closed by their own end tags only.
 _MAX_CLOSED = 32
+_WIDE = ("utf-16", "utf-32")
 _WINDOWS = frozenset({"iso8859-1", "ascii"})
 
 
@@ -259,24 +259,26 @@ def decode_html(data: bytes, path: str, encoding: str | None) -> str:
     """Return a page's text: by byte order mark, declaration, `encoding`, or as UTF-8. Raises SourceError."""
     if mark_of(data) is not None:
         return decode_document(data, path, encoding=None)
-    found = _CHARSET.search(data, 0, 4096)
-    if found:
-        name = (found[1] or found[2]).decode("ascii", "replace")
-    else:
-        name = encoding if encoding and not is_utf8(data) else "utf-8"
-    try:
-        name = codecs.lookup(name).name
-    except LookupError:
-        raise SourceError(
-            f"declares the unknown encoding {name[:40]!r}; convert the file to UTF-8", path=path
-        ) from None
-    if name == "utf-8" or (name.startswith(("utf-16", "utf-32")) and b"\0" not in data):
-        # Browsers read a page that declares UTF-16 in ASCII as UTF-8, too.
+    name = _declared(data, path) or (codec_of(encoding) if encoding and not is_utf8(data) else None) or "utf-8"
+    if name == "utf-8" or (name.startswith(_WIDE) and b"\0" not in data):
         return decode_document(data, path, encoding=encoding)
     try:
         return data.decode("cp1252" if name in _WINDOWS else name, "strict")
-    except (UnicodeError, LookupError):
+    except UnicodeError:
         raise SourceError(f"is not valid {name}, its encoding; convert the file to UTF-8", path=path) from None
+
+
+def _declared(data: bytes, path: str) -> str | None:
+    """Return the encoding that a page declares, or None. Raises SourceError for an unknown one."""
+    found = _CHARSET.search(data, 0, 4096)
+    if found is None:
+        return None
+    name = (found[1] or found[2]).decode("ascii")
+    if (codec_of(name) or "").startswith(_WIDE):
+        return "utf-8"  # the declaration is in ASCII: browsers read such a page as UTF-8
+    if (codec := ascii_codec_of(name)) is None:
+        raise SourceError(f"declares the unknown encoding {name[:40]!r}; convert the file to UTF-8", path=path)
+    return codec
 
 
 def _read_attributes(markup: str) -> dict[str, str]:

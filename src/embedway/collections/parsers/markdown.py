@@ -15,7 +15,7 @@ from embedway.collections.parsers.data_uris import without_data_uris
 from embedway.collections.parsers.front_matter import split_front_matter
 from embedway.collections.parsers.html_fragments import html_fragments
 from embedway.collections.parsers.markdown_inline import InlineText, heading_text
-from embedway.collections.parsers.markdown_syntax import fence_after, markdown_parser
+from embedway.collections.parsers.markdown_syntax import fence_after, has_only_includes, markdown_parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -213,7 +213,8 @@ class MarkdownWriter:
         elif token.info.strip().startswith("{") and language in _TEXT_DIRECTIVES:
             self._write_directive(token, line)
             return
-        self.add(token.content, "code", line + 1, language=language)
+        if not has_only_includes(token.content):
+            self.add(token.content, "code", line + 1, language=language)
 
     def _write_directive(self, token: Token, line: int) -> None:
         """Write the title and the content of a directive of MyST."""

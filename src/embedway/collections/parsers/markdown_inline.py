@@ -16,9 +16,24 @@ if TYPE_CHECKING:
 _TAG_NAME = re.compile(r"</?([a-zA-Z][\w:-]*)")
 _ALT = re.compile(r"""\salt\s*+=\s*+(?:"([^"]*)"|'([^']*)'|([^\s"'=<>`]+))""", re.IGNORECASE)
 _SOURCE = re.compile(r"""\ssrc\s*+=\s*+["']?([^\s"'>]+)""", re.IGNORECASE)
-#: Addresses of pictures that show the state of a project, such as "build passing".
+#: Hosts that serve nothing but pictures of a project's state, such as "build passing", and those that serve them below
+#: paths with `badge` or `status`.
+_BADGE_HOSTS = (
+    r"(?:[\w-]+\.)*(?:shields\.io|badgen\.net|badge\.fury\.io|badges\.\w+\.\w+|badge\.\w+\.\w+|codecov\.io|coveralls\.io"
+    r"|travis-ci\.(?:org|com)|circleci\.com|pepy\.tech|deps\.rs|david-dm\.org|isitmaintained\.com|pypip\.in)"
+)
+_PROJECT_HOSTS = (
+    r"(?:[\w-]+\.)*(?:readthedocs\.(?:org|io|com)|appveyor\.com|azure\.com|visualstudio\.com"
+    r"|buildkite\.com|codacy\.com|codeclimate\.com|sonarcloud\.io|goreportcard\.com|godoc\.org|go\.dev|docs\.rs|snyk\.io"
+    r"|coreinfrastructure\.org|bestpractices\.dev|securityscorecards\.dev|scorecard\.dev|zenodo\.org|mybinder\.org"
+    r"|pre-commit\.ci|anaconda\.org|opencollective\.com|snapcraft\.io|tidelift\.com|repology\.org|netlify\.com"
+    r"|research\.google\.com|discord(?:app)?\.com)"
+)
+#: Absolute addresses of badges: at these hosts, in a folder `badges` of a repository, or of a file `badge.svg`.
 _BADGE = re.compile(
-    r"//(?:img\.)?shields\.io/|//(?:flat\.)?badgen\.net/|//badge\.|/badges?[/?]|/badge\.svg|[-_]badge\.|/workflows/[^?#]+\.svg|//codecov\.io/"
+    rf"(?:https?:)?//(?:{_BADGE_HOSTS}(?:[:/]|\Z)|{_PROJECT_HOSTS}/(?:[^?#]*[/_-])?(?:badges?|status|widget)[/_.?-]"
+    r"|git(?:hub|lab)\.com/[^?#]*/badges/[^?#]+\.svg|[^/]+/(?:[^?#]*[/_-])?badge\.(?:svg|png)(?:[?#]|\Z)|[\w-]+-badge\.)",
+    re.IGNORECASE,
 )
 _LINE_TAGS = frozenset({"br", "p", "div", "li", "tr", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6"})
 _SKIPPED = frozenset({"script", "style"})
@@ -32,7 +47,7 @@ _HEADING_ATTRIBUTES = re.compile(rf"{ATTRIBUTES}|\{{#[^{{}}]*+\}}")
 def alt_text(tag: str) -> str:
     """Return the alternative text of an `<img>` tag; nothing for a badge."""
     source = _SOURCE.search(tag)
-    if source is not None and _BADGE.search(source[1]):
+    if source is not None and _BADGE.match(source[1]):
         return ""
     found = _ALT.search(tag)
     return html.unescape(found[1] or found[2] or found[3] or "") if found else ""
@@ -61,7 +76,7 @@ class InlineText:
             self._move(self._line + 1)
         elif token.type == "html_inline":
             self._tag(token.content)
-        elif token.type == "image" and _BADGE.search(str(token.attrs.get("src", ""))):
+        elif token.type == "image" and _BADGE.match(str(token.attrs.get("src", ""))):
             pass
         elif token.type == "image":
             alt = InlineText(token.content, token.children or (), 0).text

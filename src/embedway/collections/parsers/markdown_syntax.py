@@ -38,10 +38,17 @@ _MAX_COMMENT = 1000
 _QUOTED = re.compile(r"""(["'])(.*)\1""")
 #: Attributes in braces: `{#id}`, `{.class}`, `{: .class}`.
 ATTRIBUTES = r"\{:?[ \t]*+(?:[.#][\w.:-]++|[\w-]++=[^{}]*+)[^{}]*+\}"
+#: Lines that include a file: `--8<-- "file.md"`, `{! file.md !}`, `{* file.py ln[1:3] *}`.
+_INCLUDE = r"-++8<-++.*+|\{![^{}]*!\}|\{\*[^{}]*\*\}"
+_INCLUDES = re.compile(rf"(?:(?:[ \t]*+(?>{_INCLUDE})[ \t]*+)?+(?:\n|\Z))++", re.IGNORECASE)
+#: First and last line of a list of files to include.
+_INCLUDED_FILES = re.compile(r"-+8<-+[ \t]*$")
+_INCLUDED_FILE = re.compile(r"(?:;.*|[^\s./]*+[./]\S*[ \t]*)?$")
+_MAX_INCLUDED_FILES = 100
 #: Whole lines without text: attribute lists, template tags, includes, targets, tables of contents.
 _DROPPED = re.compile(
-    rf"(?:{ATTRIBUTES}|\{{:[^{{}}]*\}}|\{{%[^{{}}]*%\}}|\{{\{{[<%][^{{}}]*[>%]\}}\}}|\{{\*[^{{}}]*\*\}}"
-    r"|-+8<-+.*|\([\w:.-]++\)=|\[TOC\]|\[\[_?TOC_?\]\])[ \t]*$",
+    rf"(?:{ATTRIBUTES}|\{{:[^{{}}]*\}}|\{{%[^{{}}]*%\}}|\{{\{{[<%][^{{}}]*[>%]\}}\}}|{_INCLUDE}"
+    r"|\([\w:.-]++\)=|\[TOC\]|\[\[_?TOC_?\]\])[ \t]*$",
     re.IGNORECASE,
 )
 
@@ -164,13 +171,30 @@ def _indented(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     return True
 
 
-def _dropped(state: StateBlock, start: int, end: int, silent: bool) -> bool:  # noqa: ARG001
+def _dropped(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     text = _line(state, start)
     if text[:1] not in {"{", "-", "(", "["} or state.is_code_block(start) or not _DROPPED.match(text):
         return False
     if not silent:
-        _push(state, "dropped", "", start, start + 1)
+        last = _end_of_files(state, start, end) if _INCLUDED_FILES.match(text) else start + 1
+        _push(state, "dropped", "", start, last)
     return True
+
+
+def _end_of_files(state: StateBlock, start: int, end: int) -> int:
+    """Return the line after a list of files to include; the next line if there is no list, as below a cutting mark."""
+    for number in range(start + 1, min(end, start + _MAX_INCLUDED_FILES)):
+        line = _line(state, number)
+        if _INCLUDED_FILES.match(line):
+            return number + 1
+        if not _INCLUDED_FILE.match(line) or (line and state.sCount[number] < state.blkIndent):
+            break
+    return start + 1
+
+
+def has_only_includes(code: str) -> bool:
+    """Return whether the lines of a code block only include files."""
+    return _INCLUDES.fullmatch(code) is not None
 
 
 def fence_after(line: str, fence: str) -> str:
