@@ -26,6 +26,15 @@ async def embed(self, batch, space):
     return await good(self, batch, space)
 BatchEmbedder.embed = embed
 """
+#: A watch that has not begun its first round.
+BEFORE_THE_FIRST_ROUND = """
+from embedway.collections import watching
+async def watch_collection(*arguments):
+    ready()
+    import asyncio
+    await asyncio.sleep(600)
+watching.watch_collection = watch_collection
+"""
 #: The first round of a watch is done.
 FIRST_ROUND = """
 from embedway.cli.watch_rounds import WatchRounds
@@ -130,6 +139,14 @@ def test_a_watch_that_waits_has_lost_nothing(begin, again, number, name):
             ],
         )
     assert again()["unchanged"] == 3
+
+
+@pytest.mark.parametrize("prelude", [BEFORE_THE_FIRST_ROUND, PARSER.format(work="import time; time.sleep(600)")])
+def test_a_watch_that_is_stopped_before_its_first_round_is_not_in_step(begin, again, prelude):
+    with begin(prelude, "--watch") as process:
+        code, lines = ended(process, signal.SIGINT)
+    assert (code, lines[1:]) == (130, ["embedway: stopped by Ctrl-C", "embedway: out.jsonl is not written", REUSED])
+    assert again()["added"] == 3
 
 
 def test_a_later_round_of_a_watch_that_is_stopped_is_not_complete(begin, again, docs):

@@ -44,6 +44,15 @@ def test_collections_in_files_are_no_documents(fake_embedder, docs):
     assert found(docs, include=("*.jsonl", "*.parquet"))[0] == ["rows.jsonl/"]
 
 
+@pytest.mark.parametrize("name", ["OUT.PARQUET", "Out.JsonL"])
+def test_endings_of_collections_are_in_any_case(fake_embedder, docs, name):
+    run(fake_embedder(), docs, docs / name)
+    assert name in found(docs)[1]
+    for sidecar in docs.glob("*.embedway.json"):
+        sidecar.unlink()
+    assert found(docs)[1] == {name}
+
+
 def test_a_jsonl_collection_without_its_sidecar_is_recognized_by_its_lines(fake_embedder, docs):
     (docs / 'name "of \\ it.md').write_text("another text")
     run(fake_embedder(), docs, docs / "out.jsonl")

@@ -135,8 +135,8 @@ def test_failed_export_leaves_nothing(memory, tmp_path):
         export_collection(memory, MemoryStore(memory.destination))
 
 
-@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
-def test_declared_space_is_proven_by_rows(tmp_path, ending):
+@pytest.mark.parametrize(("ending", "is_linked"), [("parquet", False), ("jsonl", False), ("jsonl", True)])
+def test_declared_space_is_proven_by_rows(tmp_path, ending, is_linked):
     lost, good = tmp_path / f"lost.{ending}", tmp_path / f"good.{ending}"
     config = Config.load(environ={}, overrides={"cache.path": tmp_path / "cache.sqlite"})
 
@@ -151,6 +151,9 @@ def test_declared_space_is_proven_by_rows(tmp_path, ending):
             export_collection(memory, str(good))
             if ending == "parquet":
                 pq.write_table(pq.read_table(good).replace_schema_metadata(None), lost)
+            elif is_linked:  # and without a final newline
+                (tmp_path / "data").write_bytes(good.read_bytes().removesuffix(b"\n"))
+                lost.symlink_to("data")
             else:
                 lost.write_bytes(good.read_bytes())
             with pytest.raises(SinkError):

@@ -14,7 +14,9 @@ import pytest
 
 from embedway import Config
 from embedway.collections import chunk_reader
+from embedway.collections.chunk_reader import ChunkReader
 from embedway.collections.chunks import join_context
+from embedway.collections.journal import Journal, journal_path
 from embedway.collections.parsers import html
 from embedway.collections.parsers.base import ParsedText
 from embedway.collections.run import RunOptions, run_job
@@ -519,6 +521,40 @@ def test_a_job_that_is_cancelled_while_its_destination_appears_is_completed(fake
     summary, cancelling = asyncio.run(main())
     assert (summary.chunks, cancelling) == (10, 0)
     assert open_store(str(out / "o.parquet")).count == 10
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Journal, "remove"), (ChunkReader, "close")])
+def test_a_job_that_is_cancelled_after_its_commit_leaves_no_journal(
+    fake_embedder, rows_file, out, monkeypatch, kind, name
+):
+    cancelled = threading.Event()
+    destination = str(out / "o.parquet")
+
+    async def main():
+        loop, closing = asyncio.get_running_loop(), asyncio.Event()
+        close = getattr(kind, name)
+
+        def wait_and_close(owner):
+            loop.call_soon_threadsafe(closing.set)
+            cancelled.wait()
+            close(owner)
+
+        monkeypatch.setattr(kind, name, wait_and_close)
+        task = asyncio.create_task(run_job(fake_embedder(), [rows_file(10)], destination, RunOptions()))
+        await closing.wait()
+        task.cancel()
+        loop.call_soon(cancelled.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for thread in threading.enumerate():
+            if thread.name == "embedway-journal":
+                await asyncio.to_thread(thread.join, 60)
+                assert not thread.is_alive()
+
+    asyncio.run(main())
+    store = open_store(destination)
+    assert store.count == 10
+    assert not journal_path(store).exists()
 
 
 def test_cancelling_does_not_wait_for_a_standard_input_that_stays_open(fake_embedder, out):

@@ -75,6 +75,29 @@ def test_an_interrupted_sync_computes_nothing_twice(fake_embedder, docs, monkeyp
     assert (summary.resumed, sum(again.calls)) == (3, summary.chunks_written - 3)
 
 
+def test_kept_texts_of_edited_documents_are_no_part_of_the_number_of_texts(fake_embedder, docs, monkeypatch):
+    monkeypatch.setattr(chunk_reader, "FIRST_BATCH_CHUNKS", 2)
+    monkeypatch.setattr(chunk_reader, "MAX_BATCH_CHUNKS", 2)
+
+    def interrupted(version):
+        """Sync other texts, until the third batch fails; return the note of the error."""
+        for path in docs.iterdir():
+            path.write_text(f"# {path.stem}\n\nthe {version} text of {path.stem}\n")
+
+        async def fail(texts):
+            if len(embedder.calls) == 3:
+                raise UnavailableError("the service failed", route="r", status=500)
+
+        embedder = fake_embedder(on_embed=fail)
+        with pytest.raises(UnavailableError) as caught:
+            sync(embedder, [str(docs)])
+        return caught.value.__notes__[0]
+
+    assert interrupted("first").startswith("4 of 5 texts are computed and kept;")
+    # Also those of the first texts, of which no document has any.
+    assert interrupted("second").startswith("8 texts are computed and kept;")
+
+
 def test_a_source_that_is_empty_removes_nothing_unless_it_is_allowed(fake_embedder, docs):
     sync(fake_embedder(), [str(docs)])
     for path in docs.iterdir():

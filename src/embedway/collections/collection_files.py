@@ -39,7 +39,7 @@ def is_collection_name(name: str) -> bool:
 
 def is_collection_file(path: str) -> bool:
     """Return whether a regular file is a collection, or lists the rejected rows of one. Raises nothing."""
-    name = os.path.basename(path)  # noqa: PTH119  a Path for each of many files takes long
+    name = os.path.basename(path).lower()  # noqa: PTH119  a Path for each of many files takes long
     if name.endswith(".parquet"):
         return SPACE_KEY.encode() in _footer(path)
     if name.endswith(".jsonl"):

@@ -217,10 +217,13 @@ def _copy_lines(path: Path, copy: Path, record: Record) -> None:
     from embedway.collections.stores.jsonl_sidecar import JsonlSidecar  # noqa: PLC0415 - only here
 
     try:
-        os.link(path, copy)
+        os.link(path.resolve(), copy)  # a link to a relative link would point to nothing
     except OSError:
         shutil.copyfile(path, copy)
+    rows, last = 0, b"\n"
     with copy.open("rb") as file:
-        rows = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        while block := file.read(1 << 20):
+            rows, last = rows + block.count(b"\n"), block[-1:]
+    rows += last != b"\n"
     sidecar = JsonlSidecar(copy, str(copy))
     sidecar.finish(sidecar.begin(record, rows, copy.stat().st_size))

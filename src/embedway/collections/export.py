@@ -122,8 +122,8 @@ def _copy(
     """Copy all rows, and return how many rows and documents there were."""
     rows = 0
     numbers: dict[DocumentKey, int] = {}
-    target.begin(record)
     try:
+        target.begin(record)
         for part in store.read():
             chunks = [chunk_of_row(fields, record.keep) for fields in part.fields]
             for place, (chunk, fields) in enumerate(zip(chunks, part.fields, strict=True)):

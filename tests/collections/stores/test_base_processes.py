@@ -18,14 +18,16 @@ from chromadb.api.models.Collection import Collection
 from qdrant_client import QdrantClient
 
 from embedway.collections import chunk_reader
+from embedway.collections.export import export_collection
 from embedway.collections.options import SyncOptions
-from embedway.collections.stores import store_for
+from embedway.collections.stores import open_store, store_for
 from embedway.collections.stores.qdrant import QdrantStore
 from embedway.collections.sync import sync_collection
 from embedway.errors import EmbedwayError
 from row_hashes import row_hashes
 
-SCRIPT = Path(__file__).parents[2] / "support" / "killed_sync.py"
+SUPPORT = Path(__file__).parents[2] / "support"
+SCRIPT, EXPORT_SCRIPT = SUPPORT / "killed_sync.py", SUPPORT / "killed_export.py"
 #: Batch of the script.
 BATCH = 8
 #: Events at which a creation and a change are killed, one after another: at the start, between writes, at the end.
@@ -69,9 +71,9 @@ def new_destination(request, tmp_path):
     return lambda: forms[request.param].format(tmp_path / uuid.uuid4().hex[:8], f"rows {uuid.uuid4().hex[:12]}")
 
 
-def run_script(*arguments):
+def run_script(*arguments, script=SCRIPT):
     """Return whether the process was killed."""
-    done = subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, check=False, timeout=120)
     assert done.returncode in {0, -signal.SIGKILL}, done.stderr.decode()
     return done.returncode != 0
 
@@ -97,14 +99,17 @@ def test_kill_9_at_each_step_and_repeated_equals_an_undisturbed_sync(new_destina
 
 
 class Fault:
-    """Failure of one call among all calls of some methods, before the call or after it, when the answer is lost."""
+    """Failure of one call among all calls of some methods, before the call or after it, when the answer is lost.
+
+    With `lasts`, all later calls fail too: for a server, that is as if the process was killed.
+    """
 
     def __init__(self):
-        self.at, self.after = 0, False
+        self.at, self.after, self.lasts = 0, False, False
         self._calls = itertools.count(1)
 
-    def arm(self, at, *, after):
-        self.at, self.after, self._calls = at, after, itertools.count(1)
+    def arm(self, at, *, after, lasts=False):
+        self.at, self.after, self.lasts, self._calls = at, after, lasts, itertools.count(1)
 
     def disarm(self):
         """Return whether the call was made."""
@@ -114,7 +119,8 @@ class Fault:
     def around(self, method, fail):
         @functools.wraps(method)
         def call(owner, *args, **options):
-            fails = next(self._calls) == self.at
+            number = next(self._calls)
+            fails = number == self.at or (self.lasts and 0 < self.at < number)
             if fails and not self.after:
                 fail(owner)
             result = method(owner, *args, **options)
@@ -196,3 +202,101 @@ def test_a_fault_at_any_call_and_repeated_equals_an_undisturbed_sync(faulty, syn
         if not any(fired):
             break
     assert at > 10
+
+
+@pytest.fixture
+def versions(sync, tmp_path):
+    """Return the paths of two collections with different rows."""
+    paths = [str(tmp_path / f"{name}.parquet") for name in ("old", "new")]
+    write_documents(tmp_path / "docs", 5)
+    sync(store_for(paths[0]))
+    change_documents(tmp_path / "docs")
+    sync(store_for(paths[1]))
+    return paths
+
+
+def replace_with(path, destination):
+    with contextlib.closing(open_store(path)) as source:
+        export_collection(source, destination, overwrite=True)
+
+
+def hashes_of(path, destination):
+    """Return the hashes of the rows of a file in another store, which may round vectors."""
+    replace_with(path, destination)
+    return row_hashes(store_for(destination))
+
+
+def take_the_plain_name(store, name):
+    """Give a collection of Qdrant the name itself, as a restored snapshot has it, in place of an alias."""
+    local = store._client._own._client  # noqa: SLF001  in memory, the client has no method for it
+    local.collections[name] = local.collections.pop(local.aliases.pop(name))
+
+
+def names_beside(store, name):
+    """Return the names of collections that were staged for this one and are not it."""
+    client = getattr(store, "_client", None)
+    if isinstance(store, QdrantStore):
+        used = {one.collection_name for one in client.get_aliases().aliases}
+        return [
+            one.name
+            for one in client.get_collections().collections
+            if one.name.startswith(f"{name}.") and one.name not in used
+        ]
+    names = [one.name for one in client.list_collections()] if store.destination.startswith("chroma:") else []
+    return [one for one in names if one.startswith(f"{name}.")]
+
+
+FAULTS = {
+    "request lost": {"after": False},
+    "answer lost": {"after": True},
+    "killed before": {"after": False, "lasts": True},
+    "killed after": {"after": True, "lasts": True},
+}
+
+
+@pytest.mark.parametrize("fault_options", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(
+    ("faulty", "is_plain"), [("qdrant", False), ("qdrant", True), ("chroma", False)], indirect=["faulty"]
+)
+def test_a_fault_at_any_call_of_an_overwrite_keeps_a_complete_collection(faulty, versions, fault_options, is_plain):
+    fault, new_store = faulty
+    old, new = (hashes_of(path, new_store(f"undisturbed-{at}")) for at, path in enumerate(versions))
+    for at in itertools.count(1):
+        name = f"replaced-{at}"
+        replace_with(versions[0], new_store(name))
+        if is_plain:
+            take_the_plain_name(new_store(name), name)
+        fault.arm(at, **fault_options)
+        with contextlib.suppress(EmbedwayError):  # no other errors may leave an export
+            replace_with(versions[1], new_store(name))
+        fired = fault.disarm()
+        with contextlib.closing(new_store(name)) as store:
+            assert store.exists()
+        found = row_hashes(new_store(name))
+        assert found in (old, new)
+        if not fired:
+            assert found == new
+            break
+        replace_with(versions[1], new_store(name))
+        assert row_hashes(new_store(name)) == new
+        with contextlib.closing(new_store(name)) as store:
+            store.open()
+            assert names_beside(store, name) == []
+    assert at > 10
+
+
+def test_kill_9_at_each_call_of_a_commit_keeps_a_complete_collection(versions, tmp_path):
+    destination = f"chroma:{tmp_path / 'chroma'}#rows"
+    old, new = (hashes_of(path, destination) for path in versions)
+    results = []
+    for at in itertools.count(1):
+        replace_with(versions[0], destination)
+        killed = run_script(versions[1], destination, at, script=EXPORT_SCRIPT)
+        results.append(row_hashes(store_for(destination)))
+        if not killed:
+            break
+    # Before each of: look, rename the old one, rename the new one, remove the old one, count; then it is not killed.
+    assert results == [old, old, old, new, new, new]
+    with contextlib.closing(store_for(destination)) as store:
+        store.open()
+        assert names_beside(store, "rows") == []

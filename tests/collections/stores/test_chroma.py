@@ -1,10 +1,12 @@
 """Collections of Chroma in a folder."""
 
 import contextlib
+import itertools
 from dataclasses import replace
 
 import chromadb
 import pytest
+from chromadb.api.models.Collection import Collection
 from chromadb.config import Settings
 
 import store_contract
@@ -155,3 +157,30 @@ def test_collection_that_appears_meanwhile_is_never_dropped(destination, record,
         assert [one.name for one in client.list_collections()] == ["rows"]
         client.delete_collection("rows")
     client.close()
+
+
+def test_a_collection_that_lost_its_name_has_it_again_after_an_update(write, destination, some_rows, monkeypatch):
+    old = write(4)
+    modify, calls = Collection.modify, itertools.count(1)
+
+    def lose_the_server(collection, **options):
+        if next(calls) > 1:
+            raise ConnectionError
+        modify(collection, **options)
+
+    with monkeypatch.context() as context:
+        context.setattr(Collection, "modify", lose_the_server)
+        with pytest.raises(SinkError, match="finishing failed"):
+            write(6, overwrite=True)
+    assert "rows" not in {one.name for one in old._client.list_collections()}  # noqa: SLF001
+    with pytest.raises(SinkError, match="already exists"):
+        write(6)
+    with contextlib.closing(store_for(destination)) as store:
+        assert store.exists()
+        store.open()
+        store.begin_update(store.record)
+        store.write(*some_rows(2, 4))
+        store.commit()
+        assert store.count == 6
+        assert "rows" in {one.name for one in store._client.list_collections()}  # noqa: SLF001
+    assert {one.name for one in write(6, overwrite=True)._client.list_collections()} == {"rows"}  # noqa: SLF001

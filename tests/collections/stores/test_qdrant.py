@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
 import store_contract
 from embedway.collections.documents import DocumentKey
 from embedway.collections.stores import store_for
-from embedway.collections.stores.qdrant import RECORD_POINT, QdrantStore
+from embedway.collections.stores.qdrant import QdrantStore
+from embedway.collections.stores.qdrant_names import RECORD_POINT
 from embedway.collections.stores.server_columns import stored_columns
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or, matches
 from embedway.collections.where_types import check_where
@@ -32,6 +33,10 @@ class MemoryClient(QdrantClient):
 
     def create_payload_index(self, collection_name, field_name, field_schema=None, **_):
         self.indexes[field_name] = field_schema  # in memory, indexes have no effect
+
+    def create_collection(self, collection_name, *, metadata=None, **options):
+        metadata = metadata if self.keeps_metadata else None
+        return super().create_collection(collection_name, metadata=metadata, **options)
 
     def update_collection(self, collection_name, **options):
         if self.keeps_metadata:
@@ -231,8 +236,6 @@ def test_key_is_not_sent_without_encryption_and_never_shown(monkeypatch):
 
 
 def module_vectors():
-    from qdrant_client import models
-
     return models.VectorParams(size=3, distance=models.Distance.DOT)
 
 
@@ -271,3 +274,17 @@ def test_collection_that_appears_meanwhile_is_never_dropped(client, record):
         store.abort()
         assert [one.name for one in client.get_collections().collections] == ["rows"]
         client.delete_collection("rows")
+
+
+def test_a_complete_collection_whose_alias_was_removed_stays(write, client, record, some_rows):
+    write(4)
+    (first,) = [one.name for one in client.get_collections().collections]
+    removed = models.DeleteAlias(alias_name="rows")
+    client.update_collection_aliases([models.DeleteAliasOperation(delete_alias=removed)])
+    store = QdrantStore(DESTINATION, client=client)
+    assert not store.exists()
+    store.begin(record)
+    store.write(*some_rows(2))
+    store.commit()
+    assert first in [one.name for one in client.get_collections().collections]
+    assert store.count == 2

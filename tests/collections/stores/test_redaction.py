@@ -24,6 +24,18 @@ HIDDEN = [
     "postgresq://u:pa/sECRET@h/db#t",
     "mysql://sECRET@h/db",
     "host=h password=sECRET dbname=d",
+    "host=h password='a\\'sECRET' dbname=d",
+    "host=h password='a sECRET",
+    "host=h password='u:a@sECRET b'",
+    "postgresql:host=h password=sECRET dbname=d",
+    "postgresql:host=h password='a@sECRET'",
+    "postgresql//u:sECRET@h/db#t",
+    "postgresql//u:sECRET@h/db?password=sECRET#t",
+    "u:sECRET@h/db#t",
+    "u_1:sE:sECRET@h/db#t",
+    "postgresql://h/db?password=a#sECRET#t",
+    "postgresql://h/db?password=a@sECRET#t",
+    "qdrant:http://h:6333?api_key=a#sECRET#c",
     "qdrant:http://h:6333#c?api_key=sECRET",
     "qdrant:http://h:6333?api_key=sECRET#c",
     "qdrant:http://sECRET@h:6333#c",
@@ -60,8 +72,24 @@ def test_table_is_shown_without_its_password(destination, expected):
 
 
 @pytest.mark.parametrize(
+    ("destination", "expected"),
+    [
+        ("postgresql//u:sECRET@h/db#t", "***@h/db#t"),
+        ("postgresql://h/db?sslmode=require&password=a#sECRET;x#t", "postgresql://h/db?sslmode=require&password=***#t"),
+        ("postgresql://h/db?sECRET#t", "postgresql://h/db?***#t"),
+        ("postgresql://h/db?password=a&sECRET=b#t", "postgresql://h/db?password=***#t"),
+    ],
+)
+def test_the_rest_of_an_unusable_destination_is_shown(destination, expected):
+    assert shown(destination) == shown(shown(destination)) == expected
+
+
+@pytest.mark.parametrize(
     "destination",
-    ["a@b/c.parquet", "C:\\x@y\\c.parquet", "lancedb:dir#t", "chroma:http://h:8000#rows", "qdrant:https://h:6333/x#c"],
+    [
+        *("a@b/c.parquet", "C:\\x@y\\c.parquet", "R&D=1@x.parquet", "a@b:c.parquet", "lancedb:dir#t"),
+        *("chroma:http://h:8000#rows", "qdrant:https://h:6333/x#c"),
+    ],
 )
 def test_other_destinations_are_shown_as_they_are(destination):
     assert shown(destination) == destination

@@ -1,7 +1,8 @@
 """Collections of Chroma, in a folder or on a server: `chroma:DIR#NAME`, `chroma:http://HOST:8000#NAME`.
 
 Chroma has no transactions. A new collection is written under another name and renamed at commit; so an old one stays
-readable. In an update, each call is durable, and repeating it is harmless. Chroma computes no vectors.
+readable. An old one is renamed before, and removed after: a complete one always has a mark or the name. In an update,
+each call is durable, and repeating it is harmless. Chroma computes no vectors.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from embedway.collections.stores.scanning import NotExpressibleError, scan_searc
 from embedway.collections.stores.server_columns import ids_by_source, stored_columns
 from embedway.collections.stores.server_locks import server_lock
 from embedway.collections.stores.server_records import (
+    COMPLETE_FOR,
     STAGED_FOR,
-    is_staged_for,
+    mark_of,
     record_from_text,
     record_text,
     staging_name,
@@ -63,9 +65,10 @@ class ChromaStore(Store):
         self._place = Place.of(destination)
         super().__init__(destination)
         self._client: Any = None
-        #: The collection that is open or being created, and whether it is new.
+        #: The collection that is open or being created.
         self._rows: Any = None
-        self._created = False
+        #: Name of the collection that is being created; None otherwise.
+        self._staged: str | None = None
         self._overwrite = False
 
     @property
@@ -92,7 +95,7 @@ class ChromaStore(Store):
     @override
     def exists(self) -> bool:
         with self._errors("looking for the collection"):
-            return self._find(self._place.name) is not None
+            return self._current() is not None
 
     @override
     def prepare(self, *, overwrite: bool) -> None:
@@ -101,7 +104,7 @@ class ChromaStore(Store):
         if folder is not None and not folder.exists() and not folder.absolute().parent.is_dir():
             raise SinkError(f"the folder {folder.parent} does not exist; create it first", destination=self.destination)
         with self._errors("preparing"):
-            found = self._find(self._place.name)
+            found = self._current()
             if found is not None:
                 self._check_replaceable(found)
 
@@ -111,13 +114,15 @@ class ChromaStore(Store):
         self.record = record
         name = self._place.name
         with self._errors("creating the collection", create=True) as client:
-            for one in client.list_collections():
-                if is_staged_for(name, one.name, (one.metadata or {}).get(RECORD_KEY)):  # a killed run has left it
-                    client.delete_collection(one.name)
+            if (found := self._current()) is not None and found.name != name:
+                self._restore_name(found)
+            for one in self._marked(STAGED_FOR, COMPLETE_FOR):  # a killed run has left it
+                client.delete_collection(one)
             metadata = {RECORD_KEY: record_text(record, **{STAGED_FOR: name})}
-            name = staging_name(name)
-            self._rows = client.create_collection(name, embedding_function=None, metadata=metadata, configuration=INDEX)
-            self._created = True
+            self._staged = staging_name(name)
+            self._rows = client.create_collection(
+                self._staged, embedding_function=None, metadata=metadata, configuration=INDEX
+            )
 
     @override
     def begin_update(self, record: Record) -> None:
@@ -161,34 +166,34 @@ class ChromaStore(Store):
     @override
     def commit(self) -> None:
         record = replace(self.record, revision=secrets.token_hex(8))
-        if not self._created:
+        if self._staged is None:
             self.write_record(record)
         with self._errors("finishing") as client:
-            if self._created:
-                if (found := self._find(self._place.name)) is not None:
-                    self._check_replaceable(found)
-                    client.delete_collection(self._place.name)
-                # In one call: with the name, the collection loses the mark of a staged one.
-                self._rows.modify(name=self._place.name, metadata={RECORD_KEY: record_text(record)})
-                self.record, self._created = record, False
+            if self._staged is not None:
+                replaced = self._find(self._place.name)
+                if replaced is not None:
+                    self._check_replaceable(replaced)
+                self._take_name(record, replaced)
+                self.record, self._staged = record, None
+                if replaced is not None:
+                    client.delete_collection(replaced.name)
             self.count = self._rows.count()
 
     @override
     def abort(self) -> None:
-        if self._created:
-            self._created = False
+        staged, self._staged = self._staged, None
+        if staged is not None:
             with suppress(Exception):
-                self._client.delete_collection(self._rows.name)
+                # By its first name, which it has no more if the answer of a rename was lost.
+                self._client.delete_collection(staged)
 
     @override
     def open(self) -> None:
         with self._errors("opening"):
-            found = self._find(self._place.name)
+            found = self._current()
             if found is None:
                 raise no_such("collection", self.destination)
-            text = (found.metadata or {}).get(RECORD_KEY)
-            self.record, _ = record_from_text(text if isinstance(text, str) else None, destination=self.destination)
-            self._rows, self.count = found, found.count()
+            self.record, self._rows, self.count = self._record_of(found), found, found.count()
 
     @override
     def close(self) -> None:
@@ -243,7 +248,8 @@ class ChromaStore(Store):
     def write_record(self, record: Record) -> None:
         self.record = record
         with self._errors("writing the record"):
-            self._rows.modify(metadata={RECORD_KEY: record_text(record)})
+            name = None if self._rows.name == self._place.name else self._place.name
+            self._rows.modify(name=name, metadata={RECORD_KEY: record_text(record)})
 
     @override
     def search_unit(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
@@ -277,7 +283,32 @@ class ChromaStore(Store):
         """Raise `SinkError` for an existing collection without `overwrite`, and for that of another program."""
         if not self._overwrite:
             raise already_exists("collection", self.destination)
-        record_from_text((found.metadata or {}).get(RECORD_KEY), destination=self.destination)
+        self._record_of(found)
+
+    def _record_of(self, found: Any) -> Record:
+        text = (found.metadata or {}).get(RECORD_KEY)
+        return record_from_text(text if isinstance(text, str) else None, destination=self.destination)[0]
+
+    def _take_name(self, record: Record, replaced: Any) -> None:
+        """Give the new collection its name. The one that it replaces has another name then, or its own after an error.
+
+        Name and mark change in one call. A killed process leaves at least one complete collection.
+        """
+        name = self._place.name
+        try:
+            if replaced is not None:
+                text = record_text(self._record_of(replaced), **{COMPLETE_FOR: name})
+                replaced.modify(name=staging_name(name), metadata={RECORD_KEY: text})
+            self._rows.modify(name=name, metadata={RECORD_KEY: record_text(record)})
+        except BaseException:
+            if replaced is not None:
+                with suppress(Exception):  # refused if the new one has the name: only the answer was lost
+                    self._restore_name(replaced)
+            raise
+
+    def _restore_name(self, found: Any) -> None:
+        """Give a complete collection its name, without a mark."""
+        found.modify(name=self._place.name, metadata={RECORD_KEY: record_text(self._record_of(found))})
 
     def _get(self, include: list[str], *, limit: int, where: Any = None) -> Iterator[dict[str, Any]]:
         """Iterate over rows in their order."""
@@ -304,6 +335,19 @@ class ChromaStore(Store):
             reason = f"has vectors without {self.space.dimensions} numbers; embed again"
             raise SinkError(reason, destination=self.destination)
         return vectors
+
+    def _current(self) -> Any:
+        """Return the collection, also if a killed process has taken its name away; None if there is none."""
+        found = self._find(self._place.name)
+        if found is None and (names := self._marked(COMPLETE_FOR)):
+            found = self._find(names[0])
+        return found
+
+    def _marked(self, *marks: str) -> list[str]:
+        """Return the names of the collections that have one of these marks for the name of this one."""
+        found = self._connection().list_collections() if self._place.is_there else []
+        texts = {one.name: (one.metadata or {}).get(RECORD_KEY) for one in found}
+        return [one for one, text in texts.items() if mark_of(self._place.name, one, text) in marks]
 
     def _find(self, name: str) -> Any:
         """Return a collection; None if there is none."""

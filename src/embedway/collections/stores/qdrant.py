@@ -1,7 +1,8 @@
 """Collections of a Qdrant server: `qdrant:http://HOST:6333#COLLECTION`; the key is in `QDRANT_API_KEY`.
 
 Qdrant has no transactions. A new collection is written under another name, and its name becomes an alias of it at
-commit; so an old one stays readable. In an update, each request is durable, and repeating it is harmless.
+commit; so an old one stays readable. A complete one without its alias, of a killed process, is found by its mark. In an
+update, each request is durable, and repeating it is harmless.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from typing_extensions import override
 
 from embedway.collections.search import Hit
+from embedway.collections.stores import qdrant_names as names_of
 from embedway.collections.stores import qdrant_points as points
 from embedway.collections.stores.base import READ_ROWS, Rows, Store
 from embedway.collections.stores.qdrant_connection import Place, connect, qdrant_errors
@@ -26,8 +28,8 @@ from embedway.collections.stores.scanning import NotExpressibleError, scan_searc
 from embedway.collections.stores.server_columns import stored_columns
 from embedway.collections.stores.server_locks import server_lock
 from embedway.collections.stores.server_records import (
+    COMPLETE_FOR,
     STAGED_FOR,
-    is_staged_for,
     record_from_text,
     record_text,
     staging_name,
@@ -47,9 +49,6 @@ if TYPE_CHECKING:
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
-#: Key of the record in the metadata of a collection, or in the payload of the point of servers without metadata.
-RECORD_KEY = "embedway"
-RECORD_POINT = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 #: Rows up to which a search compares all vectors. Above, it uses the HNSW index.
 EXACT_ROWS = 20_000
 _EF_SEARCH = 256
@@ -92,13 +91,13 @@ class QdrantStore(Store):
     @override
     def exists(self) -> bool:
         with self._errors("looking for the collection") as client:
-            return self._target(client) is not None
+            return names_of.current(client, self._place.name) is not None
 
     @override
     def prepare(self, *, overwrite: bool) -> None:
         self._overwrite = overwrite
         with self._errors("preparing") as client:
-            found = self._target(client)
+            found = names_of.current(client, self._place.name)
             if found is not None:
                 self._check_replaceable(client, found)
 
@@ -108,13 +107,17 @@ class QdrantStore(Store):
 
         self.record = record
         with self._errors("creating the collection") as client:
-            for one in self._stale(client):
+            names_of.restore(client, self._place.name)
+            for one in names_of.marked(client, self._place.name, STAGED_FOR, COMPLETE_FOR):  # killed runs have left it
                 client.delete_collection(one)
             self._staged = staging_name(self._place.name)
             kind = models.Datatype.FLOAT16 if record.vector_type == "float16" else models.Datatype.FLOAT32
             size = models.VectorParams(size=record.space.dimensions, distance=models.Distance.COSINE, datatype=kind)
-            client.create_collection(self._staged, vectors_config=size)
-            self._write_record(client, self._staged)
+            mark = {STAGED_FOR: self._place.name}
+            # With the record: without it, the next run would not know what a killed one has left.
+            metadata = {names_of.RECORD_KEY: record_text(record, **mark)}
+            client.create_collection(self._staged, vectors_config=size, metadata=metadata)
+            self._write_record(client, **mark)
             self._index(client, [*points.INDEXED, *record.keep])
 
     @override
@@ -130,7 +133,7 @@ class QdrantStore(Store):
                 client.set_payload(self._name, payload=nulls, points=models.Filter(), wait=True)
             # Before the rows: a run that is killed leaves a record that knows their columns.
             self.record = replace(record, revision=secrets.token_hex(8))
-            self._write_record(client, self._name)
+            self._write_record(client)
             self._index(client, new)
 
     @override
@@ -151,42 +154,54 @@ class QdrantStore(Store):
 
     @override
     def commit(self) -> None:
-        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
-
         self.record = replace(self.record, revision=secrets.token_hex(8))
         with self._errors("finishing") as client:
-            self._write_record(client, self._name)
-            if self._staged is not None:
-                alias, old = self._place.name, self._target(client)
-                if old is not None:
-                    self._check_replaceable(client, old)
-                if old == alias:
-                    client.delete_collection(old)  # a collection cannot have the name of an alias
-                changes: list[Any] = []
-                if old is not None and old != alias:
-                    changes.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
-                created = models.CreateAlias(collection_name=self._staged, alias_name=alias)
-                changes.append(models.CreateAliasOperation(create_alias=created))
-                client.update_collection_aliases(change_aliases_operations=changes)
-                self._staged = None
-                if old is not None and old != alias:
-                    client.delete_collection(old)
+            replaced = None if self._staged is None else self._take_name(client, self._staged)
+            self._write_record(client)
+            if replaced is not None:
+                client.delete_collection(replaced)
             self._recount(client)
+
+    def _take_name(self, client: Any, staged: str) -> str | None:
+        """Give the new collection its name; return the collection that had it, or None.
+
+        Each of them is marked as complete before the name changes. A killed process leaves at least one of them.
+        """
+        name = self._place.name
+        old = names_of.target(client, name)
+        if old is not None:
+            self._check_replaceable(client, old)
+        self._write_record(client, **{COMPLETE_FOR: name})
+        if old == name:
+            # A collection cannot have the name of an alias. From here on, `abort` keeps the new one.
+            self._staged = None
+            client.delete_collection(name)
+            old = None
+        elif old is not None:
+            text, _ = names_of.stored_record(client, old)
+            record, _ = record_from_text(text, destination=self.destination)
+            names_of.write_record(client, old, record, **{COMPLETE_FOR: name})
+        names_of.point_alias(client, name, staged, replaces=old is not None)
+        self._staged = None
+        return old
 
     @override
     def abort(self) -> None:
         staged, self._staged = self._staged, None
         if staged is not None:
             with suppress(Exception):
-                self._connection().delete_collection(staged)
+                client = self._connection()
+                # It has the name if only the answer of the server was lost.
+                if names_of.target(client, self._place.name) != staged:
+                    client.delete_collection(staged)
 
     @override
     def open(self) -> None:
         with self._errors("opening") as client:
-            found = self._target(client)
+            found = names_of.restore(client, self._place.name)
             if found is None:
                 raise no_such("collection", self.destination)
-            text, self._in_point = self._stored_record(client, found)
+            text, self._in_point = names_of.stored_record(client, found)
             self.record, _ = record_from_text(text, destination=self.destination)
             self._recount(client)
 
@@ -253,7 +268,7 @@ class QdrantStore(Store):
     def write_record(self, record: Record) -> None:
         self.record = record
         with self._errors("writing the record") as client:
-            self._write_record(client, self._name)
+            self._write_record(client)
 
     @override
     def search_unit(self, query: Vectors, top_n: int, where: Condition | None) -> list[Hit]:
@@ -327,7 +342,7 @@ class QdrantStore(Store):
         if not self._in_point:
             return where
         return models.Filter(
-            must=None if where is None else [where], must_not=[models.HasIdCondition(has_id=[RECORD_POINT])]
+            must=None if where is None else [where], must_not=[models.HasIdCondition(has_id=[names_of.RECORD_POINT])]
         )
 
     @property
@@ -342,27 +357,11 @@ class QdrantStore(Store):
     def _errors(self, action: str) -> Any:
         return qdrant_errors(self._connection, self.destination, action)
 
-    def _target(self, client: Any) -> str | None:
-        """Return the collection behind the name, which may be an alias; None if there is none."""
-        name = self._place.name
-        for alias in client.get_aliases().aliases:
-            if alias.alias_name == name:
-                return str(alias.collection_name)
-        return name if client.collection_exists(name) else None
-
     def _check_replaceable(self, client: Any, found: str) -> None:
         """Raise `SinkError` for an existing collection without `overwrite`, and for that of another program."""
         if not self._overwrite:
             raise already_exists("collection", self.destination)
-        record_from_text(self._stored_record(client, found)[0], destination=self.destination)
-
-    def _stale(self, client: Any) -> list[str]:
-        """Return collections that killed runs have left."""
-        used = {alias.collection_name for alias in client.get_aliases().aliases}
-        names = [one.name for one in client.get_collections().collections]
-        # The name of every collection has this form; an alias gives it the name of the destination.
-        unused = [one for one in names if one not in used and one.startswith(f"{self._place.name}.embedway-")]
-        return [one for one in unused if is_staged_for(self._place.name, one, self._stored_record(client, one)[0])]
+        record_from_text(names_of.stored_record(client, found)[0], destination=self.destination)
 
     def _index(self, client: Any, names: Sequence[str]) -> None:
         kinds = stored_columns(self.record)
@@ -371,29 +370,8 @@ class QdrantStore(Store):
                 if kinds[name] in points.INDEX_TYPES:
                     client.create_payload_index(self._name, key_of(name), points.INDEX_TYPES[kinds[name]], wait=True)
 
-    def _stored_record(self, client: Any, name: str) -> tuple[str | None, bool]:
-        """Return the text of a collection's record, and whether it is that of a point."""
-        metadata = client.get_collection(name).config.metadata or {}
-        in_point = RECORD_KEY not in metadata
-        if in_point:
-            found = client.retrieve(name, [RECORD_POINT])
-            metadata = (found[0].payload or {}) if found else {}
-        text = metadata.get(RECORD_KEY)
-        return (text if isinstance(text, str) else None), in_point
-
-    def _write_record(self, client: Any, name: str) -> None:
-        from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
-
-        text = record_text(self.record, **{STAGED_FOR: self._place.name})
-        client.update_collection(name, metadata={RECORD_KEY: text})
-        # Servers before 1.16 ignore the metadata.
-        if (client.get_collection(name).config.metadata or {}).get(RECORD_KEY) == text:
-            self._in_point = False
-            return
-        self._in_point = True
-        vector = [1.0, *[0.0] * (self.space.dimensions - 1)]
-        point = models.PointStruct(id=RECORD_POINT, vector=vector, payload={RECORD_KEY: text})
-        client.upsert(name, points=[point], wait=True)
+    def _write_record(self, client: Any, **marks: str) -> None:
+        self._in_point = names_of.write_record(client, self._name, self.record, **marks)
 
     def _recount(self, client: Any) -> None:
         self.count = client.count(self._name, count_filter=self._without_record(None), exact=True).count

@@ -13,8 +13,10 @@ POSTGRES_URL = re.compile(
 #: A scheme, and the one of the server after it, as in `qdrant:http://`.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?:[A-Za-z][A-Za-z0-9+.-]*:(?=//))?/*")
 _PORT = re.compile(r"[^/?#:\[]*(?:\[[^\]]*\])?(?::[0-9]*)?(?=[/?#,]|$)")
-_PARAMETER = re.compile(r"([?&;])([^=&;#?]*)(=?)[^&;#?]*")
-_WORD = re.compile(r"(?i)((?:passw|pwd|secret|token|api_?key)\w*\s*=\s*)('[^']*'|\S+)")
+_PARAMETER = re.compile(r"[?&;]([^=&;#?]*)(=?)[^&;#?]*")
+#: A password in a text of libpq; a quoted value may contain escaped quotes, and may lack the last one.
+_WORD = re.compile(r"(?i)((?:passw|pwd|secret|token|api_?key)\w*\s*=\s*)(?!\*\*\*)('(?:\\.|[^'\\])*(?:'|$)|\S+)")
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 #: Parameters of a connection whose values are not secret.
 _KNOWN = frozenset({"host", "hostaddr", "port", "dbname", "user", "sslmode", "connect_timeout", "target_session_attrs"})
 
@@ -23,18 +25,23 @@ def shown(destination: str) -> str:
     """Return a destination as messages may show it.
 
     Of a URL of PostgreSQL, the user's name stays. Of any other text with a scheme, nothing between the scheme and the
-    last @ stays, because a password that is not escaped may contain any character. Parameters stay if they are known.
+    last @ stays, because a password that is not escaped may contain any character. So it is without a scheme, if a
+    colon is before the @. Parameters stay if they are known; after another one, only what follows the last # stays.
     """
     if exact := POSTGRES_URL.fullmatch(destination):
         user = "" if exact["user"] is None else f"{exact['user']}@"
         query = "" if exact["query"] is None else _parameters(f"?{exact['query']}")
         return f"{exact['scheme']}://{user}{exact['host']}{exact['path'] or ''}{query}#{exact['table']}"
     scheme = _SCHEME.match(destination)
-    if scheme is None:
+    start = "" if scheme is None else scheme.group()
+    rest = destination[len(start) :]
+    head, _, tail = rest.rpartition("@")
+    if scheme is None and (":" not in head or _DRIVE.match(destination)):
         return _WORD.sub(r"\1***", destination)
-    start, rest = scheme.group(), destination[scheme.end() :]
+    if "=" in head:  # the @ may be in the password of a parameter
+        return f"{start}***"
     if "@" in rest:
-        return f"{start}***@{_parameters(rest.rpartition('@')[2])}"
+        return f"{start}***@{_parameters(tail)}"
     if start.endswith("//") and not _PORT.match(rest):
         return f"{start}{rest.partition(':')[0]}:***"
     return start + _parameters(rest)
@@ -42,11 +49,11 @@ def shown(destination: str) -> str:
 
 def _parameters(text: str) -> str:
     """Return a text in which only known parameters have values."""
-
-    def one(found: re.Match[str]) -> str:
-        mark, name, equals = found.groups()
-        if name in _KNOWN:
-            return found.group()
-        return f"{mark}{name}=***" if equals else f"{mark}***"
-
-    return _PARAMETER.sub(one, text)
+    for found in _PARAMETER.finditer(text):
+        if found[1] not in _KNOWN:
+            # The value may contain each of the characters that end one.
+            hidden = found.end(2) if found[2] else found.start(1)
+            table = text.rfind("#", hidden)
+            text = f"{text[:hidden]}***{text[table:] if table >= 0 else ''}"
+            break
+    return _WORD.sub(r"\1***", text)

@@ -11,8 +11,10 @@ from embedway.collections.record import FORMAT_VERSION, Record
 from embedway.collections.stores.records import FORMAT, record_from_json, space_from_json
 from embedway.errors import SinkError, newer_version
 
-#: Fact beside the record of a staged collection: the name whose place it takes.
+#: Marks beside the record of a collection with a staging name; the value is the name whose place it takes.
+#: A staged collection is incomplete. A complete one has its name again if no other collection has it.
 STAGED_FOR: Final = "staged_for"
+COMPLETE_FOR: Final = "complete_for"
 
 
 def record_text(record: Record, **more: object) -> str:
@@ -44,16 +46,18 @@ def staging_name(name: str) -> str:
     return f"{name}.embedway-{secrets.token_hex(6)}"
 
 
-def is_staged_for(name: str, found: str, text: object) -> bool:
-    """Return whether a collection with this name and record was staged for `name`.
+def mark_of(name: str, found: str, text: object) -> str | None:
+    """Return the mark of the collection `found` with this record if it was staged for `name`; None for any other.
 
     The name alone decides nothing: other collections may have names that look the same. The record says it too.
     """
-    start, mark, ending = found.rpartition(".embedway-")
-    if not mark or start != name or not re.fullmatch("[0-9a-f]{12}", ending) or not isinstance(text, str):
-        return False
+    start, dot, ending = found.rpartition(".embedway-")
+    if not dot or start != name or not re.fullmatch("[0-9a-f]{12}", ending) or not isinstance(text, str):
+        return None
     try:
         facts = json.loads(text)
-        return bool(facts["format"] == FORMAT and facts[STAGED_FOR] == name)
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return False
+        if facts["format"] == FORMAT:
+            return next((mark for mark in (STAGED_FOR, COMPLETE_FOR) if facts.get(mark) == name), None)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    return None
