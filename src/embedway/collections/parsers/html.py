@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from embedway.collections.documents import MAX_TITLE_CHARACTERS
-from embedway.collections.encodings import decode_document, is_utf8, mark_of
+from embedway.collections.encodings import chosen_encoding, decode_document, mark_of
 from embedway.collections.parsers.base import ParsedText, TextBuilder
 from embedway.collections.parsers.markup import scan_markup
 from embedway.errors import SourceError
@@ -260,10 +260,7 @@ def decode_html(data: bytes, path: str, encoding: str | None) -> str:
     if mark_of(data) is not None:
         return decode_document(data, path, encoding=None)
     found = _CHARSET.search(data, 0, 4096)
-    if found:
-        name = (found[1] or found[2]).decode("ascii", "replace")
-    else:
-        name = encoding if encoding and not is_utf8(data) else "utf-8"
+    name = (found[1] or found[2]).decode("ascii", "replace") if found else chosen_encoding(data, encoding)
     try:
         name = codecs.lookup(name).name
     except LookupError:
