@@ -168,3 +168,23 @@ def test_invalid_text_after_a_mark(read):
     texts, reasons = read("a.csv", b"\xff\xfe" + "text\nfine\n".encode("utf-16-le") + b"\x00\xd8a\0")
     assert reasons == ["is not valid utf-16-le; is encoding right?"]
     assert texts == []
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.py", "a.html", "a.csv", "a.jsonl", "a.json", "-"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "UTF16", "utf_32_be"])
+def test_ascii_files_stay_readable_beside_an_encoding_of_wide_characters(read, name, encoding):
+    text = "plain ASCII words"
+    content = {"a.csv": f"text\n{text}\n", "a.jsonl": json.dumps({"text": text})}.get(name, text)
+    assert read(name, content.encode(), encoding=encoding) == ([text], [])
+
+
+def test_ascii_bytes_of_another_encoding_are_decoded(read):
+    for encoding in ("iso-2022-jp", "utf-7", "hz"):
+        for name in ("a.txt", "-"):
+            assert read(name, "中文".encode(encoding), encoding=encoding) == (["中文"], [])
+
+
+@pytest.mark.parametrize("text", ['{"name": "Größe 東京"}', '{"name": "plain words"}', '{"sum": "1 +AGE- 2"}'])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-32-be", "gb18030", "utf-7"])
+def test_json_that_is_one_text_is_decoded_once(read, text, encoding):
+    assert read("a.json", text.encode(encoding), encoding=encoding) == ([text], [])

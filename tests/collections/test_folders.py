@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from embedway.collections import folders
 from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_sources, read_files
 from embedway.errors import SourceError
@@ -107,3 +108,55 @@ def test_a_deep_folder(tmp_path, monkeypatch):
     for _ in range(1500):
         os.chdir("..")
         Path("d").rmdir()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "rows"])
+def test_what_vanishes_during_the_walk_is_a_fault_with_its_key(tmp_path, monkeypatch, kind):
+    (tmp_path / "docs" / "sub").mkdir(parents=True)
+    (tmp_path / "docs" / "stays.md").write_text("stays")
+    path = tmp_path / "docs" / "sub" / {"rows": "a.parquet", "folder": "a"}.get(kind, "a.md")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        (tmp_path / "target.md").write_text("target")
+        path.symlink_to(tmp_path / "target.md")
+    else:
+        path.write_text("a")
+    listed = folders._entries  # noqa: SLF001  files vanish between the list and the look at each
+
+    def list_and_remove(folder):
+        found = listed(folder)
+        if Path(folder) == path.parent:
+            path.rmdir() if kind == "folder" else path.unlink()
+        return found
+
+    monkeypatch.setattr(folders, "_entries", list_and_remove)
+    files = find_sources([str(tmp_path / "docs")], ReadOptions(follow_links=True))
+    assert [Path(file.path).name for file in files.files] == ["stays.md"]
+    if kind == "link":
+        assert files.skipped.counts["broken link"] == 1
+        return
+    (fault,) = files.faults
+    assert fault.reason.startswith(("cannot be read: No such file", "cannot be listed: No such file"))
+    assert (fault.path, fault.key) == (str(path), ("docs", "sub/a/" if kind == "folder" else f"sub/{path.name}"))
+    assert files.skipped.counts["unreadable"] == 1
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.jsonl", "a.parquet"])
+def test_a_file_that_vanishes_before_it_is_read_says_so(tmp_path, name):
+    (tmp_path / name).write_text("text")
+    (tmp_path / "b.md").write_text("stays")
+    files = find_sources([str(tmp_path)], ReadOptions())
+    (tmp_path / name).unlink()
+    bad = []
+    found = read_files(files, ReadOptions(), on_bad_row=bad.append, counter=ByteCounter())
+    assert [document.text for document in found] == ["stays"]
+    assert [(fault.path, fault.reason) for fault in bad] == [
+        (str(tmp_path / name), "cannot be read: No such file or directory")
+    ]
+
+
+def test_a_named_file_that_vanishes_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "exists", lambda _: True)
+    with pytest.raises(SourceError, match="there is no such file or folder"):
+        find_sources([str(tmp_path / "a.md")], ReadOptions())

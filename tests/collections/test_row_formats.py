@@ -1,9 +1,11 @@
 """Variants of CSV, JSON and standard input."""
 
+import csv
 import gzip
 import io
 import json
 import time
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.collections import json_rows
+from embedway.collections import json_rows, lines, row_formats
 from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_sources, read_files
 from embedway.errors import SourceError
@@ -182,3 +184,73 @@ def test_a_file_that_only_has_the_name_of_a_gzipped_one(tmp_path):
         (tmp_path / name).write_text('{"text": "private"}')
         reason = "cannot be read completely: it is not a gzip file, or is damaged"
         assert read(tmp_path / name) == ([], [(None, reason)])
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('id,text\n1,"open\n2,b\n', 2),
+        ('id,text\n1,"two\nlines"\n2,"open\n3,c\n', 4),
+        ('id,text\n"1\n2\n","a ""quoted"" word\nand ""one\n""more""\n', 4),
+        ('id,text\n1,5" disk\n2,"""open""\n\n\n', 3),
+    ],
+)
+def test_the_line_where_an_unclosed_quote_begins_is_named(tmp_path, content, line):
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    ((found, reason),) = read(path)[1]
+    assert found == line
+    assert reason.startswith("is not CSV: a quote is not closed, so all lines to the end of the file, ")
+
+
+@pytest.mark.parametrize("line", [b"\n", b'a ""quoted"" word\n', b"1,the event loop\n"])
+def test_an_unclosed_quote_takes_linear_time(line):
+    def seconds(size):
+        content = b'text\n"open\n' + line * (size // len(line))
+        started = time.process_time()
+        assert read(None, content, format="csv")[1][0][0] == 2
+        return time.process_time() - started
+
+    seconds(1 << 16)
+    assert seconds(8 << 20) < 16 * seconds(1 << 20) + 1
+
+
+@given(
+    rows=st.lists(st.lists(st.text('a"\n,;ü ', max_size=12), min_size=2, max_size=2), max_size=20),
+    block=st.sampled_from([16, 64, 1 << 16]),
+)
+def test_csv_is_read_as_its_library_reads_it(rows, block):
+    stream = io.StringIO(newline="")
+    csv.writer(stream).writerows([["text", "x"], *rows])
+    bad = []
+    with mock.patch.object(lines, "HEAD_BYTES", block), mock.patch.object(row_formats, "HEAD_BYTES", block):
+        options = ReadOptions(format="csv", keep=("x",))
+        found = read_files(
+            find_sources(["-"], options),
+            options,
+            on_bad_row=bad.append,
+            counter=ByteCounter(),
+            standard_input=io.BytesIO(stream.getvalue().encode()),
+        )
+        values = [(document.text, document.metadata["x"]) for document in found]
+    assert values == [(text, x) for text, x in rows if text.strip()]
+    assert len(bad) == len(rows) - len(values)
+
+
+def test_a_job_that_stops_reads_no_more_bad_rows_than_it_names():
+    def refuse(fault):
+        raise fault
+
+    def content():
+        nonlocal lines_read
+        for lines_read in range(1000):  # noqa: B007  it is asserted below
+            yield b"{}\n"
+
+    lines_read = 0
+    options = ReadOptions(format="jsonl")
+    found = read_files(
+        find_sources(["-"], options), options, on_bad_row=refuse, counter=ByteCounter(), standard_input=content()
+    )
+    with pytest.raises(SourceError, match="is missing"):
+        list(found)
+    assert lines_read < 100

@@ -163,3 +163,46 @@ def test_a_file_that_is_no_parquet(tmp_path, read):
     path = tmp_path / "a.parquet"
     path.write_bytes(b"hello")
     assert "cannot be read as Parquet" in str(read(path)[1][0])
+
+
+def test_a_first_row_without_text_in_a_folder_is_one_bad_row(tmp_path, read):
+    (tmp_path / "docs").mkdir()
+    rows = [{"text": None}, {"text": "two"}]
+    (tmp_path / "docs" / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "docs" / "b.json").write_text(json.dumps(rows))
+    (tmp_path / "docs" / "c.jsonl").write_text('{"other": "no texts here"}\n')
+    documents, bad = read(tmp_path / "docs")
+    assert [d.text for d in documents] == ["two", "two"]
+    assert [(fault.line, fault.field, fault.reason) for fault in bad] == [
+        (1, "text", "is missing; the row has 'text': text_field names the right one"),
+        (1, "text", "is missing; the row has 'text': text_field names the right one"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet"])
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_a_kept_column_that_no_row_has_is_an_error(tmp_path, read, name, in_folder):
+    path = tmp_path / "docs" / name
+    path.parent.mkdir()
+    rows = [{"text": "one", "lang": "de"}, {"text": "two", "lang": None}]
+    if name == "a.parquet":
+        pq.write_table(pa.table({key: [row[key] for row in rows] for key in rows[0]}), path)
+    elif name == "a.csv":
+        path.write_text("text,lang\none,de\ntwo,\n")
+    else:
+        path.write_text(json.dumps(rows) if name == "a.json" else "".join(f"{json.dumps(row)}\n" for row in rows))
+    source = path.parent if in_folder else path
+    reason = r"'lnag': is not a column .* \(did you mean 'lang'\?\); existing columns: 'text', 'lang'"
+    with pytest.raises(SourceError, match=reason) as caught:
+        read(source, keep=("lang", "lnag"))
+    assert caught.value.path == str(path)
+    assert [d.metadata["lang"] or None for d in read(source, keep=("lang",))[0]] == ["de", None]
+
+
+def test_some_rows_and_files_may_lack_a_kept_column(tmp_path, read):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "two", "url": "x"}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "three"}\n')
+    (tmp_path / "c.md").write_text("four")
+    found, bad = read(tmp_path, keep=("url",))
+    assert [dict(d.metadata) for d in found] == [{"url": None}, {"url": "x"}, {"url": None}, {}]
+    assert not bad

@@ -90,7 +90,7 @@ def test_values_that_python_cannot_keep(tmp_path, read, value, monkeypatch):
     for module in (row_formats, json_rows):
         monkeypatch.setattr(module, "MAX_ROW_BYTES", 1 << 20)
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b'{"text": "a"}\n{"text": "b", "x": ' + value + b'}\n{"text": "c"}\n')
+    path.write_bytes(b'{"text": "a", "x": 1}\n{"text": "b", "x": ' + value + b'}\n{"text": "c"}\n')
     texts, bad = read(path, keep=("x",))
     assert [text for text in texts if text != "b"] == ["a", "c"]
     assert [line for line, _ in bad] in ([], [2])

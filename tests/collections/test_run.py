@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway import Config
-from embedway.collections import chunk_reader
+from embedway.collections import chunk_reader, lines
 from embedway.collections.chunk_reader import ChunkReader
 from embedway.collections.chunks import join_context
 from embedway.collections.journal import Journal, journal_path
@@ -124,6 +124,7 @@ def test_rows_keep_the_order_of_the_sources(fake_embedder, vectors_for, tmp_path
 def test_the_summary_and_the_progress(fake_embedder, rows_file, out, monkeypatch):
     monkeypatch.setattr(chunk_reader, "FIRST_BATCH_CHUNKS", 50)
     monkeypatch.setattr(chunk_reader, "MAX_BATCH_CHUNKS", 50)
+    monkeypatch.setattr(lines, "HEAD_BYTES", 64)
     ticks = iter(range(1000))
     seen = []
 

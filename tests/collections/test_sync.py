@@ -177,3 +177,14 @@ def test_a_watch_goes_on_when_its_folder_is_removed_and_back(fake_embedder, docs
     missing = f"{docs}: there is no such file or folder; remove=['docs'] removes its documents from the collection"
     assert (done, [str(error) for error in failed]) == ([0, 5], [missing])
     assert len(rows()) == 5
+
+
+def test_sources_may_lack_a_column_that_the_collection_has(fake_embedder, tmp_path):
+    for name, row in (("a", '{"text": "one", "lang": "de"}'), ("b", '{"text": "two"}')):
+        (tmp_path / f"{name}.jsonl").write_text(row)
+    sync(fake_embedder(), [str(tmp_path / "a.jsonl")], keep=("lang",))
+    assert sync(fake_embedder(), [str(tmp_path / "b.jsonl")]).added == 1
+    embedder = fake_embedder()
+    with pytest.raises(SourceError, match=r"'lnag': is not a column .*; existing columns: 'text'"):
+        sync(embedder, [str(tmp_path / "b.jsonl")], keep=("lang", "lnag"))
+    assert embedder.calls == []

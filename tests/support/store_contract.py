@@ -492,7 +492,9 @@ class StoreContract:
             chunking=ChunkSettings(chunk_tokens=100, overlap_tokens=7, context="{title}", max_tokens=256),
             keep={"year": "int"},
             sources=(SourceRecord("docs", "/data/ü"), SourceRecord("rows", "/x.jsonl")),
-            reading=ReadRecord(text_field="body", encoding="latin-1", include=("*.md",), follow_links=True),
+            reading=ReadRecord(
+                text_field="body", encoding="latin-1", include=("*.md",), follow_links=True, keep_types={"year": "int"}
+            ),
             made_by=MadeBy(embedway="1", runtime="onnx", libraries={"onnxruntime": "1.2"}, cpu="x"),
             facts={"licence": "MIT", "deep": [1, {"a": None}]},
         )

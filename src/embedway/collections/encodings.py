@@ -154,12 +154,24 @@ def is_utf8(data: bytes, *, complete: bool = True) -> bool:
     return True
 
 
-def _unmarked_encoding(data: bytes, encoding: str | None, *, is_code: bool) -> str:
-    if is_utf8(data):
+def chosen_encoding(data: bytes, encoding: str | None, *, complete: bool = True) -> str:
+    """Return UTF-8 for text that cannot be in the encoding that the user chose, else the user's choice.
+
+    Such text is valid UTF-8 beyond ASCII, or ASCII without NUL where each character has two or four bytes.
+    """
+    if encoding is None or is_utf8(data, complete=complete):
         return "utf-8"
+    is_wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
+    return "utf-8" if is_wide and data.isascii() and _NUL not in data else encoding
+
+
+def _unmarked_encoding(data: bytes, encoding: str | None, *, is_code: bool) -> str:
+    chosen = chosen_encoding(data, encoding)
+    if is_utf8(data):
+        return chosen
     declared = declared_encoding(data, is_code=is_code)
     # A false declaration of UTF-8 is no reason to refuse the user's choice.
-    return declared if declared and declared != "utf-8" else encoding or "utf-8"
+    return declared if declared and declared != "utf-8" else chosen
 
 
 def decode_document(data: bytes, path: str, *, encoding: str | None, is_code: bool = False) -> str:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -30,14 +31,14 @@ from embedway.collections.lines import (
     read_reason,
 )
 from embedway.collections.row_formats import read_csv, read_lines
-from embedway.collections.rows import ColumnsError, NoTextField, RowReader
+from embedway.collections.rows import ColumnsError, NoTextField, RowReader, UnseenColumns
 from embedway.collections.table import read_parquet
 from embedway.collections.whole_files import check_size, read_whole
 from embedway.errors import SourceError
 from embedway.files import READ_FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions
     from embedway.collections.fault_list import FaultList
@@ -52,6 +53,10 @@ _MINIFIED_CHARACTERS = 5_000
 _MINIFIED_LANGUAGES = frozenset({"javascript", "typescript", "css"})
 
 
+class _EnoughFaults(Exception):  # noqa: N818  not an error: the rest of the file is not read
+    """The job stops, and names enough errors."""
+
+
 class FileReader:
     """Reader of one file after the other."""
 
@@ -62,24 +67,35 @@ class FileReader:
         faults: FaultList,
         counter: ByteCounter,
         standard_input: IO[bytes] | None,
+        *,
+        optional_columns: Container[str] = (),
     ) -> None:
         self._options = options
         self._skipped = skipped
         self._faults = faults
         self._counter = counter
         self._standard_input = standard_input
+        self.unseen = UnseenColumns(options.keep, optional_columns)
 
     def read(self, file: SourceFile) -> Iterator[RawDocument]:
         """Iterate over the documents of a file. Errors go to the handler."""
+        try:
+            yield from self._read(file)
+        except _EnoughFaults:
+            return
 
-        def bad(error: SourceError) -> None:
-            if error.key is None:
-                rows = file.format == "auto" or FORMATS[file.format].rows
-                error.key, error.key_is_prefix = (file.source, file.document_id), rows
-            if isinstance(error, NoTextField):
-                raise error
-            self._faults.add(error)
+    def _report(self, file: SourceFile, error: SourceError) -> None:
+        if error.key is None:
+            rows = file.format == "auto" or FORMATS[file.format].rows
+            error.key, error.key_is_prefix = (file.source, file.document_id), rows
+        if isinstance(error, NoTextField):
+            raise error
+        self._faults.add(error)
+        if self._faults.is_enough():
+            raise _EnoughFaults
 
+    def _read(self, file: SourceFile) -> Iterator[RawDocument]:
+        bad = partial(self._report, file)
         try:
             if file.format == "auto" or FORMATS[file.format].rows:
                 yield from self._rows(file, bad)
@@ -123,22 +139,24 @@ class FileReader:
         with self._open(file) as opened:
             return read_whole(opened, file.name, size_bytes=file.size_bytes or 0, gzipped=file.gzipped)
 
-    def _document(self, file: SourceFile, data: bytes) -> RawDocument | None:
+    def _document(self, file: SourceFile, data: bytes, *, recoded: bool = False) -> RawDocument | None:
         if not data.strip(b" \t\r\n"):
             self._skip(file, "empty", "is empty")
             return None
         form = FORMATS[file.format]
-        encoding = self._options.encoding
+        given = self._options.encoding
+        # Lines that were read with an encoding are UTF-8 now.
+        encoding = "utf-8" if recoded and given else given
         text = ""
         if not form.binary:
             if fault := binary_fault(data, encoding=encoding):
                 self._skip(file, "binary", fault)
                 return None
-            text = self._decode(file, data)
+            text = self._decode(file, data, encoding)
             if file.language in _MINIFIED_LANGUAGES and not file.named and _is_minified(text):
                 self._skip(file, "minified", "is minified")
                 return None
-        digest = hashlib.blake2b(f"{file.format} {encoding or ''}\n".encode(), digest_size=16)
+        digest = hashlib.blake2b(f"{file.format} {given or ''}\n".encode(), digest_size=16)
         digest.update(data)
         content_hash = digest.hexdigest()
         key = DocumentKey(file.source, file.document_id)
@@ -157,13 +175,14 @@ class FileReader:
 
         return RawDocument(key, content_hash, parse)
 
-    def _decode(self, file: SourceFile, data: bytes) -> str:
+    @staticmethod
+    def _decode(file: SourceFile, data: bytes, encoding: str | None) -> str:
         if file.format == "html":
             from embedway.collections.parsers.html import decode_html  # noqa: PLC0415  imports its parser
 
-            return decode_html(data, file.name, self._options.encoding)
+            return decode_html(data, file.name, encoding)
         is_code = FORMATS[file.format].kind == "code"
-        return decode_document(data, file.name, encoding=self._options.encoding, is_code=is_code)
+        return decode_document(data, file.name, encoding=encoding, is_code=is_code)
 
     def _skip(self, file: SourceFile, reason: str, fault: str) -> None:
         """Skip a file of a folder. Raises SourceError for a named one."""
@@ -179,7 +198,7 @@ class FileReader:
             raise
 
     def _rows(self, file: SourceFile, bad: OnBadRow) -> Iterator[RawDocument]:
-        rows = RowReader(file.name, file.source, file.document_id, self._options, named=file.named)
+        rows = RowReader(file.name, file.source, file.document_id, self._options, self.unseen, named=file.named)
         if file.path == STANDARD_INPUT:
             lines: Lines = CountedLines(_open_standard_input(self._standard_input), self._counter.advance)
             if file.format == "parquet":
@@ -193,7 +212,8 @@ class FileReader:
         if file.format == "parquet":
             size = file.size_bytes or 0
             path = str(Path(file.path).absolute())  # Arrow takes a relative a:b.parquet for a URI
-            yield from read_parquet(path, rows, size_bytes=size, on_bad_row=bad, advance=self._counter.advance)
+            with self._open(file):  # it says why a file cannot be opened, and refuses links
+                yield from read_parquet(path, rows, size_bytes=size, on_bad_row=bad, advance=self._counter.advance)
             return
         with self._open(file) as opened:
             packed = opened.peek(2)[:2] == b"\x1f\x8b" if isinstance(opened, io.BufferedReader) else False
@@ -239,7 +259,7 @@ class FileReader:
             self._skip(file, "empty", "has no letter, so it is no text")
             return
         document_id = file.document_id.removesuffix("/") or os.path.basename(file.name)  # noqa: PTH119
-        document = self._document(replace(file, format="text", document_id=document_id), data)
+        document = self._document(replace(file, format="text", document_id=document_id), data, recoded=True)
         if document is not None:
             yield document
 

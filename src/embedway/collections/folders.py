@@ -76,8 +76,8 @@ class _Folder:
 class FolderWalk:
     """Walk of one folder.
 
-    Skipped files go to `skipped`. A folder that cannot be listed goes to `on_fault`, with its path below the
-    root, which is empty or ends with a slash. A folder with several paths is walked once.
+    Skipped files go to `skipped`. A folder or file that cannot be read goes to `on_fault`, with its path below the
+    root; that of a folder is empty or ends with a slash. A folder with several paths is walked once.
     """
 
     def __init__(
@@ -117,12 +117,21 @@ class FolderWalk:
                 self._on_fault(error, folder.relative)
                 continue
             for entry in entries:
-                found = self._look_at(entry, folder, names, rules)
+                try:
+                    found = self._look_at(entry, folder, names, rules)
+                except OSError as error:  # such as a file that was removed since the folder was listed
+                    self._unreadable(entry, folder, error)
+                    continue
                 if isinstance(found, _Folder):
                     folders.append(found)
                 elif found is not None:
                     yield found
             waiting += reversed(folders)
+
+    def _unreadable(self, entry: os.DirEntry[str], folder: _Folder, error: OSError) -> None:
+        name = printable_path(entry.path)
+        self._skipped.add("unreadable", name)
+        self._on_fault(SourceError(f"cannot be read: {error.strerror}", path=name), f"{folder.relative}{entry.name}")
 
     def _rules(self, folder: _Folder, names: frozenset[str]) -> Rules | None:
         if not any(name in names for name in IGNORE_FILES):

@@ -117,7 +117,7 @@ class _Finder:
             elif os.path.isdir(path):  # noqa: PTH112
                 self._add_folder(record.name, path)
             else:
-                self._add_file(record.name, path)
+                self._add_file(record, path)
         return Inventory(
             tuple(self._files.values()), tuple(record for record, _ in records), self._skipped, tuple(self._faults)
         )
@@ -134,7 +134,7 @@ class _Finder:
         document_id = "" if name == "auto" or FORMATS[name].rows else STANDARD_INPUT
         self._files[STANDARD_INPUT] = SourceFile(STANDARD_INPUT, source, document_id, name, named=True, size_bytes=None)
 
-    def _add_file(self, source: str, path: str) -> None:
+    def _add_file(self, record: SourceRecord, path: str) -> None:
         name = os.path.basename(path)  # noqa: PTH119
         found = format_of(name)
         if found is None and self._options.format == "auto":
@@ -143,11 +143,14 @@ class _Finder:
                 path=printable_path(path),
             )
         form, language, gzipped = found or (self._options.format, "", name.lower().endswith(".gz"))
-        status = os.stat(path)  # noqa: PTH116
+        try:
+            status = os.stat(path)  # noqa: PTH116
+        except OSError:  # it was removed since the sources were looked for
+            raise self._missing(record, path) from None
         size = status.st_size if stat.S_ISREG(status.st_mode) else None
         document_id = "" if FORMATS[form].rows else printable_path(name)
         real = os.path.realpath(path)
-        self._add(SourceFile(path, source, document_id, form, True, size, language, gzipped, real))
+        self._add(SourceFile(path, record.name, document_id, form, True, size, language, gzipped, real))
 
     def _add_folder(self, source: str, path: str) -> None:
         before, faults = self._skipped, len(self._faults)

@@ -115,6 +115,7 @@ def reading_record(options: RunOptions) -> ReadRecord:
         options.include,
         options.exclude,
         options.follow_links,
+        dict(options.keep_types),
     )
 
 

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 from typing_extensions import Buffer, override
 
 from embedway.collections.documents import MAX_RATIO, MAX_ROW_BYTES, RATIO_FAULT, UNCHECKED_BYTES
-from embedway.collections.encodings import binary_fault, is_utf8, mark_of, unmarked_fault
+from embedway.collections.encodings import binary_fault, chosen_encoding, mark_of, unmarked_fault
 from embedway.errors import SourceError
 from embedway.remedies import option
 
@@ -64,9 +64,15 @@ class CountedLines:
 
     def readline(self, size: int, /) -> bytes:
         """Return the next line."""
-        line = self._lines.readline(size)
-        self._advance(len(line))
-        return line
+        return self._counted(self._lines.readline(size))
+
+    def read1(self, size: int, /) -> bytes:
+        """Return the next bytes."""
+        return self._counted(_read_block(self._lines, size))
+
+    def _counted(self, part: bytes) -> bytes:
+        self._advance(len(part))
+        return part
 
 
 class UnpackedLines:
@@ -81,18 +87,32 @@ class UnpackedLines:
 
     def readline(self, size: int, /) -> bytes:
         """Return the next line. Raises `SourceError` if the file unpacks to far more than text does."""
+        return self._checked(self._unpacked.readline, size)
+
+    def read1(self, size: int, /) -> bytes:
+        """Return the next bytes. Raises as `readline` does."""
+        return self._checked(self._unpacked.read1, size)
+
+    def _checked(self, read: Callable[[int], bytes], size: int) -> bytes:
         try:
-            line = self._unpacked.readline(size)
+            part = read(size)
         except (OSError, EOFError, zlib.error) as error:
             raise StreamError(f"cannot be read completely: {read_reason(error)}", path=self._source) from error
         packed = self._raw.tell()
         if packed != self._packed_bytes:
             self._advance(packed - self._packed_bytes)
             self._packed_bytes = packed
-        self._unpacked_bytes += len(line)
+        self._unpacked_bytes += len(part)
         if self._unpacked_bytes > max(UNCHECKED_BYTES, MAX_RATIO * packed):
             raise StreamError(RATIO_FAULT, path=self._source)
-        return line
+        return part
+
+
+def _read_block(lines: Lines, size: int) -> bytes:
+    """Return what is ready, at most `size` bytes; a line of a stream that has only lines, because that takes longer."""
+    if isinstance(lines, (io.BufferedReader, io.BytesIO, CountedLines, UnpackedLines)):
+        return lines.read1(size)
+    return lines.readline(size)
 
 
 def read_reason(error: OSError | EOFError | zlib.error) -> str:
@@ -123,9 +143,9 @@ class _Rewound(io.RawIOBase):
         view = memoryview(buffer)
         while not self._ready and not self._ended:
             if self._started:
-                block = self._lines.readline(HEAD_BYTES)
+                block = _read_block(self._lines, HEAD_BYTES)
             else:
-                block, self._started = self._head or self._lines.readline(HEAD_BYTES), True
+                block, self._started = self._head or _read_block(self._lines, HEAD_BYTES), True
             self._ended = not block
             self._ready = self._convert(block) if self._convert else block
         size = min(len(view), len(self._ready))
@@ -155,9 +175,8 @@ class _TellingRaw(_Rewound):
 def open_lines(lines: Lines, source: str, *, encoding: str | None, carriage_returns: bool = False) -> io.BufferedReader:
     """Return a stream of lines in UTF-8 without byte order mark, which can be read only once.
 
-    A mark decides on the encoding; a beginning beyond ASCII that is valid UTF-8 is UTF-8; then `encoding` decides, then
-    UTF-8. A gzipped stream is unpacked. With `carriage_returns`,
-    lines may end with a carriage return alone. Raises SourceError for a binary stream.
+    A mark decides on the encoding, then the beginning as in `chosen_encoding`. A gzipped stream is unpacked. With
+    `carriage_returns`, lines may end with a carriage return alone. Raises SourceError for a binary stream.
     """
     head = lines.readline(HEAD_BYTES)
     if head.startswith(_GZIP_MAGIC):
@@ -171,7 +190,7 @@ def open_lines(lines: Lines, source: str, *, encoding: str | None, carriage_retu
     if encoding is not None and marked is None:
         while len(head) < HEAD_BYTES and head.isascii() and (more := lines.readline(HEAD_BYTES)):
             head += more
-        encoding = "utf-8" if is_utf8(head, complete=False) else encoding
+        encoding = chosen_encoding(head, encoding, complete=False)
     name, skip = marked or (encoding or "utf-8", 0)
     head = head[skip:]
     if codecs.lookup(name).name != "utf-8":

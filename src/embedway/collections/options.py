@@ -125,7 +125,9 @@ class SyncOptions:  # a field for each option of a sync
         """Return the options of the job; `record` is that of an existing collection. Raises `UsageError`."""
         known = {} if record is None else _recorded(record, self)
         given = {name: value for name in _SHARED if (value := getattr(self, name)) is not None}
-        return RunOptions(**{**known, **given})
+        # A column that is named again without a type keeps its declared one.
+        types = {**known.get("keep_types", {}), **(self.keep_types or {})}
+        return RunOptions(**{**known, **given, "keep_types": types})
 
     def with_model(self, options: RunOptions) -> SyncOptions:
         """Return the options with a model that was selected."""
@@ -154,7 +156,7 @@ def _recorded(record: Record, given: SyncOptions) -> dict[str, Any]:
         "text_field": reading.text_field,
         "id_field": reading.id_field,
         "keep": tuple(record.keep),
-        "keep_types": record.keep,
+        "keep_types": reading.keep_types,
         "format": reading.format,
         "follow_links": reading.follow_links,
         "encoding": reading.encoding,

@@ -83,7 +83,13 @@ async def prepare_job(
 
     counter, faults = ByteCounter(), FaultList(report)
     documents = read_documents(
-        inventory, options.read_options(), faults=faults, counter=counter, standard_input=standard_input
+        inventory,
+        options.read_options(),
+        faults=faults,
+        counter=counter,
+        standard_input=standard_input,
+        # The rows of one sync may lack columns that the collection has.
+        optional_columns=() if old is None else old.keep,
     )
     chunk_reader = ChunkReader(documents, chunker, changes, faults=faults, counter=counter)
     recut = old is not None and old.chunking != settings

@@ -17,7 +17,7 @@ from embedway.collections.skipped import SkippedFiles
 from embedway.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Container, Generator, Sequence
 
     from embedway.collections.documents import ByteCounter, Document, OnBadRow, RawDocument, ReadOptions
 
@@ -43,6 +43,7 @@ def read_documents(
     faults: FaultList,
     counter: ByteCounter,
     standard_input: IO[bytes] | None = None,
+    optional_columns: Container[str] = (),
 ) -> Generator[RawDocument, None, None]:
     """Stream the documents of all files, in order, without parsing them.
 
@@ -50,13 +51,14 @@ def read_documents(
     The error of a row or file goes to `faults`, with the key of its documents. After the handler of `faults` raised an
     error, documents are still yielded, because parsing them may find further errors, until enough are known; then the
     first one is raised. `standard_input` is the stream for `-`; by default the process's own.
+    A kept column that no row has is an error, except `optional_columns`.
     """
     found = files if isinstance(files, Inventory) else Inventory(tuple(files), ())
     sizes = [file.size_bytes for file in found.files]
     counter.total = None if None in sizes else sum(size or 0 for size in sizes)
     for fault in found.faults:
         faults.add(fault)
-    reader = FileReader(options, found.skipped, faults, counter, standard_input)
+    reader = FileReader(options, found.skipped, faults, counter, standard_input, optional_columns=optional_columns)
     for file in found.files:
         if faults.is_enough() or (faults.is_stopping() and file.size_bytes is None):
             break
@@ -66,6 +68,7 @@ def read_documents(
                 break
             yield document
     faults.raise_first()
+    reader.unseen.raise_first()
 
 
 def read_files(

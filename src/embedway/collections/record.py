@@ -67,6 +67,8 @@ class ReadRecord:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     follow_links: bool = False
+    #: Declared types of kept columns. Types in `Record.keep` may be inferred, and parse no texts of a source.
+    keep_types: dict[str, ColumnType] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +122,15 @@ class Record:
         """Read the output of `to_json`. Raises ValueError for anything else."""
         if not isinstance(facts, dict):
             raise ValueError("is not a record")  # noqa: TRY004  one error type for every invalid record
-        keep, vector_type = _text_table(facts.get("keep", {})), facts.get("vector_type", "float32")
+        keep, vector_type = _type_table(facts.get("keep", {})), facts.get("vector_type", "float32")
         own, revision, sources = facts.get("facts", {}), facts.get("revision", ""), facts.get("sources", [])
         valid = isinstance(own, dict) and isinstance(revision, str) and isinstance(sources, list)
-        if not valid or vector_type not in VECTOR_TYPES or not set(keep.values()) <= set(get_args(ColumnType)):
+        if not valid or vector_type not in VECTOR_TYPES:
             raise ValueError("is not a record")
         return cls(
             space=space,
             chunking=_read(ChunkSettings, facts.get("chunking", {})),
-            keep=cast("dict[str, ColumnType]", keep),
+            keep=keep,
             sources=tuple(_read(SourceRecord, source) for source in sources),
             reading=_read(ReadRecord, facts.get("reading", {})),
             made_by=_read(MadeBy, facts.get("made_by", {})),
@@ -182,6 +184,8 @@ def _read(kind: type[_Part], facts: object) -> _Part:
             value = tuple(value)
         elif one.type == "dict[str, str]":
             value = _text_table(value)
+        elif one.type == "dict[str, ColumnType]":
+            value = _type_table(value)
         elif type(value) not in _KINDS[str(one.type)]:
             raise ValueError("is not a record")
         values[one.name] = value
@@ -195,6 +199,13 @@ def _text_table(value: object) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise ValueError("is not a record")
     return value
+
+
+def _type_table(value: object) -> dict[str, ColumnType]:
+    table = _text_table(value)
+    if not set(table.values()) <= set(get_args(ColumnType)):
+        raise ValueError("is not a record")
+    return cast("dict[str, ColumnType]", table)
 
 
 def _size(value: object) -> int | None:

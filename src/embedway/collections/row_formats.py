@@ -7,6 +7,7 @@ maximum size, so that memory is limited whatever the file contains.
 from __future__ import annotations
 
 import csv
+import re
 from typing import TYPE_CHECKING, Any
 
 from embedway.collections.documents import MAX_ROW_BYTES
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from embedway.collections.documents import OnBadRow, RawDocument
     from embedway.collections.rows import RowReader
 
+#: Inside a quote, two quotes are one character.
+_END_OF_QUOTE = re.compile(rb'(?<!")"(?:"")*+(?!")')
 _SEPARATORS = (",", ";", "\t", "|")
 
 
@@ -48,6 +51,7 @@ def read_csv(
     if csv.field_size_limit() < MAX_ROW_BYTES:
         # Python's default, 128 KiB, is less than a long document.
         csv.field_size_limit(MAX_ROW_BYTES)
+    rows.has_only_texts = True
     lines = _CsvLines(stream, rows)
     # Strict: an unclosed quote is an error; otherwise the rest of the file would be one text.
     reader = csv.reader(lines, strict=True, **_dialect(lines, delimiter, rows.options.text_field))
@@ -65,7 +69,7 @@ def read_csv(
         except StopIteration:
             return
         except csv.Error as error:
-            on_bad_row(rows.fault(f"is not CSV: {_csv_reason(error, lines)}", line))
+            on_bad_row(_csv_fault(error, lines, rows, line))
         except SourceError as error:
             if lines.too_long or isinstance(error, StreamError):
                 raise
@@ -75,15 +79,19 @@ def read_csv(
                 yield document
 
 
-def _csv_reason(error: csv.Error, lines: _CsvLines) -> str:
-    if str(error) != "unexpected end of data":
-        return str(error)
-    count = lines.record_lines
-    return f"a quote is not closed, so all lines to the end of the file, {count:,}, are one record"
+def _csv_fault(error: csv.Error, lines: _CsvLines, rows: RowReader, line: int) -> SourceError:
+    reason = str(error)
+    if reason == "unexpected end of data":
+        line, count = lines.quote_line, lines.record_lines
+        reason = f"a quote is not closed, so all lines to the end of the file, {count:,}, are one record"
+    return rows.fault(f"is not CSV: {reason}", line)
 
 
 class _CsvLines:
-    """Decoded lines of a CSV file, with a limit for one record, because an unclosed quote reads all lines."""
+    """Decoded lines of a CSV file, with a limit for one record, because an unclosed quote reads all lines.
+
+    Lines of a record after the first one begin inside a quote. Those that do not end it are returned together.
+    """
 
     def __init__(self, stream: io.BufferedReader, rows: RowReader) -> None:
         self.stream = stream
@@ -91,6 +99,8 @@ class _CsvLines:
         self._line = 0
         self._record_line = 1
         self._record_bytes = 0
+        #: Line with the quote in which the next line begins, if the record continues there.
+        self.quote_line = 1
         self.too_long = False
 
     def begin_record(self) -> int:
@@ -112,17 +122,27 @@ class _CsvLines:
         return self
 
     def __next__(self) -> str:
-        raw = self.stream.readline(MAX_ROW_BYTES + 1)
+        raw = (self._record_bytes and self._quoted_lines()) or self.stream.readline(MAX_ROW_BYTES + 1)
         if not raw:
             raise StopIteration
-        self._line += 1
+        self._line += max(1, raw.count(b"\n"))
+        # Another quote may begin on the line that ends one.
+        if not self._record_bytes or _END_OF_QUOTE.search(raw):
+            self.quote_line = self._line
         self._record_bytes += len(raw)
         if self._record_bytes > MAX_ROW_BYTES:
             self.too_long = True
-            reason = f"the record has more than {MAX_ROW_BYTES:,} bytes; close its quote, or split it"
+            quote = f"close its quote of line {self.quote_line:,}, or split it"
+            reason = f"the record has more than {MAX_ROW_BYTES:,} bytes; {quote}"
             raise self._rows.fault(reason, self._record_line)
         # Bytes that are not UTF-8 become lone surrogates, so that only their own row is rejected.
         return raw.decode("utf-8", "surrogateescape")
+
+    def _quoted_lines(self) -> bytes:
+        """Return the next complete lines that do not end a quote, as far as they are in the buffer."""
+        ready = self.stream.peek()
+        ending = _END_OF_QUOTE.search(ready)
+        return self.stream.read(ready.rfind(b"\n", 0, ending.start() if ending else None) + 1)
 
 
 def _dialect(lines: _CsvLines, delimiter: str | None, text_field: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from embedway.errors import SourceError
 from embedway.remedies import keep_as, option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
     from embedway.collections.documents import ReadOptions
     from embedway.collections.values import Value
@@ -82,18 +82,54 @@ class ColumnsError(SourceError):
     """A named file lacks a requested column. It stops a job that skips bad rows, too: the option is wrong."""
 
 
+class UnseenColumns:
+    """Kept columns that no row of any file has had so far, without `optional` ones."""
+
+    def __init__(self, keep: Iterable[str], optional: Container[str] = ()) -> None:
+        self._names = [name for name in keep if name not in optional]
+        self._path = ""
+        self._existing: dict[str, None] = {}
+
+    def note(self, columns: Collection[str], path: str) -> None:
+        """Note the columns of a file, or those of a row."""
+        if not self._names:
+            return
+        self._path = path if self._path in {"", path} else "sources"
+        if len(self._existing) < _COMPARED_COLUMNS:
+            self._existing |= dict.fromkeys(columns)
+        self._names = [name for name in self._names if name not in columns]
+
+    def raise_first(self) -> None:
+        """Raise `ColumnsError` if rows were read, and none has a kept column: its name is wrong."""
+        if self._names and self._path:
+            name = self._names[0]
+            raise ColumnsError(_unknown_column(name, list(self._existing)), path=self._path, field=name)
+
+
 class RowReader:
     """Converter of the rows of one file. `source` is the name of the source; ids of rows follow `prefix`."""
 
-    def __init__(self, path: str, source: str, prefix: str, options: ReadOptions, *, named: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        source: str,
+        prefix: str,
+        options: ReadOptions,
+        unseen: UnseenColumns | None = None,
+        *,
+        named: bool = True,
+    ) -> None:
         self.path = path
         self.options = options
         self._source = source
         self._prefix = prefix
         self._named = named
+        self._unseen = unseen or UnseenColumns(())
         self._ids = RowIds()
         self._columns_are_known = False
         self._begun = False
+        #: Whether all values are texts, as in CSV, so that those of a column declared as `json` are JSON.
+        self.has_only_texts = False
 
     def fault(self, reason: str, line: int | None, field: str | None = None) -> SourceError:
         """Return an error of a row whose id is unknown."""
@@ -108,7 +144,8 @@ class RowReader:
         self._columns_are_known = self._begun = True
         if not self._named and options.text_field not in columns:
             raise NoTextField("has no texts", path=self.path)
-        shown = ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in columns[:_SHOWN_COLUMNS]) or "none"
+        self._unseen.note(columns, self.path)
+        shown = _shown(columns)
         named = ((options.text_field, "text_field"), (options.id_field, "id_field"))
         for name, field in named:
             similar = [column for column in columns if column.strip().lower() == name.lower()]
@@ -120,11 +157,7 @@ class RowReader:
                 raise ColumnsError(reason, path=self.path, line=line, field=name)
         for name in options.keep if self._named else ():
             if name not in columns:
-                similar = difflib.get_close_matches(name, columns[:_COMPARED_COLUMNS], n=1)
-                meant = f" (did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?)" if similar else ""
-                remedy = _declared(name, columns)
-                reason = f"is not a column that can be kept{remedy or meant}; existing columns: {shown}"
-                raise ColumnsError(reason, path=self.path, line=line, field=name)
+                raise ColumnsError(_unknown_column(name, columns), path=self.path, line=line, field=name)
         for name in wanted_columns(options):
             if columns.count(name) > 1:
                 reason = "is the name of several columns; rename all but one"
@@ -139,9 +172,10 @@ class RowReader:
 
         `number` is the id of a row without one; by default its line.
         """
-        if not self._named and not self._begun and row.get(self.options.text_field) is None:
+        if not self._named and not self._begun and self.options.text_field not in row:
             raise NoTextField("has no texts", path=self.path)
         self._begun = True
+        self._unseen.note(row.keys(), self.path)
         name = self._identifier(row, line, line if number is None else number)
         key = DocumentKey(self._source, f"{self._prefix}{name}")
         try:
@@ -180,8 +214,7 @@ class RowReader:
     def _similar(self, row: Mapping[str, object]) -> str:
         if not row or self._columns_are_known:
             return ""
-        shown = ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in list(row)[:_SHOWN_COLUMNS])
-        return f"; the row has {shown}: {option('text_field')} names the right one"
+        return f"; the row has {_shown(list(row))}: {option('text_field')} names the right one"
 
     def _identifier(self, row: Mapping[str, object], line: int, number: int) -> str:
         field = self.options.id_field
@@ -206,7 +239,8 @@ class RowReader:
         for name in self.options.keep:
             try:
                 value = plain_value(row.get(name))
-                if (declared := self.options.keep_types.get(name)) is not None:
+                declared = self.options.keep_types.get(name)
+                if declared is not None and (declared != "json" or self.has_only_texts):
                     value = convert_value(value, declared)
             except ValueError as error:
                 remedy = keep_as(name, "text" if isinstance(row.get(name), str) else "json")
@@ -223,6 +257,17 @@ class RowReader:
 def wanted_columns(options: ReadOptions) -> list[str]:
     """Return the columns that are read, without duplicates."""
     return [*dict.fromkeys((options.text_field, options.id_field, "title", *options.keep))]
+
+
+def _shown(columns: Sequence[str]) -> str:
+    return ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in columns[:_SHOWN_COLUMNS]) or "none"
+
+
+def _unknown_column(name: str, columns: Sequence[str]) -> str:
+    similar = difflib.get_close_matches(name, columns[:_COMPARED_COLUMNS], n=1)
+    meant = f" (did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?)" if similar else ""
+    remedy = _declared(name, columns) or meant
+    return f"is not a column that can be kept{remedy}; existing columns: {_shown(columns)}"
 
 
 def _declared(name: str, columns: Sequence[str]) -> str:

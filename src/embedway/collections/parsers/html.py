@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from embedway.collections.documents import MAX_TITLE_CHARACTERS
-from embedway.collections.encodings import ascii_codec_of, codec_of, decode_document, is_utf8, mark_of
+from embedway.collections.encodings import ascii_codec_of, chosen_encoding, codec_of, decode_document, mark_of
 from embedway.collections.parsers.base import ParsedText, TextBuilder
 from embedway.collections.parsers.markup import scan_markup
 from embedway.errors import SourceError
@@ -259,7 +259,7 @@ def decode_html(data: bytes, path: str, encoding: str | None) -> str:
     """Return a page's text: by byte order mark, declaration, `encoding`, or as UTF-8. Raises SourceError."""
     if mark_of(data) is not None:
         return decode_document(data, path, encoding=None)
-    name = _declared(data, path) or (codec_of(encoding) if encoding and not is_utf8(data) else None) or "utf-8"
+    name = _declared(data, path) or codec_of(chosen_encoding(data, encoding)) or "utf-8"
     if name == "utf-8" or (name.startswith(_WIDE) and b"\0" not in data):
         return decode_document(data, path, encoding=encoding)
     try:
