@@ -179,12 +179,12 @@ def test_ascii_files_stay_readable_beside_an_encoding_of_wide_characters(read, n
 
 
 def test_ascii_bytes_of_another_encoding_are_decoded(read):
-    for encoding in ("iso-2022-jp", "utf-7", "hz"):
+    for encoding in ("iso-2022-jp", "hz"):
         for name in ("a.txt", "-"):
             assert read(name, "中文".encode(encoding), encoding=encoding) == (["中文"], [])
 
 
 @pytest.mark.parametrize("text", ['{"name": "Größe 東京"}', '{"name": "plain words"}', '{"sum": "1 +AGE- 2"}'])
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-32-be", "gb18030", "utf-7"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-32-be", "gb18030", "iso2022_jp_2"])
 def test_json_that_is_one_text_is_decoded_once(read, text, encoding):
     assert read("a.json", text.encode(encoding), encoding=encoding) == ([text], [])

@@ -162,7 +162,7 @@ RIGHT = {
         *(("query", name) for name in ("list", "set", "word", "long", "nul")),
         *((name, "None") for name in ("where", "rerank", "highlight")),
         *((name, value) for name in ("top", "candidates", "neighbours") for value in ("5",)),
-        *((name, "True") for name in ("group", "highlight")),
+        *((name, "True") for name in ("group", "highlight", "merge")),
     },
     "verify": {("max_cost", "None"), ("sample", "5"), ("repair", "True"), ("progress", "None")},
 }
