@@ -12,6 +12,7 @@ from pathlib import Path
 
 from embedway.collections.columns import COLUMNS
 from embedway.collections.stores.arrow import ROW_GROUP_ROWS, schema_of
+from embedway.collections.stores.lancedb_writer import FRAGMENT_ROWS
 from store_rows import BATCH, Timer, batches, columns_of, record_of
 
 
@@ -58,7 +59,7 @@ def lancedb(destination, rows, dimensions):
     schema, timer = schema_of(record_of(dimensions)), Timer()
     with timer.running():
         table = library.connect(folder).create_table(name, schema=schema)
-    for chunks, vectors in batches(rows, dimensions, ROW_GROUP_ROWS):
+    for chunks, vectors in batches(rows, dimensions, FRAGMENT_ROWS):
         with timer.running():
             table.add(_table(chunks, vectors, schema))
     return timer

@@ -76,10 +76,11 @@ def batch_of(chunks: Sequence[Chunk], vectors: Vectors, record: Record, schema: 
 
 
 class RowGroup:
-    """Buffer for the rows of one row group."""
+    """Buffer for rows that are written together: at most `max_rows` or `max_bytes`, by default those of a row group."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, max_rows: int | None = None, max_bytes: int | None = None) -> None:
         self._record = record
+        self._max_rows, self._max_bytes = max_rows or ROW_GROUP_ROWS, max_bytes or ROW_GROUP_BYTES
         self.schema: Any = schema_of(record)
         self.rows = 0
         self._bytes = 0
@@ -87,8 +88,8 @@ class RowGroup:
 
     @property
     def full(self) -> bool:
-        """Whether the row group is large enough to be written."""
-        return self.rows >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES
+        """Whether the rows are to be written."""
+        return self.rows >= self._max_rows or self._bytes >= self._max_bytes
 
     def add(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Add rows. Errors are those of Arrow."""

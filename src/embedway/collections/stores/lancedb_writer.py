@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from embedway.collections.stores.lancedb_reader import TableReader
     from embedway.types import Vectors
 
+#: Rows or bytes at which a fragment is written. Each one is a version of the table, so small ones take longer.
+FRAGMENT_ROWS = 16_384
+FRAGMENT_BYTES = 32 << 20
 #: Number of fragments of a table from which they are compacted: searches open each of them.
 _MAX_FRAGMENTS = 64
 
