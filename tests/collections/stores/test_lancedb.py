@@ -123,7 +123,7 @@ from store_contract import *
 store = open_store({destination!r})
 store.begin_update(record_of(keep={{"year": "int"}}))
 store.remove({{DocumentKey("docs", "a")}})
-put(store, document("c", 9000))
+put(store, document("c", 17_000))
 put(store, document("d", 300))
 os._exit(9)
 """
