@@ -31,6 +31,8 @@ from embedway.collections.sync import sync_collection
 from embedway.config import Config
 from sync import pieces
 
+#: Mean characters of a file.
+MEAN = 900
 STORES = ("parquet", "jsonl", "lancedb", "chroma", "postgres")
 
 
@@ -140,7 +142,7 @@ def main():
     if options.child:
         asyncio.run(sync(*options.child))
         return
-    texts = list(pieces(options.text, options.files))
+    texts = pieces([options.text], options.files, MEAN)
     for kind in options.to.split(","):
         measure(kind, texts, options, random.Random(options.seed))  # noqa: S311  moments of kills
 
