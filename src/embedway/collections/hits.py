@@ -75,8 +75,8 @@ def hits_of(
 ) -> list[SearchHit]:
     """Return hits with up to `count` chunks before and after each.
 
-    `scores` are those of a reranker by id, `neighbours` the fetched rows by id, and `merged` the rows that are part of
-    a hit, by its id.
+    `scores` are those of a reranker by id, `neighbours` the fetched rows by id, and `merged` the rows that are merged
+    into a hit, by the hit's id.
     """
     hits = []
     for number, row in enumerate(found.rows):
@@ -88,10 +88,14 @@ def hits_of(
         ]
         score = row.hit.score if scores is None else scores[row.hit.id]
         hit = _hit(row, score, found.passages[number], similar, beside)
-        parts = sorted((one.hit for one in merged.get(row.hit.id, ())), key=lambda one: one.number or 0)
-        own = tuple(Neighbour(one.id, one.number or 0, one.start_line, one.text) for one in parts)
-        hits.append(replace(hit, merged=own) if own else hit)
+        hits.append(replace(hit, merged=_as_neighbours(merged.get(row.hit.id, ()))))
     return hits
+
+
+def _as_neighbours(rows: Sequence[Candidate]) -> tuple[Neighbour, ...]:
+    """Return rows of one document in the order of their numbers."""
+    hits = sorted((row.hit for row in rows), key=lambda hit: hit.number or 0)
+    return tuple(Neighbour(hit.id, hit.number or 0, hit.start_line, hit.text) for hit in hits)
 
 
 def _hit(

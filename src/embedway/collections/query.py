@@ -57,7 +57,7 @@ class SearchOptions:
     `candidates` rows of each list are fused, by `fusion`, or reranked; texts over the reranker's limit are truncated.
     `model` refuses a collection of another model. `highlight` chooses the best sentence of a row by vectors, if the
     model runs on this machine, and not by words alone; by default for a single query. With `merge`, a chunk beside a
-    better one under the same headings is part of its hit, so that hits are different places.
+    better one, under the same headings, is part of the better one's hit. With `group`, `merge` has no effect.
     """
 
     top: Annotated[int, Range(1)] = 5
@@ -137,7 +137,8 @@ class Searcher:
         if not queries:
             return []
         if options.rerank is not None:
-            await self._embedder.models.warm_reranker(options.rerank)  # before the queries are paid for
+            # A reranker that cannot be used is an error before the queries are paid for.
+            await self._embedder.models.warm_reranker(options.rerank)
         embedded = None if options.mode == "keyword" else await self._embed(queries, options.model or self._asked)
         vectors = None if embedded is None else embedded.vectors
         space = None if embedded is None else embedded.space
@@ -197,8 +198,8 @@ class Searcher:
         ]
 
     def _find(self, query: str, vector: Any, options: SearchOptions) -> Candidates:
-        """Return candidates for a query: enough to fuse, to rerank and to group."""
-        # With `merge`, a hit may contain the chunk before and the one after it.
+        """Return candidates for a query: enough to fuse, to rerank, to merge and to group."""
+        # A hit may contain the chunk before it and the one after it.
         count = options.top * 3 if options.merge and not options.group else options.top
         if options.mode == "hybrid" or options.rerank is not None:
             count = max(count, options.candidates)
