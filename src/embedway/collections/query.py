@@ -163,7 +163,7 @@ class Searcher:
             shown = found_rows(query, rows[: options.top], candidates.weights)
             neighbours = await asyncio.to_thread(self._neighbours, shown.rows, options.neighbours)
             if vectors is not None and by_vector and self._sentences is not None:
-                shown.compare(await self._sentences.similarities(vectors[row], shown.texts()))
+                shown.add_similarities(await self._sentences.similarities(vectors[row], shown.texts()))
             hits = hits_of(shown, scores, neighbours, options.neighbours, merged)
             why = None if hits else why_empty(self.store, query, options, candidates)
             answers.append(SearchAnswer(query, hits, receipt, reranked, row in truncated, why))

@@ -159,7 +159,7 @@ def snippet_of(
     if not parts:
         return Snippet(0, 0, start_line, ""), Highlight(0, 0)
     first, last = _window(parts, best)
-    lead, shown = parts[first], _Shown(text)
+    lead, shown = parts[first], _SnippetText(text)
     if lead.header is not None:
         shown.add(Part(*lead.header, lead.kind), ())
         shown.text += _OMITTED if lead.kind == "code" else ""
@@ -170,7 +170,7 @@ def snippet_of(
     return snippet, Highlight(start, end, text[start:end], score)
 
 
-class _Shown:
+class _SnippetText:
     """Text of a snippet, to which parts are added, with the spans of words in it."""
 
     def __init__(self, text: str) -> None:
@@ -188,13 +188,13 @@ class _Shown:
         # White space is kept in code only.
         runs = _RUN.finditer(self._source, part.start, part.end)
         places = [(part.start, part.end)] if part.kind == "code" else [match.span() for match in runs]
-        left = list(reversed(words))
+        remaining = list(reversed(words))
         for number, (first, last) in enumerate(places):
             self.text += " " if number else ""
             moved = len(self.text) - first
             self.text += self._source[first:last]
-            while left and left[-1][1] <= last:
-                word = left.pop()
+            while remaining and remaining[-1][1] <= last:
+                word = remaining.pop()
                 self.words.append((word[0] + moved, word[1] + moved))
         return start, len(self.text)
 

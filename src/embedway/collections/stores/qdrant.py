@@ -73,7 +73,7 @@ class QdrantStore(Store):
         #: Name of the collection that is being created; None otherwise.
         self._staged: str | None = None
         self._overwrite = False
-        self._in_point = False
+        self._record_in_point = False
 
     @property
     @override
@@ -203,7 +203,7 @@ class QdrantStore(Store):
             found = qdrant_names.restore(client, self._place.name)
             if found is None:
                 raise no_such("collection", self.destination)
-            text, self._in_point = qdrant_names.read_record(client, found)
+            text, self._record_in_point = qdrant_names.read_record(client, found)
             self.record, _ = record_from_text(text, destination=self.destination)
             self._recount(client)
 
@@ -341,7 +341,7 @@ class QdrantStore(Store):
         """Return a filter that leaves out the point of the record, if there is one."""
         from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
 
-        if not self._in_point:
+        if not self._record_in_point:
             return where
         return models.Filter(
             must=None if where is None else [where],
@@ -374,7 +374,7 @@ class QdrantStore(Store):
                     client.create_payload_index(self._name, key_of(name), points.INDEX_TYPES[kinds[name]], wait=True)
 
     def _write_record(self, client: Any, **marks: str) -> None:
-        self._in_point = qdrant_names.write_record(client, self._name, self.record, **marks)
+        self._record_in_point = qdrant_names.write_record(client, self._name, self.record, **marks)
 
     def _recount(self, client: Any) -> None:
         self.count = client.count(self._name, count_filter=self._without_record(None), exact=True).count
