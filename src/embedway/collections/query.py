@@ -77,6 +77,16 @@ class SearchOptions:
         check_fields(self)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """Rows to show, best first, and the rows merged into each, by its id; a reranker's scores by id, and receipt."""
+
+    rows: list[Candidate]
+    merged: Mapping[str, list[Candidate]]
+    scores: Mapping[str, float] | None
+    receipt: Receipt | None
+
+
 class Searcher:
     """Searches one open store, one call at a time. `note` receives what the user should know.
 
@@ -150,23 +160,14 @@ class Searcher:
         by_vector = options.highlight if options.highlight is not None else len(queries) == 1
         answers = []
         for row, (query, candidates) in enumerate(zip(queries, found, strict=True)):
-            rows, scores, reranked = candidates.rows, None, None
-            if options.rerank is not None and rows:
-                if not options.group:  # a hybrid search has this many rows of each list
-                    rows = rows[: max(options.top, options.candidates)]
-                rows, scores, reranked = await self._reranked(query, rows, options.rerank)
-            merged: dict[str, list[Candidate]] = {}
-            if options.group:
-                rows = grouped(rows)
-            elif options.merge:
-                rows, merged = merge_neighbours(rows, options.top)
-            shown = found_rows(query, rows[: options.top], candidates.weights)
+            ranking = await self._rank(query, candidates.rows, options)
+            shown = found_rows(query, ranking.rows, candidates.weights)
             neighbours = await asyncio.to_thread(self._neighbours, shown.rows, options.neighbours)
             if vectors is not None and by_vector and self._sentences is not None:
                 shown.add_similarities(await self._sentences.similarities(vectors[row], shown.texts()))
-            hits = hits_of(shown, scores, neighbours, options.neighbours, merged)
+            hits = hits_of(shown, ranking.scores, neighbours, options.neighbours, ranking.merged)
             why = None if hits else why_empty(self.store, query, options, candidates)
-            answers.append(SearchAnswer(query, hits, receipt, reranked, row in truncated, why))
+            answers.append(SearchAnswer(query, hits, receipt, ranking.receipt, row in truncated, why))
         return answers
 
     async def _embed(self, queries: Sequence[str], model: str | None) -> EmbedResult:
@@ -208,6 +209,21 @@ class Searcher:
             if not options.group or found.complete or len(grouped(found.rows)) >= options.top:
                 return found
             count *= 4  # several rows of one document count once, so more candidates are needed
+
+    async def _rank(self, query: str, rows: list[Candidate], options: SearchOptions) -> _Ranking:
+        """Return the best rows to show, after the reranker, grouped or merged."""
+        scores: Mapping[str, float] | None = None
+        receipt: Receipt | None = None
+        if options.rerank is not None and rows:
+            if not options.group:  # a hybrid search has this many rows of each list
+                rows = rows[: max(options.top, options.candidates)]
+            rows, scores, receipt = await self._reranked(query, rows, options.rerank)
+        merged: dict[str, list[Candidate]] = {}
+        if options.group:
+            rows = grouped(rows)
+        elif options.merge:
+            rows, merged = merge_neighbours(rows, options.top)
+        return _Ranking(rows[: options.top], merged, scores, receipt)
 
     async def _reranked(
         self, query: str, rows: list[Candidate], model: str
