@@ -4,8 +4,8 @@
 
 The rows have the passages as texts, each with its number, and random vectors in the space of all-MiniLM-L6-v2: the
 time of a search does not depend on what the vectors mean. The first search of each mode, which reads the collection or
-builds the keyword index, is told apart. Every question occurs once, so that neither queries nor sentences are cached,
-except in the last row.
+builds the keyword index, has a number of its own. Every question occurs once, so that neither queries nor sentences are
+cached, except in the last row.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ async def measure(destination, config, questions):
             ("vector", True),
             ("hybrid", True),
         ]
-        for (mode, highlight), part in zip(ways, parts, strict=False):
+        for (mode, highlight), part in zip(ways, parts, strict=True):
             await timed(collection, part, mode, highlight=highlight)
         await timed(collection, parts[4], "hybrid", highlight=True, note=", asked again")
 

@@ -14,6 +14,8 @@ import pytest
 
 from embedway.cli.search_output import location
 from embedway.collections.search import Hit
+from embedway.collections.search_results import SearchHit
+from embedway.collections.snippets import Highlight, Snippet
 from tiny_models import tiny_reranker
 
 pytestmark = pytest.mark.usefixtures("with_model")
@@ -319,8 +321,9 @@ def test_help_in_a_session_lists_commands_with_their_values(command, notes):
 
 def test_a_place_has_the_page_or_the_line():
     hit = Hit(0.5, "docs/a.pdf#0", "a.pdf", "docs", 1, None, "text", 0, 1, page=3)
-    assert location(hit, 1, 4) == "docs/a.pdf p. 4"
-    assert location(replace(hit, page=None), 7, None) == "docs/a.pdf:7"
+    snippet = Snippet(0, 4, 7, "text", page=4)
+    assert location(SearchHit(0.5, hit, snippet, Highlight(0, 4))) == "docs/a.pdf p. 4"
+    assert location(SearchHit(0.5, hit, replace(snippet, page=None), Highlight(0, 4))) == "docs/a.pdf:7"
 
 
 @pytest.mark.parametrize(

@@ -342,9 +342,9 @@ def remove_stale(store):
     store._remove_stale()
 
 
-def rows_in_group(store):
+def rows_in_buffer(store):
     """Return the number of rows that a Parquet file's writer buffers."""
-    return store._writer._group.rows
+    return store._writer._buffer.rows
 
 
 def forget_servers():

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from rich.text import Text as StyledText
 
     from embedway.collections.query import SearchOptions
-    from embedway.collections.search import Hit
     from embedway.collections.search_results import SearchAnswer, SearchHit
     from embedway.collections.snippets import Snippet
     from embedway.collections.stores.base import Store
@@ -23,18 +22,19 @@ KEPT_CHARACTERS = 120
 LINE_END = " ⏎ "
 
 
-def location(hit: "Hit", line: int, page: int | None) -> str:
+def location(found: "SearchHit") -> str:
     """Return the place of a hit for people: `docs/guide/intro.md:12`, or `docs/guide.pdf p. 3` if it has a page."""
     from embedway.collections.hits import is_row
 
+    hit = found.hit
     name = hit.source
     # The line of a row is that of its file, whose name is the source.
     in_folder = hit.document_id != hit.source and not is_row(hit)
     if in_folder and hit.number is not None:
         name = f"{hit.source}/{hit.document_id}"
-    if page is not None:
-        return f"{name} p. {page}"  # a file with pages has no lines that people could open
-    return f"{name}:{line}"
+    if found.page is not None:
+        return f"{name} p. {found.page}"  # a file with pages has no lines that people could open
+    return f"{name}:{found.line}"
 
 
 def hits_json(answer: "SearchAnswer") -> list[dict[str, object]]:
@@ -43,8 +43,7 @@ def hits_json(answer: "SearchAnswer") -> list[dict[str, object]]:
 
 
 def _hit_json(rank: int, found: "SearchHit", *, reranked: bool) -> dict[str, object]:
-    place = location(found.hit, found.line, found.page)
-    document: dict[str, object] = {"rank": rank, **asdict(found.hit), "location": place}
+    document: dict[str, object] = {"rank": rank, **asdict(found.hit), "location": location(found)}
     document["metadata"] = {name: _plain(value) for name, value in found.hit.metadata.items()}
     if reranked and found.vector_score is not None:
         document["similarity"] = found.vector_score
@@ -102,19 +101,19 @@ def _print_rows(answer: "SearchAnswer") -> None:
     """Print a line for each hit."""
     with_headings = any(found.headings for found in answer.hits)
     with_kept = any(map(kept_values, answer.hits))
-    extra = (*(("headings",) if with_headings else ()), *(("columns",) if with_kept else ()))
-    columns = ("rank", "score", "where", *extra, "text")
+    headers = ["rank", "score", "where"]
+    headers += ["headings"] if with_headings else []
+    headers += ["columns"] if with_kept else []
     rows = []
     for rank, found in enumerate(answer.hits, 1):
         headings = (one_line(found.headings, HEADINGS_CHARACTERS),) if with_headings else ()
         kept = (kept_values(found),) if with_kept else ()
-        place = location(found.hit, found.line, found.page)
-        rows.append((str(rank), f"{found.score:.3f}", place, *headings, *kept, snippet_line(found.snippet)))
-    print_table(columns, rows, right=(0, 1))
+        rows.append((str(rank), f"{found.score:.3f}", location(found), *headings, *kept, snippet_line(found.snippet)))
+    print_table((*headers, "text"), rows, right=(0, 1))
 
 
 def kept_values(found: "SearchHit") -> str:
-    """Return the kept columns of a hit on one line, such as `lang=de, year=2024`; empty values are left out."""
+    """Return the kept columns of a hit on one line, such as `lang=de, year=2024`; nulls are left out."""
     values = {name: _plain(value) for name, value in found.hit.metadata.items() if value is not None}
     return one_line(", ".join(f"{name}={value}" for name, value in values.items()), KEPT_CHARACTERS)
 
@@ -128,7 +127,7 @@ def _print_blocks(answer: "SearchAnswer") -> None:
     """Print several lines for each hit: place, headings, the snippet, and the chunks before and after it."""
     shown = ""
     for rank, found in enumerate(answer.hits, 1):
-        print_line(f"{rank:>2}  {found.score:.3f}  {location(found.hit, found.line, found.page)}")
+        print_line(f"{rank:>2}  {found.score:.3f}  {location(found)}")
         headings = one_line(found.headings, HEADINGS_CHARACTERS)
         if headings and headings != shown:
             print_line(f"    {headings}")

@@ -72,7 +72,7 @@ async def run_session(invocation: Invocation, config: "Config", store: "Store", 
                 break
             try:
                 if text.startswith(":"):
-                    options = _obey(invocation, text, options, store)
+                    options = _run_command(invocation, text, options, store)
                 elif text:
                     times_s.append(await _answer(invocation, searcher, text, options))
             except EmbedwayError as error:
@@ -84,8 +84,8 @@ async def run_session(invocation: Invocation, config: "Config", store: "Store", 
         note(invocation, f"{count}, p50 {p50_ms:.1f} ms")
 
 
-def _obey(invocation: Invocation, command: str, options: "SearchOptions", store: "Store") -> "SearchOptions":
-    """Carry out a command, and return the options after it. Raises UsageError."""
+def _run_command(invocation: Invocation, command: str, options: "SearchOptions", store: "Store") -> "SearchOptions":
+    """Run a command of the session, and return the options after it. Raises UsageError."""
     if command in HELPS:
         print_help(options)
         return options

@@ -148,25 +148,26 @@ def grouped(rows: Sequence[Candidate]) -> list[Candidate]:
 
 
 def merge_neighbours(rows: Sequence[Candidate], top: int) -> tuple[list[Candidate], dict[str, list[Candidate]]]:
-    """Return the best `top` rows without those beside a better one, and the latter by the id of the better one.
+    """Return the best `top` rows without the merged ones, and these by the id of the row into which they are merged.
 
-    Rows are beside each other if they are consecutive chunks of one document under the same headings. As many rows as
-    `top` are returned if there are so many; rows below the last one are left out.
+    A row is merged into a better one that is returned if both are consecutive chunks of one document under the same
+    headings. Rows after the last one that is returned are left out. `rows` are best first.
     """
     kept: list[Candidate] = []
     merged: dict[str, list[Candidate]] = {}
-    numbered: dict[tuple[str, str, int], Candidate] = {}
+    kept_by_number: dict[tuple[str, str, int], Candidate] = {}
     for at, row in enumerate(rows):
         if len(kept) == top:
             break
         hit, better = row.hit, None
+        # With fewer rows left, a merged one would leave less than `top`.
         if hit.number is not None and len(kept) + len(rows) - at > top:
-            beside = (numbered.get((hit.source, hit.document_id, hit.number + step)) for step in (-1, 1))
+            beside = (kept_by_number.get((hit.source, hit.document_id, hit.number + step)) for step in (-1, 1))
             better = next((one for one in beside if one is not None and one.hit.headings == hit.headings), None)
         if better is not None:
             merged.setdefault(better.hit.id, []).append(row)
             continue
         kept.append(row)
         if hit.number is not None:
-            numbered[hit.source, hit.document_id, hit.number] = row
+            kept_by_number[hit.source, hit.document_id, hit.number] = row
     return kept, merged

@@ -1,4 +1,4 @@
-"""Encodings of text files: byte order marks, the user's choice, and files that are no text."""
+"""Encodings of text files: byte order marks, declarations, the user's choice, and files that are no text."""
 
 from __future__ import annotations
 
@@ -51,13 +51,15 @@ _SIGNATURE_BYTES = tuple(signature for signature, _ in _SIGNATURES)
 _NUL = b"\0"
 _SAMPLE_BYTES = 4096
 #: Declarations of an encoding: at the beginning of XML, and in the first two lines of code (PEP 263, Emacs, Vim).
-_XML = re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)""")
-_COMMENT = re.compile(rb"""(?:[^\n]{0,200}\n)?[ \t\f]*(?:\#|//)[^\n]{0,200}?coding[:=][ \t]*([\w.-]+)""")
-#: Codecs of Python that are not for files: of host names and of literals. Some take quadratic time, or change ASCII.
-_NO_ENCODINGS = frozenset({"charmap", "idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
+_XML_DECLARATION = re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)""")
+_CODE_DECLARATION = re.compile(rb"""(?:[^\n]{0,200}\n)?[ \t\f]*(?:\#|//)[^\n]{0,200}?coding[:=][ \t]*([\w.-]+)""")
+#: Codecs of Python for host names and literals, not for files. Some take quadratic time, or change ASCII.
+_NOT_FOR_FILES = frozenset(
+    {"charmap", "idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
+)
 _MAX_NAME_CHARACTERS = 40
-#: ASCII as text files have it, with the escapes of HZ and UTF-7.
-_ASCII = "\t\r\n" + "".join(map(chr, range(32, 127))) + "~{ab~}~\n+AGE-"
+#: The ASCII characters of text files, then escapes of HZ and UTF-7, which these encodings change.
+_ASCII_SAMPLE = "\t\r\n" + "".join(map(chr, range(32, 127))) + "~{ab~}~\n+AGE-"
 
 
 def check_encoding(name: str) -> None:
@@ -71,23 +73,31 @@ def check_encoding(name: str) -> None:
 
 def codec_of(name: str) -> str | None:
     """Return Python's name of an encoding of text files; None if there is none of this name."""
-    if len(name) > _MAX_NAME_CHARACTERS:  # Python keeps each unknown name
+    if len(name) > _MAX_NAME_CHARACTERS:  # Python keeps each unknown name in memory
         return None
     try:
         found = codecs.lookup(name)
     except (LookupError, ValueError):
         return None
     is_text = getattr(found, "_is_text_encoding", True)
-    return found.name if is_text and found.name not in _NO_ENCODINGS else None
+    return found.name if is_text and found.name not in _NOT_FOR_FILES else None
 
 
 def ascii_codec_of(name: str) -> str | None:
-    """Return Python's name of an encoding whose text in ASCII is ASCII, as what a file declares in ASCII must be."""
+    """Return Python's name of an encoding that contains ASCII; None for any other.
+
+    A declaration that is itself in ASCII is only true of such an encoding.
+    """
     codec = codec_of(name)
     try:
-        return codec if codec and _ASCII.encode().decode(codec) == _ASCII else None
+        return codec if codec and _ASCII_SAMPLE.encode().decode(codec) == _ASCII_SAMPLE else None
     except UnicodeError:
         return None
+
+
+def is_wide(codec: str) -> bool:
+    """Return whether each character has at least two bytes in an encoding, by Python's name."""
+    return codec.startswith(("utf-16", "utf-32"))
 
 
 def mark_of(data: bytes) -> tuple[str, int] | None:
@@ -135,8 +145,10 @@ def unmarked_fault(data: bytes) -> str | None:
 
 
 def declared_encoding(data: bytes, *, is_code: bool) -> str | None:
-    """Return the encoding that XML or source code declares, if it is one of ASCII's supersets; else None."""
-    found = _XML.match(data, 0, _SAMPLE_BYTES) or (_COMMENT.match(data, 0, _SAMPLE_BYTES) if is_code else None)
+    """Return the encoding that XML or source code declares, if it contains ASCII; else None."""
+    found = _XML_DECLARATION.match(data, 0, _SAMPLE_BYTES)
+    if found is None and is_code:
+        found = _CODE_DECLARATION.match(data, 0, _SAMPLE_BYTES)
     return ascii_codec_of(found[1].decode("ascii")) if found else None
 
 
@@ -155,23 +167,21 @@ def is_utf8(data: bytes, *, complete: bool = True) -> bool:
 
 
 def chosen_encoding(data: bytes, encoding: str | None, *, complete: bool = True) -> str:
-    """Return UTF-8 for text that cannot be in the encoding that the user chose, else the user's choice.
+    """Return the encoding that the user chose; UTF-8 without a choice, or if the text cannot be in that encoding.
 
-    Such text is valid UTF-8 beyond ASCII, or ASCII without NUL where each character has two or four bytes.
+    It cannot if it is valid UTF-8 beyond ASCII, or if it is ASCII without NUL and the encoding is wide.
     """
     if encoding is None or is_utf8(data, complete=complete):
         return "utf-8"
-    is_wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
-    return "utf-8" if is_wide and data.isascii() and _NUL not in data else encoding
+    return "utf-8" if is_wide(codecs.lookup(encoding).name) and data.isascii() and _NUL not in data else encoding
 
 
 def _unmarked_encoding(data: bytes, encoding: str | None, *, is_code: bool) -> str:
-    chosen = chosen_encoding(data, encoding)
     if is_utf8(data):
-        return chosen
+        return "utf-8"
     declared = declared_encoding(data, is_code=is_code)
     # A false declaration of UTF-8 is no reason to refuse the user's choice.
-    return declared if declared and declared != "utf-8" else chosen
+    return declared if declared and declared != "utf-8" else chosen_encoding(data, encoding)
 
 
 def decode_document(data: bytes, path: str, *, encoding: str | None, is_code: bool = False) -> str:

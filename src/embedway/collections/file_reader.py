@@ -47,14 +47,14 @@ if TYPE_CHECKING:
     from embedway.collections.skipped import SkippedFiles
     from embedway.collections.values import SourceFormat
 
-#: Mean characters of a line from which code is minified, and languages in which it is.
+#: Mean characters of a line, and characters of a file, above which code is minified; languages in which it may be.
 _MINIFIED_LINE = 500
 _MINIFIED_CHARACTERS = 5_000
 _MINIFIED_LANGUAGES = frozenset({"javascript", "typescript", "css"})
 
 
 class _EnoughFaults(Exception):  # noqa: N818  not an error: the rest of the file is not read
-    """The job stops, and names enough errors."""
+    """The job stops, and has as many errors as it names."""
 
 
 class FileReader:
@@ -85,6 +85,7 @@ class FileReader:
             return
 
     def _report(self, file: SourceFile, error: SourceError) -> None:
+        """Hand an error to the handler, with the key of its documents. Raises `_EnoughFaults`, and `NoTextField`."""
         if error.key is None:
             rows = file.format == "auto" or FORMATS[file.format].rows
             error.key, error.key_is_prefix = (file.source, file.document_id), rows
@@ -95,10 +96,10 @@ class FileReader:
             raise _EnoughFaults
 
     def _read(self, file: SourceFile) -> Iterator[RawDocument]:
-        bad = partial(self._report, file)
+        on_bad_row = partial(self._report, file)
         try:
             if file.format == "auto" or FORMATS[file.format].rows:
-                yield from self._rows(file, bad)
+                yield from self._rows(file, on_bad_row)
             elif (document := self._whole(file)) is not None:
                 yield document
         except NoTextField:
@@ -106,9 +107,9 @@ class FileReader:
         except SourceError as error:
             if isinstance(error, ColumnsError) and file.named:
                 raise
-            bad(error)
+            on_bad_row(error)
         except (OSError, EOFError, zlib.error) as error:
-            bad(SourceError(f"cannot be read completely: {read_reason(error)}", path=file.name))
+            on_bad_row(SourceError(f"cannot be read completely: {read_reason(error)}", path=file.name))
 
     def _open(self, file: SourceFile) -> IO[bytes]:
         """Open a file. One of a folder may have become a link or a pipe since the folder was listed."""
@@ -139,14 +140,14 @@ class FileReader:
         with self._open(file) as opened:
             return read_whole(opened, file.name, size_bytes=file.size_bytes or 0, gzipped=file.gzipped)
 
-    def _document(self, file: SourceFile, data: bytes, *, recoded: bool = False) -> RawDocument | None:
+    def _document(self, file: SourceFile, data: bytes, *, is_recoded: bool = False) -> RawDocument | None:
         if not data.strip(b" \t\r\n"):
             self._skip(file, "empty", "is empty")
             return None
         form = FORMATS[file.format]
         given = self._options.encoding
-        # Lines that were read with an encoding are UTF-8 now.
-        encoding = "utf-8" if recoded and given else given
+        # `open_lines` has decoded the content with the user's choice, and encoded it as UTF-8.
+        encoding = "utf-8" if is_recoded and given else given
         text = ""
         if not form.binary:
             if fault := binary_fault(data, encoding=encoding):
@@ -197,7 +198,7 @@ class FileReader:
             error.key = (file.source, file.document_id)
             raise
 
-    def _rows(self, file: SourceFile, bad: OnBadRow) -> Iterator[RawDocument]:
+    def _rows(self, file: SourceFile, on_bad_row: OnBadRow) -> Iterator[RawDocument]:
         rows = RowReader(file.name, file.source, file.document_id, self._options, self.unseen, named=file.named)
         if file.path == STANDARD_INPUT:
             lines: Lines = CountedLines(_open_standard_input(self._standard_input), self._counter.advance)
@@ -205,15 +206,19 @@ class FileReader:
                 with tempfile.TemporaryFile() as copy:
                     shutil.copyfileobj(as_stream(lines), copy)
                     size = copy.tell()
-                    yield from read_parquet(copy, rows, size_bytes=size, on_bad_row=bad, advance=lambda _: None)
+                    yield from read_parquet(copy, rows, size_bytes=size, on_bad_row=on_bad_row, advance=lambda _: None)
                 return
-            yield from self._stream(lines, file, rows, bad)
+            yield from self._stream(lines, file, rows, on_bad_row)
             return
         if file.format == "parquet":
             size = file.size_bytes or 0
             path = str(Path(file.path).absolute())  # Arrow takes a relative a:b.parquet for a URI
-            with self._open(file):  # it says why a file cannot be opened, and refuses links
-                yield from read_parquet(path, rows, size_bytes=size, on_bad_row=bad, advance=self._counter.advance)
+            with self._open(
+                file
+            ):  # to refuse links, and to say why a file cannot be opened: Arrow opens it by its path
+                yield from read_parquet(
+                    path, rows, size_bytes=size, on_bad_row=on_bad_row, advance=self._counter.advance
+                )
             return
         with self._open(file) as opened:
             packed = opened.peek(2)[:2] == b"\x1f\x8b" if isinstance(opened, io.BufferedReader) else False
@@ -222,9 +227,9 @@ class FileReader:
                 lines = UnpackedLines(opened, file.name, advance)
             else:
                 lines = CountedLines(opened, advance)
-            yield from self._stream(lines, file, rows, bad)
+            yield from self._stream(lines, file, rows, on_bad_row)
 
-    def _stream(self, lines: Lines, file: SourceFile, rows: RowReader, bad: OnBadRow) -> Iterator[RawDocument]:
+    def _stream(self, lines: Lines, file: SourceFile, rows: RowReader, on_bad_row: OnBadRow) -> Iterator[RawDocument]:
         tabular = file.format in {"csv", "tsv"}
         stream = open_lines(lines, file.name, encoding=self._options.encoding, carriage_returns=tabular)
         name = file.format
@@ -242,14 +247,14 @@ class FileReader:
                 yield from self._json_text(file, stream)
                 return
         if name == "lines":
-            yield from read_lines(stream, rows, on_bad_row=bad)
+            yield from read_lines(stream, rows, on_bad_row=on_bad_row)
         elif name == "jsonl":
-            yield from read_jsonl(stream, rows, on_bad_row=bad)
+            yield from read_jsonl(stream, rows, on_bad_row=on_bad_row)
         elif name == "json":
-            yield from read_json(stream, rows, on_bad_row=bad)
+            yield from read_json(stream, rows, on_bad_row=on_bad_row)
         else:
             delimiter = "\t" if name == "tsv" else None
-            yield from read_csv(stream, rows, delimiter=delimiter, on_bad_row=bad)
+            yield from read_csv(stream, rows, delimiter=delimiter, on_bad_row=on_bad_row)
 
     def _json_text(self, file: SourceFile, stream: io.BufferedReader) -> Iterator[RawDocument]:
         """Read JSON that is not an array of rows as one document."""
@@ -259,7 +264,7 @@ class FileReader:
             self._skip(file, "empty", "has no letter, so it is no text")
             return
         document_id = file.document_id.removesuffix("/") or os.path.basename(file.name)  # noqa: PTH119
-        document = self._document(replace(file, format="text", document_id=document_id), data, recoded=True)
+        document = self._document(replace(file, format="text", document_id=document_id), data, is_recoded=True)
         if document is not None:
             yield document
 

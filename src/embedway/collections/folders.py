@@ -120,7 +120,7 @@ class FolderWalk:
                 try:
                     found = self._look_at(entry, folder, names, rules)
                 except OSError as error:  # such as a file that was removed since the folder was listed
-                    self._unreadable(entry, folder, error)
+                    self._report_unreadable(entry, folder, error)
                     continue
                 if isinstance(found, _Folder):
                     folders.append(found)
@@ -128,7 +128,7 @@ class FolderWalk:
                     yield found
             waiting += reversed(folders)
 
-    def _unreadable(self, entry: os.DirEntry[str], folder: _Folder, error: OSError) -> None:
+    def _report_unreadable(self, entry: os.DirEntry[str], folder: _Folder, error: OSError) -> None:
         name = printable_path(entry.path)
         self._skipped.add("unreadable", name)
         self._on_fault(SourceError(f"cannot be read: {error.strerror}", path=name), f"{folder.relative}{entry.name}")

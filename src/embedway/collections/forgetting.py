@@ -37,8 +37,9 @@ _NAMED_MODELS = 5
 class ForgetReport:
     """Result of `forget`.
 
-    `documents` are names. `rows` and `cached` are the numbers of rows and of cached vectors that were removed, or of
-    rows that would be, if `dry_run` is set. `left` has sentences on what may still contain the texts.
+    `documents` are names. `rows` and `cached` are the numbers of rows and of cached vectors that were removed. `left`
+    has sentences on what may still contain the texts. With `dry_run`, nothing was removed: `documents` and `rows` are
+    what would be, `cached` is 0, and `left` is empty.
     """
 
     destination: str

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from embedway.collections.documents import PAGE_MARK
+from embedway.collections.file_formats import FORMATS, format_of
 from embedway.collections.search_results import Neighbour, SearchHit
 from embedway.collections.snippets import Highlighter, best_part, snippet_of
 
@@ -21,18 +22,20 @@ MAX_NEIGHBOURS = 100
 #: Maximum hits of a search, and parts of a hit, whose sentences are compared with the query by vectors.
 MAX_COMPARED_HITS = 20
 MAX_COMPARED_PARTS = 60
-#: Endings of files whose text has other lines than the file, and of those whose rows are documents.
-_OTHER_LINES = (".html", ".htm", ".xhtml", ".pdf", ".docx", ".pptx", ".epub", ".ipynb")
-ROW_ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
+#: Formats in which the text has other lines than the file.
+_OTHER_LINES = frozenset({"html", "pdf", "docx", "pptx", "epub", "ipynb"})
 
 
 @dataclass(slots=True)
-class Found:
-    """Rows for a query, with the parts of their texts; `similar` are the cosines of parts, if they are computed."""
+class FoundRows:
+    """Rows for a query, with the parts of their texts.
+
+    `similarities` has a list for each of the first rows: the cosines of its parts. It is empty if none are computed.
+    """
 
     rows: list[Candidate]
     passages: list[Passages]
-    similar: list[list[float]]
+    similarities: list[list[float]]
 
     def texts(self) -> list[str]:
         """Return the texts of the parts to compare with the query, in order. A row of a table has its header."""
@@ -42,21 +45,21 @@ class Found:
             for number in range(min(len(passages.parts), MAX_COMPARED_PARTS))
         ]
 
-    def compare(self, similarities: Sequence[float]) -> None:
-        """Receive the similarities of `texts`."""
+    def add_similarities(self, similarities: Sequence[float]) -> None:
+        """Add the similarities of `texts`, in order."""
         at = 0
         for passages in self.passages[:MAX_COMPARED_HITS]:
             count = min(len(passages.parts), MAX_COMPARED_PARTS)
             # Parts beyond the limit are not better than any other.
-            self.similar.append([*similarities[at : at + count], *([-1.0] * (len(passages.parts) - count))])
+            self.similarities.append([*similarities[at : at + count], *([-1.0] * (len(passages.parts) - count))])
             at += count
 
 
-def found_rows(query: str, rows: Sequence[Candidate], weights: Mapping[str, float]) -> Found:
+def found_rows(query: str, rows: Sequence[Candidate], weights: Mapping[str, float]) -> FoundRows:
     """Return rows with the parts of their texts; `weights` are those of the query's tokens, if they are known."""
     highlighter = Highlighter(query, weights)
     highlighter.learn([row.hit.text for row in rows])
-    return Found(list(rows), [highlighter.passages(row.hit.text, row.hit.heading_path) for row in rows], [])
+    return FoundRows(list(rows), [highlighter.passages(row.hit.text, row.hit.heading_path) for row in rows], [])
 
 
 def compared_text(passages: Passages, number: int) -> str:
@@ -67,7 +70,7 @@ def compared_text(passages: Passages, number: int) -> str:
 
 
 def hits_of(
-    found: Found,
+    found: FoundRows,
     scores: Mapping[str, float] | None,
     neighbours: Mapping[str, Mapping[str, Any]],
     count: int,
@@ -75,12 +78,12 @@ def hits_of(
 ) -> list[SearchHit]:
     """Return hits with up to `count` chunks before and after each.
 
-    `scores` are those of a reranker by id, `neighbours` the fetched rows by id, and `merged` the rows that are part of
-    a hit, by its id.
+    `scores` are those of a reranker by id, `neighbours` the fetched rows by id, and `merged` the rows that are merged
+    into a hit, by the hit's id.
     """
     hits = []
     for number, row in enumerate(found.rows):
-        similar = found.similar[number] if number < len(found.similar) else None
+        similar = found.similarities[number] if number < len(found.similarities) else None
         beside = [
             Neighbour(row_id, place, int(neighbours[row_id]["start_line"]), str(neighbours[row_id]["text"]))
             for place, row_id in neighbour_ids(row.hit, count)
@@ -88,10 +91,14 @@ def hits_of(
         ]
         score = row.hit.score if scores is None else scores[row.hit.id]
         hit = _hit(row, score, found.passages[number], similar, beside)
-        parts = sorted((one.hit for one in merged.get(row.hit.id, ())), key=lambda one: one.number or 0)
-        own = tuple(Neighbour(one.id, one.number or 0, one.start_line, one.text) for one in parts)
-        hits.append(replace(hit, merged=own) if own else hit)
+        hits.append(replace(hit, merged=_as_neighbours(merged.get(row.hit.id, ()))))
     return hits
+
+
+def _as_neighbours(rows: Sequence[Candidate]) -> tuple[Neighbour, ...]:
+    """Return rows of one document in the order of their numbers."""
+    hits = sorted((row.hit for row in rows), key=lambda hit: hit.number or 0)
+    return tuple(Neighbour(hit.id, hit.number or 0, hit.start_line, hit.text) for hit in hits)
 
 
 def _hit(
@@ -132,10 +139,11 @@ def neighbour_ids(hit: Hit, count: int) -> list[tuple[int, str]]:
 
 def is_row(hit: Hit) -> bool:
     """Return whether the document of a hit is a row of a file, whose line is that of the row."""
-    return hit.source.lower().removesuffix(".gz").endswith(ROW_ENDINGS)
+    found = format_of(hit.source)
+    return found is not None and FORMATS[found[0]].rows
 
 
 def _counts_lines(hit: Hit) -> bool:
     """Return whether the lines of a hit's text are those of its source; nearly so where markup was removed."""
-    name = hit.document_id.lower().removesuffix(".gz")
-    return hit.page is None and not is_row(hit) and not name.endswith(_OTHER_LINES)
+    found = format_of(hit.document_id)
+    return hit.page is None and not is_row(hit) and (found is None or found[0] not in _OTHER_LINES)

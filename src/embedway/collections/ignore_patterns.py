@@ -9,7 +9,7 @@ no pattern tries the places of one wildcard for each place of another.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,25 +31,34 @@ _CLASSES = {
     "upper": "A-Z",
     "xdigit": "0-9a-fA-F",
 }
-#: Item of a class: `[:digit:]`, or a character, which may begin a range. A class may begin with `]`.
+#: End of a range; an item of a class, `[:digit:]` or a character that may begin a range; and a class, whose first
+#: character may be `]`. No part is matched in two ways, so these take linear time.
 _RANGE = r"(?:-(?:\\.|[^\\\]]))?+"
 _ITEM = rf"\[:[^\]]++(?<=:)\]|(?:\\.|[^\\\]]){_RANGE}"
 _CLASS = rf"\[(?:[!^]?+)(?:\]{_RANGE})?+(?:{_ITEM})*+\]"
+#: Name with its last colon, or first and last character of a range.
 _CLASS_ITEM = re.compile(r"\[:([^\]]+)(?<=:)\]|\\?(.)(?:-(\\.|[^\\\]]))?", re.DOTALL)
 #: Unit of a component: stars, a class, an escaped character, or any other character.
 _UNIT = re.compile(rf"(?P<stars>\*+)|(?P<class>{_CLASS})|\\(?P<escaped>.)|(?P<other>[^\[\\])", re.DOTALL)
 #: Component of a pattern, and the slash after it. A slash in a class separates nothing.
 _PART = re.compile(rf"((?:{_CLASS}|\\[^/]|[^/\\\[])*+)(\\?/|\Z)", re.DOTALL)
 _SPECIAL = re.compile(r"[*?\[\\]")
+#: A line without the spaces at its end, unless a backslash escapes them.
 _WITHOUT_SPACES = re.compile(r"(?:\\.|[^ \\]|[ ]++(?!\Z)|\\\Z)*+", re.DOTALL)
 
 
+class _Pattern(NamedTuple):
+    expression: re.Pattern[str]
+    for_folders: bool
+    ignores: bool
+
+
 class Patterns:
-    """List of patterns, of which the last that matches decides. `below` matches what is below a folder, too."""
+    """List of patterns, of which the last that matches decides. With `below`, they also match what is in a folder."""
 
     def __init__(self, lines: Iterable[str], *, below: bool = False) -> None:
-        #: From the last one to the first: expression, whether it is for folders only, and whether it ignores.
-        self._patterns: list[tuple[re.Pattern[str], bool, bool]] = []
+        #: From the last one to the first.
+        self._patterns: list[_Pattern] = []
         for line in lines:
             negated = line.startswith("!")
             found = _WITHOUT_SPACES.match(line.removesuffix("\r"))
@@ -57,14 +66,16 @@ class Patterns:
             for_folders = text.endswith("/")
             expression = _expression(text.removesuffix("/"), below=below, for_folders=for_folders)
             if expression is not None:
-                # What is below a folder shows that it is one.
-                self._patterns.append((re.compile(expression, re.DOTALL), for_folders and not below, not negated))
+                # With `below`, the expression itself matches only paths in a folder.
+                only_folders = for_folders and not below
+                self._patterns.append(_Pattern(re.compile(expression, re.DOTALL), only_folders, not negated))
         self._patterns.reverse()
 
     def without(self, path: str) -> Patterns:
-        """Return these patterns without those that ignore a folder."""
+        """Return these patterns without those that ignore a folder, whose path ends with a slash."""
+        name = path.removesuffix("/")
         kept = Patterns(())
-        kept._patterns = [one for one in self._patterns if not (one[2] and one[0].match(path.removesuffix("/")))]
+        kept._patterns = [one for one in self._patterns if not (one.ignores and one.expression.match(name))]
         return kept
 
     def decide(self, path: str) -> bool | None:
@@ -111,9 +122,9 @@ def _end(*, below: bool, for_folders: bool) -> str:
 
 
 def _groups(text: str) -> list[list[str]] | None:
-    """Return expressions of the components between each `**`; None if the pattern matches nothing.
+    """Return the expressions of the components between each `**`, in groups; None if the pattern matches nothing.
 
-    The first group ends with an empty text if a slash follows it. As in git, `**` also continues a component if no
+    An empty text at the end of the first group stands for its slash. As in git, `**` may also end a component if no
     character before it is special: `ab**/c` matches `abc` and `ab/x/c`.
     """
     groups: list[list[str]] = [[]]

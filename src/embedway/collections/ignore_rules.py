@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 IGNORE_FILES = (".gitignore", ".embedwayignore")
 _REPOSITORY = ".git"
 _MAX_BYTES = 1 << 20
-#: Errors of a link that is not followed: EMLINK on FreeBSD. Links that lead to themselves have ELOOP, too.
+#: Errors of opening a link that is not followed (EMLINK on FreeBSD), or that leads to itself.
 _LINK_ERRORS = frozenset({errno.ELOOP, errno.EMLINK})
 
 
@@ -76,10 +76,9 @@ def rules_above(root: str) -> Rules | None:
     path = top
     for level, part in enumerate(below):
         prefix = "/".join(below[level:]) + "/"
-        found = read_rules(path, IGNORE_FILES, prefix=prefix, strip=0, above=rules, follow_links=False)
-        rules = found
-        if found is not None and found.ignores(""):
-            rules = replace(found, patterns=found.patterns.without(prefix))
+        rules = read_rules(path, IGNORE_FILES, prefix=prefix, strip=0, above=rules, follow_links=False)
+        if rules is not None and rules.ignores(""):
+            rules = replace(rules, patterns=rules.patterns.without(prefix))
         path = os.path.join(path, part)  # noqa: PTH118
     return rules
 

@@ -109,7 +109,7 @@ class UnpackedLines:
 
 
 def _read_block(lines: Lines, size: int) -> bytes:
-    """Return what is ready, at most `size` bytes; a line of a stream that has only lines, because that takes longer."""
+    """Return at most `size` bytes of what is ready, which is faster than lines. A stream of lines alone returns one."""
     if isinstance(lines, (io.BufferedReader, io.BytesIO, CountedLines, UnpackedLines)):
         return lines.read1(size)
     return lines.readline(size)

@@ -57,7 +57,7 @@ class SearchOptions:
     `candidates` rows of each list are fused, by `fusion`, or reranked; texts over the reranker's limit are truncated.
     `model` refuses a collection of another model. `highlight` chooses the best sentence of a row by vectors, if the
     model runs on this machine, and not by words alone; by default for a single query. With `merge`, a chunk beside a
-    better one under the same headings is part of its hit, so that hits are different places.
+    better one, under the same headings, is part of the better one's hit. With `group`, `merge` has no effect.
     """
 
     top: Annotated[int, Range(1)] = 5
@@ -75,6 +75,16 @@ class SearchOptions:
     def __post_init__(self) -> None:
         """Reject wrong values."""
         check_fields(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """Rows to show, best first, and the rows merged into each, by its id; a reranker's scores by id, and receipt."""
+
+    rows: list[Candidate]
+    merged: Mapping[str, list[Candidate]]
+    scores: Mapping[str, float] | None
+    receipt: Receipt | None
 
 
 class Searcher:
@@ -137,7 +147,8 @@ class Searcher:
         if not queries:
             return []
         if options.rerank is not None:
-            await self._embedder.models.warm_reranker(options.rerank)  # before the queries are paid for
+            # A reranker that cannot be used is an error before the queries are paid for.
+            await self._embedder.models.warm_reranker(options.rerank)
         embedded = None if options.mode == "keyword" else await self._embed(queries, options.model or self._asked)
         vectors = None if embedded is None else embedded.vectors
         space = None if embedded is None else embedded.space
@@ -149,23 +160,14 @@ class Searcher:
         by_vector = options.highlight if options.highlight is not None else len(queries) == 1
         answers = []
         for row, (query, candidates) in enumerate(zip(queries, found, strict=True)):
-            rows, scores, reranked = candidates.rows, None, None
-            if options.rerank is not None and rows:
-                if not options.group:  # a hybrid search has this many rows of each list
-                    rows = rows[: max(options.top, options.candidates)]
-                rows, scores, reranked = await self._reranked(query, rows, options.rerank)
-            merged: dict[str, list[Candidate]] = {}
-            if options.group:
-                rows = grouped(rows)
-            elif options.merge:
-                rows, merged = merge_neighbours(rows, options.top)
-            shown = found_rows(query, rows[: options.top], candidates.weights)
+            ranking = await self._rank(query, candidates.rows, options)
+            shown = found_rows(query, ranking.rows, candidates.weights)
             neighbours = await asyncio.to_thread(self._neighbours, shown.rows, options.neighbours)
             if vectors is not None and by_vector and self._sentences is not None:
-                shown.compare(await self._sentences.similarities(vectors[row], shown.texts()))
-            hits = hits_of(shown, scores, neighbours, options.neighbours, merged)
+                shown.add_similarities(await self._sentences.similarities(vectors[row], shown.texts()))
+            hits = hits_of(shown, ranking.scores, neighbours, options.neighbours, ranking.merged)
             why = None if hits else why_empty(self.store, query, options, candidates)
-            answers.append(SearchAnswer(query, hits, receipt, reranked, row in truncated, why))
+            answers.append(SearchAnswer(query, hits, receipt, ranking.receipt, row in truncated, why))
         return answers
 
     async def _embed(self, queries: Sequence[str], model: str | None) -> EmbedResult:
@@ -197,8 +199,8 @@ class Searcher:
         ]
 
     def _find(self, query: str, vector: Any, options: SearchOptions) -> Candidates:
-        """Return candidates for a query: enough to fuse, to rerank and to group."""
-        # With `merge`, a hit may contain the chunk before and the one after it.
+        """Return candidates for a query: enough to fuse, to rerank, to merge and to group."""
+        # A hit may contain the chunk before it and the one after it.
         count = options.top * 3 if options.merge and not options.group else options.top
         if options.mode == "hybrid" or options.rerank is not None:
             count = max(count, options.candidates)
@@ -207,6 +209,21 @@ class Searcher:
             if not options.group or found.complete or len(grouped(found.rows)) >= options.top:
                 return found
             count *= 4  # several rows of one document count once, so more candidates are needed
+
+    async def _rank(self, query: str, rows: list[Candidate], options: SearchOptions) -> _Ranking:
+        """Return the best rows to show, after the reranker, grouped or merged."""
+        scores: Mapping[str, float] | None = None
+        receipt: Receipt | None = None
+        if options.rerank is not None and rows:
+            if not options.group:  # a hybrid search has this many rows of each list
+                rows = rows[: max(options.top, options.candidates)]
+            rows, scores, receipt = await self._reranked(query, rows, options.rerank)
+        merged: dict[str, list[Candidate]] = {}
+        if options.group:
+            rows = grouped(rows)
+        elif options.merge:
+            rows, merged = merge_neighbours(rows, options.top)
+        return _Ranking(rows[: options.top], merged, scores, receipt)
 
     async def _reranked(
         self, query: str, rows: list[Candidate], model: str

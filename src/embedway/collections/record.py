@@ -67,7 +67,8 @@ class ReadRecord:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     follow_links: bool = False
-    #: Declared types of kept columns. Types in `Record.keep` may be inferred, and parse no texts of a source.
+    #: Types of kept columns that the user declared: texts of a source are parsed by them. Those in `Record.keep` may be
+    #: inferred, and parse no texts.
     keep_types: dict[str, ColumnType] = field(default_factory=dict)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from embedway.collections.documents import OnBadRow, RawDocument
     from embedway.collections.rows import RowReader
 
-#: Inside a quote, two quotes are one character.
+#: An odd number of quotes, which ends a quoted cell: inside it, two quotes are one character.
 _END_OF_QUOTE = re.compile(rb'(?<!")"(?:"")*+(?!")')
 _SEPARATORS = (",", ";", "\t", "|")
 
@@ -90,7 +90,7 @@ def _csv_fault(error: csv.Error, lines: _CsvLines, rows: RowReader, line: int) -
 class _CsvLines:
     """Decoded lines of a CSV file, with a limit for one record, because an unclosed quote reads all lines.
 
-    Lines of a record after the first one begin inside a quote. Those that do not end it are returned together.
+    After its first line, a record continues inside a quote. Lines that do not end the quote are returned together.
     """
 
     def __init__(self, stream: io.BufferedReader, rows: RowReader) -> None:
@@ -99,7 +99,7 @@ class _CsvLines:
         self._line = 0
         self._record_line = 1
         self._record_bytes = 0
-        #: Line with the quote in which the next line begins, if the record continues there.
+        #: Line of the opening quote, if the record continues on the next line.
         self.quote_line = 1
         self.too_long = False
 
@@ -122,7 +122,8 @@ class _CsvLines:
         return self
 
     def __next__(self) -> str:
-        raw = (self._record_bytes and self._quoted_lines()) or self.stream.readline(MAX_ROW_BYTES + 1)
+        raw = self._quoted_lines() if self._record_bytes else b""
+        raw = raw or self.stream.readline(MAX_ROW_BYTES + 1)
         if not raw:
             raise StopIteration
         self._line += max(1, raw.count(b"\n"))
@@ -139,7 +140,7 @@ class _CsvLines:
         return raw.decode("utf-8", "surrogateescape")
 
     def _quoted_lines(self) -> bytes:
-        """Return the next complete lines that do not end a quote, as far as they are in the buffer."""
+        """Return the complete lines in the buffer up to the one that ends the quote."""
         ready = self.stream.peek()
         ending = _END_OF_QUOTE.search(ready)
         return self.stream.read(ready.rfind(b"\n", 0, ending.start() if ending else None) + 1)

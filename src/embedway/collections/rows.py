@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from array import array
 from typing import TYPE_CHECKING, get_args
 
 from embedway.collections.column_types import convert_value, plain_value
@@ -19,6 +18,7 @@ from embedway.collections.documents import (
     surrogate_fault,
     text_fault,
 )
+from embedway.collections.row_ids import RowIds
 from embedway.collections.values import ColumnType
 from embedway.errors import SourceError
 from embedway.remedies import keep_as, option
@@ -33,45 +33,6 @@ _SHOWN_COLUMNS = 10
 _SHOWN_CHARACTERS = 40
 _COMPARED_COLUMNS = 1000
 _DEFAULT_ID = "id"
-_HASH_MASK = (1 << 64) - 1
-
-
-class RowIds:
-    """Set of the ids of a file, with the line of each: 24 to 48 bytes an id.
-
-    Ids are compared by their hashes of 64 bits. In ten million ids, two different ones are taken for equal with a
-    probability of 0.000003.
-    """
-
-    def __init__(self) -> None:
-        self._resize(1 << 10)
-        self._count = 0
-
-    def add(self, name: str, line: int) -> int | None:
-        """Add an id; return the line of the id if it is in the set already."""
-        if 3 * self._count > 2 * len(self._lines):
-            old = [(one, at) for one, at in zip(self._hashes, self._lines, strict=True) if at]
-            self._resize(2 * len(self._lines))
-            for one, at in old:
-                self._insert(one, at)
-        known = self._insert(hash(name) & _HASH_MASK, line)
-        self._count += known is None
-        return known
-
-    def _resize(self, size: int) -> None:
-        self._hashes = array("Q", bytes(8 * size))
-        self._lines = array("q", bytes(8 * size))
-
-    def _insert(self, value: int, line: int) -> int | None:
-        hashes, lines = self._hashes, self._lines
-        mask = len(lines) - 1
-        place = value & mask
-        while lines[place]:
-            if hashes[place] == value:
-                return lines[place]
-            place = (place + 1) & mask
-        hashes[place], lines[place] = value, line
-        return None
 
 
 class NoTextField(SourceError):  # noqa: N818  not an error: the file is skipped
@@ -83,7 +44,7 @@ class ColumnsError(SourceError):
 
 
 class UnseenColumns:
-    """Kept columns that no row of any file has had so far, without `optional` ones."""
+    """Kept columns, without `optional` ones, that no row of any source has had so far."""
 
     def __init__(self, keep: Iterable[str], optional: Container[str] = ()) -> None:
         self._names = [name for name in keep if name not in optional]
@@ -94,7 +55,7 @@ class UnseenColumns:
         """Note the columns of a file, or those of a row."""
         if not self._names:
             return
-        self._path = path if self._path in {"", path} else "sources"
+        self._path = path if self._path in {"", path} else "sources"  # for the error
         if len(self._existing) < _COMPARED_COLUMNS:
             self._existing |= dict.fromkeys(columns)
         self._names = [name for name in self._names if name not in columns]
@@ -128,7 +89,7 @@ class RowReader:
         self._ids = RowIds()
         self._columns_are_known = False
         self._begun = False
-        #: Whether all values are texts, as in CSV, so that those of a column declared as `json` are JSON.
+        #: Whether all values are texts, as in CSV: a column that is declared as `json` then has texts of JSON.
         self.has_only_texts = False
 
     def fault(self, reason: str, line: int | None, field: str | None = None) -> SourceError:
@@ -145,7 +106,7 @@ class RowReader:
         if not self._named and options.text_field not in columns:
             raise NoTextField("has no texts", path=self.path)
         self._unseen.note(columns, self.path)
-        shown = _shown(columns)
+        shown = _list_of(columns)
         named = ((options.text_field, "text_field"), (options.id_field, "id_field"))
         for name, field in named:
             similar = [column for column in columns if column.strip().lower() == name.lower()]
@@ -214,7 +175,7 @@ class RowReader:
     def _similar(self, row: Mapping[str, object]) -> str:
         if not row or self._columns_are_known:
             return ""
-        return f"; the row has {_shown(list(row))}: {option('text_field')} names the right one"
+        return f"; the row has {_list_of(list(row))}: {option('text_field')} names the right one"
 
     def _identifier(self, row: Mapping[str, object], line: int, number: int) -> str:
         field = self.options.id_field
@@ -259,18 +220,18 @@ def wanted_columns(options: ReadOptions) -> list[str]:
     return [*dict.fromkeys((options.text_field, options.id_field, "title", *options.keep))]
 
 
-def _shown(columns: Sequence[str]) -> str:
+def _list_of(columns: Sequence[str]) -> str:
     return ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in columns[:_SHOWN_COLUMNS]) or "none"
 
 
 def _unknown_column(name: str, columns: Sequence[str]) -> str:
     similar = difflib.get_close_matches(name, columns[:_COMPARED_COLUMNS], n=1)
     meant = f" (did you mean {similar[0][:_SHOWN_CHARACTERS]!r}?)" if similar else ""
-    remedy = _declared(name, columns) or meant
-    return f"is not a column that can be kept{remedy}; existing columns: {_shown(columns)}"
+    remedy = _type_remedy(name, columns) or meant
+    return f"is not a column that can be kept{remedy}; existing columns: {_list_of(columns)}"
 
 
-def _declared(name: str, columns: Sequence[str]) -> str:
+def _type_remedy(name: str, columns: Sequence[str]) -> str:
     """Return a remedy for `price:number` if there is a column `price`; else an empty text."""
     column, colon, suffix = name.rpartition(":")
     if not colon or column not in columns:

@@ -33,8 +33,8 @@ class SearchHit:
 
     `score` is the reranker's, if there is one; else cosine similarity (`vector`), BM25 (`keyword`) or the mean of
     the scaled scores of both lists (`hybrid`). A rank is None if the row is not in the list. `snippet` is the part
-    of the text to show, and `highlight` the sentence in it that answers best. `merged` are chunks beside it, under the
-    same headings, that answer the query too, and are no hits of their own.
+    of the text to show, and `highlight` the sentence in it that answers best. `merged` are the chunks beside it, under
+    the same headings, that are part of this hit because they answer the query too.
     """
 
     score: float

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 SNIPPET_CHARACTERS = 200
 #: Weight of the query's words beside the cosine similarity of a part. A part with all of them gains this.
 WORD_WEIGHT = 0.3
-#: Words of the query below this share of the weight of its rarest word are not marked, such as `the` and `of`, unless
-#: their weight is at least the second number: that of a word in one of six texts.
+#: A word of the query is marked if its weight is at least this share of the greatest one, or at least this weight, that
+#: of a word in one of six texts. So `the` and `of` are not marked beside rarer words.
 _MARKED_SHARE, _MARKED_WEIGHT = 0.4, 1.6
-#: If no weight is above this one, as in a collection of a few rows, rarity says little.
-_LEAST_WEIGHT = 1.0
+#: If no weight is greater, as in a collection of a few rows, rarity says little, and all words are marked.
+_LITTLE_WEIGHT = 1.0
 _STEM = re.compile(r"(?:ies|es|s|ed|ing|ly)$")
 #: Lines of a statement that are left out.
 _OMITTED = "\n…"
@@ -118,8 +118,8 @@ class Highlighter:
         """Return the spans of the words to mark, and the query's tokens that occur."""
         spans: list[Span] = []
         matched: set[str] = set()
-        most = max(self._weights.values(), default=0.0)
-        least = min(_MARKED_SHARE * most, _MARKED_WEIGHT) if most > _LEAST_WEIGHT else 0.0
+        greatest = max(self._weights.values(), default=0.0)
+        least = min(_MARKED_SHARE * greatest, _MARKED_WEIGHT) if greatest > _LITTLE_WEIGHT else 0.0
         for start, end, tokens in token_spans(text):
             matching = {self._stems[stem] for token in tokens if (stem := stem_of(token)) in self._stems}
             if matching:
@@ -143,7 +143,7 @@ def best_part(passages: Passages, cosines: Sequence[float] | None = None) -> tup
     if not scores:
         return 0, 0.0
     # A heading does not answer: of equal parts, the text below it is shown.
-    order = sorted(range(len(scores)), key=lambda n: (-scores[n], passages.parts[n].kind == "heading", n))
+    order = sorted(range(len(scores)), key=lambda n: (-scores[n], _is_heading(passages.parts[n]), n))
     return order[0], scores[order[0]]
 
 
@@ -159,7 +159,7 @@ def snippet_of(
     if not parts:
         return Snippet(0, 0, start_line, ""), Highlight(0, 0)
     first, last = _window(parts, best)
-    lead, shown = parts[first], _Shown(text)
+    lead, shown = parts[first], _SnippetText(text)
     if lead.header is not None:
         shown.add(Part(*lead.header, lead.kind), ())
         shown.text += _OMITTED if lead.kind == "code" else ""
@@ -170,7 +170,7 @@ def snippet_of(
     return snippet, Highlight(start, end, text[start:end], score)
 
 
-class _Shown:
+class _SnippetText:
     """Text of a snippet, to which parts are added, with the spans of words in it."""
 
     def __init__(self, text: str) -> None:
@@ -188,13 +188,13 @@ class _Shown:
         # White space is kept in code only.
         runs = _RUN.finditer(self._source, part.start, part.end)
         places = [(part.start, part.end)] if part.kind == "code" else [match.span() for match in runs]
-        left = list(reversed(words))
+        remaining = list(reversed(words))
         for number, (first, last) in enumerate(places):
             self.text += " " if number else ""
             moved = len(self.text) - first
             self.text += self._source[first:last]
-            while left and left[-1][1] <= last:
-                word = left.pop()
+            while remaining and remaining[-1][1] <= last:
+                word = remaining.pop()
                 self.words.append((word[0] + moved, word[1] + moved))
         return start, len(self.text)
 
@@ -210,13 +210,13 @@ def _window(parts: Sequence[Part], best: int) -> tuple[int, int]:
     """Return the first and the last part to show: the best one, those after it, and at the text's end those before."""
     first = last = best
     length = parts[best].end - parts[best].start
-    if best and _names(parts[best - 1]):
+    if best and _is_heading(parts[best - 1]):
         first, length = best - 1, length + parts[best - 1].end - parts[best - 1].start + 1
     while last + 1 < len(parts) and (grown := length + _length(parts[last + 1])) <= SNIPPET_CHARACTERS:
         last, length = last + 1, grown
-    while last > best and parts[last].kind == "heading":
+    while last > best and _is_heading(parts[last]):
         last -= 1  # a heading without its text says nothing
-    while _names(parts[last]) and last + 1 < len(parts):
+    while _is_heading(parts[last]) and last + 1 < len(parts):
         last += 1  # its text is shown also if it is long
         length += _length(parts[last])
     if last + 1 == len(parts):
@@ -229,7 +229,7 @@ def _length(part: Part) -> int:
     return part.end - part.start + 1
 
 
-def _names(part: Part) -> bool:
+def _is_heading(part: Part) -> bool:
     """Return whether a part is the heading or the signature of the part after it."""
     return part.kind == "heading"
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     #: Name of a model, or the key of all its names; its task; and whether it is opened without normalization.
     _Key = tuple[str, Task, bool]
 
-#: Most rerankers that an error for an unknown one names.
-_NEAREST = 5
+#: Maximum number of rerankers that the error for an unknown one names.
+_MAX_NEAREST = 5
 
 
 class ModelRegistry:
@@ -130,12 +130,10 @@ class ModelRegistry:
         except UnknownModelError as error:
             if task != "rerank":
                 raise
-            known = reranker_names()
-            short = {known_name.rpartition("/")[2].casefold(): known_name for known_name in known}
-            near = difflib.get_close_matches(name.casefold(), short, _NEAREST, 0)
-            raise UnknownModelError(
-                name, nearest=[short[one] for one in near], route=error.route, lacks=error.lacks
-            ) from None
+            by_short_name = {known.rpartition("/")[2].casefold(): known for known in reranker_names()}
+            near = difflib.get_close_matches(name.casefold(), by_short_name, _MAX_NEAREST, cutoff=0)
+            nearest = [by_short_name[one] for one in near]
+            raise UnknownModelError(name, nearest=nearest, route=error.route, lacks=error.lacks) from None
 
     async def _outline(self, name: str, task: Task) -> Model | None:
         # A daemon thread, as for loading.

@@ -10,7 +10,7 @@ from embedway._version import __version__
 from embedway.collections.columns import COLUMNS
 from embedway.collections.record import Record
 from embedway.collections.stores import create_store, open_store
-from inside import rows_in_group
+from inside import rows_in_buffer
 
 
 def test_parquet_holds_fixed_size_vectors_and_says_what_it_is(tmp_path, write, make_rows, space):
@@ -36,7 +36,7 @@ def test_parquet_streams_row_groups(tmp_path, space, make_rows, monkeypatch):
     store.begin(Record(space))
     for first in range(0, 36, 4):
         store.write(*make_rows(4, first))
-        assert rows_in_group(store) < 10
+        assert rows_in_buffer(store) < 10
     store.commit()
     assert [pq.ParquetFile(tmp_path / "out.parquet").metadata.row_group(n).num_rows for n in range(3)] == [
         12,

@@ -11,7 +11,7 @@ from embedway.collections.documents import PAGE_MARK, Block, BlockKind, LineMark
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Separator of blocks in a document's text. For each page that begins, a mark follows.
+#: Separator of blocks in a document's text. A page mark follows it for each page that begins there.
 _BETWEEN = "\n\n"
 
 
@@ -72,7 +72,7 @@ class TextBuilder:
         """Add a block; blank ones are ignored.
 
         `line` is the source line of its beginning; `lines` has further pairs of (offset in the block, line).
-        `header_length` is the number of characters of a table's header rows. Pages are ascending.
+        `header_length` is the number of characters of a table's header rows. Pages of later blocks are not lower.
         """
         blank = len(text) - len(text.lstrip("\n"))
         text = text.strip("\n").rstrip()
@@ -81,8 +81,8 @@ class TextBuilder:
         if page is not None:
             text = text.replace(PAGE_MARK, " ")
         if self._pieces:
-            turned = page - self._pages[-1][1] if page is not None and self._pages else 0
-            between = _BETWEEN + PAGE_MARK * turned
+            new_pages = page - self._pages[-1][1] if page is not None and self._pages else 0
+            between = _BETWEEN + PAGE_MARK * new_pages
             self._pieces.append(between)
             self._length += len(between)
         start = self._length

@@ -9,7 +9,14 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from embedway.collections.documents import MAX_TITLE_CHARACTERS
-from embedway.collections.encodings import ascii_codec_of, chosen_encoding, codec_of, decode_document, mark_of
+from embedway.collections.encodings import (
+    ascii_codec_of,
+    chosen_encoding,
+    codec_of,
+    decode_document,
+    is_wide,
+    mark_of,
+)
 from embedway.collections.parsers.base import ParsedText, TextBuilder
 from embedway.collections.parsers.markup import scan_markup
 from embedway.errors import SourceError
@@ -70,7 +77,6 @@ _CHARSET = re.compile(
 )
 #: Elements that an end tag may close at once; more are closed by their own end tags only.
 _MAX_CLOSED = 32
-_WIDE = ("utf-16", "utf-32")
 _WINDOWS = frozenset({"iso8859-1", "ascii"})
 
 
@@ -260,7 +266,7 @@ def decode_html(data: bytes, path: str, encoding: str | None) -> str:
     if mark_of(data) is not None:
         return decode_document(data, path, encoding=None)
     name = _declared(data, path) or codec_of(chosen_encoding(data, encoding)) or "utf-8"
-    if name == "utf-8" or (name.startswith(_WIDE) and b"\0" not in data):
+    if name == "utf-8" or (is_wide(name) and b"\0" not in data):
         return decode_document(data, path, encoding=encoding)
     try:
         return data.decode("cp1252" if name in _WINDOWS else name, "strict")
@@ -274,7 +280,7 @@ def _declared(data: bytes, path: str) -> str | None:
     if found is None:
         return None
     name = (found[1] or found[2]).decode("ascii")
-    if (codec_of(name) or "").startswith(_WIDE):
+    if is_wide(codec_of(name) or ""):
         return "utf-8"  # the declaration is in ASCII: browsers read such a page as UTF-8
     if (codec := ascii_codec_of(name)) is None:
         raise SourceError(f"declares the unknown encoding {name[:40]!r}; convert the file to UTF-8", path=path)

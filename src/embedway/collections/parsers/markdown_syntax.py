@@ -41,10 +41,10 @@ ATTRIBUTES = r"\{:?[ \t]*+(?:[.#][\w.:-]++|[\w-]++=[^{}]*+)[^{}]*+\}"
 #: Lines that include a file: `--8<-- "file.md"`, `{! file.md !}`, `{* file.py ln[1:3] *}`.
 _INCLUDE = r"-++8<-++.*+|\{![^{}]*!\}|\{\*[^{}]*\*\}"
 _INCLUDES = re.compile(rf"(?:(?:[ \t]*+(?>{_INCLUDE})[ \t]*+)?+(?:\n|\Z))++", re.IGNORECASE)
-#: First and last line of a list of files to include.
-_INCLUDED_FILES = re.compile(r"-+8<-+[ \t]*$")
-_INCLUDED_FILE = re.compile(r"(?:;.*|[^\s./]*+[./]\S*[ \t]*)?$")
-_MAX_INCLUDED_FILES = 100
+#: First and last line of a list of files to include, and the lines between them: a path, a comment, or nothing.
+_INCLUDE_LIST_MARK = re.compile(r"-+8<-+[ \t]*$")
+_INCLUDE_LIST_LINE = re.compile(r"(?:;.*|[^\s./]*+[./]\S*[ \t]*)?$")
+_MAX_INCLUDE_LIST_LINES = 100
 #: Whole lines without text: attribute lists, template tags, includes, targets, tables of contents.
 _DROPPED = re.compile(
     rf"(?:{ATTRIBUTES}|\{{:[^{{}}]*\}}|\{{%[^{{}}]*%\}}|\{{\{{[<%][^{{}}]*[>%]\}}\}}|{_INCLUDE}"
@@ -176,18 +176,18 @@ def _dropped(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     if text[:1] not in {"{", "-", "(", "["} or state.is_code_block(start) or not _DROPPED.match(text):
         return False
     if not silent:
-        last = _end_of_files(state, start, end) if _INCLUDED_FILES.match(text) else start + 1
+        last = _end_of_include_list(state, start, end) if _INCLUDE_LIST_MARK.match(text) else start + 1
         _push(state, "dropped", "", start, last)
     return True
 
 
-def _end_of_files(state: StateBlock, start: int, end: int) -> int:
+def _end_of_include_list(state: StateBlock, start: int, end: int) -> int:
     """Return the line after a list of files to include; the next line if there is no list, as below a cutting mark."""
-    for number in range(start + 1, min(end, start + _MAX_INCLUDED_FILES)):
+    for number in range(start + 1, min(end, start + _MAX_INCLUDE_LIST_LINES)):
         line = _line(state, number)
-        if _INCLUDED_FILES.match(line):
+        if _INCLUDE_LIST_MARK.match(line):
             return number + 1
-        if not _INCLUDED_FILE.match(line) or (line and state.sCount[number] < state.blkIndent):
+        if not _INCLUDE_LIST_LINE.match(line) or (line and state.sCount[number] < state.blkIndent):
             break
     return start + 1
 

@@ -75,8 +75,8 @@ def batch_of(chunks: Sequence[Chunk], vectors: Vectors, record: Record, schema: 
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-class RowGroup:
-    """Buffer for rows that are written together: at most `max_rows` or `max_bytes`, by default those of a row group."""
+class RowBuffer:
+    """Buffer for rows that are written together, up to `max_rows` or `max_bytes`; by default, those of a row group."""
 
     def __init__(self, record: Record, max_rows: int | None = None, max_bytes: int | None = None) -> None:
         self._record = record
@@ -88,7 +88,7 @@ class RowGroup:
 
     @property
     def full(self) -> bool:
-        """Whether the rows are to be written."""
+        """Whether a limit is reached, so that the rows are to be written."""
         return self.rows >= self._max_rows or self._bytes >= self._max_bytes
 
     def add(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:

@@ -1,8 +1,8 @@
 """Collections of Chroma, in a folder or on a server: `chroma:DIR#NAME`, `chroma:http://HOST:8000#NAME`.
 
 Chroma has no transactions. A new collection is written under another name and renamed at commit; so an old one stays
-readable. An old one is renamed before, and removed after: a complete one always has a mark or the name. In an update,
-each call is durable, and repeating it is harmless. Chroma computes no vectors.
+readable. The old one first gets another name and a mark, and is removed last: at any time, a complete collection has
+the name or the mark. In an update, each call is durable, and repeating it is harmless. Chroma computes no vectors.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from embedway.collections.stores.server_columns import ids_by_source, stored_col
 from embedway.collections.stores.server_locks import server_lock
 from embedway.collections.stores.server_records import (
     COMPLETE_FOR,
+    RECORD_KEY,
     STAGED_FOR,
-    mark_of,
     record_from_text,
     record_text,
+    staging_mark,
     staging_name,
 )
 from embedway.collections.stores.server_where import push_not_down
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from embedway.collections.where import Condition
     from embedway.types import Vectors
 
-RECORD_KEY = "embedway"
 #: Rows of a request to a server, whose maximum size is not known.
 _SERVER_ROWS = 1_000
 #: Candidates of the approximate index, which are ranked by their exact vectors.
@@ -116,7 +116,7 @@ class ChromaStore(Store):
         with self._errors("creating the collection", create=True) as client:
             if (found := self._current()) is not None and found.name != name:
                 self._restore_name(found)
-            for one in self._marked(STAGED_FOR, COMPLETE_FOR):  # a killed run has left it
+            for one in self._marked(STAGED_FOR, COMPLETE_FOR):  # left by killed runs
                 client.delete_collection(one)
             metadata = {RECORD_KEY: record_text(record, **{STAGED_FOR: name})}
             self._staged = staging_name(name)
@@ -170,21 +170,25 @@ class ChromaStore(Store):
             self.write_record(record)
         with self._errors("finishing") as client:
             if self._staged is not None:
-                replaced = self._find(self._place.name)
-                if replaced is not None:
-                    self._check_replaceable(replaced)
-                self._take_name(record, replaced)
-                self.record, self._staged = record, None
-                if replaced is not None:
-                    client.delete_collection(replaced.name)
+                self._finish_new(client, record)
             self.count = self._rows.count()
+
+    def _finish_new(self, client: Any, record: Record) -> None:
+        """Give the new collection its name, and remove the one that it replaces."""
+        replaced = self._find(self._place.name)
+        if replaced is not None:
+            self._check_replaceable(replaced)
+        self._take_name(record, replaced)
+        self.record, self._staged = record, None
+        if replaced is not None:
+            client.delete_collection(replaced.name)
 
     @override
     def abort(self) -> None:
         staged, self._staged = self._staged, None
         if staged is not None:
             with suppress(Exception):
-                # By its first name, which it has no more if the answer of a rename was lost.
+                # By its staging name: if only the answer of the rename was lost, it has its final name, and stays.
                 self._client.delete_collection(staged)
 
     @override
@@ -290,9 +294,9 @@ class ChromaStore(Store):
         return record_from_text(text if isinstance(text, str) else None, destination=self.destination)[0]
 
     def _take_name(self, record: Record, replaced: Any) -> None:
-        """Give the new collection its name. The one that it replaces has another name then, or its own after an error.
+        """Give the new collection its name, and the one that it replaces another one. An error restores the latter.
 
-        Name and mark change in one call. A killed process leaves at least one complete collection.
+        Name and mark of a collection change in one call, so a killed process leaves at least one that is complete.
         """
         name = self._place.name
         try:
@@ -302,7 +306,7 @@ class ChromaStore(Store):
             self._rows.modify(name=name, metadata={RECORD_KEY: record_text(record)})
         except BaseException:
             if replaced is not None:
-                with suppress(Exception):  # refused if the new one has the name: only the answer was lost
+                with suppress(Exception):  # refused if only the answer was lost, because the new one has the name
                     self._restore_name(replaced)
             raise
 
@@ -337,17 +341,17 @@ class ChromaStore(Store):
         return vectors
 
     def _current(self) -> Any:
-        """Return the collection, also if a killed process has taken its name away; None if there is none."""
+        """Return the collection, also a complete one that a killed process left without its name; None if none."""
         found = self._find(self._place.name)
         if found is None and (names := self._marked(COMPLETE_FOR)):
             found = self._find(names[0])
         return found
 
     def _marked(self, *marks: str) -> list[str]:
-        """Return the names of the collections that have one of these marks for the name of this one."""
+        """Return the names of collections with one of these marks for this collection's name."""
         found = self._connection().list_collections() if self._place.is_there else []
         texts = {one.name: (one.metadata or {}).get(RECORD_KEY) for one in found}
-        return [one for one, text in texts.items() if mark_of(self._place.name, one, text) in marks]
+        return [one for one, text in texts.items() if staging_mark(one, self._place.name, text) in marks]
 
     def _find(self, name: str) -> Any:
         """Return a collection; None if there is none."""

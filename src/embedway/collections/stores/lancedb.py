@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 
 from embedway import unfinished
-from embedway.collections.stores.arrow import RowGroup
+from embedway.collections.stores.arrow import schema_of
 from embedway.collections.stores.lancedb_reader import TableReader
 from embedway.collections.stores.lancedb_table import (
     Head,
@@ -33,7 +33,7 @@ from embedway.collections.stores.lancedb_table import (
     restore_moved,
     table_path,
 )
-from embedway.collections.stores.lancedb_writer import FRAGMENT_BYTES, FRAGMENT_ROWS, TableWriter, rewrite
+from embedway.collections.stores.lancedb_writer import TableWriter, rewrite
 from embedway.collections.stores.library_errors import sink_errors
 from embedway.collections.stores.locks import exclusive
 from embedway.collections.stores.reader_store import ReaderStore
@@ -138,9 +138,8 @@ class LanceDBStore(ReaderStore):
                 self._made_folder = True
             self._remove_stale()
             self._temporary = self._new_temporary()
-            group = RowGroup(self.record, FRAGMENT_ROWS, FRAGMENT_BYTES)
-            table = connect(self._temporary).create_table(self._name, schema=group.schema)
-            self._writer = TableWriter(table, group)
+            table = connect(self._temporary).create_table(self._name, schema=schema_of(self.record))
+            self._writer = TableWriter(table, self.record)
 
     @override
     def begin_update(self, record: Record) -> None:
@@ -155,9 +154,7 @@ class LanceDBStore(ReaderStore):
             self._before = Head(reader.record)
             Head(reader.record, table.version).write(self._path, reader.metadata)
             self.record = record
-            self._writer = TableWriter(
-                table, RowGroup(record, FRAGMENT_ROWS, FRAGMENT_BYTES), base_version=table.version
-            )
+            self._writer = TableWriter(table, record, base_version=table.version)
             self._writer.add_columns()
 
     @override

@@ -8,7 +8,7 @@ import numpy as np
 
 from embedway.collections.columns import id_of, key_of
 from embedway.collections.documents import DocumentKey
-from embedway.collections.stores.arrow import ROW_GROUP_ROWS, conform
+from embedway.collections.stores.arrow import ROW_GROUP_ROWS, RowBuffer, conform
 from embedway.collections.stores.lancedb_table import connect, document_filters, table_path, value_filters
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embedway.collections.chunks import Chunk
-    from embedway.collections.stores.arrow import RowGroup
+    from embedway.collections.record import Record
     from embedway.collections.stores.lancedb_reader import TableReader
     from embedway.types import Vectors
 
-#: Rows or bytes at which a fragment is written. Each one is a version of the table, so small ones take longer.
+#: Rows or bytes at which a fragment is written. Each fragment is a version of the table, so many small ones are slow.
 FRAGMENT_ROWS = 16_384
 FRAGMENT_BYTES = 32 << 20
 #: Number of fragments of a table from which they are compacted: searches open each of them.
@@ -35,20 +35,20 @@ class TableWriter:
     `base_version` is the version that the change starts from; None for a new table.
     """
 
-    def __init__(self, table: Any, group: RowGroup, *, base_version: int | None = None) -> None:
+    def __init__(self, table: Any, record: Record, *, base_version: int | None = None) -> None:
         self._table = table
-        self._group = group
+        self._buffer = RowBuffer(record, FRAGMENT_ROWS, FRAGMENT_BYTES)
         self._base_version = base_version
         self._removed: set[DocumentKey] = set()
         self._buffered_ids: set[str] = set()
         self._buffered_keys: set[tuple[str, str]] = set()
-        #: Hashes of the ids of a new table, sorted, with 8 bytes for each row.
-        self._written = np.empty(0, np.int64)
+        #: Hashes of the ids in a new table, sorted: 8 bytes for each row.
+        self._written_hashes = np.empty(0, np.int64)
 
     def add_columns(self) -> None:
         """Add the columns that the table lacks; they are null in its rows."""
         names = set(self._table.schema.names)
-        missing = [field for field in self._group.schema if field.name not in names]
+        missing = [field for field in self._buffer.schema if field.name not in names]
         if missing:
             self._table.add_columns(missing)
 
@@ -60,9 +60,9 @@ class TableWriter:
             for row in range(len(chunks)):
                 if ids[row] in self._buffered_ids:
                     self._flush()
-                self._buffer(chunks[row : row + 1], vectors[row : row + 1])
+                self._add(chunks[row : row + 1], vectors[row : row + 1])
             return
-        self._buffer(chunks, vectors)
+        self._add(chunks, vectors)
 
     def remove(self, documents: Collection[DocumentKey]) -> None:
         """Remove the rows of documents that were written so far."""
@@ -84,11 +84,11 @@ class TableWriter:
         if self._base_version is not None and self._table.version != self._base_version:
             self._table.restore(self._base_version)
 
-    def _buffer(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        self._group.add(chunks, vectors)
+    def _add(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        self._buffer.add(chunks, vectors)
         self._buffered_ids.update(map(id_of, chunks))
         self._buffered_keys.update(map(key_of, chunks))
-        if self._group.full:
+        if self._buffer.full:
             self._flush()
 
     def _flush(self) -> None:
@@ -96,30 +96,31 @@ class TableWriter:
         for text in document_filters(self._removed):
             self._table.delete(text)
         self._removed.clear()
-        if not self._group.rows:
+        if not self._buffer.rows:
             return
         for text in value_filters("id", self._existing()):
             self._table.delete(text)
         # The columns of the table may be in another order, after columns were added.
-        table = self._group.table()
+        table = self._buffer.table()
         self._table.add(table.select(self._table.schema.names))
-        self._group.clear()
+        self._buffer.clear()
         if self._base_version is None:
-            # Two sorted parts, which this kind of sort merges in linear time.
-            self._written = np.sort(
-                np.concatenate([self._written, np.sort(_hashes(self._buffered_ids))]), kind="stable"
-            )
+            hashes = np.concatenate([self._written_hashes, np.sort(_hashes(self._buffered_ids))])
+            self._written_hashes = np.sort(hashes, kind="stable")  # linear, because both parts are sorted
         self._buffered_ids.clear()
         self._buffered_keys.clear()
 
     def _existing(self) -> list[str]:
-        """Return the ids of buffered rows that the table has, perhaps with others of equal hash."""
+        """Return the ids of buffered rows that the table has.
+
+        Of a new table, ids with the same hash may be among them: to delete an id that is not there does nothing.
+        """
         if self._base_version is None:
             ids = list(self._buffered_ids)
             hashes = _hashes(ids)
-            places = np.minimum(np.searchsorted(self._written, hashes), max(0, len(self._written) - 1))
-            known = self._written[places] == hashes if len(self._written) else np.zeros(len(ids), bool)
-            return sorted(ids[row] for row in np.flatnonzero(known).tolist())
+            first = np.searchsorted(self._written_hashes, hashes, side="left")
+            last = np.searchsorted(self._written_hashes, hashes, side="right")
+            return sorted(ids[row] for row in np.flatnonzero(first < last).tolist())
         import pyarrow as pa  # noqa: PLC0415 - heavy
         import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from embedway import unfinished
-from embedway.collections.stores.arrow import RowGroup, conform
+from embedway.collections.stores.arrow import RowBuffer, conform
 from embedway.collections.stores.file_store import FileStore
 from embedway.collections.stores.library_errors import sink_errors
 from embedway.collections.stores.parquet_reader import ParquetReader
@@ -163,28 +163,28 @@ class _GroupWriter:
 
         self.path, self.record = path, record
         self.rows = 0
-        self._group = RowGroup(record)
+        self._buffer = RowBuffer(record)
         texts = ["document_id", "source", "fingerprint", "title", "headings"]
         texts += [name for name, kind in record.keep.items() if kind not in {"list", "float"}]
         # The bytes of numbers are grouped by their position, so that zstd finds the equal ones: smaller, and faster.
         split = ["vector.list.element"] if record.vector_type == "float32" else False
         self._writer: Any = pq.ParquetWriter(
-            path, self._group.schema, compression="zstd", use_dictionary=texts, use_byte_stream_split=split
+            path, self._buffer.schema, compression="zstd", use_dictionary=texts, use_byte_stream_split=split
         )
 
     def add(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Buffer rows, and write each full row group."""
-        self._group.add(chunks, vectors)
+        self._buffer.add(chunks, vectors)
         self.rows += len(chunks)
-        if self._group.full:
+        if self._buffer.full:
             self._flush()
 
     def add_table(self, table: Any) -> None:
         """Buffer rows of a table, and write each full row group."""
-        for batch in conform(table, self._group.schema).to_batches():
-            self._group.add_batch(batch)
+        for batch in conform(table, self._buffer.schema).to_batches():
+            self._buffer.add_batch(batch)
             self.rows += batch.num_rows
-            if self._group.full:
+            if self._buffer.full:
                 self._flush()
 
     def close(self) -> None:
@@ -198,14 +198,14 @@ class _GroupWriter:
         """Close and remove the file."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            self._group.clear()
+            self._buffer.clear()
             # Closing writes the footer, which fails on a full disk; the file is removed anyway.
             with contextlib.suppress(Exception):
                 writer.close()
         unfinished.remove(self.path)
 
     def _flush(self) -> None:
-        if self._group.rows:
-            table = self._group.table()
+        if self._buffer.rows:
+            table = self._buffer.table()
             self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
-            self._group.clear()
+            self._buffer.clear()

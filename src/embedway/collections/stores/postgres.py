@@ -139,7 +139,7 @@ class PostgresStore(Store):
             self._facts()
             self._writing, self._created, self.record = self._place.table, False, record
             stage = f"CREATE TEMP TABLE {_STAGE.partition('.')[2]} ON COMMIT DROP AS SELECT {{}} FROM {{}} WHERE false"  # noqa: S608  constants and quoted identifiers
-            link.execute(compose.sql(stage, self._columns(), self._table()))
+            link.execute(compose.sql(stage, compose.names(self._column_names()), self._table()))
             # The statement above locks the table against ALTER until the transaction ends.
             tables.check_types(link, self._oid(), record, destination=self.destination)
 
@@ -150,12 +150,13 @@ class PostgresStore(Store):
             rows = pg.copy_rows(chunks, vectors, self.record, destination=self.destination)
             if self._copy is None:
                 target = self._table() if self._created else compose.sql(_STAGE)
-                statement = compose.sql("COPY {} ({}) FROM STDIN (FORMAT binary)", target, self._columns())
+                statement = compose.sql(
+                    "COPY {} ({}) FROM STDIN (FORMAT binary)", target, compose.names(self._column_names())
+                )
                 self._copy = RowCopy(self._connection(), statement, pg.copy_types(self.record))
             self._copy.write(rows)
             if not self._created:
-                names = [*stored_columns(self.record), "vector"]
-                tables.merge(self._connection(), self._table(), compose.sql(_STAGE), names)
+                tables.merge_stage(self._connection(), self._table(), compose.sql(_STAGE), self._column_names())
 
     @override
     def remove(self, documents: Collection[DocumentKey]) -> None:
@@ -169,7 +170,7 @@ class PostgresStore(Store):
         with postgres_errors(self.destination, "finishing"):
             link = self._connection()
             if self._created:
-                tables.add_unique_index(link, self._table())
+                tables.add_indexes(link, self._table())
             if self._created or not tables.has_vector_index(link, self._oid()):
                 tables.build_vector_index(link, self._table(), self.record)
             if self._created:
@@ -363,7 +364,7 @@ class PostgresStore(Store):
             copy.cancel()
 
     def _connection(self) -> Any:
-        """Return the connection, ready for a statement."""
+        """Return the connection. Ends the COPY, which allows no other statement."""
         copy, self._copy = self._copy, None
         if copy is not None:
             copy.end()
@@ -381,8 +382,8 @@ class PostgresStore(Store):
     def _table(self) -> Any:
         return self._name(self._writing or self._place.table)
 
-    def _columns(self) -> Any:
-        return compose.names([*stored_columns(self.record), "vector"])
+    def _column_names(self) -> list[str]:
+        return [*stored_columns(self.record), "vector"]
 
     def _oid(self) -> int | None:
         return tables.find(self._connection(), self._schema, self._place.table)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 class RowCopy:
     """An open COPY in binary form. The server stores rows while the next batch is computed.
 
-    It occupies its connection: another statement waits for `end`, in the same thread forever. Errors of the server may
-    be raised by a later call.
+    Call `end` or `cancel` before another statement on the connection: that would wait for it, in the same thread
+    forever. An error of the server may be raised by a later call.
     """
 
     def __init__(self, link: Any, statement: Any, types: Sequence[str]) -> None:

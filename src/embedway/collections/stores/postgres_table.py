@@ -86,8 +86,8 @@ def rename_parts(link: Any, schema: str, temporary: str, table: str) -> None:
             link.execute(compose.sql(change, compose.identifier(schema, old), start + ending))
 
 
-def merge(link: Any, table: Any, stage: Any, names: Sequence[str]) -> None:
-    """Move the rows of a stage to a table; they replace those with the same ids."""
+def merge_stage(link: Any, table: Any, stage: Any, names: Sequence[str]) -> None:
+    """Move the rows of a staging table, with the columns `names`, to a table. They replace rows with the same ids."""
     changes = compose.comma(compose.sql("{0} = excluded.{0}", name) for name in names if name != "id")
     columns = compose.names(names)
     query = "INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT (id) DO UPDATE SET {}"
@@ -95,7 +95,7 @@ def merge(link: Any, table: Any, stage: Any, names: Sequence[str]) -> None:
     link.execute(compose.sql("TRUNCATE {}", stage))
 
 
-def add_unique_index(link: Any, table: Any) -> None:
+def add_indexes(link: Any, table: Any) -> None:
     """Add the indexes of a new table. Of rows that were written twice, only the last stays."""
     psycopg = require_psycopg()
     unique = compose.sql("ALTER TABLE {} ADD UNIQUE (id)", table)

@@ -1,8 +1,8 @@
 """Collections of a Qdrant server: `qdrant:http://HOST:6333#COLLECTION`; the key is in `QDRANT_API_KEY`.
 
 Qdrant has no transactions. A new collection is written under another name, and its name becomes an alias of it at
-commit; so an old one stays readable. A complete one without its alias, of a killed process, is found by its mark. In an
-update, each request is durable, and repeating it is harmless.
+commit; so an old one stays readable. If a killed process leaves a complete collection without the name, the mark in its
+record says whose place it takes. In an update, each request is durable, and repeating it is harmless.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from typing_extensions import override
 
 from embedway.collections.search import Hit
-from embedway.collections.stores import qdrant_names as names_of
+from embedway.collections.stores import qdrant_names
 from embedway.collections.stores import qdrant_points as points
 from embedway.collections.stores.base import READ_ROWS, Rows, Store
 from embedway.collections.stores.qdrant_connection import Place, connect, qdrant_errors
@@ -29,6 +29,7 @@ from embedway.collections.stores.server_columns import stored_columns
 from embedway.collections.stores.server_locks import server_lock
 from embedway.collections.stores.server_records import (
     COMPLETE_FOR,
+    RECORD_KEY,
     STAGED_FOR,
     record_from_text,
     record_text,
@@ -72,7 +73,7 @@ class QdrantStore(Store):
         #: Name of the collection that is being created; None otherwise.
         self._staged: str | None = None
         self._overwrite = False
-        self._in_point = False
+        self._record_in_point = False
 
     @property
     @override
@@ -91,13 +92,13 @@ class QdrantStore(Store):
     @override
     def exists(self) -> bool:
         with self._errors("looking for the collection") as client:
-            return names_of.current(client, self._place.name) is not None
+            return qdrant_names.find(client, self._place.name) is not None
 
     @override
     def prepare(self, *, overwrite: bool) -> None:
         self._overwrite = overwrite
         with self._errors("preparing") as client:
-            found = names_of.current(client, self._place.name)
+            found = qdrant_names.find(client, self._place.name)
             if found is not None:
                 self._check_replaceable(client, found)
 
@@ -107,15 +108,16 @@ class QdrantStore(Store):
 
         self.record = record
         with self._errors("creating the collection") as client:
-            names_of.restore(client, self._place.name)
-            for one in names_of.marked(client, self._place.name, STAGED_FOR, COMPLETE_FOR):  # killed runs have left it
+            qdrant_names.restore(client, self._place.name)
+            left = qdrant_names.find_marked(client, self._place.name, STAGED_FOR, COMPLETE_FOR)  # by killed runs
+            for one in left:
                 client.delete_collection(one)
             self._staged = staging_name(self._place.name)
             kind = models.Datatype.FLOAT16 if record.vector_type == "float16" else models.Datatype.FLOAT32
             size = models.VectorParams(size=record.space.dimensions, distance=models.Distance.COSINE, datatype=kind)
             mark = {STAGED_FOR: self._place.name}
-            # With the record: without it, the next run would not know what a killed one has left.
-            metadata = {names_of.RECORD_KEY: record_text(record, **mark)}
+            # In the same request: a killed run leaves no collection without a mark, which no later one would remove.
+            metadata = {RECORD_KEY: record_text(record, **mark)}
             client.create_collection(self._staged, vectors_config=size, metadata=metadata)
             self._write_record(client, **mark)
             self._index(client, [*points.INDEXED, *record.keep])
@@ -165,10 +167,10 @@ class QdrantStore(Store):
     def _take_name(self, client: Any, staged: str) -> str | None:
         """Give the new collection its name; return the collection that had it, or None.
 
-        Each of them is marked as complete before the name changes. A killed process leaves at least one of them.
+        Both are marked as complete before the name changes, so a killed process leaves at least one that is found.
         """
         name = self._place.name
-        old = names_of.target(client, name)
+        old = qdrant_names.resolve(client, name)
         if old is not None:
             self._check_replaceable(client, old)
         self._write_record(client, **{COMPLETE_FOR: name})
@@ -178,10 +180,10 @@ class QdrantStore(Store):
             client.delete_collection(name)
             old = None
         elif old is not None:
-            text, _ = names_of.stored_record(client, old)
+            text, _ = qdrant_names.read_record(client, old)
             record, _ = record_from_text(text, destination=self.destination)
-            names_of.write_record(client, old, record, **{COMPLETE_FOR: name})
-        names_of.point_alias(client, name, staged, replaces=old is not None)
+            qdrant_names.write_record(client, old, record, **{COMPLETE_FOR: name})
+        qdrant_names.set_alias(client, name, staged, replaces=old is not None)
         self._staged = None
         return old
 
@@ -191,17 +193,17 @@ class QdrantStore(Store):
         if staged is not None:
             with suppress(Exception):
                 client = self._connection()
-                # It has the name if only the answer of the server was lost.
-                if names_of.target(client, self._place.name) != staged:
+                # If only the answer of the server was lost, it has the name, and stays.
+                if qdrant_names.resolve(client, self._place.name) != staged:
                     client.delete_collection(staged)
 
     @override
     def open(self) -> None:
         with self._errors("opening") as client:
-            found = names_of.restore(client, self._place.name)
+            found = qdrant_names.restore(client, self._place.name)
             if found is None:
                 raise no_such("collection", self.destination)
-            text, self._in_point = names_of.stored_record(client, found)
+            text, self._record_in_point = qdrant_names.read_record(client, found)
             self.record, _ = record_from_text(text, destination=self.destination)
             self._recount(client)
 
@@ -339,10 +341,11 @@ class QdrantStore(Store):
         """Return a filter that leaves out the point of the record, if there is one."""
         from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
 
-        if not self._in_point:
+        if not self._record_in_point:
             return where
         return models.Filter(
-            must=None if where is None else [where], must_not=[models.HasIdCondition(has_id=[names_of.RECORD_POINT])]
+            must=None if where is None else [where],
+            must_not=[models.HasIdCondition(has_id=[qdrant_names.RECORD_POINT])],
         )
 
     @property
@@ -361,7 +364,7 @@ class QdrantStore(Store):
         """Raise `SinkError` for an existing collection without `overwrite`, and for that of another program."""
         if not self._overwrite:
             raise already_exists("collection", self.destination)
-        record_from_text(names_of.stored_record(client, found)[0], destination=self.destination)
+        record_from_text(qdrant_names.read_record(client, found)[0], destination=self.destination)
 
     def _index(self, client: Any, names: Sequence[str]) -> None:
         kinds = stored_columns(self.record)
@@ -371,7 +374,7 @@ class QdrantStore(Store):
                     client.create_payload_index(self._name, key_of(name), points.INDEX_TYPES[kinds[name]], wait=True)
 
     def _write_record(self, client: Any, **marks: str) -> None:
-        self._in_point = names_of.write_record(client, self._name, self.record, **marks)
+        self._record_in_point = qdrant_names.write_record(client, self._name, self.record, **marks)
 
     def _recount(self, client: Any) -> None:
         self.count = client.count(self._name, count_filter=self._without_record(None), exact=True).count

@@ -1,20 +1,25 @@
-"""Names of collections of a Qdrant server: aliases, records with marks, and names that killed processes took away."""
+"""Names of collections of a Qdrant server: aliases, and the marks of collections without one in their records."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from embedway.collections.stores.server_records import COMPLETE_FOR, mark_of, record_text
+from embedway.collections.stores.server_records import (
+    COMPLETE_FOR,
+    RECORD_KEY,
+    is_staging_name,
+    record_text,
+    staging_mark,
+)
 
 if TYPE_CHECKING:
     from embedway.collections.record import Record
 
-#: Key of the record in the metadata of a collection, or in the payload of the point of servers without metadata.
-RECORD_KEY = "embedway"
+#: Point whose payload has the record, on servers without metadata of collections.
 RECORD_POINT = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
-def target(client: Any, name: str) -> str | None:
+def resolve(client: Any, name: str) -> str | None:
     """Return the collection behind a name, which may be an alias; None if there is none."""
     for alias in client.get_aliases().aliases:
         if alias.alias_name == name:
@@ -22,22 +27,25 @@ def target(client: Any, name: str) -> str | None:
     return name if client.collection_exists(name) else None
 
 
-def current(client: Any, name: str) -> str | None:
-    """Return the collection of a name, also if a killed process has taken the name away; None if there is none."""
-    found = target(client, name)
-    return found or next(iter(marked(client, name, COMPLETE_FOR)), None)
+def find(client: Any, name: str) -> str | None:
+    """Return the collection of a name, also a complete one that a killed process left without it; None if none."""
+    return resolve(client, name) or _find_nameless(client, name)
 
 
 def restore(client: Any, name: str) -> str | None:
-    """Return the collection of a name. If a killed process has taken the name away, give it back."""
-    found = target(client, name)
-    if found is None and (found := current(client, name)) is not None:
-        point_alias(client, name, found)
+    """Return the collection of a name as `find` does, and give it the name if it has none."""
+    found = resolve(client, name)
+    if found is None and (found := _find_nameless(client, name)) is not None:
+        set_alias(client, name, found)
     return found
 
 
-def point_alias(client: Any, name: str, collection: str, *, replaces: bool = False) -> None:
-    """Make a name the alias of a collection, in one request; `replaces` if it is that of another one."""
+def _find_nameless(client: Any, name: str) -> str | None:
+    return next(iter(find_marked(client, name, COMPLETE_FOR)), None)
+
+
+def set_alias(client: Any, name: str, collection: str, *, replaces: bool = False) -> None:
+    """Make a name the alias of a collection, in one request. `replaces` if it is the alias of another one."""
     from qdrant_client import models  # noqa: PLC0415 - heavy, and an extra
 
     created = models.CreateAlias(collection_name=collection, alias_name=name)
@@ -47,17 +55,17 @@ def point_alias(client: Any, name: str, collection: str, *, replaces: bool = Fal
     client.update_collection_aliases(change_aliases_operations=changes)
 
 
-def marked(client: Any, name: str, *marks: str) -> list[str]:
+def find_marked(client: Any, name: str, *marks: str) -> list[str]:
     """Return the collections without alias that have one of these marks for a name."""
     used = {alias.collection_name for alias in client.get_aliases().aliases}
     names = [one.name for one in client.get_collections().collections]
-    # Collections with such a name can have a mark; the others are not read.
-    unused = [one for one in names if one not in used and one.startswith(f"{name}.embedway-")]
-    return [one for one in unused if mark_of(name, one, stored_record(client, one)[0]) in marks]
+    # The records of other collections are not read.
+    unused = [one for one in names if one not in used and is_staging_name(one, name)]
+    return [one for one in unused if staging_mark(one, name, read_record(client, one)[0]) in marks]
 
 
-def stored_record(client: Any, name: str) -> tuple[str | None, bool]:
-    """Return the text of a collection's record, and whether it is that of a point."""
+def read_record(client: Any, name: str) -> tuple[str | None, bool]:
+    """Return the text of a collection's record, and whether it is in a point."""
     metadata = client.get_collection(name).config.metadata or {}
     in_point = RECORD_KEY not in metadata
     if in_point:

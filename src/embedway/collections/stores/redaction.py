@@ -15,7 +15,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?:[A-Za-z][A-Za-z0-9+.-]*:(?=//)
 _PORT = re.compile(r"[^/?#:\[]*(?:\[[^\]]*\])?(?::[0-9]*)?(?=[/?#,]|$)")
 _PARAMETER = re.compile(r"[?&;]([^=&;#?]*)(=?)[^&;#?]*")
 #: A password in a text of libpq; a quoted value may contain escaped quotes, and may lack the last one.
-_WORD = re.compile(r"(?i)((?:passw|pwd|secret|token|api_?key)\w*\s*=\s*)(?!\*\*\*)('(?:\\.|[^'\\])*(?:'|$)|\S+)")
+_PASSWORD = re.compile(r"(?i)((?:passw|pwd|secret|token|api_?key)\w*\s*=\s*)(?!\*\*\*)('(?:\\.|[^'\\])*(?:'|$)|\S+)")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 #: Parameters of a connection whose values are not secret.
 _KNOWN = frozenset({"host", "hostaddr", "port", "dbname", "user", "sslmode", "connect_timeout", "target_session_attrs"})
@@ -25,8 +25,9 @@ def shown(destination: str) -> str:
     """Return a destination as messages may show it.
 
     Of a URL of PostgreSQL, the user's name stays. Of any other text with a scheme, nothing between the scheme and the
-    last @ stays, because a password that is not escaped may contain any character. So it is without a scheme, if a
-    colon is before the @. Parameters stay if they are known; after another one, only what follows the last # stays.
+    last @ stays, because a password that is not escaped may contain any character. The same holds for a text without
+    scheme in which a colon precedes the @. Known parameters stay up to the first unknown one; of the rest, only what
+    follows the last # stays.
     """
     if exact := POSTGRES_URL.fullmatch(destination):
         user = "" if exact["user"] is None else f"{exact['user']}@"
@@ -37,7 +38,7 @@ def shown(destination: str) -> str:
     rest = destination[len(start) :]
     head, _, tail = rest.rpartition("@")
     if scheme is None and (":" not in head or _DRIVE.match(destination)):
-        return _WORD.sub(r"\1***", destination)
+        return _PASSWORD.sub(r"\1***", destination)
     if "=" in head:  # the @ may be in the password of a parameter
         return f"{start}***"
     if "@" in rest:
@@ -49,11 +50,10 @@ def shown(destination: str) -> str:
 
 def _parameters(text: str) -> str:
     """Return a text in which only known parameters have values."""
-    for found in _PARAMETER.finditer(text):
-        if found[1] not in _KNOWN:
-            # The value may contain each of the characters that end one.
-            hidden = found.end(2) if found[2] else found.start(1)
-            table = text.rfind("#", hidden)
-            text = f"{text[:hidden]}***{text[table:] if table >= 0 else ''}"
-            break
-    return _WORD.sub(r"\1***", text)
+    unknown = next((found for found in _PARAMETER.finditer(text) if found[1] not in _KNOWN), None)
+    if unknown is not None:
+        # Its value may contain any character that ends a value, so all of the text up to the table is hidden.
+        hidden = unknown.end(2) if unknown[2] else unknown.start(1)
+        table = text.rfind("#", hidden)
+        text = f"{text[:hidden]}***{text[table:] if table >= 0 else ''}"
+    return _PASSWORD.sub(r"\1***", text)

@@ -11,10 +11,13 @@ from embedway.collections.record import FORMAT_VERSION, Record
 from embedway.collections.stores.records import FORMAT, record_from_json, space_from_json
 from embedway.errors import SinkError, newer_version
 
-#: Marks beside the record of a collection with a staging name; the value is the name whose place it takes.
-#: A staged collection is incomplete. A complete one has its name again if no other collection has it.
+#: Key of the record in the metadata of a collection of Qdrant or Chroma.
+RECORD_KEY: Final = "embedway"
+#: Marks beside the record of a collection with a staging name; the value is the name that it is to have.
+#: A collection that is staged is incomplete. A complete one gets the name if no other collection has it.
 STAGED_FOR: Final = "staged_for"
 COMPLETE_FOR: Final = "complete_for"
+_STAGING = ".embedway-"
 
 
 def record_text(record: Record, **more: object) -> str:
@@ -43,16 +46,21 @@ def record_from_text(text: str | None, *, destination: str) -> tuple[Record, dic
 
 def staging_name(name: str) -> str:
     """Return the name of a collection that is written and then takes the place of `name`."""
-    return f"{name}.embedway-{secrets.token_hex(6)}"
+    return f"{name}{_STAGING}{secrets.token_hex(6)}"
 
 
-def mark_of(name: str, found: str, text: object) -> str | None:
-    """Return the mark of the collection `found` with this record if it was staged for `name`; None for any other.
+def is_staging_name(found: str, name: str) -> bool:
+    """Return whether `found` may be the result of `staging_name(name)`."""
+    start, separator, ending = found.rpartition(_STAGING)
+    return bool(separator) and start == name and re.fullmatch("[0-9a-f]{12}", ending) is not None
 
-    The name alone decides nothing: other collections may have names that look the same. The record says it too.
+
+def staging_mark(found: str, name: str, text: object) -> str | None:
+    """Return the mark of a collection `found` that was staged for `name`; None for any other collection.
+
+    `text` is its record. The name alone is no proof, because another collection may have a name of this form.
     """
-    start, dot, ending = found.rpartition(".embedway-")
-    if not dot or start != name or not re.fullmatch("[0-9a-f]{12}", ending) or not isinstance(text, str):
+    if not is_staging_name(found, name) or not isinstance(text, str):
         return None
     try:
         facts = json.loads(text)
