@@ -36,6 +36,7 @@ from embedway.errors import (
     UsageError,
     of_row,
 )
+from memory_store import MemoryStore
 
 #: Errors of a service for one text.
 OF_A_TEXT = {
@@ -688,3 +689,30 @@ def test_files_that_a_parser_refuses_are_all_named_at_once(fake_embedder, tmp_pa
 def test_an_empty_name_is_no_source(fake_embedder, tmp_path):
     with pytest.raises(UsageError, match="is a variable unset"):
         asyncio.run(run_job(fake_embedder(), [""], str(tmp_path / "out.jsonl"), RunOptions()))
+
+
+@pytest.mark.parametrize("transactional", [True, False])
+def test_a_model_that_fails_leaves_the_collection_that_would_be_replaced(
+    fake_embedder, rows_file, monkeypatch, transactional
+):
+    monkeypatch.setattr(MemoryStore, "transactional", transactional)
+    monkeypatch.setattr("memory_store.PLACES", {})
+
+    def run(count, **options):
+        source = [rows_file(count)]
+        asyncio.run(run_job(fake_embedder(**options), source, MemoryStore("memory:a"), RunOptions(overwrite=True)))
+
+    def written():
+        store = MemoryStore("memory:a")
+        store.open()
+        return store.count
+
+    async def fail(_):
+        raise AuthenticationError("the key is wrong", route="r", status=401)
+
+    run(3)
+    with pytest.raises(AuthenticationError):
+        run(5, on_embed=fail)
+    assert written() == 3
+    run(5)
+    assert written() == 5

@@ -188,3 +188,15 @@ def test_sources_may_lack_a_column_that_the_collection_has(fake_embedder, tmp_pa
     with pytest.raises(SourceError, match=r"'lnag': is not a column .*; existing columns: 'text'"):
         sync(embedder, [str(tmp_path / "b.jsonl")], keep=("lang", "lnag"))
     assert embedder.calls == []
+
+
+def test_another_kept_column_is_added_to_those_of_the_collection(fake_embedder, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one", "lang": "de", "year": 2020}')
+    sync(fake_embedder(), [str(path)], keep=("lang",))
+    assert sync(fake_embedder(), [str(path)], keep=("year",)).updated == 1
+    ((fields, _),) = PLACES["memory:a"][1].values()
+    assert (fields["lang"], fields["year"]) == ("de", 2020)
+    assert sync(fake_embedder(), [], keep=("year",)).unchanged == 1
+    assert sync(fake_embedder(), []).unchanged == 1
+    assert sync(fake_embedder(), [], keep=()).unchanged == 1

@@ -108,6 +108,8 @@ class Job:
         self._manifest = Manifest()
         self._old: Record | None = None
         self._begun = False
+        #: Record of a new collection that has no rows yet, in a store without transactions.
+        self._staged: Record | None = None
         self._outdated: set[DocumentKey] = set()
         self._columns = KeptColumns((), {}, {})
 
@@ -269,17 +271,23 @@ class Job:
         store = self._store
         if self._old is not None:
             store.begin_update(record)
-        elif store.transactional:
-            store.begin(record)
         else:
-            # Rows that are written stay if the job is stopped, so that a sync continues it.
             store.begin(record)
-            store.commit()
-            store.open()
-            store.begin_update(record)
+            self._staged = None if store.transactional else record
         self._begun = True
 
+    def _show_rows(self, record: Record) -> None:
+        """Give a new collection its name, so that rows stay if the job is stopped, and a sync continues it."""
+        store = self._store
+        store.commit()
+        store.open()
+        store.begin_update(record)
+
     def _write(self, replaced: Collection[DocumentKey], chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        if self._staged is not None:
+            # Not before there are vectors: a model that fails must not cost the collection that is replaced.
+            self._show_rows(self._staged)
+            self._staged = None
         outdated = (set(replaced) & {key_of(chunk) for chunk in chunks}) - self._outdated
         if outdated:
             self._store.remove(outdated)

@@ -125,6 +125,9 @@ class SyncOptions:  # a field for each option of a sync
         """Return the options of the job; `record` is that of an existing collection. Raises `UsageError`."""
         known = {} if record is None else _recorded(record, self)
         given = {name: value for name in _SHARED if (value := getattr(self, name)) is not None}
+        if self.keep is not None:
+            # Columns are added. Without the recorded ones, the rows that are written again would lose their values.
+            given["keep"] = tuple(dict.fromkeys((*known.get("keep", ()), *self.keep)))
         # A column that is named again without a type keeps the one that was declared before.
         types = {**known.get("keep_types", {}), **(self.keep_types or {})}
         return RunOptions(**{**known, **given, "keep_types": types})

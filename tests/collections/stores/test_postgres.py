@@ -1,6 +1,8 @@
 """Tables in a real PostgreSQL with pgvector."""
 
 import contextlib
+import os
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +15,7 @@ from embedway.collections.stores import postgres_table, store_for
 from embedway.collections.stores.postgres_rows import query_text
 from embedway.collections.where import And, Compare, In, IsNull, Not, Or
 from embedway.errors import SinkError, UsageError
+from scripts import run_script
 
 
 @pytest.fixture
@@ -191,6 +194,29 @@ def test_a_server_that_ends_between_writes_is_a_sink_error(table, record, some_r
     store.close()
     with contextlib.closing(store_for(table)) as again:
         assert not again.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_forked_process_that_frees_a_store_leaves_the_open_copy_alone(postgres_url, table, record, some_rows):
+    script = f"""
+import gc, os, pickle
+from embedway.collections.stores import store_for
+record, *batches = pickle.loads({pickle.dumps((record, some_rows(10), some_rows(10, 10)))!r})
+store = store_for({table!r})
+store.prepare(overwrite=False)
+store.begin(record)
+store.write(*batches[0])
+if (child := os.fork()) == 0:
+    del store
+    gc.collect()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+store.write(*batches[1])
+store.commit()
+print(store.count)
+store.close()
+"""
+    assert run_script(script) == ["0", "20"]
 
 
 def test_existing_table_is_refused_or_replaced(write, table, record):

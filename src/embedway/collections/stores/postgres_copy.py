@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from embedway.forks import never_free_in_forked_processes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -19,6 +21,8 @@ class RowCopy:
     def __init__(self, link: Any, statement: Any, types: Sequence[str]) -> None:
         self._cursor = link.cursor()
         self._context = self._cursor.copy(statement)
+        # Freed while it is open, it cancels the COPY, also that of the parent process, whose connection it has.
+        never_free_in_forked_processes(self._context)
         self._copy = self._context.__enter__()
         self._copy.set_types(types)
 
