@@ -24,6 +24,7 @@ def test_a_forgotten_document_is_gone_and_what_is_left_is_said(command, collecti
     done = command("forget", "3.md", "--from", collection)
     assert (done.code, done.stdout) == (2, "")
     assert "no document '3.md'" in done.stderr
+    assert "(did you mean '" in command("forget", "5.dm", "--from", collection).stderr
 
 
 def test_a_dry_run_names_what_would_be_removed_and_removes_nothing(command, collection):

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import termios
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from embedway.cli.search_output import location
+from embedway.cli.search_output import kept_values, location
 from embedway.collections.search import Hit
 from embedway.collections.search_results import SearchHit
 from embedway.collections.snippets import Highlight, Snippet
@@ -267,6 +268,8 @@ def test_an_interactive_session(command, notes):
     assert "there is no command :wrong; :help lists the commands" in done.stderr
     assert "there is no column 'nothing'" in done.stderr
     assert "4 queries, p50" in done.stderr
+    assert "where: lang = 'de'\n" in done.stderr
+    assert "where: no\n" in done.stderr
 
 
 def tables_of(output):
@@ -324,6 +327,28 @@ def test_a_place_has_the_page_or_the_line():
     snippet = Snippet(0, 4, 7, "text", page=4)
     assert location(SearchHit(0.5, hit, snippet, Highlight(0, 4))) == "docs/a.pdf p. 4"
     assert location(SearchHit(0.5, hit, replace(snippet, page=None), Highlight(0, 4))) == "docs/a.pdf:7"
+
+
+def test_kept_values_are_written_as_in_conditions():
+    values = {"beta": True, "tags": ["a", "\u00e9"], "year": 2024, "size": None, "lang": "de"}
+    hit = Hit(0.5, "a#0", "a", "docs", 1, None, "text", 0, 1, metadata=values)
+    assert kept_values(SimpleNamespace(hit=hit)) == 'beta=true, tags=["a", "\u00e9"], year=2024, lang=de'
+
+
+@pytest.mark.parametrize(
+    ("source", "document", "place"),
+    [
+        ("notes.jsonl", "7", "notes.jsonl:5"),
+        ("docs", "a/notes.jsonl/x/7", "docs/a/notes.jsonl:5"),
+        ("docs", "Notes.CSV.gz/7", "docs/Notes.CSV.gz:5"),
+        ("docs", "notes.json", "docs/notes.json:5"),
+        ("docs", "a/plot.ipynb", "docs/a/plot.ipynb cell 5"),
+        ("plot.ipynb", "plot.ipynb", "plot.ipynb cell 5"),
+    ],
+)
+def test_a_place_is_the_file_of_a_row_and_the_cell_of_a_notebook(source, document, place):
+    hit = Hit(0.5, f"{document}#0", document, source, 5, None, "text", 0, 1)
+    assert location(SearchHit(0.5, hit, Snippet(0, 4, 5, "text"), Highlight(0, 4))) == place
 
 
 @pytest.mark.parametrize(

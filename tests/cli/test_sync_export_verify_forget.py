@@ -110,3 +110,12 @@ def test_an_export_is_a_collection_that_is_verified_and_forgets(command, handboo
     assert any(line.startswith("h.parquet: removed 1 document with 1 row, and ") for line in forgotten)
     assert "  the source docs: a sync adds the document again unless it is removed or excluded there" in forgotten
     assert command("verify", "e.jsonl", "--json").json["rows"] == 1
+
+
+def test_another_model_is_refused_before_its_weights_are_searched(command, docs, handbook):
+    for options in ([], ["--dry-run"]):
+        done = command("sync", docs.name, "--to", handbook, "--model", "bge-small-en-v1.5", *options)
+        assert (done.code, done.stdout) == (1, "")
+        assert "h.parquet contains vectors of the space all-MiniLM-L6-v2@" in done.stderr
+        assert "the documents would be of the space BAAI/bge-small-en-v1.5" in done.stderr
+    assert changes(command("sync", "--to", handbook, "--model", "all-MiniLM-L6-v2", "--json")) == [0, 0, 0, 2]

@@ -179,6 +179,12 @@ def test_a_heading_is_never_a_snippet_alone():
     assert shown("limits", f"{LONG * 3}\n\nThe limits\n\n{long}\n\n{LONG}")[0].text == f"The limits\n{long}"
 
 
+def test_a_sentence_with_an_emoji_at_its_end_is_no_heading():
+    long = "x" + " word" * 45 + " limits."
+    assert shown("limits", f"{LONG * 3}\n\nThat is all. \U0001f36a\n\n{long}\n\n{LONG}")[0].text == long
+    assert parts_of("Limits \U0001f36a\n\nTen a minute.")[0].kind == "heading"
+
+
 def test_a_row_comes_with_its_header_and_items_without_their_markers():
     rows = "\n".join(f"option{n}.ms | {n} | the meaning of this option in many words {n}" for n in range(30))
     text = f"option | default | meaning\n{rows}"

@@ -1,6 +1,7 @@
 """Syncs on a store in memory, with an embedder whose vectors depend on the text."""
 
 import asyncio
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -200,3 +201,48 @@ def test_another_kept_column_is_added_to_those_of_the_collection(fake_embedder, 
     assert sync(fake_embedder(), [], keep=("year",)).unchanged == 1
     assert sync(fake_embedder(), []).unchanged == 1
     assert sync(fake_embedder(), [], keep=()).unchanged == 1
+
+
+def test_options_of_reading_that_change_for_other_sources_are_a_warning(fake_embedder, docs, tmp_path, caplog):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.md").write_text("one")
+    assert sync(fake_embedder(), [str(docs)], include=("*.md",)).notes == ()
+    assert sync(fake_embedder(), [str(docs)], include=("*.m*",)).notes == ()
+    assert sync(fake_embedder(), [str(tmp_path / "more")]).notes == ()
+    assert not caplog.records
+    [note] = sync(fake_embedder(), [str(tmp_path / "more")], include=("a*",), encoding="cp1252").notes
+    assert "the next sync of docs uses this encoding, include too" in note
+    assert [record.getMessage() for record in caplog.records] == [note]
+    assert sync(fake_embedder(), [str(tmp_path / "more")], include=(), remove=("docs",)).notes == ()
+
+
+def test_types_are_inferred_from_rows_after_the_first_batch(fake_embedder, docs, tmp_path, monkeypatch):
+    monkeypatch.setattr(chunk_reader, "FIRST_BATCH_CHUNKS", 2)
+    rows_of_a = [{"text": "no value"}] * 4
+    rows_of_a += [{"text": "one", "year": 2024, "size": 1}, {"text": "two", "size": 1.5}]
+    (docs / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of_a))
+    assert sync(fake_embedder(), [str(docs)], keep=("year", "size"), on_error="skip").rejected == 0
+    assert PLACES["memory:a"][0].keep == {"year": "int", "size": "float"}
+
+
+def test_a_column_that_no_row_has_is_found_before_texts_are_computed(fake_embedder, docs, monkeypatch):
+    monkeypatch.setattr(chunk_reader, "FIRST_BATCH_CHUNKS", 2)
+    (docs / "a.jsonl").write_text('{"text": "one", "year": 2024}\n')
+    embedder = fake_embedder()
+    with pytest.raises(SourceError, match="'yaer': is not a column that can be kept"):
+        sync(embedder, [str(docs)], keep=("yaer",))
+    assert embedder.calls == []
+    sync(embedder, [str(docs)], keep=("year",))
+    (docs / "0.md").write_text("another text")
+    assert sync(embedder, [str(docs / "0.md")], keep=("year", "size")).added == 1
+
+
+@pytest.mark.parametrize(("kind", "fits"), [("int", True), ("text", False), ("bool", False)])
+def test_another_type_of_a_column_of_the_collection_is_refused(fake_embedder, tmp_path, kind, fits):
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "year": 2024}\n')
+    sync(fake_embedder(), [str(tmp_path / "a.jsonl")], keep=("year",))
+    if fits:
+        assert sync(fake_embedder(), [], keep=("year",), keep_types={"year": kind}).unchanged == 1
+        return
+    with pytest.raises(UsageError, match="the collection has the column 'year' with the type int"):
+        sync(fake_embedder(), [], keep=("year",), keep_types={"year": kind})

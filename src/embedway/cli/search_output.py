@@ -1,5 +1,6 @@
 """Printing of search results: JSON, and a table with places, headings and snippets."""
 
+import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -24,17 +25,16 @@ LINE_END = " ⏎ "
 
 def location(found: "SearchHit") -> str:
     """Return the place of a hit for people: `docs/guide/intro.md:12`, or `docs/guide.pdf p. 3` if it has a page."""
-    from embedway.collections.hits import is_row
+    from embedway.collections.hits import is_notebook, row_file
 
     hit = found.hit
-    name = hit.source
-    # The line of a row is that of its file, whose name is the source.
-    in_folder = hit.document_id != hit.source and not is_row(hit)
-    if in_folder and hit.number is not None:
-        name = f"{hit.source}/{hit.document_id}"
+    file = row_file(hit)  # the line of a row is that of its file
+    if file is None and hit.document_id != hit.source and hit.number is not None:
+        file = hit.document_id
+    name = f"{hit.source}/{file}" if file else hit.source
     if found.page is not None:
         return f"{name} p. {found.page}"  # a file with pages has no lines that people could open
-    return f"{name}:{found.line}"
+    return f"{name} cell {found.line}" if is_notebook(hit) else f"{name}:{found.line}"
 
 
 def hits_json(answer: "SearchAnswer") -> list[dict[str, object]]:
@@ -114,8 +114,13 @@ def _print_rows(answer: "SearchAnswer") -> None:
 
 def kept_values(found: "SearchHit") -> str:
     """Return the kept columns of a hit on one line, such as `lang=de, year=2024`; nulls are left out."""
-    values = {name: _plain(value) for name, value in found.hit.metadata.items() if value is not None}
+    values = {name: _kept_text(value) for name, value in found.hit.metadata.items() if value is not None}
     return one_line(", ".join(f"{name}={value}" for name, value in values.items()), KEPT_CHARACTERS)
+
+
+def _kept_text(value: object) -> str:
+    """Return a kept value for people: truth values as conditions write them, lists and objects as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (bool, list, dict)) else str(_plain(value))
 
 
 def snippet_line(snippet: "Snippet") -> str:

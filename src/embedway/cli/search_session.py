@@ -90,8 +90,9 @@ def _run_command(invocation: Invocation, command: str, options: "SearchOptions",
         print_help(options)
         return options
     new = changed(options, command, store)
-    name = command[1:].partition(" ")[0]
-    note(invocation, f"{name}: {_shown(new, name)}")
+    name, _, value = command[1:].partition(" ")
+    shown = value.strip() if name == "where" else ""
+    note(invocation, f"{name}: {shown or _shown(new, name)}")
     return new
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from embedway.arguments import check_name, check_names
@@ -30,6 +32,8 @@ ALWAYS_LEFT = (
     "logs and caches of services that computed the vectors, and texts in the memory of running processes",
 )
 _CACHE_TEXTS = 2048
+#: Documents whose names are compared with an unknown one.
+_COMPARED_DOCUMENTS = 10_000
 _NAMED_MODELS = 5
 
 
@@ -65,11 +69,19 @@ def find_documents(store: Store, names: Sequence[str], *, source: str | None = N
         if not keys:
             where = f" in the source {source!r}" if source is not None else ""
             lister = by_place(command="`embedway search --json`", python="`Collection.documents`")
-            raise UsageError(f"{store.destination} has no document {name!r}{where}; {lister} shows their names")
+            meant = _similar(store, name, source)
+            raise UsageError(f"{store.destination} has no document {name!r}{where}{meant}; {lister} shows their names")
         if len(keys) > 1:
             places = ", ".join(sorted({key.source for key in keys}))
             raise UsageError(f"several sources have a document {name!r} ({places}); name one with {option('source')}")
     return list(dict.fromkeys(key for keys in wanted.values() for key in keys))
+
+
+def _similar(store: Store, name: str, source: str | None) -> str:
+    """Return ` (did you mean X?)` if one of the first documents has a similar name; else an empty text."""
+    keys = [found.key for found in islice(store.documents(), _COMPARED_DOCUMENTS)]
+    near = difflib.get_close_matches(name, [key.document_id for key in keys if source in {None, key.source}], 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def plan_forgetting(store: Store, names: Sequence[str], *, source: str | None = None) -> ForgetReport:

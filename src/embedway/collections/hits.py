@@ -137,13 +137,28 @@ def neighbour_ids(hit: Hit, count: int) -> list[tuple[int, str]]:
     return [(number, f"{start}#{number}") for number in numbers if number != hit.number]
 
 
-def is_row(hit: Hit) -> bool:
-    """Return whether the document of a hit is a row of a file, whose line is that of the row."""
-    found = format_of(hit.source)
+def row_file(hit: Hit) -> str | None:
+    """Return the path of the file with the row of a hit, without the folder of its source; None for other documents."""
+    if _has_rows(hit.source):
+        return ""
+    parts = hit.document_id.split("/")
+    ends = (number for number, part in enumerate(parts[:-1], 1) if _has_rows(part))
+    end = next(ends, None)
+    return None if end is None else "/".join(parts[:end])
+
+
+def _has_rows(name: str) -> bool:
+    found = format_of(name)
     return found is not None and FORMATS[found[0]].rows
+
+
+def is_notebook(hit: Hit) -> bool:
+    """Return whether the lines of a hit's document are numbers of cells."""
+    found = format_of(hit.document_id)
+    return found is not None and found[0] == "ipynb"
 
 
 def _counts_lines(hit: Hit) -> bool:
     """Return whether the lines of a hit's text are those of its source; nearly so where markup was removed."""
     found = format_of(hit.document_id)
-    return hit.page is None and not is_row(hit) and (found is None or found[0] not in _OTHER_LINES)
+    return hit.page is None and row_file(hit) is None and (found is None or found[0] not in _OTHER_LINES)

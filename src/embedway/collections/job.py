@@ -19,6 +19,7 @@ from embedway.collections.inventory import Inventory
 from embedway.collections.job_sources import (
     joined_sources,
     named_sources,
+    note_reading,
     reading_record,
     recorded_sources,
     refuse_emptied,
@@ -150,6 +151,7 @@ class Job:
         )
         self.options = job.options
         record = self._record(job, removed_sources)
+        self.tally.notes += note_reading(opened.old, job.options, inventory.sources, removed_sources)
         self._columns = KeptColumns(job.options.keep, job.options.keep_types, record.keep)
         outcome = Outcome(record.space, inventory, job.changes, removed_sources, recut=job.recut)
         facts = vector_facts(job.described, job.options.on_overflow)
@@ -218,7 +220,7 @@ class Job:
         pending = reader.call(chunk_reader.next_batch, next(sizes))
         writing: asyncio.Future[None] | None = None
         while (batch := await pending) is not None:
-            self._columns.infer(batch.chunks)
+            await reader.call(self._columns.infer, batch.chunks, job.kept_values(self._old))
             await writer.call(self._begin, replace(record, keep=self._columns.types))
             pending = reader.call(chunk_reader.next_batch, next(sizes))
             batch = self._fitting(batch, changes)

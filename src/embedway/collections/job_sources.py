@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from embedway.collections.inventory import Inventory
     from embedway.collections.options import RunOptions, SyncOptions
     from embedway.collections.record import Record, SourceRecord
+
+_log = logging.getLogger("embedway.collections")
+
+#: Options of reading that decide which documents a source has.
+_READ_OPTIONS = ("text_field", "id_field", "format", "encoding", "include", "exclude", "follow_links")
+_NAMED_SOURCES = 5
 
 
 def recorded_sources(old: Record | None, destination: str) -> list[str]:
@@ -117,6 +124,23 @@ def reading_record(options: RunOptions) -> ReadRecord:
         options.follow_links,
         dict(options.keep_types),
     )
+
+
+def note_reading(
+    old: Record | None, options: RunOptions, found: Sequence[SourceRecord], removed_sources: Collection[str]
+) -> tuple[str, ...]:
+    """Warn if options of reading change for recorded sources that this job does not read; return the warnings."""
+    if old is None:
+        return ()
+    read, new = {one.name for one in found} | set(removed_sources), reading_record(options)
+    others = [one.name for one in old.sources if one.name not in read and one.path != STANDARD_INPUT]
+    changed = [option(name) for name in _READ_OPTIONS if getattr(new, name) != getattr(old.reading, name)]
+    if not others or not changed:
+        return ()
+    shown = ", ".join(others[:_NAMED_SOURCES]) + (", …" if len(others) > _NAMED_SOURCES else "")
+    text = f"a collection has these options once: the next sync of {shown} uses this {', '.join(changed)} too"
+    _log.warning("%s", text)
+    return (text,)
 
 
 def refuse_emptied(changes: Changes, sync: SyncOptions) -> None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedway.collections.column_types import coerce, infer_types
 from embedway.errors import SourceError
 from embedway.remedies import keep_as
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from embedway.collections.chunks import Chunk
     from embedway.collections.values import ColumnType, Value
 
 
+#: Rows that decide on types, after each column has had a value.
+_FURTHER_ROWS = 256
+
+
 class KeptColumns:
-    """Types of the kept columns of one job: recorded, declared, or inferred from its first batch."""
+    """Types of the kept columns of one job: recorded, declared, or inferred from its first rows."""
 
     def __init__(
         self, names: Iterable[str], declared: Mapping[str, ColumnType], recorded: Mapping[str, ColumnType]
@@ -28,11 +32,16 @@ class KeptColumns:
             if name in declared and name not in self.types:
                 self.types[name] = declared[name]
 
-    def infer(self, chunks: Iterable[Chunk]) -> None:
-        """Infer the types that are still unknown."""
+    def infer(self, chunks: Iterable[Chunk], later: Iterable[Mapping[str, Value]] = ()) -> None:
+        """Infer the types that are still unknown; of columns without a value in the chunks, from the later rows."""
         unknown = [name for name in self._names if name not in self.types]
-        if unknown:
-            self.types |= infer_types((chunk.metadata for chunk in chunks), unknown)
+        if not unknown:
+            return
+        rows = [chunk.metadata for chunk in chunks]
+        self.types |= infer_types(rows, unknown)
+        absent = [name for name in unknown if all(row.get(name) is None for row in rows)]
+        if absent:
+            self.types |= infer_types(_first_rows(later, absent), absent)
 
     def fit(self, chunks: Iterable[Chunk]) -> tuple[list[Chunk], list[tuple[Chunk, SourceError]]]:
         """Return chunks whose values have the types of their columns, and the others, each with the first error."""
@@ -64,6 +73,17 @@ class KeptColumns:
         fault = SourceError(reason, path=chunk.source, line=chunk.start_line, field=name)
         fault.id, fault.key = chunk.document_id, (chunk.source, chunk.document_id)
         return fault
+
+
+def _first_rows(rows: Iterable[Mapping[str, Value]], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Iterate over rows until each column has had a value, and over some more."""
+    missing, further = set(names), 0
+    for row in rows:
+        yield row
+        missing -= {name for name in missing if row.get(name) is not None}
+        further += not missing
+        if further > _FURTHER_ROWS:
+            return
 
 
 def _has_nul(value: object) -> bool:

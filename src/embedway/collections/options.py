@@ -10,7 +10,7 @@ from embedway.collections.documents import ReadOptions
 from embedway.collections.option_checks import Range, check_fields
 from embedway.collections.values import ColumnType, SourceFormat  # noqa: TC001  as above
 from embedway.errors import UsageError
-from embedway.remedies import by_place
+from embedway.remedies import by_place, keep_as
 from embedway.types import Overflow  # noqa: TC001  as above
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: What precedes the text of a chunk for the model, unless the options say otherwise.
 DEFAULT_CONTEXT = "headings"
+#: Declared types and those of columns that keep such values.
+_KEPT_AS = {("int", "float"), ("text", "timestamp")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,8 @@ class SyncOptions:  # a field for each option of a sync
     def resolve(self, record: Record | None) -> RunOptions:
         """Return the options of the job; `record` is that of an existing collection. Raises `UsageError`."""
         known = {} if record is None else _recorded(record, self)
+        if record is not None:
+            _check_types(self.keep_types or {}, record.keep)
         given = {name: value for name in _SHARED if (value := getattr(self, name)) is not None}
         if self.keep is not None:
             # Columns are added. Without the recorded ones, the rows that are written again would lose their values.
@@ -139,6 +143,17 @@ class SyncOptions:  # a field for each option of a sync
 
 #: Fields that are the same in both kinds of options.
 _SHARED = tuple(one.name for one in fields(SyncOptions) if one.name in {other.name for other in fields(RunOptions)})
+
+
+def _check_types(declared: Mapping[str, ColumnType], recorded: Mapping[str, ColumnType]) -> None:
+    """Raise `UsageError` for a declared type whose values a column of the collection cannot keep."""
+    for name, kind in declared.items():
+        own = recorded.get(name, kind)
+        if own not in {kind, "json"} and (kind, own) not in _KEPT_AS:
+            raise UsageError(
+                f"{keep_as(name, kind)}: the collection has the column {name!r} with the type {own}; "
+                "another type needs a new collection"
+            )
 
 
 def _recorded(record: Record, given: SyncOptions) -> dict[str, Any]:

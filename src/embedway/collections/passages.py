@@ -18,6 +18,8 @@ MAX_PART_CHARACTERS = 300
 #: Lines shorter than this do not end at a margin: their ends are ends of sentences.
 _WRAPPED_CHARACTERS = 40
 _HEADING_CHARACTERS = 100
+#: Emoji at the end of a line, after the mark that ends its sentence.
+_PICTURES = re.compile(r"(?<=[.!?:;,…])[\s\u200d\u2600-\u27bf\ufe0f\U0001f000-\U0001faff]+$")
 
 PartKind: TypeAlias = Literal["sentence", "item", "row", "code", "heading"]
 Span: TypeAlias = tuple[int, int]
@@ -154,7 +156,7 @@ def _first_line(text: str, part: Part) -> Span:
 
 def _is_heading(text: str, lines: list[Span]) -> bool:
     first, last = lines[0]
-    line = text[first:last].strip()
+    line = _PICTURES.sub("", text[first:last].strip())
     is_short = len(lines) == 1 and len(line) <= _HEADING_CHARACTERS
     return is_short and not line.endswith((*".!?:;,…。！？",)) and not _MARKER.match(text, first, last)  # noqa: RUF001
 

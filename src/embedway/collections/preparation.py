@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from embedway.collections.changes import Manifest
-from embedway.collections.query_model import model_name
+from embedway.collections.query_model import model_name, refuse_other_model
 from embedway.errors import SinkError, SpaceMismatchError
 from embedway.remedies import by_place
 from embedway.space import comparable
@@ -61,6 +61,8 @@ async def describe_model(
         return options, await describe(options.model, options.dimensions, load=load)
     if options.model == "auto":
         options = replace(options, model=model_name(old.space, embedder.config))
+    else:
+        refuse_other_model(old.space, options.model, destination=destination, asked="the documents")
     described = await describe(options.model, options.dimensions)
     if not comparable(described.space, old.space):
         described = await describe(options.model, options.dimensions, load=True)

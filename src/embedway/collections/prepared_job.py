@@ -10,6 +10,7 @@ from embedway.collections.chunk_reader import ChunkReader
 from embedway.collections.cutting import open_chunker
 from embedway.collections.documents import ByteCounter
 from embedway.collections.fault_list import FaultList
+from embedway.collections.file_formats import FORMATS
 from embedway.collections.job_sources import (
     check_not_removed_too,
     find_known_sources,
@@ -17,17 +18,19 @@ from embedway.collections.job_sources import (
 )
 from embedway.collections.preparation import describe_model
 from embedway.collections.readers import read_documents
+from embedway.collections.rows import ColumnsError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.documents import OnBadRow
     from embedway.collections.inventory import Inventory
     from embedway.collections.options import RunOptions
     from embedway.collections.preparation import Opened
-    from embedway.collections.record import ChunkSettings
+    from embedway.collections.record import ChunkSettings, Record
     from embedway.collections.stores.base import Store
+    from embedway.collections.values import Value
     from embedway.errors import SourceError
     from embedway.types import ModelDescription
 
@@ -46,6 +49,28 @@ class PreparedJob:
     changes: Changes
     chunk_reader: ChunkReader
     recut: bool
+
+    def kept_values(self, old: Record | None) -> Iterator[Mapping[str, Value]]:
+        """Iterate over the kept values of all rows in files. Blocks.
+
+        Raises ColumnsError for a column that no row of any source has. Other errors are those of the job, later.
+        """
+        files = [file for file in self.inventory.files if file.size_bytes is not None and FORMATS[file.format].rows]
+        found: list[SourceError] = []
+        documents = read_documents(
+            files,
+            self.options.read_options(),
+            faults=FaultList(found.append),
+            counter=ByteCounter(),
+            optional_columns=() if old is None else old.keep,
+        )
+        try:
+            for raw in documents:
+                if (document := raw.parse()) is not None:
+                    yield document.metadata
+        except ColumnsError:
+            if not found and all(file.size_bytes is not None for file in self.inventory.files):
+                raise
 
 
 def find_inventory(opened: Opened, sources: Sequence[str], removed_sources: Collection[str]) -> Inventory:

@@ -19,7 +19,7 @@ from embedway.collections.sentence_vectors import SentenceVectors
 from embedway.collections.values import Fusion, SearchMode  # noqa: TC001  annotations are evaluated
 from embedway.collections.where import Condition
 from embedway.errors import ClosedError, UsageError
-from embedway.text import has_surrogate
+from embedway.text import count_of, has_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -193,7 +193,8 @@ class Searcher:
             update = self._keywords.update()
             if update.added or update.removed:
                 done = "is built" if update.rebuilt else "is updated"
-                self._note(f"the keyword index {done}: {update.added:,} rows added, {update.removed:,} removed")
+                added = count_of(update.added, "row")
+                self._note(f"the keyword index {done}: {added} added, {update.removed:,} removed")
         return [
             self._find(query, None if vectors is None else vectors[row], options) for row, query in enumerate(queries)
         ]

@@ -35,7 +35,7 @@ async def prove_query_model(
     """
     name, dimensions = model or model_name(store.space, embedder.config), store.space.dimensions
     if model is not None:
-        _refuse_other_model(store, model)
+        refuse_other_model(store.space, model, destination=store.destination)
     try:
         description = await embedder.models.describe(name, dimensions, load=True)
     except DimensionsError:
@@ -73,7 +73,7 @@ def model_name(space: Space, config: Config) -> str:
     return own[0] if len(own) == 1 else short
 
 
-def _refuse_other_model(store: Store, model: str) -> None:
+def refuse_other_model(space: Space, model: str, *, destination: str, asked: str = "the query") -> None:
     """Raise SpaceMismatchError, before weights or keys are needed, if both models are in the catalog and differ."""
     from embedway.catalog import default_catalog  # noqa: PLC0415
     from embedway.catalog.services import default_services  # noqa: PLC0415
@@ -85,6 +85,6 @@ def _refuse_other_model(store: Store, model: str) -> None:
             return service.name
         return catalog.get(name).name if name in catalog else ""
 
-    asked, own = canonical(model), canonical(store.space.model)
-    if asked and own and asked != own:
-        raise SpaceMismatchError(collection=store.destination, collection_space=store.space.id, asked_space=asked)
+    named, own = canonical(model), canonical(space.model)
+    if named and own and named != own:
+        raise SpaceMismatchError(collection=destination, collection_space=space.id, asked_space=named, asked=asked)

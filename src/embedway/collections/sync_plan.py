@@ -10,6 +10,7 @@ from embedway.collections.chunk_reader import ChunkReader, batch_sizes
 from embedway.collections.inventory import source_texts
 from embedway.collections.job_sources import (
     named_sources,
+    note_reading,
     recorded_sources,
     refuse_emptied,
     refuse_itself,
@@ -112,6 +113,7 @@ async def _plan(  # noqa: PLR0917  the parts of one plan
         rejected.append(None)
 
     job = await prepare_job(embedder, store, opened, inventory, on_bad_row, standard_input=standard_input, load=False)
+    note_reading(old, job.options, inventory.sources, removed_sources)
     run, described, changes = job.options, job.described, job.changes
     journal = Journal(journal_path(store), described.space, vector_facts(described, run.on_overflow))
     model = ModelPlan(described.model, described.space.id)

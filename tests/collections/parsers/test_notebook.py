@@ -32,6 +32,17 @@ def test_cells_become_blocks_and_images_are_never_read():
     assert len(parsed.text) < 2100
 
 
+def test_the_lines_of_texts_are_the_numbers_of_their_cells():
+    cells = [
+        {"cell_type": "markdown", "source": "# Forecast\n\nRain.\n\n- one\n- two\n\n| a |\n|---|\n| b |"},
+        {"cell_type": "code", "source": "x = 1\n\nprint(x)", "outputs": [{"text": "1\n2\n3"}]},
+        {"cell_type": "markdown", "source": "The end."},
+    ]
+    parsed = parse_notebook(json.dumps({"cells": cells}), "a.ipynb")
+    starts = [0, parsed.text.index("x = 1"), parsed.text.index("The end")]
+    assert list(parsed.line_marks) == list(zip(starts, [1, 2, 3], strict=True))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": 1}', '{"cells": [1]}', "[" * 100_000])
 def test_bad_notebooks_are_refused(text):
     with pytest.raises(SourceError, match="is no notebook"):

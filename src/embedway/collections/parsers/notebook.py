@@ -1,14 +1,16 @@
 """Parser of Jupyter notebooks: text cells as Markdown, code cells as code, and short outputs of text.
 
-Images and other outputs are never read. Line numbers do not exist in a notebook, so a block's line is the number of its
-cell, from 1.
+Images and other outputs are never read. Line numbers do not exist in a notebook, so the line of each text is the number
+of its cell, from 1.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from embedway.collections.documents import LineMarks
 from embedway.collections.json_rows import json_reason
 from embedway.collections.parsers.data_uris import without_data_uris
 from embedway.collections.parsers.markdown import MarkdownWriter, document_title, unify_newlines
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Maximum characters of the outputs of one cell.
 MAX_OUTPUT_CHARACTERS = 2000
+#: While cells are parsed, the lines of each begin at its number times two to this power.
+_CELL_BITS = 32
 
 
 def parse_notebook(text: str, path: str) -> ParsedText:
@@ -36,13 +40,17 @@ def parse_notebook(text: str, path: str) -> ParsedText:
     for number, cell in enumerate(cells, 1):
         if not isinstance(cell, dict):
             raise SourceError(f"is no notebook: its cell {number:,} is no object", path=path)
-        source = _clean(cell.get("source", cell.get("input", "")))
+        source, line = _clean(cell.get("source", cell.get("input", ""))), number << _CELL_BITS
         if cell.get("cell_type") == "markdown":
-            writer.write(source, number)
+            writer.write(source, line)
         elif cell.get("cell_type") == "code":
-            writer.add(source, "code", number, language=language)
-            writer.add(_outputs(cell), "code", number)
-    return writer.builder.build(document_title(writer.headings, begins_with_text=writer.begins_with_text))
+            writer.add(source, "code", line, language=language)
+            writer.add(_outputs(cell), "code", line)
+    parsed = writer.builder.build(document_title(writer.headings, begins_with_text=writer.begins_with_text))
+    cell_marks = LineMarks()
+    for offset, line in parsed.line_marks:
+        cell_marks.add(offset, line >> _CELL_BITS)
+    return replace(parsed, line_marks=cell_marks)
 
 
 def _cells(notebook: Any) -> list[Any] | None:
