@@ -328,3 +328,10 @@ def test_methods_are_all_tested():
     without_arguments = {"documents", "refresh", "aclose", "close_store"}
     properties = {name for name in methods if isinstance(vars(AsyncCollection)[name], property)}
     assert methods == tested | without_arguments | properties
+
+
+def test_an_unknown_option_of_sync_is_named_with_the_nearest_one(collection, tmp_path):
+    with pytest.raises(
+        TypeError, match=r"sync\(\) got an unexpected keyword argument 'includ'; did you mean 'include'"
+    ):
+        collection.sync(str(tmp_path), includ=["*.md"])

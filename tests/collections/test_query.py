@@ -98,6 +98,13 @@ def test_chunks_beside_a_better_one_under_the_same_headings_are_part_of_its_hit(
     assert {name: [one.hit.number for one in rows] for name, rows in merged.items()} == {"s/a#3": [4], "s/b#4": [3]}
 
 
+def test_the_beginning_of_a_page_is_under_its_title():
+    rows = [row("a", 1, 0.9, "A"), row("a", 0, 0.8)]
+    rows = [replace(one, hit=replace(one.hit, title="A")) for one in (*rows, row("b", 0, 0.7))]
+    kept, merged = merge_neighbours(rows, 2)
+    assert ([one.hit.id for one in kept], list(merged)) == (["s/a#1", "s/b#0"], ["s/a#1"])
+
+
 @pytest.mark.parametrize("top", range(1, 10))
 def test_merging_leaves_as_many_rows_as_are_wanted(top):
     rows = [row("a", number, 1 - number / 10) for number in range(8)]

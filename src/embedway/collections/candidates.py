@@ -159,11 +159,11 @@ def merge_neighbours(rows: Sequence[Candidate], top: int) -> tuple[list[Candidat
     for at, row in enumerate(rows):
         if len(kept) == top:
             break
-        hit, better = row.hit, None
+        hit, path, better = row.hit, row.hit.heading_path, None
         # With fewer rows left, a merged one would leave less than `top`.
         if hit.number is not None and len(kept) + len(rows) - at > top:
             beside = (kept_by_number.get((hit.source, hit.document_id, hit.number + step)) for step in (-1, 1))
-            better = next((one for one in beside if one is not None and one.hit.headings == hit.headings), None)
+            better = next((one for one in beside if one is not None and one.hit.heading_path == path), None)
         if better is not None:
             merged.setdefault(better.hit.id, []).append(row)
             continue

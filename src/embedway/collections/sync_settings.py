@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -50,6 +51,10 @@ class SyncSettings(TypedDict, total=False):
 def sync_options(settings: SyncSettings) -> SyncOptions:
     """Return the options of a sync. Raises UsageError for wrong values, TypeError for unknown names."""
     fields: dict[str, Any] = dict(settings)
+    for name in fields.keys() - SyncSettings.__annotations__.keys():
+        near = difflib.get_close_matches(name, SyncSettings.__annotations__, 1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"sync() got an unexpected keyword argument {name!r}{meant}")
     if "max_cost" in fields:
         fields["most_nanousd"] = as_max_nanousd(fields.pop("max_cost"))
     if is_a(types := fields.get("keep"), Mapping):
