@@ -213,9 +213,8 @@ class FileReader:
         if file.format == "parquet":
             size = file.size_bytes or 0
             path = str(Path(file.path).absolute())  # Arrow takes a relative a:b.parquet for a URI
-            with self._open(
-                file
-            ):  # to refuse links, and to say why a file cannot be opened: Arrow opens it by its path
+            # Arrow opens it by its path. This refuses links, and says why a file cannot be opened.
+            with self._open(file):
                 yield from read_parquet(
                     path, rows, size_bytes=size, on_bad_row=on_bad_row, advance=self._counter.advance
                 )
