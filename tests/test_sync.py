@@ -223,7 +223,7 @@ used.close()
 closing.send("closed")
 process.join()
 used = Embedder(config=config)
-print(process.exitcode, used.embed(["f", "g"], collection="docs").receipt.cache_hits)
+print(process.exitcode, used.embed(["f", "g"], collection="docs").receipt.cache_hits, flush=True)  # not by both below
 
 # A worker of a server that loads the program first, as gunicorn --preload: it ends as any process.
 if os.fork() == 0:

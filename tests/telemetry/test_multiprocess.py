@@ -20,7 +20,7 @@ metrics = process_metrics()
 metrics.child(names.REQUESTS_RUNNING, "embed").inc()
 metrics.child(names.REQUESTS, "embed", "m", "ok").inc()
 metrics.child(names.BUDGET_SPENT, "b").set(3)
-print(exposition().decode())
+print(exposition().decode(), flush=True)  # a killed process writes nothing at its end
 if sys.argv[1] == "killed":
     os.kill(os.getpid(), 9)
 """
