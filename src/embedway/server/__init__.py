@@ -1,0 +1,1 @@
+"""The gateway: an HTTP server over one embedder, with the APIs of several services."""
