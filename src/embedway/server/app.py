@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from embedway.server.endpoint import Endpoint
     from embedway.server.gateway import Gateway
     from embedway.server.replies import Header
-    from embedway.server.stats import Stats
 
     Receive = Callable[[], Awaitable[Any]]
     Send = Callable[[Any], Awaitable[None]]
@@ -45,10 +44,10 @@ _SECURITY: tuple[Header, ...] = (
 class GatewayApp:
     """The endpoints of a gateway as an ASGI application."""
 
-    def __init__(self, gateway: Gateway, endpoints: Iterable[Endpoint], access: Access, stats: Stats) -> None:
+    def __init__(self, gateway: Gateway, endpoints: Iterable[Endpoint], access: Access) -> None:
         self._gateway = gateway
         self._access = access
-        self._stats = stats
+        self._stats = gateway.stats
         self._settings = gateway.config.server
         self._endpoints: dict[tuple[str, str], Endpoint] = {(one.method, one.path): one for one in endpoints}
         self._methods: dict[str, list[str]] = {}
@@ -71,7 +70,7 @@ class GatewayApp:
         try:
             reply = await self._answer(endpoint or self._unknown(method, scope["path"]), exchange, scope, receive)
         except ConnectionError:
-            self._stats.end(endpoint, exchange, _CLIENT_LEFT, time.perf_counter() - started)
+            self._stats.end(endpoint, exchange, _CLIENT_LEFT, time.perf_counter() - started, "client_left")
             return
         except EmbedwayError as error:
             problem = problem_of(error)
@@ -80,7 +79,8 @@ class GatewayApp:
         if problem is not None:
             form = openai.error if endpoint is None else endpoint.errors
             reply = Reply(form(problem), problem.status, headers=problem_headers(problem))
-        self._stats.end(endpoint, exchange, reply.status, time.perf_counter() - started)
+        code = "" if problem is None else problem.code
+        self._stats.end(endpoint, exchange, reply.status, time.perf_counter() - started, code)
         await _send(send, reply, request_id, scope)
 
     async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Any, receive: Receive) -> Reply:

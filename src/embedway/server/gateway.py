@@ -13,6 +13,7 @@ from embedway.pipeline.deadline import run_in_time
 from embedway.pipeline.request import Call
 from embedway.selection.call_options import CallOptions
 from embedway.server.problems import BodyError
+from embedway.server.readiness import Readiness
 from embedway.text import shown_name
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from embedway.server.caller import Caller
     from embedway.server.calls import EmbedCall, RerankCall
     from embedway.server.served import ServedModels
+    from embedway.server.stats import Stats
     from embedway.types import EmbedResult, Plan, RerankResult
 
 _log = logging.getLogger("embedway.server")
@@ -33,10 +35,12 @@ _BYTES_A_TOKEN = 4
 class Gateway:
     """Computes the calls of all callers; see `calls.Computing`. For use from one event loop."""
 
-    def __init__(self, config: Config, engines: Engines, served: ServedModels) -> None:
+    def __init__(self, config: Config, engines: Engines, served: ServedModels, stats: Stats) -> None:
         self.config = config
         self.engines = engines
         self.served = served
+        self.stats = stats
+        self.readiness = Readiness(config, engines)
 
     async def embed(self, caller: Caller, call: EmbedCall) -> EmbedResult:
         """Embed texts for a caller."""
@@ -140,6 +144,9 @@ class Gateway:
                 param="input",
                 code="too_many_tokens",
             )
+
+    def report_queue(self) -> None:
+        """Report the queue to the metrics."""
 
     async def warm(self) -> None:
         """Load the models of `server.warm`, by default the default model if it computes here. Failures are logged."""

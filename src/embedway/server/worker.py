@@ -71,8 +71,9 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
     engines = Engines(config, (), None)
     engine = await engines.current()
     served = ServedModels(config, engine.selector)
-    gateway = Gateway(config, engines, served)
-    app = GatewayApp(gateway, ENDPOINTS, Access(settings), Stats())
+    stats = Stats(log_requests=settings.access_log, metrics=config.telemetry.prometheus)
+    gateway = Gateway(config, engines, served, stats)
+    app = GatewayApp(gateway, ENDPOINTS, Access(settings))
     server = _Server(
         uvicorn.Config(
             app,
