@@ -19,6 +19,7 @@ from embedway.server.app import GatewayApp
 from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
 from embedway.server.gateway import Gateway
+from embedway.server.health import METRICS_ENDPOINTS
 from embedway.server.served import ServedModels
 from embedway.server.stats import Stats
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embedway.config import Config
+    from embedway.config.server import ServerSettings
 
 _log = logging.getLogger("embedway.server")
 
@@ -42,7 +44,9 @@ class WorkerPlace:
     """What a worker gets from its supervisor."""
 
     number: int
-    sockets: tuple[socket.socket, ...]
+    main_socket: socket.socket
+    #: Socket of the port for metrics; None without one.
+    metrics_socket: socket.socket | None
     #: Private folder of the running gateway.
     folder: Path
     #: Descriptor for signs of life.
@@ -66,15 +70,18 @@ def run_worker(config: Config, place: WorkerPlace) -> None:
     uvloop.run(_serve(config, place))
 
 
-async def _serve(config: Config, place: WorkerPlace) -> None:
-    settings, loop = config.server, asyncio.get_running_loop()
+async def open_gateway(config: Config) -> tuple[Gateway, GatewayApp]:
+    """Return a gateway of the running event loop, and its application. The caller closes `gateway.engines`."""
     engines = Engines(config, (), None)
     engine = await engines.current()
-    served = ServedModels(config, engine.selector)
-    stats = Stats(log_requests=settings.access_log, metrics=config.telemetry.prometheus)
-    gateway = Gateway(config, engines, served, stats)
-    app = GatewayApp(gateway, ENDPOINTS, Access(settings))
-    server = _Server(
+    stats = Stats(log_requests=config.server.access_log, metrics=config.telemetry.prometheus)
+    gateway = Gateway(config, engines, ServedModels(config, engine.selector), stats)
+    return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server))
+
+
+def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
+    """Return a server of an application; it handles no signals."""
+    return _Server(
         uvicorn.Config(
             app,
             loop="none",
@@ -91,20 +98,33 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         )
     )
 
+
+async def _serve(config: Config, place: WorkerPlace) -> None:
+    loop = asyncio.get_running_loop()
+    gateway, app = await open_gateway(config)
+    server = make_server(app, config.server)
+    metrics = make_server(GatewayApp(gateway, METRICS_ENDPOINTS, Access(config.server)), config.server)
+
     def stop() -> None:
+        gateway.readiness.is_ending = True
         server.should_exit = True
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(place.lifeline, stop)
     beating = asyncio.create_task(_beat(place.beat, server))
     try:
-        await served.refresh()
+        await gateway.served.refresh()
         await gateway.warm()
-        await server.serve(sockets=list(place.sockets))
+        if place.metrics_socket is not None:
+            serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
+        await server.serve(sockets=[place.main_socket])
+        if place.metrics_socket is not None:
+            metrics.should_exit = True
+            await serving
     finally:
         loop.remove_reader(place.lifeline)
         beating.cancel()
-        await engines.aclose(drain=False)
+        await gateway.engines.aclose()
 
 
 async def _beat(descriptor: int, server: uvicorn.Server) -> None:
