@@ -21,6 +21,7 @@ from embedway.server.endpoints import ENDPOINTS
 from embedway.server.gateway import Gateway
 from embedway.server.health import METRICS_ENDPOINTS
 from embedway.server.served import ServedModels
+from embedway.server.snapshots import WRITE_S, snapshot_of, write_snapshot
 from embedway.server.stats import Stats
 
 if TYPE_CHECKING:
@@ -70,12 +71,12 @@ def run_worker(config: Config, place: WorkerPlace) -> None:
     uvloop.run(_serve(config, place))
 
 
-async def open_gateway(config: Config) -> tuple[Gateway, GatewayApp]:
+async def open_gateway(config: Config, folder: Path | None = None) -> tuple[Gateway, GatewayApp]:
     """Return a gateway of the running event loop, and its application. The caller closes `gateway.engines`."""
     engines = Engines(config, (), None)
     engine = await engines.current()
     stats = Stats(log_requests=config.server.access_log, metrics=config.telemetry.prometheus)
-    gateway = Gateway(config, engines, ServedModels(config, engine.selector), stats)
+    gateway = Gateway(config, engines, ServedModels(config, engine.selector), stats, folder)
     return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server))
 
 
@@ -101,7 +102,7 @@ def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
 
 async def _serve(config: Config, place: WorkerPlace) -> None:
     loop = asyncio.get_running_loop()
-    gateway, app = await open_gateway(config)
+    gateway, app = await open_gateway(config, place.folder)
     server = make_server(app, config.server)
     metrics = make_server(GatewayApp(gateway, METRICS_ENDPOINTS, Access(config.server)), config.server)
 
@@ -112,6 +113,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(place.lifeline, stop)
     beating = asyncio.create_task(_beat(place.beat, server))
+    writing = asyncio.create_task(_write_snapshots(gateway, place))
     try:
         await gateway.served.refresh()
         await gateway.warm()
@@ -124,6 +126,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
     finally:
         loop.remove_reader(place.lifeline)
         beating.cancel()
+        writing.cancel()
         await gateway.engines.aclose()
 
 
@@ -134,3 +137,13 @@ async def _beat(descriptor: int, server: uvicorn.Server) -> None:
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(descriptor, SERVING if server.started else STARTING)
         await asyncio.sleep(BEAT_S if server.started else BEAT_S / 10)
+
+
+async def _write_snapshots(gateway: Gateway, place: WorkerPlace) -> None:
+    """Share the statistics with the other workers."""
+    while True:
+        gateway.report_queue()
+        snapshot = snapshot_of(gateway.stats, number=place.number, running=gateway.running, waiting=gateway.waiting)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(write_snapshot, place.folder, snapshot)
+        await asyncio.sleep(WRITE_S)
