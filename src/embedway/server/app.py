@@ -34,8 +34,8 @@ _log = logging.getLogger("embedway.server")
 _WATCH_AFTER_S = 0.02
 #: Status in logs of a request whose client disconnected, as nginx writes it.
 _CLIENT_LEFT = 499
-#: Statuses of answers before the body is complete: the rest of it is not waited for.
-_UNREAD = frozenset({408, 413})
+#: Status of an answer before the body is complete: the rest of it is not waited for.
+_TOO_LARGE = 413
 #: Sent with each answer: it is no page, and must not be guessed to be one, framed or stored.
 _SECURITY: tuple[Header, ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -102,10 +102,7 @@ class GatewayApp:
             if endpoint.access == "admin" and not exchange.caller.admin:
                 raise BodyError("this address needs an admin key", status=403, code="permission_denied")
         if endpoint.method == "POST":
-            most_bytes = self._settings.body_mib << 20
-            exchange.body = await read_body(
-                receive, headers, most_bytes=most_bytes, timeout_s=self._settings.read_timeout_s
-            )
+            exchange.body = await read_body(receive, headers, most_bytes=self._settings.body_mib << 20)
         watch = _Watch(receive)
         try:
             return await endpoint.handler(exchange)
@@ -167,7 +164,7 @@ async def _send(send: Send, reply: Reply, request_id: bytes, scope: Any) -> None
         *_SECURITY,
         *reply.headers,
     ]
-    if reply.status in _UNREAD:
+    if reply.status == _TOO_LARGE:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
