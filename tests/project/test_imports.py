@@ -67,6 +67,7 @@ ORDER = (
     "_sync",
     "collections",
     "state",
+    "server",
     "cli",
 )
 LEVELS = {part: level for level, part in enumerate(ORDER)}
