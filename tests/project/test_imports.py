@@ -68,6 +68,7 @@ ORDER = (
     "collections",
     "state",
     "server",
+    "conformance",
     "cli",
 )
 LEVELS = {part: level for level, part in enumerate(ORDER)}
