@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +15,7 @@ from embedway.text import redact
 from embedway.third_party import must_pass, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
     from embedway.local.remote import ModelSpec
     from embedway.server.inference.frames import Job
@@ -24,6 +25,7 @@ _log = logging.getLogger("embedway.server.inference")
 
 #: Wait that an error requests for a model that was never loaded here, in seconds.
 _FIRST_LOAD_S = 5.0
+_CLOSED = "the inference process ends"
 #: Shortest pause between two looks at a model in use, in seconds.
 _SWEEP_S = 1.0
 _MIB = 1 << 20
@@ -104,24 +106,13 @@ class Residents:
 
         Raises UnavailableError if that takes longer than `load_wait_s`; loading goes on. Raises the errors of loading.
         """
-        resident = await self._ready(spec)
-        model = resident.model
-        assert model is not None  # noqa: S101  it is ready
-        resident.users += 1
-        resident.unused.clear()
-        try:
+        async with self._using(spec) as model:
             return await model.run(job)
-        finally:
-            resident.users -= 1
-            resident.used = self._clock()
-            if not resident.users:
-                resident.unused.set()
-                if resident.keep_alive_s is not None and resident.keep_alive_s < _SWEEP_S:
-                    self._changed.set()
 
     async def warm(self, spec: ModelSpec) -> None:
         """Load a model. Raises as `run`."""
-        (await self._ready(spec)).used = self._clock()
+        async with self._using(spec):
+            pass
 
     def keep(self, model: str, keep_alive_s: float | None) -> int:
         """Set the time after which a model is unloaded, by its canonical name; return how many models have it."""
@@ -131,24 +122,49 @@ class Residents:
         self._changed.set()
         return len(found)
 
-    async def _ready(self, spec: ModelSpec) -> _Resident:
+    @asynccontextmanager
+    async def _using(self, spec: ModelSpec) -> AsyncGenerator[Computing]:
+        """Wait until a model is loaded, and keep it in memory for the block.
+
+        Jobs that wait for a model use it, too: otherwise, models that do not fit together could unload each other
+        before they computed anything.
+        """
         until = self._clock() + self._load_wait_s
         while True:
             if self._closed:
-                raise ClosedError("the inference process ends")
+                raise ClosedError(_CLOSED)
             resident = self._residents.get(spec)
             if resident is None:
                 resident = self._residents[spec] = self._begin(spec)
-            if resident.is_ready:
-                return resident
-            assert resident.task is not None  # noqa: S101  it is loaded or unloaded
-            await asyncio.wait({resident.task}, timeout=max(0.0, until - self._clock()))
-            if resident.task.cancelled():
-                raise ClosedError("the inference process ends")
-            if resident.task.done() and not resident.is_leaving:
-                await resident.task  # raises the error of loading
-            elif not resident.task.done() and self._clock() >= until:
+            if not resident.is_leaving:
+                break
+            await self._wait(resident, until)
+        resident.users += 1
+        resident.unused.clear()
+        try:
+            if resident.model is None:
+                await self._wait(resident, until)
+            assert resident.model is not None  # noqa: S101  loaded
+            yield resident.model
+        finally:
+            resident.users -= 1
+            resident.used = self._clock()
+            if not resident.users:
+                resident.unused.set()
+                if resident.keep_alive_s is not None and resident.keep_alive_s < _SWEEP_S:
+                    self._changed.set()
+
+    async def _wait(self, resident: _Resident, until: float) -> None:
+        """Wait until a model is loaded or unloaded. Raises its error, and UnavailableError after `until`."""
+        task = resident.task
+        assert task is not None  # noqa: S101  it is loaded or unloaded
+        while not task.done():
+            await asyncio.wait({task}, timeout=max(0.0, until - self._clock()))
+            if not task.done() and self._clock() >= until:
                 raise self._still_loading(resident)
+        if task.cancelled():
+            raise ClosedError(_CLOSED)
+        await task  # raises the error of loading
 
     def _begin(self, spec: ModelSpec) -> _Resident:
         now = self._clock()
