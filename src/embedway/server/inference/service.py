@@ -199,7 +199,8 @@ class _Connection(asyncio.Protocol):
             self._service.jobs += 1
             self._start(number, self._run(spec, job, number), is_job=True)
         elif kind == Kind.WARM:
-            spec = self._models.get(frames.unpack_json(body))
+            model = frames.unpack_json(body)
+            spec = self._models.get(model) if type(model) is int else None
             if spec is None or number in self._pending:
                 raise FrameError("a call names an unknown model, or has the number of another call")
             self._start(number, self._warm(spec, number))
