@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from embedway.errors import MissingExtraError, UsageError
 from embedway.interrupts import hand_over
 from embedway.server.access import needs_keys, no_store_of_keys
-from embedway.server.listening import listen
+from embedway.server.listening import listen, listen_at
 from embedway.server.supervisor import Child, Supervisor
 
 if TYPE_CHECKING:
@@ -40,13 +40,16 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
     metrics: tuple[socket.socket, ...] = ()
     if settings.metrics_port is not None:
         metrics = listen(settings.metrics_host, settings.metrics_port, settings.workers)
-    sockets = _Sockets(main, metrics)
-    folder = Path(tempfile.mkdtemp(prefix="embedway-", dir=settings.run_directory))
+    folder = Path(tempfile.mkdtemp(prefix="embedway-", dir=settings.run_directory))  # mode 0700
+    inference = None if settings.inference == "worker" else listen_at(folder / "inference")
+    sockets = _Sockets(main, metrics, inference)
     try:
         _share_metrics(folder)
         return _supervise(config, sockets, folder, say)
     finally:
         sockets.close()
+        if inference is not None:
+            inference.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -55,6 +58,8 @@ def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[s
     children = [
         Child(f"worker {number}", _Worker(config, number, sockets, folder)) for number in range(settings.workers)
     ]
+    if sockets.inference is not None:
+        children.insert(0, Child("the inference process", _Inference(config, sockets), ends_last=True))
     host, port = sockets.main[0].getsockname()[:2]
     scheme = "https" if settings.tls_certificate else "http"
     address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -68,24 +73,45 @@ def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[s
 
 @dataclass(frozen=True, slots=True)
 class _Sockets:
-    """Sockets of the gateway and of its port for metrics, one for each worker."""
+    """Sockets of the gateway and of its port for metrics, one for each worker, and of the inference process."""
 
     main: tuple[socket.socket, ...]
     metrics: tuple[socket.socket, ...]
+    inference: socket.socket | None
 
-    def of(self, number: int) -> tuple[socket.socket, socket.socket | None]:
-        """Return the sockets of a worker; close the others, in the process of the worker."""
+    def of(self, number: int) -> tuple[socket.socket, socket.socket | None, Path | None]:
+        """Return the sockets of a worker, and the path of that of the inference process.
+
+        Called in the process of the worker: the others are closed.
+        """
         own = self.main[number % len(self.main)]
         metrics = self.metrics[number % len(self.metrics)] if self.metrics else None
-        for one in (*self.main, *self.metrics):
-            if one is not own and one is not metrics:
-                one.close()
-        return own, metrics
+        path = None if self.inference is None else Path(self.inference.getsockname())
+        self.close(keep=(own, metrics))
+        if self.inference is not None:
+            self.inference.close()
+        return own, metrics, path
 
-    def close(self) -> None:
-        """Close all sockets."""
+    def close(self, keep: tuple[socket.socket | None, ...] = ()) -> None:
+        """Close the sockets of the workers."""
         for one in (*self.main, *self.metrics):
-            one.close()
+            if one not in keep:
+                one.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Inference:
+    """The process that computes local models, as `_Worker`."""
+
+    config: Config
+    sockets: _Sockets
+
+    def __call__(self, beat: int, lifeline: int) -> None:
+        from embedway.server.inference.run import run_inference  # noqa: PLC0415  in its own process only
+
+        self.sockets.close()
+        assert self.sockets.inference is not None  # noqa: S101  it is started with one
+        run_inference(self.config, self.sockets.inference, beat, lifeline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +126,9 @@ class _Worker:
     def __call__(self, beat: int, lifeline: int) -> None:
         from embedway.server.worker import WorkerPlace, run_worker  # noqa: PLC0415  in the worker's process only
 
-        own, metrics = self.sockets.of(self.number)
-        run_worker(self.config, WorkerPlace(self.number, own, metrics, self.folder, beat, lifeline))
+        own, metrics, inference = self.sockets.of(self.number)
+        place = WorkerPlace(self.number, own, metrics, self.folder, inference, beat, lifeline)
+        run_worker(self.config, place)
 
 
 def _share_metrics(folder: Path) -> None:

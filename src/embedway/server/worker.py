@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -16,10 +16,12 @@ import uvloop
 from embedway._engine import Engines
 from embedway.server.access import Access
 from embedway.server.app import GatewayApp
+from embedway.server.beats import SERVING, STARTING, beat
 from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
 from embedway.server.gateway import Gateway
 from embedway.server.health import METRICS_ENDPOINTS
+from embedway.server.inference.client import InferenceClient
 from embedway.server.key_ring import KeyRing
 from embedway.server.served import ServedModels
 from embedway.server.snapshots import WRITE_S, snapshot_of, write_snapshot
@@ -35,11 +37,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("embedway.server")
 
-#: Time between two signs of life, in seconds.
-BEAT_S = 1.0
-#: Signs of a worker: it is starting, or it serves.
-STARTING, SERVING = b"s", b"r"
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
@@ -51,6 +48,8 @@ class WorkerPlace:
     metrics_socket: socket.socket | None
     #: Private folder of the running gateway.
     folder: Path
+    #: Socket of the process that computes local models; None if the worker does.
+    inference: Path | None
     #: Descriptor for signs of life.
     beat: int
     #: Descriptor that ends when the supervisor has ended.
@@ -72,9 +71,14 @@ def run_worker(config: Config, place: WorkerPlace) -> None:
     uvloop.run(_serve(config, place))
 
 
-async def open_gateway(config: Config, folder: Path | None = None) -> tuple[Gateway, GatewayApp]:
-    """Return a gateway of the running event loop, and its application. The caller closes `gateway.engines`."""
-    engines = Engines(config, (), None)
+async def open_gateway(
+    config: Config, folder: Path | None = None, inference: Path | None = None
+) -> tuple[Gateway, GatewayApp]:
+    """Return a gateway of the running event loop, and its application. The caller closes `gateway.engines`.
+
+    `inference` is the socket of the process that computes local models; None if this one does.
+    """
+    engines = Engines(config, (), None, None if inference is None else partial(InferenceClient, inference))
     engine = await engines.current()
     stats = Stats(log_requests=config.server.access_log, metrics=config.telemetry.prometheus)
     gateway = Gateway(config, engines, ServedModels(config, engine.selector), stats, folder)
@@ -104,7 +108,7 @@ def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
 
 async def _serve(config: Config, place: WorkerPlace) -> None:
     loop = asyncio.get_running_loop()
-    gateway, app = await open_gateway(config, place.folder)
+    gateway, app = await open_gateway(config, place.folder, place.inference)
     server = make_server(app, config.server)
     # Its port is for Prometheus, which has no key and may be on another machine.
     open_access = Access(config.server.model_copy(update={"auth": "none"}), None)
@@ -116,7 +120,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(place.lifeline, stop)
-    beating = asyncio.create_task(_beat(place.beat, server))
+    beating = asyncio.create_task(beat(place.beat, lambda: SERVING if server.started else STARTING))
     writing = asyncio.create_task(_write_snapshots(gateway, place))
     try:
         await gateway.served.refresh()
@@ -132,15 +136,6 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         beating.cancel()
         writing.cancel()
         await gateway.engines.aclose()
-
-
-async def _beat(descriptor: int, server: uvicorn.Server) -> None:
-    """Send signs of life to the supervisor."""
-    os.set_blocking(descriptor, False)
-    while True:
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(descriptor, SERVING if server.started else STARTING)
-        await asyncio.sleep(BEAT_S if server.started else BEAT_S / 10)
 
 
 async def _write_snapshots(gateway: Gateway, place: WorkerPlace) -> None:
