@@ -96,8 +96,8 @@ class GatewayApp:
     async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Any, receive: Receive) -> Reply:
         """Check the caller, read the body, and run the handler; it is cancelled if the client disconnects."""
         headers: Sequence[Header] = scope["headers"]
-        check_browser(headers, self._origins, loopback_only=self._access.is_loopback_only)
         if endpoint.access != "open":
+            check_browser(headers, self._origins, loopback_only=self._access.is_loopback_only)
             exchange.caller = await self._access.caller_of(headers)
             if endpoint.access == "admin" and not exchange.caller.admin:
                 raise BodyError("this address needs an admin key", status=403, code="permission_denied")

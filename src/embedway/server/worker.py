@@ -116,6 +116,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
 
     def stop() -> None:
         gateway.readiness.is_ending = True
+        gateway.queue.close()
         server.should_exit = True
 
     loop.add_signal_handler(signal.SIGTERM, stop)
@@ -142,7 +143,8 @@ async def _write_snapshots(gateway: Gateway, place: WorkerPlace) -> None:
     """Share the statistics with the other workers."""
     while True:
         gateway.report_queue()
-        snapshot = snapshot_of(gateway.stats, number=place.number, running=gateway.running, waiting=gateway.waiting)
+        queue = gateway.queue.state()
+        snapshot = snapshot_of(gateway.stats, number=place.number, running=queue.running, waiting=queue.waiting)
         with contextlib.suppress(OSError):
             await asyncio.to_thread(write_snapshot, place.folder, snapshot)
         await asyncio.sleep(WRITE_S)

@@ -43,7 +43,8 @@ async def overview(exchange: Exchange) -> Reply:
 
 async def _counts(gateway: Gateway) -> dict[str, Any]:
     if gateway.folder is None:
-        snapshots = [snapshot_of(gateway.stats, number=0, running=gateway.running, waiting=gateway.waiting)]
+        queue = gateway.queue.state()
+        snapshots = [snapshot_of(gateway.stats, number=0, running=queue.running, waiting=queue.waiting)]
     else:
         snapshots = await asyncio.to_thread(read_snapshots, gateway.folder)
     return merged(snapshots, now=time.time())
