@@ -8,7 +8,6 @@ import yaml
 from containers import (
     DEPLOY,
     KUBERNETES,
-    SECRETS,
     SETTINGS,
     UNIT,
     compose,
@@ -49,11 +48,6 @@ def settings():
     return Config.load([SETTINGS], environ=compose_variables())
 
 
-def target(document):
-    """Return host and port of the URL of a store."""
-    return document.get_secret_value().rpartition("@")[2]
-
-
 @pytest.mark.parametrize(
     ("variables", "server"),
     [(compose_variables, "valkey:6379/0"), (kubernetes_variables, "embedway-valkey:6379/0")],
@@ -74,7 +68,8 @@ def test_the_url_of_valkey_names_a_service():
     assert name in compose()["services"]
     assert set(compose()["services"][name]["networks"]) <= set(compose()["services"]["gateway-1"]["networks"])
     service = manifest("Service", "embedway-valkey")["spec"]["ports"][0]
-    assert [service["port"]] == [one["containerPort"] for one in pod("StatefulSet", "embedway-valkey")["containers"][0]["ports"]]
+    (container,) = pod("StatefulSet", "embedway-valkey")["containers"]
+    assert [service["port"]] == [one["containerPort"] for one in container["ports"]]
     assert service["port"] == int(port)
 
 

@@ -11,9 +11,8 @@ import pytest
 from containers import DEPLOY, SECRETS, compose, seconds
 
 #: Compose's own schema, which check-jsonschema carries.
-SCHEMA = (
-    Path(importlib.util.find_spec("check_jsonschema").origin).parent / "builtin_schemas" / "vendor" / "compose-spec.json"
-)
+_PACKAGE = Path(importlib.util.find_spec("check_jsonschema").origin).parent
+SCHEMA = _PACKAGE / "builtin_schemas" / "vendor" / "compose-spec.json"
 SERVICES = pytest.mark.parametrize(("name", "service"), compose()["services"].items(), ids=compose()["services"])
 
 

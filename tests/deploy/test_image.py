@@ -25,7 +25,7 @@ def hadolint(path):
 
 
 def copied(ignore_file):
-    """Return the files of the source tree that the build receives. Each rule begins with `!`, or excludes everything."""
+    """Return the files of the source tree that the build receives."""
     rules = [line for line in ignore_file.read_text("utf-8").splitlines() if line and not line.startswith("#")]
     assert rules[0] == "*"
     included = [rule[1:] for rule in rules if rule.startswith("!")]
@@ -96,8 +96,8 @@ def check_health(port):
     assert command[0] == "python"
     # Proxies that the container may have.
     proxies = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
-    done = subprocess.run([sys.executable, *command[1:]], env={**os.environ, **proxies}, capture_output=True, check=False)
-    return done.returncode
+    environment = {**os.environ, **proxies}
+    return subprocess.run([sys.executable, *command[1:]], env=environment, capture_output=True, check=False).returncode
 
 
 @pytest.mark.parametrize(("status", "is_healthy"), [(200, True), (503, False), (404, False)])
