@@ -210,12 +210,10 @@ def test_the_unit_uses_the_folders_that_systemd_makes():
     assert "MemoryDenyWriteExecute" not in UNIT.read_text("utf-8")  # the runtimes compile code in memory
 
 
-@pytest.mark.xfail(strict=True, reason="the gateway is not merged: then this mark goes")
 def test_the_files_name_a_command_that_exists():
     assert "serve" in {command.name for command in app.registered_commands}
 
 
-@pytest.mark.xfail(strict=True, reason="the gateway's metrics are not in the table: then this mark goes")
 def test_the_autoscaler_uses_a_metric_of_the_gateway():
     pods = next(one["pods"] for one in manifest("HorizontalPodAutoscaler")["spec"]["metrics"] if one["type"] == "Pods")
     assert pods["metric"]["name"] == WAITING
