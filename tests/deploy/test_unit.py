@@ -27,7 +27,7 @@ def test_the_unit_has_its_sections():
 
 def test_the_service_has_no_rights():
     service = unit()["Service"]
-    assert service["DynamicUser"] == ["yes"]
+    assert service["User"] == ["embedway"]
     assert service["CapabilityBoundingSet"] == [""]
     assert service["NoNewPrivileges"] == ["yes"]
     assert service["ProtectSystem"] == ["strict"]
