@@ -5,14 +5,13 @@ import hashlib
 import http.client
 import os
 import shutil
-import socket
 import subprocess
 import sysconfig
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from containers import DEPLOY
+from containers import DEPLOY, free_port
 from prometheus_server import wait_until
 
 CADDY = Path(sysconfig.get_path("scripts")) / "caddy"
@@ -55,11 +54,6 @@ def replica(*, is_ready=True):
         finally:
             server.shutdown()
             thread.join()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return one.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -11,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from containers import SETTINGS, compose
+from containers import SETTINGS, compose, free_port
 from prometheus_server import wait_until
 from valkey_server import start_valkey
 
@@ -28,11 +27,6 @@ def ask(url, body=None, **headers):
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return one.getsockname()[1]
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
 """The files of `deploy/` for containers, read as their programs read them."""
 
+import contextlib
 import json
+import random
 import re
 import shlex
+import socket
 from pathlib import Path
 
 import yaml
@@ -122,3 +125,14 @@ def unit():
 def parent_folders(path):
     """Return a path and all folders above it."""
     return {str(path), *map(str, Path(path).parents)}
+
+
+def free_port():
+    """Return a free port for a program that has no port 0.
+
+    It is below the ports that the system gives to others, so that none of them takes it before the program starts.
+    """
+    while True:
+        port = random.randint(15_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
