@@ -83,7 +83,6 @@ def test_the_gateway_is_ready_needs_keys_has_metrics_and_drains(gateway, variabl
     assert process.wait(timeout=40) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the gateway does not read its keys yet: then this mark goes")
 def test_the_gateway_returns_vectors_to_a_client_with_a_key(gateway, variables):
     _, url = gateway
     create = subprocess.run([*COMMAND, "keys", "create", "first"], env=variables, check=True, capture_output=True)
