@@ -491,12 +491,11 @@ class NotAllowedError(AccessError):
 class KeyLimitError(EmbedwayError):
     """The requests or tokens per minute of an API key of the gateway are used up (HTTP 429).
 
-    `limit` is the name of the limit, `requests_per_minute` or `tokens_per_minute`. `retry_after_s` is the time until
-    the same request would be accepted; None if it is larger than the limit, so that it is never accepted.
+    `retry_after_s` is the time until the same request would be accepted; None if it is larger than the limit, so that
+    it is never accepted.
     """
 
-    def __init__(self, message: str, *, limit: str, retry_after_s: float | None) -> None:
-        self.limit = limit
+    def __init__(self, message: str, *, retry_after_s: float | None) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(message)
 
