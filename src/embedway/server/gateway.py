@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from embedway.config.local_models import AUTO
-from embedway.errors import EmbedwayError, UsageError
+from embedway.errors import EmbedwayError, InputError, UsageError
 from embedway.pipeline import rerank
 from embedway.pipeline.deadline import run_in_time
 from embedway.pipeline.request import Call
@@ -18,6 +18,7 @@ from embedway.text import shown_name
 
 if TYPE_CHECKING:
     from embedway._engine import Engines
+    from embedway.catalog.types import Task
     from embedway.config import Config
     from embedway.selection.scoring import Selection
     from embedway.server.caller import Caller
@@ -60,16 +61,26 @@ class Gateway:
     async def rerank(self, caller: Caller, call: RerankCall) -> RerankResult:
         """Score documents for a caller."""
         self._check_texts(len(call.documents), sum(map(len, call.documents)))
-        name = call.model or self.config.rerank.default_model
-        if not name:
-            raise BodyError("model is missing, and the gateway has no default reranker", param="model")
-        name = await self.served.resolve(name, caller, "rerank")
+        name = await self.served.resolve(call.model or self.default_name("rerank"), caller, "rerank")
         options = self._options(caller, call.collection, call.max_cost)
         overflow = rerank.check_rerank_overflow(call.on_overflow)
-        asked = rerank.RerankCall(rerank.check_query(call.query), call.documents, name, call.top_n, overflow)
+        try:
+            query = rerank.check_query(call.query)
+        except InputError as error:
+            raise BodyError(str(error), param="query", code="invalid_input") from None
+        asked = rerank.RerankCall(query, call.documents, name, call.top_n, overflow)
         async with self.engines.call() as engine:
             work = rerank.rerank_call(asked, options, engine.models, self.config)
             return await run_in_time(work, self._deadline_s(call.deadline_s))
+
+    def default_name(self, task: Task) -> str:
+        """Return the name of the default model of a task; it may be `auto`. Raises BodyError if there is none."""
+        name = self.config.embedding.default_model if task == "embed" else self.config.rerank.default_model
+        if not name:
+            raise BodyError(
+                "model is missing, and the gateway has no default reranker (rerank.default_model)", param="model"
+            )
+        return name
 
     async def select(self, caller: Caller, call: EmbedCall, preset: str | None) -> Selection:
         """Return the scores of the models that a caller may use, for its texts. Computes and spends nothing."""

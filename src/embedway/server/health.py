@@ -61,6 +61,7 @@ ENDPOINTS = (
         None,
         _ANSWER,
         "open",
+        answered=(200, 503),
     ),
     METRICS,
 )
