@@ -64,7 +64,9 @@ def test_our_own_provider_of_compatible_servers(gateway, gateway_settings, expec
         config = Config.load(
             environ={},
             overrides={
-                "models": {"far": {"name": "far/reranker", "task": "rerank", "max_tokens": 512, "tokenizer": "estimate"}},
+                "models": {
+                    "far": {"name": "far/reranker", "task": "rerank", "max_tokens": 512, "tokenizer": "estimate"}
+                },
                 "routes": {
                     "far": {
                         "model": "far/reranker",
