@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from embedway.cli.log import show_server_log
 from embedway.cli.options import Invocation
 from embedway.cli.output import print_message
 
@@ -33,6 +34,7 @@ def serve(
     invocation = Invocation.of(context)
     flags = {"server.host": host, "server.port": port, "server.workers": workers, "server.auth": auth}
     config = invocation.config(flags)
+    show_server_log(config, verbose=invocation.verbose)
     from embedway.server.serve import serve as serve_gateway
 
     raise typer.Exit(serve_gateway(config, print_message))

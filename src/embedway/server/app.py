@@ -6,13 +6,14 @@ import asyncio
 import logging
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from embedway.errors import EmbedwayError
 from embedway.server.bodies import read_body
 from embedway.server.dialects import openai
 from embedway.server.endpoint import Exchange
-from embedway.server.origins import check_browser
+from embedway.server.origins import check_browser, cors_headers
 from embedway.server.problems import BodyError, Problem, problem_of, unexpected
 from embedway.server.replies import Reply, problem_headers
 from embedway.server.routing import Routes
@@ -35,6 +36,8 @@ _WATCH_AFTER_S = 0.02
 #: Status in logs of a request whose client disconnected, as nginx writes it.
 _CLIENT_LEFT = 499
 METHOD_NOT_ALLOWED = 405
+#: Status of an answer before the body is complete: the rest of it is not waited for.
+_TOO_LARGE = 413
 #: Sent with each answer: it is no page, and must not be guessed to be one, framed or stored.
 _SECURITY: tuple[Header, ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -52,12 +55,17 @@ class GatewayApp:
         self._stats = gateway.stats
         self._settings = gateway.config.server
         self._routes = Routes(endpoints)
+        self._origins = self._settings.cors_origins
         self._ids = os.urandom(6).hex()
         self._count = 0
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
+            return
+        if self._origins and scope["method"] == "OPTIONS":
+            headers = cors_headers(scope["headers"], self._origins, preflight=True)
+            await _send(send, Reply(b"", 204, headers=headers), b"", scope)
             return
         started = time.perf_counter()
         self._count += 1
@@ -77,23 +85,22 @@ class GatewayApp:
             problem = unexpected(error)
         if problem is not None:
             reply = self._refusal(endpoint, problem, scope["path"])
+        if self._origins:
+            reply = replace(reply, headers=(*reply.headers, *cors_headers(scope["headers"], self._origins)))
         code = "" if problem is None else problem.code
         self._stats.end(endpoint, exchange, reply.status, time.perf_counter() - started, code)
-        await _send(send, reply, request_id, scope)
+        await _send(send, reply, request_id.encode(), scope)
 
     async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Any, receive: Receive) -> Reply:
         """Check the caller, read the body, and run the handler; it is cancelled if the client disconnects."""
         headers: Sequence[Header] = scope["headers"]
-        check_browser(headers, self._settings.cors_origins, loopback_only=self._access.is_loopback_only)
+        check_browser(headers, self._origins, loopback_only=self._access.is_loopback_only)
         if endpoint.access != "open":
             exchange.caller = await self._access.caller_of(headers)
             if endpoint.access == "admin" and not exchange.caller.admin:
                 raise BodyError("this address needs an admin key", status=403, code="permission_denied")
         if endpoint.method == "POST":
-            most_bytes = self._settings.body_mib << 20
-            exchange.body = await read_body(
-                receive, headers, most_bytes=most_bytes, timeout_s=self._settings.read_timeout_s
-            )
+            exchange.body = await read_body(receive, headers, most_bytes=self._settings.body_mib << 20)
         watch = _Watch(receive)
         try:
             return await endpoint.handler(exchange)
@@ -158,13 +165,15 @@ class _Watch:
             self._watching.cancel()
 
 
-async def _send(send: Send, reply: Reply, request_id: str, scope: Any) -> None:
+async def _send(send: Send, reply: Reply, request_id: bytes, scope: Any) -> None:
     headers = [
         (b"content-type", reply.media),
         (b"content-length", b"%d" % len(reply.body)),
-        (b"x-embedway-request-id", request_id.encode()),
+        (b"x-embedway-request-id", request_id),
         *_SECURITY,
         *reply.headers,
     ]
+    if reply.status == _TOO_LARGE:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from embedway.server import health
 from embedway.server.dialects import cohere, jina, models, ollama, openai, planning, rerank, tei, voyage
+from embedway.server.pages import overview
 
 if TYPE_CHECKING:
     from embedway.server.endpoint import Endpoint
@@ -21,4 +22,5 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *tei.ENDPOINTS,
     *ollama.ENDPOINTS,
     *health.ENDPOINTS,
+    *overview.ENDPOINTS,
 )

@@ -17,6 +17,9 @@ from embedway.server.readiness import Readiness
 from embedway.text import shown_name
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+    from pathlib import Path
+
     from embedway._engine import Engines
     from embedway.catalog.types import Task
     from embedway.config import Config
@@ -36,11 +39,18 @@ _BYTES_A_TOKEN = 4
 class Gateway:
     """Computes the calls of all callers; see `calls.Computing`. For use from one event loop."""
 
-    def __init__(self, config: Config, engines: Engines, served: ServedModels, stats: Stats) -> None:
+    def __init__(
+        self, config: Config, engines: Engines, served: ServedModels, stats: Stats, folder: Path | None = None
+    ) -> None:
         self.config = config
         self.engines = engines
         self.served = served
         self.stats = stats
+        #: Folder in which the workers share their statistics; None for a single gateway without a supervisor.
+        self.folder = folder
+        #: Requests that compute, and that wait for their turn.
+        self.running = 0
+        self.waiting = 0
         self.readiness = Readiness(config, engines)
 
     async def embed(self, caller: Caller, call: EmbedCall) -> EmbedResult:
@@ -123,9 +133,11 @@ class Gateway:
     async def _selectable(self, caller: Caller) -> tuple[str, ...]:
         return tuple(name for name, task in await self.served.all(caller) if task == "embed")
 
-    def _options(self, caller: Caller, collection: str, max_cost: object) -> CallOptions:
+    def _options(self, caller: Caller, collection: str, max_cost: Decimal | None) -> CallOptions:
         try:
-            return CallOptions.of(None, caller.own_collection(collection), caller.key_name, max_cost)  # type: ignore[arg-type]
+            return CallOptions.of(
+                None, caller.own_collection(collection), caller.key_name, max_cost, tenant=caller.tenant
+            )
         except BodyError:
             raise
         except UsageError as error:
@@ -158,6 +170,7 @@ class Gateway:
 
     def report_queue(self) -> None:
         """Report the queue to the metrics."""
+        self.stats.report_queue(running=self.running, waiting=self.waiting)
 
     async def warm(self) -> None:
         """Load the models of `server.warm`, by default the default model if it computes here. Failures are logged."""

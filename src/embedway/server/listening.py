@@ -10,6 +10,7 @@ from embedway.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _BACKLOG = 2_048
 
@@ -38,6 +39,18 @@ def listen(host: str, port: int, count: int) -> tuple[socket.socket, ...]:
             f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --port or --host"
         ) from None
     return sockets
+
+
+def listen_at(path: Path) -> socket.socket:
+    """Return a listening Unix socket. Raises UsageError if its path is too long."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.bind(str(path))
+    except OSError as error:
+        made.close()
+        raise UsageError(f"cannot listen on {path}: {error}; set server.run_directory to a shorter path") from None
+    made.listen(_BACKLOG)
+    return made
 
 
 def _bound(family: int, address: Sequence[object], *, shares: bool) -> socket.socket:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("embedway.server")
 
 #: Time without a sign of life after which a process is killed, in seconds.
-HANG_S = 20.0
+HANG_S = 10.0
 #: Maximum time until a process serves, in seconds: a model may be fetched.
 START_S = 600.0
 #: Waits before a restart, in seconds; each failure doubles the wait.
@@ -33,7 +33,7 @@ _MOST_FAILED_STARTS = 3
 #: Time for processes to end after the drain, in seconds.
 _LATE_S = 5.0
 _TICK_S = 0.2
-_SERVING = ord("r")
+_SERVING, _HANGING = ord("r"), ord("h")
 
 
 @dataclass(slots=True)
@@ -42,6 +42,8 @@ class Child:
 
     name: str
     run: Callable[[int, int], None]
+    #: Whether other processes need it, so that it ends after them.
+    ends_last: bool = False
     #: Process id; 0 if it is not running.
     pid: int = 0
     beat: int = -1
@@ -159,6 +161,9 @@ class Supervisor:
                     child.beat = -1
                     return
                 child.beaten_at = self.clock()
+                if data[-1] == _HANGING:
+                    _log.error("%s makes no progress; it is killed", child.name)
+                    self._signal(child, signal.SIGKILL)
                 child.is_serving = data[-1] == _SERVING
                 child.has_served = child.has_served or child.is_serving
 
@@ -209,9 +214,8 @@ class Supervisor:
         code = 1 if self._failed else 0
         if self._failed:
             _log.error("%s could not be started %d times; the gateway ends", self._failed, _MOST_FAILED_STARTS)
-        # Children are in the order in which they need each other: the last ones end first.
-        for group in _reversed_groups(self.children):
-            self._end_group(group)
+        for ends_last in (False, True):
+            self._end_group([child for child in self.children if child.ends_last == ends_last])
         return code
 
     def _end_group(self, group: Sequence[Child]) -> None:
@@ -237,10 +241,3 @@ class Supervisor:
             if child.beat >= 0:
                 with contextlib.suppress(BlockingIOError):
                     os.read(child.beat, 4096)
-
-
-def _reversed_groups(children: Sequence[Child]) -> list[list[Child]]:
-    """Return the workers, and then the processes that they need."""
-    workers = [child for child in children if child.name.startswith("worker")]
-    others = [child for child in children if not child.name.startswith("worker")]
-    return [workers, others]

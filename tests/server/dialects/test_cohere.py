@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedway import AsyncEmbedder, Config
-from gateways import FAKE, same
+from served_models import FAKE, same
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = ["A cat sits on the mat.", "Steuern in Österreich", "A cat sits on the mat."]
@@ -68,7 +68,7 @@ def test_truncation_is_told_and_can_be_refused(client):
         assert len(embed(client, long[:1], truncate=truncate).embeddings.float_) == 1
 
 
-@pytest.mark.filterwarnings("ignore:Accessing the 'model_fields'")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_client_of_version_1(address, expected, library):
     with httpx.Client(timeout=60) as connections:
         check_version_1(cohere.Client(api_key="none", base_url=address, httpx_client=connections), expected, library)

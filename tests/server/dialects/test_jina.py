@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from embedway import AsyncEmbedder, Config
-from gateways import FAKE, same
+from served_models import FAKE, same
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = ["A cat sits on the mat.", "Steuern in Österreich", "A cat sits on the mat."]

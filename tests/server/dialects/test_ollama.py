@@ -8,7 +8,7 @@ import ollama
 import pytest
 
 from embedway import __version__
-from gateways import FAKE, same
+from served_models import FAKE, same
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = ["A cat sits on the mat.", "Steuern in Österreich", "A cat sits on the mat."]

@@ -14,8 +14,7 @@ import pytest
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.openai import OpenAIEmbedding
 
-from embedway import Config
-from gateways import FAKE, FAKE_OF_OPENAI, RunningGateway, same
+from served_models import FAKE, FAKE_OF_OPENAI, running, same
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = ["A cat sits on the mat.", "Steuern in Österreich", "A cat sits on the mat.", "x"]
@@ -102,10 +101,10 @@ def test_models_are_listed_with_facts_and_prices(client):
 
 
 def test_a_listed_model_tells_whether_it_is_loaded(gateway_settings):
-    with RunningGateway(Config.load(environ={}, overrides=gateway_settings)) as running:
-        address = f"{running.url}/v1/models/{FAKE}"
+    with running(gateway_settings) as url:
+        address = f"{url}/v1/models/{FAKE}"
         assert httpx.get(address).json()["loaded"] is False
-        httpx.post(f"{running.url}/v1/embeddings", json={"input": "a", "model": FAKE})
+        httpx.post(f"{url}/v1/embeddings", json={"input": "a", "model": FAKE})
         assert httpx.get(address).json()["loaded"] is True
 
 

@@ -2,7 +2,7 @@
 
 import httpx
 
-from gateways import FAKE
+from served_models import FAKE
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 

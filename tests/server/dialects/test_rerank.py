@@ -64,12 +64,10 @@ def test_our_own_provider_of_compatible_servers(gateway, gateway_settings, expec
         config = Config.load(
             environ={},
             overrides={
-                "models": {
-                    "far": {"name": "far/reranker", "task": "rerank", "max_tokens": 512, "tokenizer": "estimate"}
-                },
+                "models": {"far": {"name": "far", "task": "rerank", "max_tokens": 512, "tokenizer": "estimate"}},
                 "routes": {
                     "far": {
-                        "model": "far/reranker",
+                        "model": "far",
                         "provider": "openai-compatible",
                         "base_url": f"{gateway.url}/v1",
                         "upstream_model": gateway_settings["rerank.default_model"],
@@ -80,7 +78,7 @@ def test_our_own_provider_of_compatible_servers(gateway, gateway_settings, expec
             },
         )
         async with AsyncEmbedder(config=config) as embedder:
-            return await embedder.rerank(QUERY, DOCUMENTS, model="far/reranker")
+            return await embedder.rerank(QUERY, DOCUMENTS, model="far")
 
     found = asyncio.run(rerank())
     assert found.order == expected.order

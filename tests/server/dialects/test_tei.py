@@ -9,7 +9,7 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
 from embedway import AsyncEmbedder, Config
-from gateways import FAKE, same
+from served_models import FAKE, same
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = ["A cat sits on the mat.", "Steuern in Österreich", "A cat sits on the mat."]
