@@ -127,8 +127,9 @@ end
 
 local function add(entry, opened, name, amount)
     if amount == 0 then return end
+    local periods = periods_at(opened)
     for _, scope in ipairs(scopes_of(entry)) do
-        for _, period in pairs(periods_at(opened)) do
+        for _, period in pairs(periods) do
             redis.call('HINCRBY', accounts, scope .. '|' .. period .. '|' .. name, text(amount))
         end
     end
