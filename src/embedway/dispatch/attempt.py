@@ -27,7 +27,7 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers.answers import checked_answer, checked_rates
-from embedway.providers.delivery import of_attempt, record_attempt
+from embedway.providers.delivery import forget_attempt, of_attempt, record_attempt
 from embedway.quality.checks import DiversityCheck, report_refusal
 from embedway.telemetry.operations import AttemptDetails, Outcome, ValidationDetails, WaitDetails
 from embedway.types import NO_RATES
@@ -112,6 +112,7 @@ class Attempt:
         """
         request, response, route = self.context.request, self.context.response, self.route
         tokens = int(request.lengths[self.rows].sum(dtype=np.int64))
+        forget_attempt()
         if route.circuit.opened_at is not None and route.circuit.state == "open":
             raise _circuit_error(route)
         async with contextlib.AsyncExitStack() as places:

@@ -196,10 +196,10 @@ class Account:
 
         Raises the errors of the reservation if that is not made yet.
         """
-        if self.reservation is not None:
+        if self.reservation is not None and amount <= self.reserved:
             await self._reserve(amount)
-        elif self.budgets.ledger is not None and self.entry is not None:
-            refused = await self._send_in(self.budgets.ledger, self.entry, amount)
+        elif self.budgets.ledger is not None:
+            refused = await self._send_in(self.budgets.ledger, amount)
             if refused is not None:
                 return refused
         self.call_budget.held += max(0, amount - self.reserved)
@@ -207,7 +207,12 @@ class Account:
         self.sent += amount
         return None
 
-    async def _send_in(self, ledger: Ledger, entry: str, amount: int) -> Refused | None:
+    async def _send_in(self, ledger: Ledger, amount: int) -> Refused | None:
+        # Limits may allow the texts, but not a probe that costs more.
+        await self._reserve(0)
+        entry = self.entry
+        if entry is None:
+            return None
         try:
             with reported(self.budgets.hooks, "ledger", "send"):
                 return await ledger.send(entry, amount, self.budgets.limits)
