@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 _CONNECT_S = 10.0
 _CONNECTIONS = 100
 _LARGE_BODY_BYTES = 2**20
-#: Answers with these statuses are asked again this often, if the server says when; the longest wait, in seconds.
-_BUSY, _REPEATS, _LONGEST_WAIT_S = frozenset({429, 503}), 2, 10.0
+#: Requests with these statuses are sent again this often.
+_BUSY, _REPEATS = frozenset({429, 503}), 2
+#: Wait before that if the server names none, and the longest one, in seconds.
+_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
 #: Time that an abandoned request has to reach the server's model, in seconds.
 _ABANDON_S = 0.2
 #: Maximum characters of a server's error message that a report repeats.
@@ -121,10 +123,10 @@ class Client:
         data = body if isinstance(body, bytes) else orjson.dumps(body)
         for _ in range(_REPEATS):
             answer = await self._send("POST", url, data, rows=rows, key=self.place.key, timeout_s=timeout_s)
-            wait_s = retry_after_s(answer.headers) if answer.status in _BUSY else None
-            if wait_s is None or not 0 <= wait_s <= _LONGEST_WAIT_S:
+            if answer.status not in _BUSY:
                 return answer
-            await self.sleep(wait_s)
+            wait_s = retry_after_s(answer.headers)
+            await self.sleep(_WAIT_S if wait_s is None else min(wait_s, _LONGEST_WAIT_S))
         return await self._send("POST", url, data, rows=rows, key=self.place.key, timeout_s=timeout_s)
 
     async def post_with_key(self, url: str, body: Any, key: str | None) -> Answer:
@@ -173,10 +175,9 @@ class Client:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # Libraries' messages may contain the request's headers, so only the kind is shown.
             raise NoAnswerError(f"the connection failed or was dropped ({type(error).__name__})") from None
-        seen = {name.lower(): value for name, value in response.headers.items()}
         answer = Answer(
             response.status,
-            seen,
+            response.headers,
             parsed.value,
             parsed.problem or content.problem,
             time.monotonic() - start,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedway.conformance.target import Place
     from embedway.conformance.verdicts import Check
 
-#: Time limit of a check, in time limits of an answer.
+#: Default time limit of a check, in time limits of an answer.
 _ANSWERS = 4
 
 
@@ -47,11 +47,13 @@ async def judge(
     checks: Sequence[Check] = CHECKS,
     find_reference: Callable[[str], Reference | None] = lambda model: None,  # noqa: ARG005
     max_tokens: int | None = None,
+    check_limit_s: float | None = None,
     started: Callable[[Check], None] = lambda check: None,  # noqa: ARG005
 ) -> Report:
     """Run checks on a server, one after the other, and return all verdicts.
 
-    `find_reference` returns the tokenizer of a served model, and may block. Raises UpstreamErrors if the server cannot
+    `find_reference` returns the tokenizer of a served model, and may block. `check_limit_s` is the maximum time of a
+    check; the default is four times that of an answer. Raises UpstreamErrors if the server cannot
     be judged, and UsageError if it has several models and none is named.
     """
     async with Client(place) as client:
@@ -72,7 +74,7 @@ async def judge(
         for check in checks:
             started(check)
             start = time.monotonic()
-            verdict = await _verdict(check, server)
+            verdict = await _verdict(check, server, check_limit_s or _ANSWERS * place.timeout_s)
             results.append(Result(check.name, check.why, verdict, time.monotonic() - start))
     return Report(target, tuple(results))
 
@@ -91,8 +93,7 @@ async def _try(server: Server) -> None:
         raise ProtocolError(f"a plain text is answered with {answer.shown}", route=route)
 
 
-async def _verdict(check: Check, server: Server) -> Verdict:
-    limit_s = _ANSWERS * server.target.place.timeout_s
+async def _verdict(check: Check, server: Server, limit_s: float) -> Verdict:
     try:
         async with asyncio.timeout(limit_s):
             return await check.run(server)

@@ -8,6 +8,7 @@ import numpy as np
 
 from embedway.conformance.verdicts import CheckFailedError
 from embedway.providers.vectors import decode
+from embedway.text import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,12 +27,12 @@ EQUAL = 0.99999
 def read_list(answer: Answer, count: int) -> list[dict[str, Any]]:
     """Return the list `data` of a good answer. Raises CheckFailedError unless it has `count` objects."""
     if not answer.is_ok:
-        raise CheckFailedError(f"{count} texts are answered with {answer.shown}")
+        raise CheckFailedError(f"{count_of(count, 'text is', 'texts are')} answered with {answer.shown}")
     data = answer.value.get("data") if isinstance(answer.value, dict) else None
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
         raise CheckFailedError(f"the answer has no list data of objects; {answer.problem or 'it is other JSON'}")
     if len(data) != count:
-        raise CheckFailedError(f"{count} texts are answered with {len(data)} rows")
+        raise CheckFailedError(f"{count_of(count, 'text is', 'texts are')} answered with {count_of(len(data), 'row')}")
     return data
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from embedway.conformance.target import Target
     from embedway.types import Vectors
 
+#: Words of a text that is within the limit of almost every model.
+_SAFE_WORDS = 80
+
 
 @dataclass(slots=True)
 class Server:
@@ -65,6 +68,11 @@ class Server:
         if largest_similarity(known) >= EQUAL:
             raise CheckSkippedError("different texts have equal vectors, so rows cannot be told apart; see distinct")
         return known
+
+    def long_text(self, words: int, number: int) -> str:
+        """Return a text of about `words` words that is within the model's limit."""
+        most = _SAFE_WORDS if self.target.max_tokens is None else self.target.max_tokens * 2 // 3
+        return self.texts.long(min(words, most), number)
 
     def reference(self) -> Reference:
         """Return the tokenizer of the model. Raises CheckSkippedError."""

@@ -39,7 +39,9 @@ class Target:
     max_tokens: int | None = None
 
 
-def parse_place(url: str, *, key: str | None, timeout_s: float, allow_http: bool = False) -> Place:
+def parse_place(
+    url: str, *, key: str | None = None, timeout_s: float = 60.0, patience_s: float = 2.0, allow_http: bool = False
+) -> Place:
     """Return the place of a URL with or without `/v1`. Raises UsageError."""
     try:
         parse_address(url, example=_EXAMPLE, instead="; use --api-key-env")
@@ -51,4 +53,4 @@ def parse_place(url: str, *, key: str | None, timeout_s: float, allow_http: bool
     base = url.rstrip("/").removesuffix("/embeddings").rstrip("/")
     last = base.rpartition("/")[2]
     has_version = last.startswith("v") and last[1:].isdigit()
-    return Place((base,) if has_version else (f"{base}/v1", base), key, timeout_s)
+    return Place((base,) if has_version else (f"{base}/v1", base), key, timeout_s, patience_s)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pybase64
@@ -79,13 +81,15 @@ async def input_type(server: Server) -> Verdict:
     if reference is not None and reference.query_prompt != reference.document_prompt:
         if cosine(query, document) >= EQUAL:
             raise CheckFailedError("input_type is ignored: the model has a prompt for queries, and it is not added")
-    elif reference is not None and cosine(query, plain) < SAME:
-        raise CheckFailedError(f"the model has no prompts, but input_type changes the vector ({cosine(query, plain)})")
+    elif reference is not None and (similarity := cosine(query, plain)) < SAME:
+        raise CheckFailedError(f"the model has no prompts, but input_type changes the vector ({rounded(similarity)})")
     return passed(f"cosine of a query and a document with the same text: {rounded(cosine(query, document))}")
 
 
 async def _claims_input_type(server: Server) -> bool:
-    for root in dict.fromkeys((server.target.base_url.rpartition("/")[0], server.target.base_url)):
+    base = server.target.base_url
+    parts = urlsplit(base)
+    for root in dict.fromkeys((f"{parts.scheme}://{parts.netloc}", re.sub(r"/v\d+$", "", base))):
         answer = await server.client.get(f"{root}/openapi.json")
         if answer.is_ok and _has_key(answer.value, "input_type"):
             return True

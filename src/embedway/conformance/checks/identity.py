@@ -55,7 +55,7 @@ async def batch_alone(server: Server) -> Verdict:
     # The nearest row, so that only row-order judges the order.
     worst = float(cosines(known, batch).max(axis=1).min())
     shorts = [server.texts.known[number] for number in (0, 2, 5)]
-    longs = [server.texts.long(_LONG_WORDS, number) for number in range(3)]
+    longs = [server.long_text(_LONG_WORDS, number) for number in range(3)]
     mixed = await server.embed([text for pair in zip(longs, shorts, strict=True) for text in pair])
     beside = float(cosines(known[[0, 2, 5]], mixed).max(axis=1).min())
     seen = f"lowest cosine {rounded(worst)} in a batch of {len(known)}, {rounded(beside)} beside long texts"

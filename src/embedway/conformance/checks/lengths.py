@@ -77,8 +77,8 @@ def _words_at_limit(server: Server, limit: int) -> list[str]:
 def told_truncation(answer: Answer) -> str:
     """Return the header or the field that tells of a truncated text; empty if none does."""
     for name, value in answer.headers.items():
-        if ("truncat" in name or name == "warning") and value.strip().lower() not in _NOTHING:
-            return f"the header {name}"
+        if ("truncat" in name.lower() or name.lower() == "warning") and value.strip().lower() not in _NOTHING:
+            return f"the header {name.lower()}"
     body = answer.value if isinstance(answer.value, dict) else {}
     places: list[Any] = [body, body.get("usage"), body.get("meta")]
     data = body.get("data")
