@@ -8,7 +8,7 @@ from aiohttp import web
 from embedway.conformance.client import Client, message_of
 from embedway.conformance.target import parse_place
 from embedway.conformance.verdicts import NoAnswerError, passed
-from serving import serving_app
+from serving import serving, serving_app
 
 KEY = "sk-key-of-the-client"
 
@@ -102,3 +102,20 @@ def test_what_was_seen_is_one_short_line():
     seen = passed("a\x1b[2J\nb" + " c" * 1000).seen
     assert seen.startswith("a [2J b c c")
     assert len(seen) == 300
+
+
+def test_a_connection_that_was_closed_between_requests_is_replaced():
+    """The server closes each connection after one answer, without saying so in it."""
+    body = b'{"data": []}'
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        await reader.readuntil(b"\r\n\r\n")
+
+    async def main():
+        async with serving(answer) as port, Client(parse_place(f"http://127.0.0.1:{port}")) as client:
+            return [(await client.get(f"http://127.0.0.1:{port}/v1/models")).status for _ in range(5)]
+
+    assert asyncio.run(main()) == [200] * 5

@@ -269,7 +269,10 @@ class JudgedServer:
 
     async def openapi(self, request):
         fields = {} if self.has("no input_type") else {"input_type": {"type": "string"}}
-        return self.json({"components": {"schemas": {"Request": {"properties": fields}}}})
+        request = {"$ref": "#/components/schemas/Request"}
+        content = {"application/json": {"schema": request}}
+        paths = {"/v1/embeddings": {"post": {"requestBody": {"content": content}, "responses": {}}}}
+        return self.json({"paths": paths, "components": {"schemas": {"Request": {"properties": fields}}}})
 
     def json(self, value, *, status=200, headers=None):
         kind = "text/plain" if self.has("plain text") else "application/json"

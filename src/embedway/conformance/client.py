@@ -33,12 +33,16 @@ if TYPE_CHECKING:
 _CONNECT_S = 10.0
 _CONNECTIONS = 100
 _LARGE_BODY_BYTES = 2**20
+#: Rows whose size and number of values an OpenAPI document may have.
+_DOCUMENT_ROWS = 100_000 // 16
 #: Requests with these statuses are sent again this often.
 _BUSY, _REPEATS = frozenset({429, 503}), 2
 #: Wait before that if the server names none, and the longest one, in seconds.
 _WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
 #: Time that an abandoned request has to reach the server's model, in seconds.
 _ABANDON_S = 0.2
+#: Errors of a connection that the server closed, and how often such a request is sent again.
+_CLOSED, _STALE = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError), 2
 #: Maximum characters of a server's error message that a report repeats.
 _MESSAGE_CHARACTERS = 120
 
@@ -71,6 +75,10 @@ class Answer:
     def shown(self) -> str:
         """The status and the message, for a report."""
         return f"{self.status} ({self.message})" if self.message else str(self.status)
+
+
+class _StaleError(NoAnswerError):
+    """A connection of an earlier request was closed before it had an answer."""
 
 
 @dataclass(slots=True)
@@ -111,9 +119,9 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    async def get(self, url: str) -> Answer:
-        """Send a GET request. Raises NoAnswerError."""
-        return await self._send("GET", url, None, rows=0, key=self.place.key)
+    async def get(self, url: str, *, is_document: bool = False) -> Answer:
+        """Send a GET request for a list, or for a long document. Raises NoAnswerError."""
+        return await self._send("GET", url, None, rows=_DOCUMENT_ROWS if is_document else 0, key=self.place.key)
 
     async def post(self, url: str, body: Any, *, rows: int = 1, timeout_s: float | None = None) -> Answer:
         """Send a JSON document, or bytes as they are. `rows` bounds the answer. A busy server is asked again.
@@ -144,7 +152,27 @@ class Client:
     async def _send(
         self, method: str, url: str, data: bytes | None, *, rows: int, key: str | None, timeout_s: float | None = None
     ) -> Answer:
-        session, sent, start = self._opened(), _Sent(), time.monotonic()
+        """Send a request. If its connection of an earlier one was just closed, send it again."""
+        for _ in range(_STALE):
+            with contextlib.suppress(_StaleError):
+                return await self._send_once(method, url, data, _Sent(), rows=rows, key=key, timeout_s=timeout_s)
+        try:
+            return await self._send_once(method, url, data, _Sent(), rows=rows, key=key, timeout_s=timeout_s)
+        except _StaleError as error:
+            raise NoAnswerError(str(error)) from None
+
+    async def _send_once(
+        self,
+        method: str,
+        url: str,
+        data: bytes | None,
+        sent: _Sent,
+        *,
+        rows: int,
+        key: str | None,
+        timeout_s: float | None,
+    ) -> Answer:
+        session, start = self._opened(), time.monotonic()
         headers = {"accept": "application/json", "accept-encoding": ACCEPT_ENCODING}
         headers |= {} if data is None else {"content-type": "application/json"}
         headers |= {} if key is None else {"authorization": f"Bearer {key}"}
@@ -174,7 +202,8 @@ class Client:
             raise NoAnswerError(f"no complete answer within {limit_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # Libraries' messages may contain the request's headers, so only the kind is shown.
-            raise NoAnswerError(f"the connection failed or was dropped ({type(error).__name__})") from None
+            kind = _StaleError if sent.is_reused and isinstance(error, _CLOSED) else NoAnswerError
+            raise kind(f"the connection failed or was dropped ({type(error).__name__})") from None
         answer = Answer(
             response.status,
             response.headers,
@@ -182,7 +211,7 @@ class Client:
             parsed.problem or content.problem,
             time.monotonic() - start,
             sent.is_reused,
-            redact(message_of(parsed.value), key, self.place.key)[:_MESSAGE_CHARACTERS],
+            _cut(redact(message_of(parsed.value), key, self.place.key)),
         )
         if answer.status in _BUSY:
             self.busy_answers.append(retry_after_s(answer.headers) is not None)
@@ -206,6 +235,10 @@ class Client:
 async def _note_reuse(session: object, context: Any, parameters: object) -> None:
     del session, parameters
     context.trace_request_ctx.is_reused = True
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MESSAGE_CHARACTERS else f"{text[: _MESSAGE_CHARACTERS - 1]}…"
 
 
 def message_of(value: Any) -> str:

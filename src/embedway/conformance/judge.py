@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from embedway.conformance.reference import Reference
     from embedway.conformance.target import Place
     from embedway.conformance.verdicts import Check
+
+_log = logging.getLogger(__name__)
 
 #: Default time limit of a check, in time limits of an answer.
 _ANSWERS = 4
@@ -64,7 +67,7 @@ async def judge(
             place,
             found.base_url,
             found.model,
-            rerank_model or found.model,
+            rerank_model,
             reference,
             max_tokens or known,
         )
@@ -101,3 +104,6 @@ async def _verdict(check: Check, server: Server, limit_s: float) -> Verdict:
         return ended.verdict
     except TimeoutError:
         return Verdict("failed", f"the check did not end within {limit_s:g} s")
+    except Exception as error:  # noqa: BLE001  last resort: no answer of a server may end the command
+        _log.debug("the check %s failed by itself", check.name, exc_info=True)
+        return Verdict("failed", f"an answer has values that cannot be read ({type(error).__name__})")

@@ -34,7 +34,8 @@ class Target:
     place: Place
     base_url: str
     model: str
-    rerank_model: str
+    #: Reranker that was named, if any.
+    rerank_model: str | None = None
     reference: Reference | None = None
     max_tokens: int | None = None
 

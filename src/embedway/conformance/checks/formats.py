@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pybase64
 
+from embedway.conformance.openapi import claims_field
 from embedway.conformance.rows import EQUAL, SAME, cosine, read_list, read_vectors, rounded
 from embedway.conformance.verdicts import CheckFailedError, CheckSkippedError, Verdict, passed
 
@@ -69,7 +68,7 @@ async def dimensions(server: Server) -> Verdict:
 
 async def input_type(server: Server) -> Verdict:
     """Ask for a query and a document, if the server's OpenAPI document has `input_type`."""
-    if not await _claims_input_type(server):
+    if not await claims_field(server, "input_type"):
         raise CheckSkippedError("not supported, and not claimed by /openapi.json")
     text = server.texts.known[0]
     plain = await server.embed_one(text)
@@ -84,30 +83,6 @@ async def input_type(server: Server) -> Verdict:
     elif reference is not None and (similarity := cosine(query, plain)) < SAME:
         raise CheckFailedError(f"the model has no prompts, but input_type changes the vector ({rounded(similarity)})")
     return passed(f"cosine of a query and a document with the same text: {rounded(cosine(query, document))}")
-
-
-async def _claims_input_type(server: Server) -> bool:
-    base = server.target.base_url
-    parts = urlsplit(base)
-    for root in dict.fromkeys((f"{parts.scheme}://{parts.netloc}", re.sub(r"/v\d+$", "", base))):
-        answer = await server.client.get(f"{root}/openapi.json")
-        if answer.is_ok and _has_key(answer.value, "input_type"):
-            return True
-    return False
-
-
-def _has_key(document: Any, name: str) -> bool:
-    """Return whether a JSON document has a key, at any depth."""
-    left = [document]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            if name in value:
-                return True
-            left += value.values()
-        elif isinstance(value, list):
-            left += value
-    return False
 
 
 async def fields(server: Server) -> Verdict:

@@ -17,7 +17,7 @@ _LAST_WORDS = 8
 _MANY_WORDS = 10_000
 _OTHER_WORDS = ("river", "stone", "cloud", "grass", "metal", "sugar", "paper", "glass")
 #: Values of a header or a field that say that nothing was truncated.
-_NOTHING = frozenset({"", "0", "false", "none", "null", "no", "[]"})
+_NOTHING = frozenset({"", "0", "false", "none", "null", "no"})
 
 
 async def exact_limit(server: Server) -> Verdict:
@@ -77,7 +77,7 @@ def _words_at_limit(server: Server, limit: int) -> list[str]:
 def told_truncation(answer: Answer) -> str:
     """Return the header or the field that tells of a truncated text; empty if none does."""
     for name, value in answer.headers.items():
-        if ("truncat" in name.lower() or name.lower() == "warning") and value.strip().lower() not in _NOTHING:
+        if ("truncat" in name.lower() or name.lower() == "warning") and _tells(value):
             return f"the header {name.lower()}"
     body = answer.value if isinstance(answer.value, dict) else {}
     places: list[Any] = [body, body.get("usage"), body.get("meta")]
@@ -85,6 +85,10 @@ def told_truncation(answer: Answer) -> str:
     places += data[:1] if isinstance(data, list) else []
     for place in places:
         for name, value in place.items() if isinstance(place, dict) else ():
-            if ("truncat" in name.lower() or "warning" in name.lower()) and str(value).lower() not in _NOTHING:
+            if ("truncat" in name.lower() or "warning" in name.lower()) and _tells(value):
                 return f"the field {name}"
     return ""
+
+
+def _tells(value: Any) -> bool:
+    return bool(value) if isinstance(value, (list, dict)) else str(value).strip().lower() not in _NOTHING

@@ -48,10 +48,11 @@ async def rerank_top_n(server: Server) -> Verdict:
 
 async def _rerank(server: Server, **fields: Any) -> Answer:
     """Send a request. Raises CheckSkippedError if the server does not rerank."""
-    body = {"model": server.target.rerank_model, "query": _QUERY, "documents": list(_DOCUMENTS), **fields}
+    named = server.target.rerank_model
+    body = {"model": named or server.target.model, "query": _QUERY, "documents": list(_DOCUMENTS), **fields}
     answer = await server.client.post(f"{server.target.base_url}/rerank", body, rows=len(_DOCUMENTS))
-    if answer.status in {400, 404, 405, 422, 501} and not fields:
-        raise CheckSkippedError(f"/rerank is answered with {answer.shown}; name a reranker with --rerank-model")
+    if not answer.is_ok and not fields and named is None:
+        raise CheckSkippedError(f"not supported for this model ({answer.status}); --rerank-model names a reranker")
     return answer
 
 
