@@ -250,3 +250,23 @@ def test_an_abandoned_request_is_no_error(plain_tokenizer):
             await client.abandon(f"http://127.0.0.1:{port}/v1/embeddings", {"input": "a"}, rows=1)
 
     asyncio.run(main())
+
+
+def test_a_server_that_is_too_slow_for_large_requests_is_no_failure(plain_tokenizer):
+    server = JudgedServer(plain_tokenizer)
+
+    async def hang(request, inputs):
+        if len(inputs) >= 64:
+            await asyncio.Event().wait()
+
+    server.work = hang
+
+    async def main():
+        async with serving_app(server.app()) as port:
+            place = parse_place(f"http://127.0.0.1:{port}", timeout_s=2.0)
+            checks = chosen_checks(("huge-batch", "cancelled"), ())
+            return await judge(place, checks=checks, check_limit_s=60.0)
+
+    seen = {result.name: result.verdict for result in asyncio.run(main()).results}
+    assert {name: verdict.status for name, verdict in seen.items()} == {"huge-batch": "warned", "cancelled": "skipped"}
+    assert all("raise --timeout" in verdict.seen for verdict in seen.values())

@@ -18,7 +18,7 @@ import orjson
 
 from embedway.config.certificates import authorities, tls_context
 from embedway.config.proxies import proxy_for
-from embedway.conformance.verdicts import NoAnswerError
+from embedway.conformance.verdicts import NoAnswerError, NoAnswerInTimeError
 from embedway.errors import ProtocolError
 from embedway.providers.http_body import ACCEPT_ENCODING, Bounds, TooLargeError, parse, read_body
 from embedway.providers.http_headers import retry_after_s
@@ -199,7 +199,7 @@ class Client:
         except TooLargeError:
             raise NoAnswerError("the answer is larger than any answer to this request") from None
         except TimeoutError:
-            raise NoAnswerError(f"no complete answer within {limit_s:g} s") from None
+            raise NoAnswerInTimeError(f"no complete answer within {limit_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # Libraries' messages may contain the request's headers, so only the kind is shown.
             kind = _StaleError if sent.is_reused and isinstance(error, _CLOSED) else NoAnswerError

@@ -61,6 +61,10 @@ class NoAnswerError(CheckFailedError):
     """A request had no complete answer: the connection failed, or the time was over."""
 
 
+class NoAnswerInTimeError(NoAnswerError):
+    """A request had no complete answer within the time limit."""
+
+
 class CheckSkippedError(CheckEndedError):
     """The check cannot judge this server."""
 

@@ -13,6 +13,7 @@ from embedway.conformance.verdicts import (
     CheckFailedError,
     CheckSkippedError,
     NoAnswerError,
+    NoAnswerInTimeError,
     Verdict,
     passed,
     warned,
@@ -37,7 +38,11 @@ async def huge_batch(server: Server) -> Verdict:
     texts = [server.texts.short(number) for number in range(_HUGE + 1)]
     for number, row in enumerate(_SAMPLED):
         texts[row] = server.texts.known[number]
-    answer = await server.post(texts[:_HUGE], rows=_HUGE)
+    try:
+        answer = await server.post(texts[:_HUGE], rows=_HUGE)
+    except NoAnswerInTimeError as error:
+        await server.embed_one(server.texts.known[0])
+        return warned(f"too slow to judge: {error}; a short text is answered; raise --timeout")
     seen = _refused(answer, _HUGE)
     if not seen:
         vectors = read_vectors(answer, _HUGE)
@@ -69,7 +74,10 @@ def _refused(answer: Answer, count: int) -> str:
 async def cancelled(server: Server) -> Verdict:
     """Abandon heavy requests, and time a short one."""
     first = [server.long_text(_HEAVY_WORDS, number) for number in range(_HEAVY_TEXTS)]
-    answer = await server.post(first, rows=len(first))
+    try:
+        answer = await server.post(first, rows=len(first))
+    except NoAnswerInTimeError as error:
+        raise CheckSkippedError(f"too slow to judge: {error} to {len(first)} texts; raise --timeout") from None
     if not answer.is_ok:
         first = first[:8]
         answer = await server.post(first, rows=len(first))
