@@ -20,7 +20,6 @@ import tempfile
 from pathlib import Path
 
 import load
-
 from gateway_peers import PEERS, peer
 from gateways import embedway, loopback, machine_line, post, route_settings, running, vectors
 
@@ -137,7 +136,7 @@ def added(rows, direct, part, name):
 
 
 def cell(value, form=".2f"):
-    return "–" if value is None else format(value, form)
+    return "-" if value is None else format(value, form)
 
 
 def table(head, rows):

@@ -187,8 +187,7 @@ def running(servers):
     """Start servers, wait until all are ready, and stop them at the end."""
     started = []
     try:
-        for server in servers:
-            started.append(server.start())
+        started.extend(server.start() for server in servers)
         for server in servers:
             server.wait_ready()
         yield servers
@@ -208,8 +207,8 @@ def loopback(**options):
 
 
 def own_folders(folder):
-    """Return variables that keep the state of a process below a folder of its own."""
-    names = ("XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
+    """Return variables that keep state, cache and weights of a process below a folder of its own."""
+    names = ("XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
     return {name: str(Path(folder) / name) for name in names}
 
 

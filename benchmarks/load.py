@@ -20,11 +20,71 @@ from typing import NamedTuple
 
 import httptools
 
-WORDS = (
-    "about above after again all and any are as back been before being below between both but by can come could day "
-    "did do down each even find first for from get give go good great had has have he her here him his how if in into "
-    "is it its just know like line long look made make many may"
-).split()
+WORDS = tuple(
+    [
+        "about",
+        "above",
+        "after",
+        "again",
+        "all",
+        "and",
+        "any",
+        "are",
+        "as",
+        "back",
+        "been",
+        "before",
+        "being",
+        "below",
+        "between",
+        "both",
+        "but",
+        "by",
+        "can",
+        "come",
+        "could",
+        "day",
+        "did",
+        "do",
+        "down",
+        "each",
+        "even",
+        "find",
+        "first",
+        "for",
+        "from",
+        "get",
+        "give",
+        "go",
+        "good",
+        "great",
+        "had",
+        "has",
+        "have",
+        "he",
+        "her",
+        "here",
+        "him",
+        "his",
+        "how",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "just",
+        "know",
+        "like",
+        "line",
+        "long",
+        "look",
+        "made",
+        "make",
+        "many",
+        "may",
+    ]
+)
 BEGINNING = "how does the server keep its work in order when many people"
 #: Words of a text that make it unique: WORDS to this power.
 UNIQUE = 6
@@ -222,7 +282,7 @@ class _Run:
         else:
             self.idle.append(connection)
 
-    def note(self, due, status, retry_after=False):  # noqa: FBT002  a fact of the answer
+    def note(self, due, status, retry_after=False):
         self.answers.append(Answer(due - self.start, self.loop.time() - due, status, retry_after))
 
     def finished(self, connection, due, status):
