@@ -148,14 +148,15 @@ class _Connection(asyncio.Protocol):
     def __init__(self, finished):
         self.finished = finished
         self.parser = httptools.HttpResponseParser(self)
-        self.due = None
+        self.due = self.content = None
+        self.body = []
         self.retry_after = self.closed = False
 
     def connection_made(self, transport):
         self.transport = transport
 
     def send(self, content, due):
-        self.due, self.retry_after = due, False
+        self.due, self.content, self.body, self.retry_after = due, content, [], False
         self.transport.write(content)
 
     def data_received(self, data):
@@ -166,6 +167,9 @@ class _Connection(asyncio.Protocol):
 
     def on_header(self, name, _):
         self.retry_after = self.retry_after or name.lower() == b"retry-after"
+
+    def on_body(self, data):
+        self.body.append(data)
 
     def on_message_complete(self):
         self.closed = not self.parser.should_keep_alive()
@@ -190,7 +194,7 @@ class _Run:
         self.start = self.loop.time() + 0.02
         self.idle, self.waiting, self.opening, self.open = [], deque(), set(), set()
         self.answers = []
-        self.more = None
+        self.more = self.keep = None
 
     async def connect(self):
         try:
@@ -228,6 +232,8 @@ class _Run:
 
     def finished(self, connection, due, status):
         self.note(due, status, connection.retry_after)
+        if self.keep is not None:
+            self.keep[connection.content] = b"".join(connection.body)
         if connection.closed:
             connection.transport.close()
         self.release(connection)
@@ -287,11 +293,14 @@ async def open_loop(target, contents, rate, seconds, *, poisson=False, limit=900
     return state.answers
 
 
-async def closed_loop(target, contents, connections, seconds=None, *, drain_s=30):
-    """Keep `connections` requests under way until the time is over or all are sent. Returns answers and seconds."""
+async def closed_loop(target, contents, connections, seconds=None, *, keep=None, drain_s=60):
+    """Keep `connections` requests under way until the time is over or all are sent. Returns answers and seconds.
+
+    A dictionary `keep` gets the body of the answer to each request.
+    """
     contents = iter(contents)
     state = _Run(target.port, connections)
-    state.start = state.loop.time()
+    state.start, state.keep = state.loop.time(), keep
     ended = asyncio.Event()
 
     def more():
