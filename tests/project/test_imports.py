@@ -67,6 +67,8 @@ ORDER = (
     "_sync",
     "collections",
     "state",
+    "server",
+    "conformance",
     "cli",
 )
 LEVELS = {part: level for level, part in enumerate(ORDER)}

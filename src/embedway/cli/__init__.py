@@ -28,6 +28,7 @@ from embedway.cli import (
     run,
     search,
     select,
+    serve,
     state,
     sync,
     trust,
@@ -63,6 +64,7 @@ app.command("embed", short_help="Print vectors of texts as JSON lines.")(embed.e
 app.command("select", short_help="Show which model fits the texts best, and why.")(select.select)
 app.command("plan", short_help="Show tokens, cost and time of embedding texts with each model.")(plan.plan)
 models.app.command("verify", short_help="Compare the vector spaces of two models or routes.")(verify_models.verify)
+app.command("serve", short_help="Serve embeddings over HTTP, as OpenAI and others.")(serve.serve)
 app.add_typer(models.app, name="models", short_help="List, pull, tune and compare models.")
 app.add_typer(cache.app, name="cache")
 app.add_typer(budget.app, name="budget")

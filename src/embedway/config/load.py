@@ -67,6 +67,7 @@ from embedway.config.sections import (
     UpstreamSettings,
     WeightsSettings,
 )
+from embedway.config.server import ServerSettings
 from embedway.config.telemetry import TelemetrySettings
 from embedway.config.trust import read_trust
 from embedway.config.types import Section, replace_unchecked
@@ -110,6 +111,7 @@ class Config(Section):
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     quality: QualitySettings = Field(default_factory=QualitySettings)
     pins: PinsSettings = Field(default_factory=PinsSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
     budgets: dict[str, BudgetSettings] = Field(default_factory=dict)
     routes: dict[str, RouteSettings] = Field(default_factory=dict)
     models: dict[str, ModelSettings] = Field(default_factory=dict)

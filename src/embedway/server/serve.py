@@ -1,0 +1,100 @@
+"""Start of a gateway: checks its settings, opens its sockets, and supervises its processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedway.errors import MissingExtraError, UsageError
+from embedway.interrupts import hand_over
+from embedway.server.access import needs_keys
+from embedway.server.listening import listen
+from embedway.server.supervisor import Child, Supervisor
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from embedway.config import Config
+
+#: Variable of prometheus-client: the folder in which processes share their metrics.
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def serve(config: Config, say: Callable[[str], None]) -> int:
+    """Run a gateway until a signal ends it, and return the exit code. `say` receives lines for the user.
+
+    Raises UsageError, ConfigError and MissingExtraError before anything is started.
+    """
+    settings = config.server
+    if not hasattr(os, "fork"):
+        raise UsageError("embedway serve needs fork, which this system does not have; on Windows, use WSL")
+    _check_extra()
+    sockets = listen(settings.host, settings.port, settings.workers)
+    folder = Path(tempfile.mkdtemp(prefix="embedway-", dir=settings.run_directory))
+    try:
+        _share_metrics(folder)
+        return _supervise(config, sockets, folder, say)
+    finally:
+        for one in sockets:
+            one.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _supervise(config: Config, sockets: tuple[socket.socket, ...], folder: Path, say: Callable[[str], None]) -> int:
+    settings = config.server
+    children = [
+        Child(f"worker {number}", _Worker(config, number, sockets, folder)) for number in range(settings.workers)
+    ]
+    host, port = sockets[0].getsockname()[:2]
+    scheme = "https" if settings.tls_certificate else "http"
+    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    keys = "API keys are required" if needs_keys(settings) else "no API keys are required"
+
+    def close_sockets() -> None:
+        for one in sockets:
+            one.close()
+
+    hand_over()
+    return Supervisor(
+        children, settings.drain_s, lambda: say(f"serving on {address} ({keys}); stop with Ctrl-C"), close_sockets
+    ).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """An HTTP worker, started in its own process with descriptors for signs of life and of the lifeline."""
+
+    config: Config
+    number: int
+    sockets: tuple[socket.socket, ...]
+    folder: Path
+
+    def __call__(self, beat: int, lifeline: int) -> None:
+        from embedway.server.worker import WorkerPlace, run_worker  # noqa: PLC0415  in the worker's process only
+
+        own = self.sockets[self.number % len(self.sockets)]
+        for one in self.sockets:
+            if one is not own:
+                one.close()
+        run_worker(self.config, WorkerPlace(self.number, (own,), self.folder, beat, lifeline))
+
+
+def _share_metrics(folder: Path) -> None:
+    """Let the processes share their metrics in files, before any of them imports prometheus-client."""
+    if _METRICS_FOLDER not in os.environ:
+        metrics = folder / "metrics"
+        metrics.mkdir()
+        os.environ[_METRICS_FOLDER] = str(metrics)
+
+
+def _check_extra() -> None:
+    from importlib.util import find_spec  # noqa: PLC0415
+
+    for package in ("httptools", "starlette", "uvicorn", "uvloop"):
+        if find_spec(package) is None:
+            raise MissingExtraError("embedway serve", extra="server", package=package)

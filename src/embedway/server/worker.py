@@ -1,0 +1,116 @@
+"""HTTP worker process of a gateway: one event loop with an engine and a server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import uvicorn
+import uvloop
+
+from embedway._engine import Engines
+from embedway.server.access import Access
+from embedway.server.app import GatewayApp
+from embedway.server.connections import guarded_protocol
+from embedway.server.endpoints import ENDPOINTS
+from embedway.server.gateway import Gateway
+from embedway.server.served import ServedModels
+from embedway.server.stats import Stats
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from embedway.config import Config
+
+_log = logging.getLogger("embedway.server")
+
+#: Time between two signs of life, in seconds.
+BEAT_S = 1.0
+#: Signs of a worker: it is starting, or it serves.
+STARTING, SERVING = b"s", b"r"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """What a worker gets from its supervisor."""
+
+    number: int
+    sockets: tuple[socket.socket, ...]
+    #: Private folder of the running gateway.
+    folder: Path
+    #: Descriptor for signs of life.
+    beat: int
+    #: Descriptor that ends when the supervisor has ended.
+    lifeline: int
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its handlers of signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle no signals: the worker does."""
+        yield
+
+
+def run_worker(config: Config, place: WorkerPlace) -> None:
+    """Serve until SIGTERM, or until the supervisor has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the supervisor ends this one
+    uvloop.run(_serve(config, place))
+
+
+async def _serve(config: Config, place: WorkerPlace) -> None:
+    settings, loop = config.server, asyncio.get_running_loop()
+    engines = Engines(config, (), None)
+    engine = await engines.current()
+    served = ServedModels(config, engine.selector)
+    stats = Stats(log_requests=settings.access_log, metrics=config.telemetry.prometheus)
+    gateway = Gateway(config, engines, served, stats)
+    app = GatewayApp(gateway, ENDPOINTS, Access(settings))
+    server = _Server(
+        uvicorn.Config(
+            app,
+            loop="none",
+            http=guarded_protocol(settings),
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=int(settings.idle_timeout_s),
+            timeout_graceful_shutdown=int(settings.drain_s),
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+        )
+    )
+
+    def stop() -> None:
+        server.should_exit = True
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_reader(place.lifeline, stop)
+    beating = asyncio.create_task(_beat(place.beat, server))
+    try:
+        await served.refresh()
+        await gateway.warm()
+        await server.serve(sockets=list(place.sockets))
+    finally:
+        loop.remove_reader(place.lifeline)
+        beating.cancel()
+        await engines.aclose(drain=False)
+
+
+async def _beat(descriptor: int, server: uvicorn.Server) -> None:
+    """Send signs of life to the supervisor."""
+    os.set_blocking(descriptor, False)
+    while True:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(descriptor, SERVING if server.started else STARTING)
+        await asyncio.sleep(BEAT_S if server.started else BEAT_S / 10)
