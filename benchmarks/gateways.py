@@ -232,6 +232,20 @@ def embedway(name, folder, settings, *, workers=1, model="text-embedding-3-small
     )
 
 
+def command(server, *arguments):
+    """Run another command of embedway with the settings and the state of a gateway. Returns its standard output."""
+    program = [*map(str, server.command[: server.command.index("serve")]), *arguments]
+    environment = {**os.environ, **server.environment}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}"
+    return done.stdout
+
+
+def create_key(server, name):
+    """Create an API key for a gateway and return it."""
+    return command(server, "keys", "create", name).strip()
+
+
 def route_settings(upstream_port, *, ledger="none", cache="none", more=""):
     """Return settings of one route to the loopback service."""
     return f"""
