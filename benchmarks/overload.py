@@ -67,7 +67,7 @@ def contents(options, target):
 
 async def send(options, target, rate, seconds):
     """Send an open loop and return its answers."""
-    return await load.open_loop(target, contents(options, target), rate, seconds, limit=4_000, drain_s=120)
+    return await load.open_loop(target, contents(options, target), rate, seconds, limit=2_000, drain_s=120)
 
 
 async def overload_and_after(options, target, capacity):
