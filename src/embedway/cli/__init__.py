@@ -22,6 +22,7 @@ from embedway.cli import (
     export,
     forget,
     init,
+    keys,
     models,
     plan,
     quality,
@@ -68,6 +69,7 @@ app.command("serve", short_help="Serve embeddings over HTTP, as OpenAI and other
 app.add_typer(models.app, name="models", short_help="List, pull, tune and compare models.")
 app.add_typer(cache.app, name="cache")
 app.add_typer(budget.app, name="budget")
+app.add_typer(keys.app, name="keys")
 app.add_typer(quality.app, name="quality", short_help="Notice models that change under their name.")
 app.add_typer(state.app, name="state")
 app.command("init", short_help="Create an embedway.toml and trust it.")(init.init)

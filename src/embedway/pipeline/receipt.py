@@ -35,6 +35,8 @@ class CallFacts:
     selected: Selected | None = None
     #: Outcome of the call for hooks.
     outcome: Outcome | None = None
+    #: Tenant whose cache is used.
+    tenant: str = ""
 
 
 class _FilledOnFailure:

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from embedway.errors import EmbedwayError
 from embedway.server.bodies import read_body
 from embedway.server.dialects import openai
 from embedway.server.endpoint import Exchange
-from embedway.server.origins import check_browser
+from embedway.server.origins import check_browser, cors_headers
 from embedway.server.problems import BodyError, Problem, problem_of, unexpected
 from embedway.server.replies import Reply, problem_headers
 
@@ -33,6 +34,8 @@ _log = logging.getLogger("embedway.server")
 _WATCH_AFTER_S = 0.02
 #: Status in logs of a request whose client disconnected, as nginx writes it.
 _CLIENT_LEFT = 499
+#: Status of an answer before the body is complete: the rest of it is not waited for.
+_TOO_LARGE = 413
 #: Sent with each answer: it is no page, and must not be guessed to be one, framed or stored.
 _SECURITY: tuple[Header, ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -49,6 +52,7 @@ class GatewayApp:
         self._access = access
         self._stats = gateway.stats
         self._settings = gateway.config.server
+        self._origins = self._settings.cors_origins
         self._endpoints: dict[tuple[str, str], Endpoint] = {(one.method, one.path): one for one in endpoints}
         self._methods: dict[str, list[str]] = {}
         for method, path in self._endpoints:
@@ -59,6 +63,10 @@ class GatewayApp:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
+            return
+        if self._origins and scope["method"] == "OPTIONS":
+            headers = cors_headers(scope["headers"], self._origins, preflight=True)
+            await _send(send, Reply(b"", 204, headers=headers), b"", scope)
             return
         started = time.perf_counter()
         self._count += 1
@@ -79,23 +87,22 @@ class GatewayApp:
         if problem is not None:
             form = openai.error if endpoint is None else endpoint.errors
             reply = Reply(form(problem), problem.status, headers=problem_headers(problem))
+        if self._origins:
+            reply = replace(reply, headers=(*reply.headers, *cors_headers(scope["headers"], self._origins)))
         code = "" if problem is None else problem.code
         self._stats.end(endpoint, exchange, reply.status, time.perf_counter() - started, code)
-        await _send(send, reply, request_id, scope)
+        await _send(send, reply, request_id.encode(), scope)
 
     async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Any, receive: Receive) -> Reply:
         """Check the caller, read the body, and run the handler; it is cancelled if the client disconnects."""
         headers: Sequence[Header] = scope["headers"]
-        check_browser(headers, self._settings.cors_origins, loopback_only=self._access.is_loopback_only)
+        check_browser(headers, self._origins, loopback_only=self._access.is_loopback_only)
         if endpoint.access != "open":
             exchange.caller = await self._access.caller_of(headers)
             if endpoint.access == "admin" and not exchange.caller.admin:
                 raise BodyError("this address needs an admin key", status=403, code="permission_denied")
         if endpoint.method == "POST":
-            most_bytes = self._settings.body_mib << 20
-            exchange.body = await read_body(
-                receive, headers, most_bytes=most_bytes, timeout_s=self._settings.read_timeout_s
-            )
+            exchange.body = await read_body(receive, headers, most_bytes=self._settings.body_mib << 20)
         watch = _Watch(receive)
         try:
             return await endpoint.handler(exchange)
@@ -149,13 +156,15 @@ class _Watch:
             self._watching.cancel()
 
 
-async def _send(send: Send, reply: Reply, request_id: str, scope: Any) -> None:
+async def _send(send: Send, reply: Reply, request_id: bytes, scope: Any) -> None:
     headers = [
         (b"content-type", reply.media),
         (b"content-length", b"%d" % len(reply.body)),
-        (b"x-embedway-request-id", request_id.encode()),
+        (b"x-embedway-request-id", request_id),
         *_SECURITY,
         *reply.headers,
     ]
+    if reply.status == _TOO_LARGE:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})

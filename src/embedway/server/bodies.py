@@ -1,8 +1,7 @@
-"""Bodies of requests: read with limits on size and time, and checked by pydantic models."""
+"""Bodies of requests: read with a limit on their size, and checked by pydantic models."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -72,48 +71,29 @@ def _reason(problem: Any) -> str:
     return printable(str(problem["msg"]))
 
 
-async def read_body(
-    receive: Callable[[], Awaitable[Any]], headers: Sequence[Header], *, most_bytes: int, timeout_s: float
-) -> bytes:
-    """Read a complete body. Raises BodyError if it is too large or too slow, and ConnectionError if the client left."""
+async def read_body(receive: Callable[[], Awaitable[Any]], headers: Sequence[Header], *, most_bytes: int) -> bytes:
+    """Read a complete body. Raises BodyError if it is too large, and ConnectionError if the client left.
+
+    Slow clients are disconnected (`connections.py`).
+    """
     for name, value in headers:
         if name == b"content-length" and value.isdigit() and int(value[:20]) > most_bytes:
             raise _too_large(most_bytes)
         if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
             raise BodyError("content-encoding is not supported; send the body uncompressed", status=415)
-    message = await _next(receive, timeout_s)
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return _within(body, most_bytes)
-    parts, size = [body], len(body)
-    try:
-        async with asyncio.timeout(timeout_s):
-            while message.get("more_body", False):
-                message = await _next(receive, timeout_s)
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > most_bytes:
-                    raise _too_large(most_bytes)
-    except TimeoutError:
-        raise _too_slow(timeout_s) from None
-    return b"".join(parts)
-
-
-async def _next(receive: Callable[[], Awaitable[Any]], timeout_s: float) -> Any:
-    try:
-        async with asyncio.timeout(timeout_s):
-            message = await receive()
-    except TimeoutError:
-        raise _too_slow(timeout_s) from None
-    if message["type"] == "http.disconnect":
-        raise ConnectionError
-    return message
-
-
-def _within(body: bytes, most_bytes: int) -> bytes:
-    if len(body) > most_bytes:
-        raise _too_large(most_bytes)
-    return body
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > most_bytes:
+            raise _too_large(most_bytes)
+        if not message.get("more_body", False):
+            return b"".join((*parts, part)) if parts else part
+        parts.append(part)
 
 
 def _too_large(most_bytes: int) -> BodyError:
@@ -122,7 +102,3 @@ def _too_large(most_bytes: int) -> BodyError:
         status=413,
         code="request_too_large",
     )
-
-
-def _too_slow(timeout_s: float) -> BodyError:
-    return BodyError(f"the body did not arrive within {timeout_s:g} s", status=408, code="request_timeout")

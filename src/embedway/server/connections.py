@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Maximum bytes of the head of a request.
 _MOST_HEAD = 64 * 1024
+#: Least bytes of a body per second.
+_LEAST_RATE = 16 * 1024
 
 
 def guarded_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
@@ -27,19 +29,21 @@ def guarded_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
 
 
 class _GuardedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request head, or whose reading of an answer, takes too long.
+    """Closes a connection if a client sends a request, or reads an answer, too slowly.
 
-    uvicorn limits only the time between two requests. The time of a body is limited where it is read.
+    uvicorn limits only the time between two requests. A head must be complete in `read_timeout_s`. A body must arrive
+    in that time, or at a rate of at least `_LEAST_RATE`.
     """
 
     read_timeout_s: float
     write_timeout_s: float
     max_connections: int
-    #: Closes the connection unless a complete head arrives before.
+    #: Closes the connection unless the head, or enough of the body, arrives before.
     _reading: asyncio.TimerHandle | None = None
     _writing: asyncio.TimerHandle | None = None
-    #: Bytes of a head that is not complete.
-    _head = 0
+    #: Whether the head is complete, and the bytes since then, or of a head that is not complete.
+    _in_body = False
+    _received = 0
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
@@ -47,7 +51,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         if len(self.connections) > self.max_connections:
             transport.abort()
             return
-        self._reading = self.loop.call_later(self.read_timeout_s, transport.abort)
+        self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers."""
@@ -56,22 +60,37 @@ class _GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read a part of a request, and begin to wait for the rest of its head."""
-        if self._reading is None and (self.cycle is None or self.cycle.response_complete):
-            self._reading = self.loop.call_later(self.read_timeout_s, self.transport.abort)
-        if self._reading is not None:
-            self._head += len(data)
+        """Read a part of a request, and begin to wait for the rest."""
+        self._received += len(data)
         super().data_received(data)
-        if self._reading is not None and self._head > _MOST_HEAD and self.parser is not None:
+        if self._reading is None and self._received and self.parser is not None:
+            self._wait()
+        if not self._in_body and self._received > _MOST_HEAD and not self.transport.is_closing():
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
         """Start the request: its head is complete."""
-        self._stop_reading()
+        self._in_body, self._received = True, 0
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        """Stop to wait: the body is complete."""
+        self._stop_reading()
+        super().on_message_complete()
+
+    def _wait(self) -> None:
+        self._reading = self.loop.call_later(self.read_timeout_s, self._check)
+
+    def _check(self) -> None:
+        """Close the connection, unless its body arrives fast enough or waits to be read here."""
+        if self._in_body and (self.flow.read_paused or self._received > self.read_timeout_s * _LEAST_RATE):
+            self._received = 1
+            self._wait()
+        else:
+            self.transport.abort()
+
     def _stop_reading(self) -> None:
-        self._head = 0
+        self._in_body, self._received = False, 0
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None

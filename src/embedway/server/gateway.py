@@ -17,6 +17,8 @@ from embedway.server.readiness import Readiness
 from embedway.text import shown_name
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from embedway._engine import Engines
     from embedway.config import Config
     from embedway.selection.scoring import Selection
@@ -35,11 +37,18 @@ _BYTES_A_TOKEN = 4
 class Gateway:
     """Computes the calls of all callers; see `calls.Computing`. For use from one event loop."""
 
-    def __init__(self, config: Config, engines: Engines, served: ServedModels, stats: Stats) -> None:
+    def __init__(
+        self, config: Config, engines: Engines, served: ServedModels, stats: Stats, folder: Path | None = None
+    ) -> None:
         self.config = config
         self.engines = engines
         self.served = served
         self.stats = stats
+        #: Folder in which the workers share their statistics; None for a single gateway without a supervisor.
+        self.folder = folder
+        #: Requests that compute, and that wait for their turn.
+        self.running = 0
+        self.waiting = 0
         self.readiness = Readiness(config, engines)
 
     async def embed(self, caller: Caller, call: EmbedCall) -> EmbedResult:
@@ -147,6 +156,7 @@ class Gateway:
 
     def report_queue(self) -> None:
         """Report the queue to the metrics."""
+        self.stats.report_queue(running=self.running, waiting=self.waiting)
 
     async def warm(self) -> None:
         """Load the models of `server.warm`, by default the default model if it computes here. Failures are logged."""

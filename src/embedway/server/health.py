@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from embedway.server.dialects import openai
@@ -49,7 +50,7 @@ METRICS = Endpoint(
     access="admin",
     media=CONTENT_TYPE,
 )
-ENDPOINTS = (
+_HEALTH = (
     Endpoint("GET", "/health/live", live, "Whether the process answers", openai.error, "health", None, _ANSWER, "open"),
     Endpoint(
         "GET",
@@ -62,5 +63,7 @@ ENDPOINTS = (
         _ANSWER,
         "open",
     ),
-    METRICS,
 )
+ENDPOINTS = (*_HEALTH, METRICS)
+#: Endpoints of the port for metrics, which needs no key.
+METRICS_ENDPOINTS = (*_HEALTH, replace(METRICS, access="open"))

@@ -46,6 +46,32 @@ def check_browser(headers: Sequence[Header], origins: Sequence[str], *, loopback
         )
 
 
+#: Headers that a page may send, and may read.
+_ALLOWED, _EXPOSED = (
+    b"authorization, content-type, x-api-key",
+    (
+        b"retry-after, x-embedway-averaged, x-embedway-cache, x-embedway-cost-usd, x-embedway-model, x-embedway-notes, "
+        b"x-embedway-request-id, x-embedway-space, x-embedway-truncated"
+    ),
+)
+
+
+def cors_headers(headers: Sequence[Header], origins: Sequence[str], *, preflight: bool = False) -> tuple[Header, ...]:
+    """Return the headers that let a page of an allowed origin read the answer; none for other requests."""
+    origin = next((value for name, value in headers if name == b"origin"), b"")
+    if not origin or origin.decode("latin-1") not in origins:
+        return ()
+    found = ((b"access-control-allow-origin", origin), (b"vary", b"origin"))
+    if preflight:
+        return (
+            *found,
+            (b"access-control-allow-methods", b"GET, POST"),
+            (b"access-control-allow-headers", _ALLOWED),
+            (b"access-control-max-age", b"600"),
+        )
+    return (*found, (b"access-control-expose-headers", _EXPOSED))
+
+
 def _host_of(host: str) -> str:
     """Return the host of a header without its port."""
     try:

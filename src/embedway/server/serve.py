@@ -34,35 +34,56 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
     if not hasattr(os, "fork"):
         raise UsageError("embedway serve needs fork, which this system does not have; on Windows, use WSL")
     _check_extra()
-    sockets = listen(settings.host, settings.port, settings.workers)
+    main = listen(settings.host, settings.port, settings.workers)
+    metrics: tuple[socket.socket, ...] = ()
+    if settings.metrics_port is not None:
+        metrics = listen(settings.metrics_host, settings.metrics_port, settings.workers)
+    sockets = _Sockets(main, metrics)
     folder = Path(tempfile.mkdtemp(prefix="embedway-", dir=settings.run_directory))
     try:
         _share_metrics(folder)
         return _supervise(config, sockets, folder, say)
     finally:
-        for one in sockets:
-            one.close()
+        sockets.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _supervise(config: Config, sockets: tuple[socket.socket, ...], folder: Path, say: Callable[[str], None]) -> int:
+def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[str], None]) -> int:
     settings = config.server
     children = [
         Child(f"worker {number}", _Worker(config, number, sockets, folder)) for number in range(settings.workers)
     ]
-    host, port = sockets[0].getsockname()[:2]
+    host, port = sockets.main[0].getsockname()[:2]
     scheme = "https" if settings.tls_certificate else "http"
     address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     keys = "API keys are required" if needs_keys(settings) else "no API keys are required"
 
-    def close_sockets() -> None:
-        for one in sockets:
-            one.close()
-
     hand_over()
     return Supervisor(
-        children, settings.drain_s, lambda: say(f"serving on {address} ({keys}); stop with Ctrl-C"), close_sockets
+        children, settings.drain_s, lambda: say(f"serving on {address} ({keys}); stop with Ctrl-C"), sockets.close
     ).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sockets:
+    """Sockets of the gateway and of its port for metrics, one for each worker."""
+
+    main: tuple[socket.socket, ...]
+    metrics: tuple[socket.socket, ...]
+
+    def of(self, number: int) -> tuple[socket.socket, socket.socket | None]:
+        """Return the sockets of a worker; close the others, in the process of the worker."""
+        own = self.main[number % len(self.main)]
+        metrics = self.metrics[number % len(self.metrics)] if self.metrics else None
+        for one in (*self.main, *self.metrics):
+            if one is not own and one is not metrics:
+                one.close()
+        return own, metrics
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for one in (*self.main, *self.metrics):
+            one.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +92,14 @@ class _Worker:
 
     config: Config
     number: int
-    sockets: tuple[socket.socket, ...]
+    sockets: _Sockets
     folder: Path
 
     def __call__(self, beat: int, lifeline: int) -> None:
         from embedway.server.worker import WorkerPlace, run_worker  # noqa: PLC0415  in the worker's process only
 
-        own = self.sockets[self.number % len(self.sockets)]
-        for one in self.sockets:
-            if one is not own:
-                one.close()
-        run_worker(self.config, WorkerPlace(self.number, (own,), self.folder, beat, lifeline))
+        own, metrics = self.sockets.of(self.number)
+        run_worker(self.config, WorkerPlace(self.number, own, metrics, self.folder, beat, lifeline))
 
 
 def _share_metrics(folder: Path) -> None:

@@ -19,7 +19,9 @@ from embedway.server.app import GatewayApp
 from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
 from embedway.server.gateway import Gateway
+from embedway.server.health import METRICS_ENDPOINTS
 from embedway.server.served import ServedModels
+from embedway.server.snapshots import WRITE_S, snapshot_of, write_snapshot
 from embedway.server.stats import Stats
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embedway.config import Config
+    from embedway.config.server import ServerSettings
 
 _log = logging.getLogger("embedway.server")
 
@@ -42,7 +45,9 @@ class WorkerPlace:
     """What a worker gets from its supervisor."""
 
     number: int
-    sockets: tuple[socket.socket, ...]
+    main_socket: socket.socket
+    #: Socket of the port for metrics; None without one.
+    metrics_socket: socket.socket | None
     #: Private folder of the running gateway.
     folder: Path
     #: Descriptor for signs of life.
@@ -66,15 +71,18 @@ def run_worker(config: Config, place: WorkerPlace) -> None:
     uvloop.run(_serve(config, place))
 
 
-async def _serve(config: Config, place: WorkerPlace) -> None:
-    settings, loop = config.server, asyncio.get_running_loop()
+async def open_gateway(config: Config, folder: Path | None = None) -> tuple[Gateway, GatewayApp]:
+    """Return a gateway of the running event loop, and its application. The caller closes `gateway.engines`."""
     engines = Engines(config, (), None)
     engine = await engines.current()
-    served = ServedModels(config, engine.selector)
-    stats = Stats(log_requests=settings.access_log, metrics=config.telemetry.prometheus)
-    gateway = Gateway(config, engines, served, stats)
-    app = GatewayApp(gateway, ENDPOINTS, Access(settings))
-    server = _Server(
+    stats = Stats(log_requests=config.server.access_log, metrics=config.telemetry.prometheus)
+    gateway = Gateway(config, engines, ServedModels(config, engine.selector), stats, folder)
+    return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server))
+
+
+def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
+    """Return a server of an application; it handles no signals."""
+    return _Server(
         uvicorn.Config(
             app,
             loop="none",
@@ -91,20 +99,35 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         )
     )
 
+
+async def _serve(config: Config, place: WorkerPlace) -> None:
+    loop = asyncio.get_running_loop()
+    gateway, app = await open_gateway(config, place.folder)
+    server = make_server(app, config.server)
+    metrics = make_server(GatewayApp(gateway, METRICS_ENDPOINTS, Access(config.server)), config.server)
+
     def stop() -> None:
+        gateway.readiness.is_ending = True
         server.should_exit = True
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(place.lifeline, stop)
     beating = asyncio.create_task(_beat(place.beat, server))
+    writing = asyncio.create_task(_write_snapshots(gateway, place))
     try:
-        await served.refresh()
+        await gateway.served.refresh()
         await gateway.warm()
-        await server.serve(sockets=list(place.sockets))
+        if place.metrics_socket is not None:
+            serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
+        await server.serve(sockets=[place.main_socket])
+        if place.metrics_socket is not None:
+            metrics.should_exit = True
+            await serving
     finally:
         loop.remove_reader(place.lifeline)
         beating.cancel()
-        await engines.aclose(drain=False)
+        writing.cancel()
+        await gateway.engines.aclose()
 
 
 async def _beat(descriptor: int, server: uvicorn.Server) -> None:
@@ -114,3 +137,13 @@ async def _beat(descriptor: int, server: uvicorn.Server) -> None:
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(descriptor, SERVING if server.started else STARTING)
         await asyncio.sleep(BEAT_S if server.started else BEAT_S / 10)
+
+
+async def _write_snapshots(gateway: Gateway, place: WorkerPlace) -> None:
+    """Share the statistics with the other workers."""
+    while True:
+        gateway.report_queue()
+        snapshot = snapshot_of(gateway.stats, number=place.number, running=gateway.running, waiting=gateway.waiting)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(write_snapshot, place.folder, snapshot)
+        await asyncio.sleep(WRITE_S)
