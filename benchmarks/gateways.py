@@ -152,9 +152,9 @@ class Server:
                     os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
-    def kill(self):
-        """Kill all processes with SIGKILL at once."""
-        for pid in self.pids():
+    def kill(self, pids=None):
+        """Kill all processes, or those that were listed before, with SIGKILL at once."""
+        for pid in self.pids() if pids is None else pids:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
