@@ -13,6 +13,7 @@ import json
 import random
 import secrets
 import selectors
+import shutil
 import subprocess
 import tempfile
 from collections import deque
@@ -129,6 +130,8 @@ def percentile(values, share):
 
 def wrk(target, connections, seconds, *, pool=0, start=None):
     """Run `wrk` with new texts, or with the same `pool` texts again and again. Returns its summary."""
+    if shutil.which("wrk") is None:
+        raise SystemExit("this benchmark needs wrk: apt-get install wrk")
     script = WRK % {"words": ", ".join(f'"{word}"' for word in WORDS), "unique": UNIQUE}
     head, _, tail = body(f"{BEGINNING} *", target.model).decode().partition("*")
     url = f"http://127.0.0.1:{target.port}{target.path}"

@@ -17,7 +17,7 @@ from pathlib import Path
 import load
 from contestants import MODEL, THREADS
 from gateway import cell, table
-from gateways import create_key, embedway, loopback, machine_line, route_settings, running
+from gateways import create_key, embedway, loopback, machine_line, post, route_settings, running
 from serving import SETTINGS
 
 #: Seconds of one window of queries beside the bulk.
@@ -67,7 +67,9 @@ def server(options, folder, service):
         made = embedway("gateway", folder, SETTINGS + AUTH, workers=options.workers, model=MODEL)
         made.environment.update(environment)
         return made
-    return embedway("gateway", folder, route_settings(service.port, more=AUTH), workers=options.workers)
+    return embedway(
+        "gateway", folder, route_settings(service.port, ledger="sqlite", more=AUTH), workers=options.workers
+    )
 
 
 def measure(options):
@@ -79,6 +81,9 @@ def measure(options):
         with running([gateway]):
             query = gateway.target()
             bulk = gateway.target()._replace(headers=(("authorization", f"Bearer {other}"),))
+            for target in (query, bulk):
+                status, _, answer = post(target, load.body("a text", target.model))
+                assert status == 200, f"the gateway answers {status}: {answer}"
             queries(query, options.rate, 3)
             alone, asked_alone = queries(query, options.rate, options.seconds)
             times, asked, statuses, seconds = beside(options, query, bulk)
