@@ -17,6 +17,7 @@ from embedway.server.readiness import Readiness
 from embedway.text import shown_name
 
 if TYPE_CHECKING:
+    from decimal import Decimal
     from pathlib import Path
 
     from embedway._engine import Engines
@@ -121,9 +122,11 @@ class Gateway:
     async def _selectable(self, caller: Caller) -> tuple[str, ...]:
         return tuple(name for name, task in await self.served.all(caller) if task == "embed")
 
-    def _options(self, caller: Caller, collection: str, max_cost: object) -> CallOptions:
+    def _options(self, caller: Caller, collection: str, max_cost: Decimal | None) -> CallOptions:
         try:
-            return CallOptions.of(None, caller.own_collection(collection), caller.key_name, max_cost)  # type: ignore[arg-type]
+            return CallOptions.of(
+                None, caller.own_collection(collection), caller.key_name, max_cost, tenant=caller.tenant
+            )
         except BodyError:
             raise
         except UsageError as error:

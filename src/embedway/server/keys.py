@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _VERSION = 1
 KIND: RecordKind = "key"
 _ID_BYTES, _SECRET_BYTES = 6, 32
+#: Start of each key.
+PREFIX = "ew_"
 #: ID in hexadecimal digits, and the secret in URL-safe base64 without padding.
 _TEXT = re.compile(r"ew_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from embedway.errors import MissingExtraError, UsageError
 from embedway.interrupts import hand_over
-from embedway.server.access import needs_keys
+from embedway.server.access import needs_keys, no_store_of_keys
 from embedway.server.listening import listen
 from embedway.server.supervisor import Child, Supervisor
 
@@ -34,6 +34,8 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
     if not hasattr(os, "fork"):
         raise UsageError("embedway serve needs fork, which this system does not have; on Windows, use WSL")
     _check_extra()
+    if needs_keys(settings) and config.ledger.backend == "none":
+        raise no_store_of_keys()
     main = listen(settings.host, settings.port, settings.workers)
     metrics: tuple[socket.socket, ...] = ()
     if settings.metrics_port is not None:

@@ -20,6 +20,7 @@ from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
 from embedway.server.gateway import Gateway
 from embedway.server.health import METRICS_ENDPOINTS
+from embedway.server.key_ring import KeyRing
 from embedway.server.served import ServedModels
 from embedway.server.snapshots import WRITE_S, snapshot_of, write_snapshot
 from embedway.server.stats import Stats
@@ -77,7 +78,8 @@ async def open_gateway(config: Config, folder: Path | None = None) -> tuple[Gate
     engine = await engines.current()
     stats = Stats(log_requests=config.server.access_log, metrics=config.telemetry.prometheus)
     gateway = Gateway(config, engines, ServedModels(config, engine.selector), stats, folder)
-    return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server))
+    ring = None if engine.records is None else KeyRing(engine.records, keys_stale_s=config.server.keys_stale_s)
+    return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server, ring))
 
 
 def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
@@ -104,7 +106,9 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
     loop = asyncio.get_running_loop()
     gateway, app = await open_gateway(config, place.folder)
     server = make_server(app, config.server)
-    metrics = make_server(GatewayApp(gateway, METRICS_ENDPOINTS, Access(config.server)), config.server)
+    # Its port is for Prometheus, which has no key and may be on another machine.
+    open_access = Access(config.server.model_copy(update={"auth": "none"}), None)
+    metrics = make_server(GatewayApp(gateway, METRICS_ENDPOINTS, open_access), config.server)
 
     def stop() -> None:
         gateway.readiness.is_ending = True
