@@ -5,7 +5,7 @@
 Vectors depend on their text alone, have length 1, and differ between texts. Usage counts the words of the texts, which
 are tokens of cl100k_base for the texts of `load.py`. `GET /stats` tells what was computed: requests, texts, different
 texts and tokens. With `--rate` at most that many texts are answered in a second, in their order, and with `--delay`
-each answer waits. A request costs about 25 microseconds of CPU.
+and `--each` an answer waits. A request costs about 25 microseconds of CPU.
 """
 
 import argparse
@@ -33,6 +33,7 @@ class Service:
     dimensions: int
     rate: float = 0
     delay: float = 0
+    each: float = 0
     requests: int = 0
     texts: int = 0
     tokens: int = 0
@@ -77,7 +78,7 @@ class Service:
         """Return the seconds until an answer with this number of texts is due."""
         if self.rate:
             self.free_at = max(now, self.free_at) + texts / self.rate
-        return self.delay + max(0.0, self.free_at - now)
+        return self.delay + texts * self.each + max(0.0, self.free_at - now)
 
     def stats(self):
         counts = {"requests": self.requests, "texts": self.texts, "unique": len(self.seen), "tokens": self.tokens}
@@ -118,7 +119,7 @@ class Connection(asyncio.Protocol):
                 self.reply(b'{"error":{"message":"bad request"}}', b"400 Bad Request")
                 print(f"bad request: {error!r}", flush=True)
                 return
-            wait = self.service.wait(texts, self.loop.time()) if self.service.rate or self.service.delay else 0
+            wait = self.service.wait(texts, self.loop.time())
             if wait:
                 self.loop.call_later(wait, self.reply, answer)
             else:
@@ -137,7 +138,7 @@ class Connection(asyncio.Protocol):
 
 async def serve(options):
     loop = asyncio.get_running_loop()
-    service = Service(options.dimensions, options.rate, options.delay)
+    service = Service(options.dimensions, options.rate, options.delay, options.each)
     server = await loop.create_server(lambda: Connection(service, loop), "127.0.0.1", options.port, backlog=4096)
     async with server:
         await server.serve_forever()
@@ -149,6 +150,7 @@ def main():
     parser.add_argument("--dimensions", type=int, default=1536)
     parser.add_argument("--rate", type=float, default=0, help="maximum texts per second")
     parser.add_argument("--delay", type=float, default=0, help="seconds before each answer")
+    parser.add_argument("--each", type=float, default=0, help="further seconds for each text of the request")
     uvloop.run(serve(parser.parse_args()))
 
 
