@@ -2,7 +2,7 @@
 
 import pytest
 
-from batch_stores import Clock, empty_server, open_stores
+from batch_stores import Clock, empty_server
 
 
 @pytest.fixture
