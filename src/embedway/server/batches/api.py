@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -11,7 +12,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from embedway.errors import StateError
+from embedway.errors import EmbedwayError
 from embedway.server.batches import progress
 from embedway.server.batches.base import Content, Listing
 from embedway.server.batches.contents import UPLOAD, ContentWriter, read_content
@@ -24,6 +25,8 @@ from embedway.server.caller import Caller
 if TYPE_CHECKING:
     from embedway.server.batches.base import BatchStore, Change
     from embedway.server.batches.uploads import Upload
+
+_log = logging.getLogger("embedway.batches")
 
 Handler: TypeAlias = Callable[[Request, Caller], Awaitable[Response]]
 
@@ -236,8 +239,9 @@ def _guarded(handler: Handler) -> Handler:
             return error.response()
         except ClientDisconnect:
             return ApiError(400, "The client closed the connection.").response()
-        except StateError:
-            # Its message has names of this machine, for the log only.
+        except EmbedwayError as error:
+            # The message has names of this machine, for the log only.
+            _log.warning("files and batches: %s", error)
             message = "The files and batches cannot be used at the moment; try again later."
             headers = {"retry-after": "5"}
             return ApiError(503, message, code="store_unavailable", headers=headers).response()
