@@ -102,7 +102,6 @@ class InputCheck:
         # The line does not have to be complete to be too long.
         if not self.is_done and len(self._rest) > self._limits.line_bytes:
             self._check(bytes(self._rest))
-            self.is_done = True
 
     def finish(self) -> None:
         """Check the last line, and whether there was any."""
@@ -113,15 +112,16 @@ class InputCheck:
 
     def _check(self, data: bytes) -> None:
         self._number += 1
+        if len(data) > self._limits.line_bytes:
+            # The rest is not looked at: it may not even have arrived.
+            self._stop("line_too_long", f"This line is longer than {self._limits.line_bytes} bytes.", self._number)
+            return
         if not data.strip():
             return
         self.total += 1
         if self.total > self._limits.lines:
             message = f"The batch input file contains too many requests; the maximum is {self._limits.lines}."
             self._stop("too_many_tasks", message)
-        elif len(data) > self._limits.line_bytes:
-            message = f"This line is longer than {self._limits.line_bytes} bytes."
-            self._fail("line_too_long", message, None, self._number)
         else:
             try:
                 self._compare(parse_line(data))
@@ -146,8 +146,8 @@ class InputCheck:
             message = f"The batch input file contains more than {self._limits.inputs} embedding inputs."
             self._stop("too_many_tasks", message)
 
-    def _stop(self, code: str, message: str) -> None:
-        self._fail(code, message, None)
+    def _stop(self, code: str, message: str, line: int | None = None) -> None:
+        self._fail(code, message, None, line)
         self.is_done = True
 
     def _fail(self, code: str, message: str, param: str | None, line: int | None = None) -> None:

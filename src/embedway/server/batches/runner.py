@@ -97,6 +97,7 @@ class BatchRunner:
         self._settings = settings or RunnerSettings()
         self._reader = InputReader(store)
         self._awake = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self._is_closing = False
         self._running: dict[asyncio.Task[None], _Running] = {}
         self._loops: list[asyncio.Task[None]] = []
@@ -214,12 +215,14 @@ class BatchRunner:
 
     async def _step(self, running: _Running) -> bool:
         """Check the input file, compute a part, or end the batch. Returns whether there was anything to do."""
-        batch = await self._change(running.batch, progress.expire)
+        # One after another, so that steps of this process do not cut the same part.
+        async with self._claiming:
+            batch = await self._change(running.batch, progress.expire)
+            claimed = await self._claim(running, batch)
         if batch is None or batch.has_ended:
             return False
         if batch.status == "validating":
             return await self._check(running)
-        claimed = await self._claim(running, batch)
         if claimed is not None:
             batch, part = claimed
             await self._compute_part(running, batch, part)
@@ -253,22 +256,25 @@ class BatchRunner:
         await self._change(running.batch, end)
         return True
 
-    async def _claim(self, running: _Running, batch: Batch) -> tuple[Batch, Part] | None:
+    async def _claim(self, running: _Running, batch: Batch | None) -> tuple[Batch, Part] | None:
         """Take the lease of a part; None if there is none to compute now."""
         token, lease_s = running.token, self._settings.lease_s
-        now = await self._store.now()
-        if progress.waiting_part(batch, now) is not None:
-            changed = await self._change(running.batch, partial(progress.resume, token=token, lease_s=lease_s))
-        elif progress.may_cut(batch, now):
-            size, lines = await self._cut(batch)
-            cut_part = partial(progress.extend, offset=batch.cursor, size=size, lines=lines)
-            extend = partial(cut_part, token=token, lease_s=lease_s)
-            changed = await self._change(running.batch, extend)
-        else:
-            return None
-        part = None if changed is None else progress.part_of(changed, running.token)
-        running.has_lease = part is not None
-        return None if changed is None or part is None else (changed, part)
+        while batch is not None and not batch.has_ended:
+            now = await self._store.now()
+            if progress.waiting_part(batch, now) is not None:
+                batch = await self._change(running.batch, partial(progress.resume, token=token, lease_s=lease_s))
+            elif progress.may_cut(batch, now):
+                size, lines = await self._cut(batch)
+                cut_part = partial(progress.extend, offset=batch.cursor, size=size, lines=lines)
+                batch = await self._change(running.batch, partial(cut_part, token=token, lease_s=lease_s))
+            else:
+                break
+            part = None if batch is None else progress.part_of(batch, token)
+            if batch is not None and part is not None:
+                running.has_lease = True
+                return batch, part
+            # Another process was first.
+        return None
 
     async def _cut(self, batch: Batch) -> tuple[int, int]:
         """Return the size and the number of lines of the next part."""
