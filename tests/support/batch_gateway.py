@@ -97,7 +97,10 @@ def make_app(store, compute, *, limits=None, settings=QUICK, find=find_caller, r
 
         return endpoint
 
-    api = BatchApi(store, limits, lambda: runners[0].wake())
+    def wake():
+        runners[0].wake()
+
+    api = BatchApi(store, limits, wake)
     routes = [Route(one.path, mounted(one.handler), methods=[one.method]) for one in api.routes()]
     return Starlette(routes=routes, lifespan=lifespan)
 

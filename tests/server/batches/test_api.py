@@ -1,5 +1,6 @@
 """The endpoints, as the official client uses them."""
 
+import asyncio
 import io
 import json
 
@@ -296,20 +297,36 @@ def test_invalid_json_is_refused(url, content):
 
 def test_the_input_of_a_running_batch_stays(place):
     async def never(body):
-        import asyncio
-
         await asyncio.Event().wait()
 
     (store,) = open_stores(*place)
-    with serving_batches(make_app(store, FakeCompute(never))) as url:
-        with openai.OpenAI(base_url=f"{url}/v1", api_key="a", max_retries=0) as client:
-            batch = start(client, request_line(1))
-            with pytest.raises(openai.BadRequestError, match="input of a batch") as raised:
-                client.files.delete(batch.input_file_id)
-            assert raised.value.code == "file_in_use"
-            batch = client.batches.cancel(batch.id)
-            assert batch.status in {"cancelling", "cancelled"}
-            batch = wait(client, batch)
-            assert batch.status == "cancelled"
-            assert batch.cancelled_at >= batch.cancelling_at
-            assert client.files.delete(batch.input_file_id).deleted
+    with (
+        serving_batches(make_app(store, FakeCompute(never))) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="a", max_retries=0) as client,
+    ):
+        batch = start(client, request_line(1))
+        with pytest.raises(openai.BadRequestError, match="input of a batch") as raised:
+            client.files.delete(batch.input_file_id)
+        assert raised.value.code == "file_in_use"
+        batch = client.batches.cancel(batch.id)
+        assert batch.status in {"cancelling", "cancelled"}
+        batch = wait(client, batch)
+        assert batch.status == "cancelled"
+        assert batch.cancelled_at >= batch.cancelling_at
+        assert client.files.delete(batch.input_file_id).deleted
+
+
+def test_a_store_that_cannot_be_used_is_told_without_names_of_this_machine(tmp_path, caplog):
+    (tmp_path / "blocked").write_text("")
+    (store,) = open_stores("sqlite", tmp_path / "blocked", "")
+    with (
+        serving_batches(make_app(store, FakeCompute())) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="a", max_retries=0) as client,
+    ):
+        for call in (lambda: upload(client, b"x"), client.files.list, lambda: client.batches.retrieve("batch_x")):
+            with pytest.raises(openai.APIStatusError) as raised:
+                call()
+            assert raised.value.status_code == 503
+            assert raised.value.response.headers["retry-after"]
+            assert "blocked" not in raised.value.response.text
+    assert "blocked" in caplog.text
