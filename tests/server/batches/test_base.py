@@ -11,6 +11,7 @@ from batch_stores import FAR, a_batch, content_of, open_stores, put_file
 from embedway.errors import StateError
 from embedway.server.batches.base import CHUNK_BYTES, Change, Chunk, Content, Listing, OpenBatch, Segment
 from embedway.server.batches.sqlite import SqliteBatchStore
+from embedway.server.batches.values import StoredFile
 
 
 def with_stores(count=1):
@@ -88,7 +89,29 @@ async def test_bytes_and_files_of_a_tenant_are_bounded(store, clock):
     assert await put_file(store, b"x" * 5, tenant="a", most=15)
     assert await put_file(store, b"x" * 6, tenant="b", most=15)
     file = await put_file(store, b"x", tenant="a")
-    assert not await store.add_file(replace(file, id="file-other"), [], 3)
+    assert not await store.add_file(replace(file, id="file-other", size=0), [], 3)
+
+
+@with_stores()
+async def test_a_file_with_an_expired_part_is_not_added(store, clock):
+    now = clock.now
+    file = StoredFile("file-x", "a", now, "f", "batch", 6, now + 100)
+    await store.put_chunks(Content(file.id, "a", now + 10), [Chunk("0", 0, b"abc")], None)
+    clock.now += 11
+    assert await store.sweep(10) == 1
+    await store.put_chunks(Content(file.id, "a", now + 20), [Chunk("0", 1, b"def")], None)
+    with pytest.raises(StateError, match="upload it again"):
+        await store.add_file(file, [Segment(file.id, 0, "0", 6)], 10)
+    assert await store.get_file("a", file.id) is None
+
+
+@with_stores(2)
+async def test_a_deleted_file_frees_all_its_chunks(one, other, clock):
+    file = await put_file(one, bytes(CHUNK_BYTES * 20 + 1), tenant="a")
+    assert await one.delete_file("a", file.id) == "deleted"
+    for number in range(21):
+        with pytest.raises(StateError):
+            await other.get_chunk(file.id, "0", number)
 
 
 @with_stores()

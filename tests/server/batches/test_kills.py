@@ -173,4 +173,4 @@ def test_an_upload_is_whole_or_absent_after_a_kill(place, tmp_path, seed):
         await store.sweep(100)
         return await store.used_bytes("a")
 
-    assert with_store(place, sweep, 3700) == len(data) * len(answered)
+    assert with_store(place, sweep, 6 * 3600 + 100) == len(data) * len(answered)

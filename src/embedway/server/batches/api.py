@@ -31,7 +31,7 @@ _log = logging.getLogger("embedway.batches")
 Handler: TypeAlias = Callable[[Request, Caller], Awaitable[Response]]
 
 #: Time for which an upload that is not finished is kept.
-_UPLOAD_S = 3600.0
+_UPLOAD_S = 6 * 3600.0
 #: Maximum size of a JSON body, in bytes.
 _BODY_BYTES = 2**16
 #: Limits of the API.

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 #: Size of the chunks of a content, in bytes; the last one of a segment may be smaller.
 CHUNK_BYTES = 2**19
 
+#: Reason of the StateError for a file of which parts are missing.
+INCOMPLETE = "a part of the file was deleted before the upload ended; upload it again"
+
 Item = TypeVar("Item", StoredFile, Batch)
 
 
@@ -115,7 +118,10 @@ class BatchStore(Protocol):
         """Return the size of a tenant's files, also of those that are being written."""
 
     async def add_file(self, file: StoredFile, segments: Sequence[Segment], most: int) -> bool:
-        """Add a file, whose chunks are stored; False if the tenant has `most` files."""
+        """Add a file, whose chunks are stored; False if the tenant has `most` files.
+
+        Raises StateError if a part of its content has expired meanwhile.
+        """
 
     async def get_file(self, tenant: str, file_id: str) -> StoredFile | None:
         """Return a file that has not expired."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from embedway.errors import StateError, newer_version
 from embedway.files import read_package_text
 from embedway.ledger.redis import ANSWER_S, read_script, redis_client
-from embedway.server.batches.base import OpenBatch, Page, Segment
+from embedway.server.batches.base import INCOMPLETE, OpenBatch, Page, Segment
 from embedway.server.batches.values import Batch, StoredFile, pack, unpack
 from embedway.store_failures import explain_server, server_address
 from embedway.third_party import INVALID_VALUE_ERRORS
@@ -79,8 +79,11 @@ class RedisBatchStore:
 
     async def add_file(self, file: StoredFile, segments: Sequence[Segment], most: int) -> bool:
         fields = [part for one in segments for part in (one.position, f"{one.name} {one.size}")]
-        created, ends = repr(file.created_at), repr(file.expires_at)
-        return bool(await self._call("add_file", file.id, file.tenant, pack(file), created, ends, most, *fields))
+        times = (repr(file.created_at), repr(file.expires_at))
+        answer = await self._call("add_file", file.id, file.tenant, pack(file), *times, most, file.size, *fields)
+        if answer == -1:
+            raise StateError(INCOMPLETE, file=self._where)
+        return bool(answer)
 
     async def get_file(self, tenant: str, file_id: str) -> StoredFile | None:
         found = await self._get(StoredFile, tenant, file_id)

@@ -34,8 +34,8 @@ _KEEP_S = 365 * WINDOW_S
 _STOPPED_LINES = 2_000
 #: Time between two deletions of what has expired, and the most items at once.
 _SWEEP_S, _SWEEP_ITEMS = 60.0, 100
-#: Time for which a batch that cannot be read is left alone, in seconds.
-_BROKEN_S = 60.0
+#: Time for which a batch is left alone after an error of its store, in seconds.
+_BROKEN_S = 10.0
 #: Pauses between tries to store results, in seconds: the first, and the longest; and the time for all of them.
 _STORE_AGAIN_S, _STORE_AGAIN_MOST_S, _STORE_UNTIL_S = 0.25, 5.0, 600.0
 
@@ -104,6 +104,8 @@ class BatchRunner:
         #: When a batch without work, by its ID, is looked at again, and when a tenant was last served.
         self._idle_until: dict[str, float] = {}
         self._served: dict[str, float] = {}
+        #: Batches whose last step failed, which was logged.
+        self._broken: set[str] = set()
         self._sweep_at = 0.0
 
     def start(self) -> None:
@@ -160,6 +162,7 @@ class BatchRunner:
         now = time.monotonic()
         known = {one.id for one in batches}
         self._idle_until = {one: until for one, until in self._idle_until.items() if one in known and until > now}
+        self._broken &= known
         self._served = {one.tenant: self._served.get(one.tenant, 0.0) for one in batches}
         ready = [one for one in batches if one.id not in self._idle_until]
         for _ in range(free):
@@ -185,12 +188,16 @@ class BatchRunner:
         self._awake.set()
 
     async def _run(self, running: _Running) -> None:
+        one = running.batch.id
         try:
             idle_s = 0.0 if await self._step(running) else self._settings.poll_s
+            self._broken.discard(one)
         except Exception as error:  # noqa: BLE001  other batches go on
-            idle_s = _BROKEN_S if isinstance(error, StateError) else self._settings.poll_s
-            _log.warning("batch %s waits %g s: %s", running.batch.id, idle_s, _shown(error))
-        self._idle_until[running.batch.id] = time.monotonic() + idle_s
+            idle_s = _BROKEN_S
+            if one not in self._broken:
+                _log.warning("batch %s waits: %s", one, _shown(error))
+            self._broken.add(one)
+        self._idle_until[one] = time.monotonic() + idle_s
 
     async def _sweep(self) -> None:
         if time.monotonic() >= self._sweep_at:

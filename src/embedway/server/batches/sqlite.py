@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Concatenate, Literal, NoReturn, ParamSpec, TypeVar
 
 from embedway import formats
-from embedway.errors import StateError
-from embedway.server.batches.base import OpenBatch, Page, Segment
+from embedway.errors import ConfigError, StateError
+from embedway.server.batches.base import INCOMPLETE, OpenBatch, Page, Segment
 from embedway.server.batches.values import Batch, StoredFile, pack, unpack
 from embedway.sqlite import Format
 from embedway.sqlite_thread import SqliteThread, transacted
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from embedway.server.batches.base import Change, Changing, Chunk, Content, Item, Listing
+
+#: Chunks that are deleted in one transaction.
+_DELETED_AT_ONCE = 16
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,8 +53,9 @@ FORMAT = Format(
             "CREATE TABLE IF NOT EXISTS chunks (file TEXT NOT NULL, segment TEXT NOT NULL, number INTEGER NOT NULL, "
             "data BLOB NOT NULL, PRIMARY KEY (file, segment, number))"
         ),
+        "CREATE TABLE IF NOT EXISTS trash (file TEXT PRIMARY KEY)",
     ),
-    StateError,
+    ConfigError,
 )
 
 _CONTENT = """
@@ -136,9 +140,9 @@ class SqliteBatchStore:
     async def segments(self, file_id: str) -> list[Segment]:
         return await self._read(_segments, file_id)
 
-    @transacted
-    def drop_content(self, connection: Connection, file_id: str) -> None:
-        _drop(connection, file_id)
+    async def drop_content(self, file_id: str) -> None:
+        await self._file.transact(_drop, file_id)
+        await self._empty_trash()
 
     async def used_bytes(self, tenant: str) -> int:
         return await self._read(_used, tenant)
@@ -147,6 +151,9 @@ class SqliteBatchStore:
     def add_file(self, connection: Connection, file: StoredFile, segments: Sequence[Segment], most: int) -> bool:
         if connection.execute(_COUNT, ("file", file.tenant)).fetchone()[0] >= most:
             return False
+        row = connection.execute("SELECT size FROM contents WHERE file = ?", (file.id,)).fetchone()
+        if (row[0] if row else 0) != file.size:
+            raise StateError(INCOMPLETE, file=self._path)
         _add_segments(connection, segments)
         _add_file(connection, file)
         return True
@@ -157,8 +164,15 @@ class SqliteBatchStore:
     async def list_files(self, listing: Listing) -> Page[StoredFile] | None:
         return await self._read(self._list, StoredFile, listing)
 
+    async def delete_file(self, tenant: str, file_id: str) -> Literal["deleted", "missing", "in use"]:
+        done = await self._delete_file(tenant, file_id)
+        await self._empty_trash()
+        return done
+
     @transacted
-    def delete_file(self, connection: Connection, tenant: str, file_id: str) -> Literal["deleted", "missing", "in use"]:
+    def _delete_file(
+        self, connection: Connection, tenant: str, file_id: str
+    ) -> Literal["deleted", "missing", "in use"]:
         if connection.execute(_GET, (file_id, "file", tenant, self._clock())).fetchone() is None:
             return "missing"
         if connection.execute("SELECT 1 FROM open WHERE input = ?", (file_id,)).fetchone():
@@ -204,12 +218,22 @@ class SqliteBatchStore:
     async def open_batches(self) -> list[OpenBatch]:
         return await self._read(_open_batches)
 
+    async def sweep(self, most: int) -> int:
+        found = await self._drop_due(most)
+        await self._empty_trash()
+        return found
+
     @transacted
-    def sweep(self, connection: Connection, most: int) -> int:
+    def _drop_due(self, connection: Connection, most: int) -> int:
         found = connection.execute(_DUE, {"now": self._clock(), "most": most}).fetchall()
         for (one,) in found:
             _drop(connection, one)
         return len(found)
+
+    async def _empty_trash(self) -> None:
+        """Delete chunks in short transactions, so that other processes do not wait for those of a large file."""
+        while await self._file.transact(_delete_chunks):
+            pass
 
     async def aclose(self) -> None:
         await self._file.aclose()
@@ -277,5 +301,17 @@ def _add_file(connection: Connection, file: StoredFile) -> None:
 
 def _drop(connection: Connection, item_id: str) -> None:
     connection.execute("DELETE FROM items WHERE id = ?", (item_id,))
-    for table in ("chunks", "segments", "contents"):
-        connection.execute(f"DELETE FROM {table} WHERE file = ?", (item_id,))  # noqa: S608  constants
+    connection.execute("DELETE FROM segments WHERE file = ?", (item_id,))
+    if connection.execute("DELETE FROM contents WHERE file = ?", (item_id,)).rowcount:
+        connection.execute("INSERT OR IGNORE INTO trash (file) VALUES (?)", (item_id,))
+
+
+def _delete_chunks(connection: Connection) -> bool:
+    """Delete some chunks of a file that was deleted. Returns whether there was any file."""
+    row = connection.execute("SELECT file FROM trash").fetchone()
+    if row is None:
+        return False
+    some = "SELECT rowid FROM chunks WHERE file = ? LIMIT ?"
+    if not connection.execute(f"DELETE FROM chunks WHERE rowid IN ({some})", (*row, _DELETED_AT_ONCE)).rowcount:  # noqa: S608
+        connection.execute("DELETE FROM trash WHERE file = ?", row)
+    return True

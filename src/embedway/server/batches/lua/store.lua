@@ -65,9 +65,10 @@ if op == 'drop' then
 end
 if op == 'used' then return redis.call('HGET', usage, a) or '0' end
 if op == 'add_file' then
-    -- a: ID, b: tenant, c: document, d: created, e: end, f: most; then positions and segments by turns
+    -- a: ID, b: tenant, c: document, d: created, e: end, f: most; then its size, and positions and segments by turns
     if redis.call('ZCARD', key('list', 'file', b)) >= tonumber(f) then return 0 end
-    for i = 10, #ARGV, 2 do redis.call('HSET', key('segments', a), ARGV[i], ARGV[i + 1]) end
+    if tonumber(redis.call('HGET', sizes, a) or '0') ~= tonumber(ARGV[10]) then return -1 end
+    for i = 11, #ARGV, 2 do redis.call('HSET', key('segments', a), ARGV[i], ARGV[i + 1]) end
     add('file', b, a, c, d, e)
     return 1
 end
