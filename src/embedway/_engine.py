@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from embedway.config import Config
     from embedway.config.routes import RouteSettings
+    from embedway.local.remote import OpenInference
     from embedway.telemetry.hooks import Hook
     from embedway.weights.store import ProgressSink
 
@@ -74,7 +75,13 @@ def _facts_of(route: RouteSettings) -> RouteFacts:
 class Engine:
     """The parts of an embedder, and its pending calls. Used only from the event loop of its first call."""
 
-    def __init__(self, config: Config, hooks: Sequence[Hook], progress: ProgressSink | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        hooks: Sequence[Hook],
+        progress: ProgressSink | None,
+        inference: OpenInference | None = None,
+    ) -> None:
         self.hooks = open_hooks(hooks, hook_settings(config))
         self.budgets = Budgets(
             open_ledger(config),
@@ -87,7 +94,10 @@ class Engine:
         # Whatever `on_drift` is here: another process may have put a route in quarantine.
         quarantines = None if self.records is None else Quarantines(self.records)
         self._quarantines = quarantines
-        self.environment = ModelEnvironment(config, self.budgets, self.hooks, SpaceProofs(self.records), quarantines)
+        self._inference = None if inference is None else inference()
+        self.environment = ModelEnvironment(
+            config, self.budgets, self.hooks, SpaceProofs(self.records), quarantines, self._inference
+        )
         self.models = ModelRegistry(self.environment, progress)
         self.baselines = Baselines(config, self.records, self.budgets, quarantines)
         #: Schedule, and its task in the background; None without `quality.check_every_s`, and before the first call.
@@ -166,6 +176,8 @@ class Engine:
             self.scheduled_checks.cancel()
             await asyncio.gather(self.scheduled_checks, return_exceptions=True)
         await self.models.aclose()
+        if self._inference is not None:
+            await self._inference.aclose()
         if self.pipeline.cache is not None:
             await self.pipeline.cache.aclose()
         try:
@@ -229,9 +241,18 @@ async def _close_with_loop(finish: Callable[[], Awaitable[None]]) -> AsyncGenera
 class Engines:
     """The current engine of an embedder. It is replaced after its event loop has ended, and after a fork."""
 
-    def __init__(self, config: Config, hooks: Sequence[Hook], progress: ProgressSink | None) -> None:
-        """Open an engine. Raises ConfigError and UsageError."""
-        self._arguments = config, check_hooks(hooks), progress
+    def __init__(
+        self,
+        config: Config,
+        hooks: Sequence[Hook],
+        progress: ProgressSink | None,
+        inference: OpenInference | None = None,
+    ) -> None:
+        """Open an engine. `inference` connects to the process that computes local models, for each event loop.
+
+        Raises ConfigError and UsageError.
+        """
+        self._arguments = config, check_hooks(hooks), progress, inference
         #: The current engine; None in a forked process before its first call.
         self.engine: Engine | None = Engine(*self._arguments)
         self._is_closed = False

@@ -117,9 +117,9 @@ def batches(monkeypatch):
     sizes = []
     run = Encoder.run
 
-    async def recorded(self, tokenized, batch):
+    async def recorded(self, tokenized, batch, *urgency):
         sizes.append(len(batch.rows))
-        return await run(self, tokenized, batch)
+        return await run(self, tokenized, batch, *urgency)
 
     monkeypatch.setattr(Encoder, "run", recorded)
     return sizes

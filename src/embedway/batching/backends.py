@@ -65,6 +65,15 @@ class BatchModel(BatchRunner, Protocol):
     token_budget: int
 
 
+class UrgentRunner(BatchModel, Protocol):
+    """Local model that may pass the urgency of a batch on to the process that computes it."""
+
+    async def run(
+        self, tokenized: TokenizedTexts, batch: Batch, urgency: Urgency = ..., behind_s: float = ...
+    ) -> Vectors:
+        """Compute one batch; see `RemoteModel.run`."""
+
+
 class LocalBackend(BatchBackend[WorkItem, Vectors]):
     """Runs the batches of all callers on a model's own threads.
 
@@ -109,7 +118,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
 
     async def run(self, job: WorkItem) -> Vectors:
         """Compute one batch."""
-        with self._operation([job], job.tokenized, job.batch):
+        with self.operation([job], job.tokenized, job.batch):
             return await self._model.run(job.tokenized, job.batch)
 
     async def run_merged(self, jobs: Sequence[WorkItem], *, is_half: bool = False) -> list[Vectors | Exception]:
@@ -122,7 +131,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         )
         batch = Batch(np.arange(len(pairs), dtype=np.int64), max(job.batch.width for job in jobs), shared=True)
         try:
-            with self._operation(jobs, tokenized, batch):
+            with self.operation(jobs, tokenized, batch):
                 vectors = await self._model.run(tokenized, batch)
         except Exception as error:  # noqa: BLE001  it recurs, in the end from each job alone
             vectors = None
@@ -140,9 +149,10 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         ends = np.cumsum([len(job.batch.rows) for job in jobs])[:-1]
         return list(np.split(vectors, ends))
 
-    def _operation(
+    def operation(
         self, jobs: Sequence[WorkItem], tokenized: TokenizedTexts, batch: Batch
     ) -> AbstractContextManager[Outcome]:
+        """Return the operation of a batch for hooks."""
         return self._hooks.merged_operation([job.operation for job in jobs], self._details, tokenized, batch)
 
     def _details(self, tokenized: TokenizedTexts, batch: Batch) -> BatchDetails:
@@ -159,11 +169,39 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
             return [error]
 
 
+class UnmergedJobs:
+    """The interface of the scheduler for a model in another process, which merges the jobs of all its clients."""
+
+    def __init__(self, backend: LocalBackend, model: UrgentRunner) -> None:
+        self._backend = backend
+        self._model = model
+
+    async def run(self, job: WorkItem, urgency: Urgency, *, behind_s: float = 0.0) -> Vectors:
+        """Send a job at once."""
+        with self._backend.operation([job], job.tokenized, job.batch):
+            return await self._model.run(job.tokenized, job.batch, urgency, behind_s)
+
+
+class UrgentModel:
+    """Local model for one request of a known urgency."""
+
+    def __init__(self, model: UrgentRunner, urgency: Urgency) -> None:
+        self.name = model.name
+        self._model = model
+        self._urgency = urgency
+
+    async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
+        return await self._model.run(tokenized, batch, self._urgency)
+
+
 class ScheduledModel:
     """Local model for one request, whose batches go through the scheduler if there is one."""
 
     def __init__(
-        self, backend: LocalBackend, scheduler: BatchScheduler[WorkItem, Vectors] | None, urgency: Urgency
+        self,
+        backend: LocalBackend,
+        scheduler: BatchScheduler[WorkItem, Vectors] | UnmergedJobs | None,
+        urgency: Urgency,
     ) -> None:
         self.name = backend.name
         self._backend = backend

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from embedway.concurrency import run_together
-from embedway.errors import BadVectorsError, BatchError, ClosedError, EmbedwayError
+from embedway.errors import BadVectorsError, BatchError, ClosedError, EmbedwayError, UnavailableError
 from embedway.types import Batch
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ async def run_batches(
         try:
             computed = await _run_batch(tokenized, model, batch, width)
         except EmbedwayError as error:
-            if errors is None or isinstance(error, ClosedError):
+            # No text is at fault if the process that computes does not answer, or still loads the model.
+            if errors is None or isinstance(error, (ClosedError, UnavailableError)):
                 raise
             if len(batch.rows) == 1:
                 errors[int(batch.rows[0])] = error

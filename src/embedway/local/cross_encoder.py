@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from embedway.local.backend import SessionOptions
     from embedway.local.recipe import Recipe
+    from embedway.local.remote import RemoteModel
     from embedway.local.runtime_choice import RuntimeChoice
     from embedway.types import TokenizedTexts, Vectors
 
@@ -25,12 +26,12 @@ _SIGMOID, _IDENTITY = "Sigmoid", "Identity"
 class CrossEncoder(Encoder):
     """Cross-encoder on the built-in runtime: it reads query and document together and returns one score."""
 
-    def __init__(self, recipe: Recipe, choice: RuntimeChoice) -> None:
+    def __init__(self, recipe: Recipe, choice: RuntimeChoice, *, remote: RemoteModel | None = None) -> None:
         if recipe.dimensions != 1:
             raise UnsupportedModelError(
                 f"{recipe.name} is a classifier with {recipe.dimensions} labels: a reranker has exactly one, the score"
             )
-        super().__init__(recipe, choice, score_space(recipe.name, recipe.weights_sha256))
+        super().__init__(recipe, choice, score_space(recipe.name, recipe.weights_sha256), remote=remote)
         self._activation = _activation(recipe)
 
     def pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:

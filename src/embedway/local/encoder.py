@@ -16,6 +16,7 @@ from embedway.local.onnx_file import onnx_facts
 from embedway.local.tables import check_tables
 from embedway.local.tokenize import TextTokenizer
 from embedway.types import Spread
+from embedway.urgency import DOCUMENTS
 from embedway.weights.held_file import check_all
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
     from embedway.local.lanes import Lane
     from embedway.local.recipe import Recipe
+    from embedway.local.remote import RemoteModel
     from embedway.local.runtime_choice import RuntimeChoice
     from embedway.types import Batch, InputType, Space, TokenizedTexts, Vectors
+    from embedway.urgency import Urgency
 
 
 class Encoder:
@@ -34,12 +37,17 @@ class Encoder:
     It has a session for bulk work and, if the choice names other options, one in which a batch has all threads
     (`lanes.py`). The first request loads the session that it needs. Later ones never wait for the other: it is loaded
     in the background. `models/local.py` reads its public attributes.
+
+    With `remote`, another process computes: this one tokenizes and loads no session.
     """
 
-    def __init__(self, recipe: Recipe, choice: RuntimeChoice, space: Space) -> None:
+    def __init__(
+        self, recipe: Recipe, choice: RuntimeChoice, space: Space, *, remote: RemoteModel | None = None
+    ) -> None:
         self.recipe = recipe
         self.choice = choice
         self.space = space
+        self.remote = remote
         self.name = f"local:{space.model}"
         self.model = recipe.name
         self.sizes = recipe.sizes
@@ -81,10 +89,21 @@ class Encoder:
         for run in runs:
             run.result()
 
-    async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
-        """Compute a batch on the encoder's own threads and return float32 (b, full width)."""
+    async def prepare(self) -> None:
+        """Load all sessions, here or in the process that computes, without blocking the event loop."""
+        await (asyncio.to_thread(self.warm) if self.remote is None else self.remote.warm())
+
+    async def run(
+        self, tokenized: TokenizedTexts, batch: Batch, urgency: Urgency = DOCUMENTS, behind_s: float = 0.0
+    ) -> Vectors:
+        """Compute a batch on the encoder's own threads and return float32 (b, full width).
+
+        `urgency` and `behind_s` are for the process that computes for several others.
+        """
         if self._closed:
             raise ClosedError(f"{self.name} is closed")
+        if self.remote is not None:
+            return await self.remote.run(tokenized, batch, urgency, behind_s)
         lane, small = self._lanes.choose(tokenized, batch)
         lane = self._loaded(lane)
         types = [tokenized.types[row] for row in batch.rows] if tokenized.types else None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.local.encoder import Encoder
     from embedway.local.recipe import Recipe
+    from embedway.local.remote import RemoteModel
     from embedway.local.runtime_choice import RuntimeChoice
     from embedway.weights.store import ModelFolder, ProgressSink, WeightsStore
 
@@ -86,13 +87,13 @@ class LoadedModel:
     listed_files: bool
 
 
-def encoder_of(loaded: LoadedModel) -> Encoder:
-    """Return the encoder of an embedding model whose files are open. Blocking."""
+def encoder_of(loaded: LoadedModel, *, remote: RemoteModel | None = None) -> Encoder:
+    """Return the encoder of an embedding model whose files are open; `remote` computes instead of it. Blocking."""
     from embedway.local.encoder import Encoder  # noqa: PLC0415  imports numpy and the backends
 
     recipe = loaded.recipe
     space = recipe.space(recipe.dimensions, loaded.facts, listed_files=loaded.listed_files)
-    return Encoder(recipe, loaded.choice, space)
+    return Encoder(recipe, loaded.choice, space, remote=remote)
 
 
 def load(

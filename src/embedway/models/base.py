@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.errors import ConfigError
     from embedway.local.encoder import Encoder
+    from embedway.local.remote import Inference
     from embedway.quality.quarantine import Quarantines
     from embedway.types import Bill, ModelDescription, Space, Spread, TokenizedTexts, VectorChecks, Vectors
 
@@ -63,6 +64,8 @@ class ModelEnvironment:
     proofs: SpaceProofs = field(default_factory=lambda: SpaceProofs(None))
     #: Routes that are not used; None without a ledger.
     quarantines: Quarantines | None = None
+    #: Process that computes local models; None if this one does.
+    inference: Inference | None = None
     client: UpstreamClient = field(init=False)
     #: Error rates of routes; None without alerts.
     error_rates: ErrorRates | None = field(init=False)
@@ -266,6 +269,11 @@ class Model(ABC):
     def route_names(self) -> tuple[str, ...]:
         """Names of the routes, in the order of failover."""
         return (self.profile.route,)
+
+    @property
+    def circuit_states(self) -> Mapping[str, str]:
+        """State of the circuit of each route: closed, half-open or open."""
+        return dict.fromkeys(self.route_names, "closed")
 
     def price_on(self, route: str, tokens: int) -> int | None:
         """Return the price of `tokens` on one route, in nano-dollars; None if it is unknown."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from embedway.batching.backends import LocalBackend, ScheduledModel
+from embedway.batching.backends import LocalBackend, ScheduledModel, UnmergedJobs
 from embedway.batching.run import run_batches
 from embedway.batching.scheduler import BatchScheduler
 from embedway.models.base import Estimate, Model, Profile
@@ -18,6 +17,7 @@ from embedway.types import Bill, ModelDescription
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from embedway.batching.backends import WorkItem
     from embedway.batching.ready_rows import ReadyRows
     from embedway.batching.work import Work
     from embedway.compute import ComputeRequest
@@ -47,8 +47,10 @@ class LocalModel(Model):
         if self.task == "embed" and environment.config.quality.check_diversity:
             self._reader = TokenComparer(ignored_ids(encoder.tokenizer.plain))
         self._backend = LocalBackend(encoder, max_batch_size=batching.max_batch_size, hooks=environment.hooks)
-        self._scheduler = None
-        if batching.across_callers:
+        self._scheduler: BatchScheduler[WorkItem, Vectors] | UnmergedJobs | None = None
+        if encoder.remote is not None:
+            self._scheduler = UnmergedJobs(self._backend, encoder)
+        elif batching.across_callers:
             self._scheduler = BatchScheduler(self._backend, on_wait=self.scheduler_wait())
 
     @override
@@ -94,7 +96,7 @@ class LocalModel(Model):
 
     async def warm(self) -> None:
         """Load all sessions and start their threads."""
-        await asyncio.to_thread(self._encoder.warm)
+        await self._encoder.prepare()
 
     @override
     def encoder(self) -> Encoder:

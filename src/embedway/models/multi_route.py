@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from embedway.batching.backends import UrgentModel
 from embedway.batching.batches import divide_evenly
 from embedway.batching.run import run_batches
 from embedway.models.local import profile_of
@@ -20,6 +21,7 @@ from embedway.models.service import ServiceModel
 from embedway.providers.base import Answer, Declared
 from embedway.providers.options import known, whole
 from embedway.rerank.base import Scores
+from embedway.urgency import Urgency
 
 if TYPE_CHECKING:
     import decimal
@@ -48,7 +50,7 @@ class MultiRouteModel(ServiceModel):
 
     async def warm(self) -> None:
         """Load the local sessions and start their threads."""
-        await asyncio.to_thread(self._local.warm)
+        await self._local.prepare()
 
     @override
     def encoder(self) -> Encoder:
@@ -75,12 +77,12 @@ class _LocalRoute:
         self._batch_size = min(self._batch_size, whole(endpoint, "batch_size", self._batch_size))
         self.declared = replace(self.declared, max_inputs=whole(endpoint, "max_inputs", self.declared.max_inputs))
 
-    async def _compute(self, tokenized: TokenizedTexts, width: int) -> Vectors:
+    async def _compute(self, tokenized: TokenizedTexts, width: int, *, query: bool) -> Vectors:
         model = self._model
         batches = divide_evenly(
             tokenized.lengths, token_budget=model.token_budget, spread=model.spread, max_texts=self._batch_size
         )
-        return await run_batches(tokenized, batches, model, width=width)
+        return await run_batches(tokenized, batches, UrgentModel(model, Urgency(query=query)), width=width)
 
     async def aclose(self) -> None:
         """Wait for running batches, then unload."""
@@ -101,7 +103,8 @@ class LocalProvider(_LocalRoute):
         del dimensions
         encoder = self._encoder
         tokenized = await asyncio.to_thread(encoder.tokenize, texts, input_type)
-        return Answer(await self._compute(tokenized, encoder.space.dimensions), tokens=0)
+        vectors = await self._compute(tokenized, encoder.space.dimensions, query=input_type == "query")
+        return Answer(vectors, tokens=0)
 
 
 class LocalScorer(_LocalRoute):
@@ -114,7 +117,7 @@ class LocalScorer(_LocalRoute):
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
         """Score documents; see `RerankProvider.rerank`."""
         tokenized = await asyncio.to_thread(self._encoder.pairs, query, documents)
-        return Scores((await self._compute(tokenized, 1))[:, 0], tokens=0)
+        return Scores((await self._compute(tokenized, 1, query=True))[:, 0], tokens=0)
 
 
 def served_price(model: str, config: Config) -> decimal.Decimal | None:

@@ -19,6 +19,7 @@ from embedway.errors import ConfigError, EmbedwayError, RuntimeUnavailableError,
 from embedway.local import loading
 from embedway.local.cross_encoder import CrossEncoder
 from embedway.local.outline import facts_of, is_reranker
+from embedway.local.remote import ModelSpec
 from embedway.models.identities import LOCAL, identity_of, local_identity
 from embedway.models.local import LocalModel
 from embedway.models.multi_route import (
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.dispatch.circuit_breaker import State
     from embedway.local.encoder import Encoder
+    from embedway.local.remote import RemoteModel
     from embedway.models.base import Model, ModelEnvironment
     from embedway.models.route_probes import RouteProbes
     from embedway.providers.counting import TokenCounter
@@ -252,10 +254,11 @@ def _open_local(name: str, task: Task, environment: ModelEnvironment, progress: 
     loaded = loading.load(named, config, progress, check=partial(_check_files, name, task))
     recipe = loaded.recipe
     check_task(recipe.name, recipe.task, task)
+    remote = _remote(named, loaded, environment)
     if task == "rerank":
-        scorer = CrossEncoder(recipe, loaded.choice)
+        scorer = CrossEncoder(recipe, loaded.choice, remote=remote)
         return _with_routes(names, scorer, task, environment) if providers else LocalReranker(scorer, environment)
-    encoder = loading.encoder_of(loaded)
+    encoder = loading.encoder_of(loaded, remote=remote)
     names = (encoder.model, *names)
     if config.routes_to({one.casefold() for one in names}):
         return _with_routes(names, encoder, task, environment)
@@ -263,11 +266,21 @@ def _open_local(name: str, task: Task, environment: ModelEnvironment, progress: 
 
 
 def _open_raw(name: str, environment: ModelEnvironment, progress: ProgressSink | None) -> Model:
-    loaded = loading.load(loading.resolve(name), environment.config, progress)
-    recipe = loaded.recipe
+    named = loading.resolve(name)
+    loaded = loading.load(named, environment.config, progress)
+    recipe, remote = loaded.recipe, _remote(named, loaded, environment, raw=True)
     space = recipe.space(recipe.dimensions, loaded.facts, listed_files=loaded.listed_files)
     raw = replace(loaded, recipe=replace(recipe, normalized=False))
-    return LocalModel(loading.encoder_of(raw), environment, normalized=space)
+    return LocalModel(loading.encoder_of(raw, remote=remote), environment, normalized=space)
+
+
+def _remote(
+    named: loading.ResolvedName, loaded: loading.LoadedModel, environment: ModelEnvironment, *, raw: bool = False
+) -> RemoteModel | None:
+    """Return the model in the process that computes local models; None if this process computes them."""
+    if environment.inference is None:
+        return None
+    return environment.inference.model(ModelSpec.of(named.key, loaded.recipe, loaded.choice, raw=raw))
 
 
 def _check_files(name: str, task: Task, files: Mapping[str, Path]) -> None:

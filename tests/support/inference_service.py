@@ -1,0 +1,44 @@
+"""An inference service in the test's own event loop, and clients of it."""
+
+import asyncio
+import contextlib
+import socket
+import tempfile
+from pathlib import Path
+
+from embedway.server.inference.service import InferenceService
+from embedway.server.inference.settings import InferenceLimits
+
+
+@contextlib.asynccontextmanager
+async def serving(config, **limits):
+    """Serve on a socket in a folder of its own, whose path is short; yield the service and the path."""
+    with tempfile.TemporaryDirectory(prefix="ew-") as folder:
+        path = Path(folder) / "s"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(path))
+        listener.listen(64)
+        listener.setblocking(False)
+        service = InferenceService(config, InferenceLimits(**limits))
+        await service.start(listener)
+        try:
+            yield service, path
+        finally:
+            await service.aclose(drain_s=30)
+
+
+async def until(condition, limit_s=60):
+    """Wait until a condition is true."""
+    async with asyncio.timeout(limit_s):
+        while not condition():  # noqa: ASYNC110  some conditions are states of a process
+            await asyncio.sleep(0.002)
+
+
+class Clock:
+    """Clock that a test sets."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
