@@ -294,7 +294,10 @@ def _chunks(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 
 def redis_client(url: str, *, cluster: bool, what: str, decode: bool = True) -> Any:
-    """Create a client without retries; answers are text, or bytes without `decode`. Raises MissingExtraError, which says that `what` needs the library."""
+    """Create a client without retries; its answers are text, or bytes without `decode`.
+
+    Raises MissingExtraError, which says that `what` needs the library.
+    """
     try:
         import redis.asyncio as redis  # noqa: PLC0415  an extra
         from redis.asyncio.retry import Retry  # noqa: PLC0415
