@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from embedway.catalog.types import Task
     from embedway.config import Config
     from embedway.selection.scoring import Selection
+    from embedway.server.batches.service import BatchService
     from embedway.server.caller import Caller
     from embedway.server.calls import EmbedCall, RerankCall
     from embedway.server.key_ring import KeyRing
@@ -46,6 +47,8 @@ _BYTES_A_TOKEN = 4
 _TOKENS_A_TEXT = 4
 #: Requests of the greatest size that may wait at the same time.
 _WAITING_REQUESTS = 4
+#: Share of a key's batches, relative to its online calls.
+_BACKGROUND_WEIGHT = 0.1
 #: Least time for a call that waited nearly until its deadline, in seconds.
 _LEAST_S = 0.001
 
@@ -78,6 +81,8 @@ class Gateway:
         self.folder = parts.folder
         self._rates = parts.rates
         self._ring = parts.ring
+        #: Files and batches; closed with the gateway.
+        self.batches: BatchService | None = None
         settings = config.server
         self.queue = FairQueue(
             max_running=settings.max_running,
@@ -86,12 +91,19 @@ class Gateway:
         )
         self.readiness = Readiness(config, parts.engines)
 
-    async def embed(self, caller: Caller, call: EmbedCall) -> EmbedResult:
-        """Embed texts for a caller."""
+    async def embed(self, caller: Caller, call: EmbedCall, *, background: bool = False) -> EmbedResult:
+        """Embed texts for a caller. With `background`, the call gets a small share of the gateway under load."""
         cost = self._check_size(call)
         asked, options = await self._prepared(caller, call)
         deadline_s = self._deadline_s(call.deadline_s)
-        turn = self._turn(caller, cost, deadline_s, priority=call.priority, query=call.input_type == "query")
+        turn = self._turn(
+            caller,
+            cost,
+            deadline_s,
+            priority=call.priority,
+            query=call.input_type == "query",
+            background=background,
+        )
 
         async def embed(left_s: float) -> EmbedResult:
             async with self.engines.call() as engine:
@@ -146,11 +158,22 @@ class Gateway:
             work = engine.selector.select(tuple(texts), criteria)
             return await run_in_time(work, self._deadline_s(call.deadline_s))
 
-    def _turn(self, caller: Caller, cost: float, deadline_s: float, *, priority: int = 0, query: bool = False) -> Turn:
+    def _turn(
+        self,
+        caller: Caller,
+        cost: float,
+        deadline_s: float,
+        *,
+        priority: int = 0,
+        query: bool = False,
+        background: bool = False,
+    ) -> Turn:
         """Return the turn of a call among those of all keys."""
-        return self.queue.turn(
-            caller.key_name, cost=cost, priority=priority, weight=caller.weight, query=query, deadline_s=deadline_s
-        )
+        name, weight = caller.key_name, caller.weight
+        if background:
+            # Another name than any key's, so that its online calls do not wait for its batches.
+            name, weight = f"{name} (batches)", weight * _BACKGROUND_WEIGHT
+        return self.queue.turn(name, cost=cost, priority=priority, weight=weight, query=query, deadline_s=deadline_s)
 
     async def _in_turn(self, turn: Turn, deadline_s: float, work: Callable[[float], Awaitable[R]]) -> R:
         """Wait for a turn, and do the work in the time that is left, in seconds."""
@@ -249,6 +272,8 @@ class Gateway:
 
     async def aclose(self) -> None:
         """End the calls that have not ended, and close all parts."""
+        if self.batches is not None:
+            await self.batches.aclose()
         if self._ring is not None:
             await self._ring.aclose()
         await self._rates.aclose()

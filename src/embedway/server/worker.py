@@ -16,6 +16,7 @@ import uvloop
 from embedway._engine import Engines
 from embedway.server.access import Access
 from embedway.server.app import GatewayApp
+from embedway.server.batches.service import BatchService
 from embedway.server.beats import SERVING, STARTING, beat
 from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
@@ -84,7 +85,9 @@ async def open_gateway(config: Config, folder: Path, inference: Path | None = No
     served, rates = ServedModels(config, engine.selector), open_rates(config, folder / "rates")
     ring = None if engine.records is None else KeyRing(engine.records, keys_stale_s=config.server.keys_stale_s)
     gateway = Gateway(GatewayParts(config, engines, served, rates, stats, ring, folder))
-    return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server, ring))
+    batches = gateway.batches = BatchService(config, gateway, engine.records)
+    batches.start()
+    return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server, ring), batches)
 
 
 def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
