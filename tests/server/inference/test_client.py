@@ -165,7 +165,7 @@ async def test_queries_of_all_workers_are_computed_first(plain, held):
         await asyncio.gather(bulk.embed("first"), other.embed("first"))
         held.hold()
         # Long texts, so that none shares a batch with another.
-        documents = asyncio.create_task(bulk.embed([f"{number} word" + " word" * 250 for number in range(200)]))
+        documents = asyncio.create_task(bulk.embed([f"{number} word" + " word" * 250 for number in range(80)]))
         await until(lambda: service.jobs > 6)
         query = asyncio.create_task(other.embed("a query", input_type="query"))
         await until(lambda: service.residents.states()[0]["waiting"])
@@ -203,6 +203,7 @@ async def test_the_deadline_of_a_call_ends_its_job(plain, held):
         with pytest.raises(DeadlineError):
             await there.embed("second", deadline_s=0.05)
         await until(lambda: not service.jobs)
+        held.open.set()
 
 
 @in_loop
@@ -217,6 +218,7 @@ async def test_a_lost_client_ends_its_jobs(plain, held):
             await client.aclose()
             await asyncio.wait([call])
             await until(lambda: not service.jobs)
+        held.open.set()
 
 
 @in_loop

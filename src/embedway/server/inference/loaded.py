@@ -86,6 +86,7 @@ def load_model(spec: ModelSpec, config: Config, progress: Progress) -> LoadedMod
     loaded = replace(loaded, recipe=recipe, choice=spec.choice)
     encoder = CrossEncoder(recipe, spec.choice) if recipe.task == "rerank" else loading.encoder_of(loaded)
     encoder.warm()
+    return_memory()
     # Memory that an unloaded model left behind is used again, and the difference may then be too small.
     return LoadedModel(encoder, config, progress, max((resident_bytes() or 0) - before, spec.weights_bytes // 2))
 
