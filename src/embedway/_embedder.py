@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, Self, cast
 
@@ -24,12 +23,9 @@ from embedway.config import Config
 from embedway.config.local_models import AUTO
 from embedway.errors import UsageError
 from embedway.models.reranker import names as reranker_names
-from embedway.pipeline.failed_rows import logged_rows
-from embedway.pipeline.receipt import CallFacts
-from embedway.pipeline.request import Call, check_overflow, inspect
-from embedway.pipeline.rerank import check_query, rerank
+from embedway.pipeline.request import Call, inspect
+from embedway.pipeline.rerank import RerankCall, check_query, check_rerank_overflow, rerank_call
 from embedway.selection.call_options import CallOptions
-from embedway.telemetry.operations import RequestDetails
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Sequence
@@ -183,39 +179,18 @@ class AsyncEmbedder:
         `api_key_name` are charged. Raises as `embed` does.
         """
         asked = None if model is None else check_name(model, "model")
-        checked = as_texts(documents, "documents")
-        name = asked or self._default_reranker()
-        on_overflow = check_overflow(on_overflow)
-        if on_overflow == "mean":
-            raise UsageError("on_overflow is 'mean', but scores cannot be averaged; it must be truncate or error")
-        query = check_query(query)
-        top_n = check_count(top_n, "top_n")
+        call = RerankCall(
+            check_query(query),
+            as_texts(documents, "documents"),
+            asked or self._default_reranker(),
+            check_count(top_n, "top_n"),
+            check_rerank_overflow(on_overflow),
+            partial,
+            is_default=asked is None,
+        )
         options = CallOptions.of(None, collection, api_key_name, max_cost)
-        started = time.perf_counter()
         async with self._engines.call() as engine:
-            with engine.hooks.operation(RequestDetails, "rerank", name, len(checked), None, collection) as outcome:
-                facts = CallFacts(started, collection, None, outcome if engine.hooks.operating else None)
-                if asked is None:
-                    outcome.model = name  # of the settings
-                opened = await engine.models.open(name, task="rerank")
-                outcome.model = opened.name
-                default: Overflow = "error" if self.config.embedding.on_overflow == "error" else "truncate"
-                spending = options.spending(opened.name)
-                with logged_rows(name, len(checked)) as failed:
-                    result = await rerank(
-                        opened,
-                        query,
-                        checked,
-                        facts,
-                        spending,
-                        top_n=top_n,
-                        on_overflow=on_overflow or default,
-                        partial=partial,
-                    )
-                    failed.errors = result.errors
-                outcome.fill(result.receipt)
-                outcome.failures = len(result.errors)
-            return result
+            return await rerank_call(call, options, engine.models, self.config)
 
     async def plan(
         self,

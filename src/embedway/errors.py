@@ -32,6 +32,10 @@
     ├── NoRouteError              no route of the model succeeded
     ├── DeadlineError             the deadline of a request passed; also a TimeoutError
     ├── BudgetExceededError       a spending limit would be exceeded
+    ├── AccessError               the API key of a request to the gateway is missing or not valid
+    │   └── NotAllowedError       the API key is valid, but has no right to what the request asks for
+    ├── KeyLimitError             the limit per minute of an API key of the gateway is reached
+    ├── OverloadedError           the gateway has no place for a request now, or is closing
     ├── LedgerError               the ledger cannot be read or written, so nothing is spent
     ├── CacheError                a cache cannot be read or cleared on request, or has a newer version
     ├── StateError                a backup of the state or a job's journal cannot be read or written
@@ -470,6 +474,41 @@ class BudgetExceededError(EmbedwayError):
         self.budget = budget
         self.needed = needed
         self.left = left
+        super().__init__(message)
+
+
+class AccessError(EmbedwayError):
+    """The API key of a request to the gateway is missing or not valid (HTTP 401).
+
+    An error about the key of an upstream service is an `AuthenticationError`.
+    """
+
+
+class NotAllowedError(AccessError):
+    """The API key of a request to the gateway is valid, but has no right to what the request asks for (HTTP 403)."""
+
+
+class KeyLimitError(EmbedwayError):
+    """The requests or tokens per minute of an API key of the gateway are used up (HTTP 429).
+
+    `limit` is the name of the limit, `requests_per_minute` or `tokens_per_minute`. `retry_after_s` is the time until
+    the same request would be accepted; None if it is larger than the limit, so that it is never accepted.
+    """
+
+    def __init__(self, message: str, *, limit: str, retry_after_s: float | None) -> None:
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class OverloadedError(EmbedwayError):
+    """The gateway has no place for a request now, or is closing (HTTP 503).
+
+    `retry_after_s` is the time until a place is expected to be free, from the work that waits and the measured speed.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
         super().__init__(message)
 
 

@@ -159,6 +159,19 @@ def open_missing_descriptors() -> None:
                 os.close(opened)
 
 
+def hand_over() -> None:
+    """Leave signals to the command for the rest of the program: a server ends in its own way."""
+    if not _is_installed():
+        return
+    signal.set_wakeup_fd(-1)
+    if _program.watchdog is not None:
+        _program.watchdog.close()
+        _program.watchdog = None
+    for number in _SIGNALS:
+        if signal.getsignal(number) == _program.handle:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
 def explain(kept: str | Callable[[], str], *, is_complete: Callable[[], bool] = lambda: False) -> None:
     """Set the text, or a function that returns it, about what is stored and how to continue after a signal.
 

@@ -386,6 +386,8 @@ class Receipt:
     notes: tuple[str, ...] = ()
     #: Checks of the vectors; None for scores.
     checks: VectorChecks | None = None
+    #: Tokens of all texts, those of repeated texts included; `tokens` counts each unique text once.
+    input_tokens: int = 0
 
     @property
     def cost_usd(self) -> Decimal | None:

@@ -13,6 +13,7 @@ from embedway.ledger.sqlite import SqliteLedger
 from embedway.ledger.sqlite_formats import LEDGER, PINS
 from embedway.ledger.sqlite_pins import SqlitePins
 from embedway.ledger.sqlite_records import SqliteRecords
+from embedway.server.keys import new_key, store_new_key
 from embedway.state.redis import RedisPart
 from embedway.state.sqlite import SqlitePart
 from embedway.state.trust import TrustPart
@@ -98,6 +99,7 @@ class Place:
             await pins.confirm(new_pin("docs | ü", "small", SPACE, "a"))
             await pins.claim(new_pin("claimed", "small", SPACE, "b"), 1e6)
             await records.put(Record("baseline", "docs | ü", json.dumps({"text": "ü"}, ensure_ascii=False)))
+            await store_new_key(records, new_key("web", tenant="acme")[0])
             await ledger.aclose()
             await pins.aclose()
             await records.aclose()

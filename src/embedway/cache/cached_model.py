@@ -63,10 +63,10 @@ class Cacheable(Computes, Protocol):
 class CachedModel:
     """Reads vectors from the cache, waits for those that others compute, and computes and stores the rest."""
 
-    def __init__(self, model: Cacheable, cache: VectorCache) -> None:
+    def __init__(self, model: Cacheable, cache: VectorCache, namespace: str) -> None:
         self._model = model
         self._cache = cache
-        self.group = Group(model.name, model.space.id, cache.namespace)
+        self.group = Group(model.name, model.space.id, namespace)
         self.counts = cache.counters.of(model.name)
         self._makers: dict[tuple[InputType, Overflow], KeyMaker] = {}
 
@@ -144,7 +144,7 @@ class CachedModel:
                 input_type=request.input_type,
                 on_overflow=request.on_overflow,
                 max_tokens=self._model.max_tokens,
-                namespace=self._cache.namespace,
+                namespace=self.group.namespace,
             )
         return maker
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from embedway.cache.cached_model import CachedModel
@@ -35,9 +36,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("embedway.cache")
 
+#: Maximum number of pairs of a model and a tenant in memory.
+_MOST_TENANTS = 1000
+
 
 class VectorCache:
-    """Read-through cache over one store, with single flight and write-behind."""
+    """Read-through cache over one store, with single flight and write-behind.
+
+    `namespace` is that of the default tenant. Every tenant has a namespace of its own, and with it keys, entries,
+    leases and flights of its own.
+    """
 
     def __init__(
         self,
@@ -67,12 +75,25 @@ class VectorCache:
         # Only entries at least as precise as those written now are used.
         self.lookup = Lookup(self.writes, store, CODECS[: CODECS.index(codec) + 1], seals)
         self._wrapped: dict[Cacheable, CachedModel] = {}
+        #: Those of other tenants, the most recently used ones last. They have no state, so that any can be dropped.
+        self._tenants: OrderedDict[tuple[Cacheable, str], CachedModel] = OrderedDict()
 
-    def wrap(self, model: Cacheable) -> CachedModel:
-        """Return the model with this cache in front of it."""
+    def wrap(self, model: Cacheable, tenant: str = "") -> CachedModel:
+        """Return the model with this cache in front of it, in the namespace of a tenant."""
+        if tenant:
+            return self._wrap_for(model, tenant)
         wrapped = self._wrapped.get(model)
         if wrapped is None:
-            wrapped = self._wrapped[model] = CachedModel(model, self)
+            wrapped = self._wrapped[model] = CachedModel(model, self, self.namespace)
+        return wrapped
+
+    def _wrap_for(self, model: Cacheable, tenant: str) -> CachedModel:
+        wrapped = self._tenants.pop((model, tenant), None) or CachedModel(
+            model, self, namespace_of(tenant, self.namespace)
+        )
+        self._tenants[model, tenant] = wrapped
+        if len(self._tenants) > _MOST_TENANTS:
+            self._tenants.popitem(last=False)
         return wrapped
 
     async def settle(self) -> None:
@@ -133,6 +154,14 @@ class VectorCache:
         self.counters.by_model[group.model].stored += entries
         # Texts that were looked up before this write, and are claimed after it, are looked up again.
         self.flights.resolved += 1
+
+
+def namespace_of(tenant: str, namespace: str) -> str:
+    """Return the namespace of a tenant's entries: `@TENANT/NAMESPACE`; the given one for the default tenant.
+
+    No setting begins with `@`, and no tenant contains `/`, so no two tenants have the same one.
+    """
+    return f"@{tenant}/{namespace}" if tenant else namespace
 
 
 def open_vector_cache(config: Config, hooks: Hooks | None = None) -> VectorCache | None:

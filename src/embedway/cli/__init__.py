@@ -22,12 +22,14 @@ from embedway.cli import (
     export,
     forget,
     init,
+    keys,
     models,
     plan,
     quality,
     run,
     search,
     select,
+    serve,
     state,
     sync,
     trust,
@@ -63,9 +65,11 @@ app.command("embed", short_help="Print vectors of texts as JSON lines.")(embed.e
 app.command("select", short_help="Show which model fits the texts best, and why.")(select.select)
 app.command("plan", short_help="Show tokens, cost and time of embedding texts with each model.")(plan.plan)
 models.app.command("verify", short_help="Compare the vector spaces of two models or routes.")(verify_models.verify)
+app.command("serve", short_help="Serve embeddings over HTTP, as OpenAI and others.")(serve.serve)
 app.add_typer(models.app, name="models", short_help="List, pull, tune and compare models.")
 app.add_typer(cache.app, name="cache")
 app.add_typer(budget.app, name="budget")
+app.add_typer(keys.app, name="keys")
 app.add_typer(quality.app, name="quality", short_help="Notice models that change under their name.")
 app.add_typer(state.app, name="state")
 app.command("init", short_help="Create an embedway.toml and trust it.")(init.init)

@@ -67,6 +67,18 @@ def apply_settings(config: "Config") -> None:
         _handler(logging.getLogger("embedway")).setFormatter(JsonFormatter())
 
 
+def show_server_log(config: "Config", *, verbose: bool) -> None:
+    """Print the log of a server with times: warnings, and each request if `server.access_log` is set."""
+    library = logging.getLogger("embedway")
+    handler = _handler(library)
+    if config.telemetry.log_format == "text":
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    if verbose:
+        library.setLevel(logging.INFO)
+    if config.server.access_log:
+        logging.getLogger("embedway.access").setLevel(logging.INFO)
+
+
 def _handler(library: logging.Logger) -> LogHandler:
     """Return the handler of the command, which is created at first."""
     found = next((one for one in library.handlers if isinstance(one, LogHandler)), None)

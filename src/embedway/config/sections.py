@@ -21,6 +21,7 @@ from embedway.config.types import (
     File,
     Flag,
     Folder,
+    Namespace,
     NotNegative,
     NotNegativeFloat,
     Positive,
@@ -182,8 +183,8 @@ class CacheSettings(Section):
     refresh_on_hit: Flag = False
     #: Time that other processes wait for the vectors of a process that ended, in seconds; for `redis`.
     lease_s: Seconds = 10.0
-    #: Namespace of entries; callers never see entries of another one.
-    namespace: str = ""
+    #: Namespace of entries; callers never see entries of another one. It does not begin with `@`.
+    namespace: Namespace = ""
     #: Secret for the checksums of entries, for a store that others can write to; it prevents forged entries.
     secret: SecretStr | None = None
     #: Previous secret; its entries are still found, and rewritten under `secret`.

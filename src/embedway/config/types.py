@@ -190,6 +190,13 @@ def _check_line(text: str, most: int) -> str:
     return text
 
 
+def _check_namespace(namespace: str) -> str:
+    if namespace.startswith("@"):
+        raise ValueError("must not begin with @, which begins the namespaces of the gateway's tenants")
+    return namespace
+
+
+Namespace: TypeAlias = Annotated[str, AfterValidator(_check_namespace)]
 Word: TypeAlias = Annotated[str, AfterValidator(lambda text: _check_line(text, _LONGEST_WORD))]
 SourceText: TypeAlias = Annotated[str, AfterValidator(lambda text: _check_line(text, LONGEST_SOURCE))]
 Name: TypeAlias = Annotated[str, Field(strict=True, min_length=1)]

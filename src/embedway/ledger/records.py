@@ -1,7 +1,7 @@
-"""Records that processes share in the ledger's store: baselines, proofs of equivalence, and quarantines.
+"""Records that processes share in the ledger's store: baselines, proofs of equivalence, quarantines, and API keys.
 
 A record is a JSON document under a kind and a name. It contains no text of a user, unless the user stores a baseline of
-own texts; no key; and at most `LARGEST_DOCUMENT` bytes.
+own texts; no key, but the hashes of the gateway's; and at most `LARGEST_DOCUMENT` bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from embedway.errors import LedgerError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-RecordKind: TypeAlias = Literal["baseline", "equivalence", "quarantine"]
+RecordKind: TypeAlias = Literal["baseline", "equivalence", "quarantine", "key"]
 RECORD_KINDS: tuple[RecordKind, ...] = get_args(RecordKind)
 #: Maximum size of a document, in bytes.
 LARGEST_DOCUMENT = 64 * 2**20

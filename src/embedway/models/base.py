@@ -270,6 +270,11 @@ class Model(ABC):
         """Names of the routes, in the order of failover."""
         return (self.profile.route,)
 
+    @property
+    def circuit_states(self) -> Mapping[str, str]:
+        """State of the circuit of each route: closed, half-open or open."""
+        return dict.fromkeys(self.route_names, "closed")
+
     def price_on(self, route: str, tokens: int) -> int | None:
         """Return the price of `tokens` on one route, in nano-dollars; None if it is unknown."""
         del route

@@ -36,6 +36,7 @@ class ModelRegistry:
 
     def __init__(self, environment: ModelEnvironment, progress: ProgressSink | None = None) -> None:
         self._environment = environment
+        self.hooks = environment.hooks
         self._progress = progress
         #: Opened models, by every requested name.
         self._models: dict[_Key, Model] = {}

@@ -28,7 +28,7 @@ from embedway.telemetry.hooks import current_operation
 from embedway.types import Bill, ModelDescription, Space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from embedway.batching.ready_rows import ReadyRows
     from embedway.batching.work import Work
@@ -209,6 +209,11 @@ class ServiceModel(Model):
     @override
     def route_names(self) -> tuple[str, ...]:
         return tuple(route.name for route in self.routes)
+
+    @property
+    @override
+    def circuit_states(self) -> Mapping[str, str]:
+        return {route.name: route.circuit.state for route in self.routes}
 
     @override
     def price_on(self, route: str, tokens: int) -> int | None:

@@ -115,7 +115,7 @@ class EmbedPipeline:
         request, model, space = await self._prepare_choice(call, choice)
         outcome.model = model.name
         if not options.collection:
-            facts = CallFacts(started, "", choice.selected, outcome)
+            facts = CallFacts(started, "", choice.selected, outcome, options.tenant)
             return await self._compute(request, model, space, options.spending(model.name), facts)
         pin, mine = choice.pin, False
         if pin is None and request.input_type == "document" and request.texts:
@@ -129,7 +129,7 @@ class EmbedPipeline:
         if pin is not None:
             self._pins.check_space(pin, space, request.input_type)
         held = pin if request.input_type == "document" else None
-        facts = CallFacts(started, options.collection, choice.selected, outcome)
+        facts = CallFacts(started, options.collection, choice.selected, outcome, options.tenant)
         async with self._pins.hold(held, own=mine) as write:
             result = await self._compute(request, model, space, options.spending(model.name), facts)
             write.has_vectors = len(result.errors) < len(request.texts)
@@ -144,7 +144,7 @@ class EmbedPipeline:
             is_backup = bool(failures.failed)
             own = call_of_backups(call, options, config=self._config, selector=self._selector) if is_backup else call
             request, model, space = await self._prepare_choice(own, replace(choice, model=name))
-            facts = CallFacts(started, "", None if is_backup else choice.selected, outcome)
+            facts = CallFacts(started, "", None if is_backup else choice.selected, outcome, options.tenant)
             if not is_backup:
                 outcome.model = model.name
             result = await self._compute(request, model, space, failures.spending(options, model.name), facts)
@@ -169,7 +169,7 @@ class EmbedPipeline:
         outcome = facts.outcome if self._hooks.operating else None
         asked = compute_request(request, texts, own, spending, outcome)
         asked = replace(asked, on_ready=ready_callback(texts, own, space))
-        cached = None if self.cache is None else self.cache.wrap(model)
+        cached = None if self.cache is None else self.cache.wrap(model, facts.tenant)
         with fill_outcome_on_failure(outcome, spending, len(texts)):
             try:
                 computed = await (cached or model).compute(asked)
@@ -221,13 +221,18 @@ class EmbedPipeline:
         return plan
 
     async def _plan_within(self, call: Call, name: str, options: CallOptions) -> Plan:
-        plan = await self.plan_with(call, name, call.dimensions)
+        plan = await self.plan_with(call, name, call.dimensions, tenant=options.tenant)
         if options.max_cost_nanousd is not None and not is_affordable(plan.most_nanousd, options.max_cost_nanousd):
             raise no_affordable_model(options.max_cost_nanousd, [(plan.model, plan.most_nanousd)])
         return plan
 
-    async def plan_with(self, call: Call, name: str, dimensions: int | None, opens: Opens | None = None) -> Plan:
-        """Return the plan of a call with a model. By default, weights that are not here are not fetched."""
+    async def plan_with(
+        self, call: Call, name: str, dimensions: int | None, opens: Opens | None = None, *, tenant: str = ""
+    ) -> Plan:
+        """Return the plan of a call with a model. By default, weights that are not here are not fetched.
+
+        Texts in the cache of `tenant` cost nothing.
+        """
         request, model = await self.prepare(call, name, dimensions, opens or self._models.outline)
         space = space_of(model, request.dimensions, call.normalize)
         texts, positions = unique_texts(request.texts, request.refused)
@@ -239,7 +244,7 @@ class EmbedPipeline:
             raise first_row(error, positions) from None
         missing = kept = work.positions.tolist()
         if self.cache is not None and not isinstance(model, OutlinedModel):
-            _, metas, _ = await self.cache.wrap(model).peek(asked, strict=False)
+            _, metas, _ = await self.cache.wrap(model, tenant).peek(asked, strict=False)
             missing = [position for position in kept if metas[position] is None]
         rest = work if len(missing) == len(kept) else await model.work(asked.only(missing))
         # A cache stores vectors of full width, whatever size is requested.
@@ -319,7 +324,7 @@ class EmbedPipeline:
         too_long: TextTooLongError | None = None
         for place, row in enumerate(selection.ranked):
             try:
-                plan = await self.plan_with(call, row.model, call.dimensions, opens)
+                plan = await self.plan_with(call, row.model, call.dimensions, opens, tenant=options.tenant)
             except TextTooLongError as error:
                 too_long = error
                 continue

@@ -35,6 +35,8 @@ class CallFacts:
     selected: Selected | None = None
     #: Outcome of the call for hooks.
     outcome: Outcome | None = None
+    #: Tenant whose cache is used.
+    tenant: str = ""
 
 
 class _FilledOnFailure:
@@ -132,13 +134,14 @@ def make_receipt(
     """
     truncations, averaged = cuts_by_row(computed.metas, positions)
     bill = computed.bill
+    tokens = [0 if meta is None else meta.tokens for meta in computed.metas]
     return Receipt(
         model=model.name,
         route=bill.routes[0] if bill.routes else computed.origin,
         space_id="" if space is None else space.id,
         texts=len(positions),
         unique_texts=len(computed.metas),
-        tokens=sum(meta.tokens for meta in computed.metas if meta is not None),
+        tokens=sum(tokens),
         billed_tokens=bill.tokens,
         cost_nanousd=bill.cost_nanousd,
         cache_hits=computed.hits,
@@ -164,4 +167,5 @@ def make_receipt(
             *(() if checks is None or not checks.warnings else model.notes_on_checks(checks)),
         ),
         checks=checks,
+        input_tokens=sum(tokens) if len(positions) == len(tokens) else sum(tokens[at] for at in positions if at >= 0),
     )

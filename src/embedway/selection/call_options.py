@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """Selection criteria, collection, API key to charge, and maximum cost of a call."""
+    """Selection criteria, collection, API key to charge, maximum cost, and tenant of a call."""
 
     criteria: ModelSelectionCriteria | str | None = None
     collection: str = ""
@@ -31,6 +31,8 @@ class CallOptions:
     max_cost_nanousd: int | None = None
     #: Models for the whole call, in another space, if the first one fails.
     backup: tuple[str, ...] = ()
+    #: Tenant of the gateway, whose cache is used; empty for the default tenant.
+    tenant: str = ""
 
     @classmethod
     def of(
@@ -40,6 +42,8 @@ class CallOptions:
         api_key_name: str,
         max_cost: Amount | None,
         backup: Sequence[str] | None = None,
+        *,
+        tenant: str = "",
     ) -> CallOptions:
         """Check the arguments of a call. Raises UsageError."""
         if criteria is not None and not is_a(criteria, (ModelSelectionCriteria, str)):
@@ -57,7 +61,7 @@ class CallOptions:
                 f"backup is set for collection {shown_name(collection)}, but a collection has vectors of one space, "
                 "and those of a backup are of another; leave backup out, or embed without a collection"
             )
-        return cls(criteria, collection, api_key_name, max_cost_nanousd, names)
+        return cls(criteria, collection, api_key_name, max_cost_nanousd, names, tenant)
 
     def wants_selection(self, default_model: str) -> bool:
         """Return whether a call without a model selects one: if it has criteria, or without a default model."""

@@ -171,4 +171,10 @@ RUN_END = _of_run("embedway_run_end_timestamp_seconds", "End of the last run of 
 RUN_SECONDS = _of_run("embedway_run_seconds", "Time of the last run of a job.")
 RUN_REJECTED = _of_run("embedway_run_rejected_rows", "Rows that the last run of a job rejected, if it was completed.")
 
+GATEWAY_REQUESTS = _counter("embedway_gateway_requests", "Requests to the gateway, by status.", "path", "status")
+GATEWAY_SECONDS = _seconds("embedway_gateway_request_seconds", "Time of a request to the gateway.", "path")
+GATEWAY_RUNNING = Metric("embedway_gateway_running_requests", "gauge", "Requests that the gateway computes.")
+GATEWAY_WAITING = Metric("embedway_gateway_waiting_requests", "gauge", "Requests that wait for their turn.")
+GATEWAY_REFUSED = _counter("embedway_gateway_refused_requests", "Requests that the gateway refused, by code.", "code")
+
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -1,0 +1,170 @@
+"""ASGI application of the gateway: finds the endpoint, reads the body, checks the caller, and sends one answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from embedway.errors import EmbedwayError
+from embedway.server.bodies import read_body
+from embedway.server.dialects import openai
+from embedway.server.endpoint import Exchange
+from embedway.server.origins import check_browser, cors_headers
+from embedway.server.problems import BodyError, Problem, problem_of, unexpected
+from embedway.server.replies import Reply, problem_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from embedway.server.access import Access
+    from embedway.server.endpoint import Endpoint
+    from embedway.server.gateway import Gateway
+    from embedway.server.replies import Header
+
+    Receive = Callable[[], Awaitable[Any]]
+    Send = Callable[[Any], Awaitable[None]]
+
+_log = logging.getLogger("embedway.server")
+
+#: A request that takes longer is watched for a client that disconnects, in seconds: most requests end earlier.
+_WATCH_AFTER_S = 0.02
+#: Status in logs of a request whose client disconnected, as nginx writes it.
+_CLIENT_LEFT = 499
+#: Status of an answer before the body is complete: the rest of it is not waited for.
+_TOO_LARGE = 413
+#: Sent with each answer: it is no page, and must not be guessed to be one, framed or stored.
+_SECURITY: tuple[Header, ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+
+class GatewayApp:
+    """The endpoints of a gateway as an ASGI application."""
+
+    def __init__(self, gateway: Gateway, endpoints: Iterable[Endpoint], access: Access) -> None:
+        self._gateway = gateway
+        self._access = access
+        self._stats = gateway.stats
+        self._settings = gateway.config.server
+        self._origins = self._settings.cors_origins
+        self._endpoints: dict[tuple[str, str], Endpoint] = {(one.method, one.path): one for one in endpoints}
+        self._methods: dict[str, list[str]] = {}
+        for method, path in self._endpoints:
+            self._methods.setdefault(path, []).append(method)
+        self._ids = os.urandom(6).hex()
+        self._count = 0
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return
+        if self._origins and scope["method"] == "OPTIONS":
+            headers = cors_headers(scope["headers"], self._origins, preflight=True)
+            await _send(send, Reply(b"", 204, headers=headers), b"", scope)
+            return
+        started = time.perf_counter()
+        self._count += 1
+        request_id = f"{self._ids}-{self._count:x}"
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        endpoint = self._endpoints.get((method, scope["path"]))
+        exchange = Exchange(self._gateway, self._access.nobody, b"", request_id, scope["query_string"])
+        problem: Problem | None = None
+        try:
+            reply = await self._answer(endpoint or self._unknown(method, scope["path"]), exchange, scope, receive)
+        except ConnectionError:
+            self._stats.end(endpoint, exchange, _CLIENT_LEFT, time.perf_counter() - started, "client_left")
+            return
+        except EmbedwayError as error:
+            problem = problem_of(error)
+        except Exception as error:  # noqa: BLE001  answered as a fault, and logged
+            problem = unexpected(error)
+        if problem is not None:
+            form = openai.error if endpoint is None else endpoint.errors
+            reply = Reply(form(problem), problem.status, headers=problem_headers(problem))
+        if self._origins:
+            reply = replace(reply, headers=(*reply.headers, *cors_headers(scope["headers"], self._origins)))
+        code = "" if problem is None else problem.code
+        self._stats.end(endpoint, exchange, reply.status, time.perf_counter() - started, code)
+        await _send(send, reply, request_id.encode(), scope)
+
+    async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Any, receive: Receive) -> Reply:
+        """Check the caller, read the body, and run the handler; it is cancelled if the client disconnects."""
+        headers: Sequence[Header] = scope["headers"]
+        if endpoint.access != "open":
+            check_browser(headers, self._origins, loopback_only=self._access.is_loopback_only)
+            exchange.caller = await self._access.caller_of(headers)
+            if endpoint.access == "admin" and not exchange.caller.admin:
+                raise BodyError("this address needs an admin key", status=403, code="permission_denied")
+        if endpoint.method == "POST":
+            exchange.body = await read_body(receive, headers, most_bytes=self._settings.body_mib << 20)
+        watch = _Watch(receive)
+        try:
+            return await endpoint.handler(exchange)
+        except asyncio.CancelledError:
+            if watch.has_left:
+                watch.uncancel()
+                raise ConnectionError from None
+            raise
+        finally:
+            watch.end()
+
+    def _unknown(self, method: str, path: str) -> NoReturn:
+        """Raise BodyError for an address that is not served."""
+        known = self._methods.get(path)
+        if known is None:
+            raise BodyError("there is no such address; GET /openapi.json lists all", status=404, code="not_found")
+        raise BodyError(
+            f"{path} has no method {method[:20]!a}; use {' or '.join(known)}", status=405, code="method_not_allowed"
+        )
+
+
+class _Watch:
+    """Cancels the current task if the client disconnects. It begins late, because most requests end before."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.has_left = False
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._watching: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
+
+    def _begin(self) -> None:
+        self._watching = asyncio.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.has_left = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def uncancel(self) -> None:
+        """Take the cancellation back: it is this class's own."""
+        if self._task is not None:
+            self._task.uncancel()
+
+    def end(self) -> None:
+        """Stop watching."""
+        self._timer.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+
+
+async def _send(send: Send, reply: Reply, request_id: bytes, scope: Any) -> None:
+    headers = [
+        (b"content-type", reply.media),
+        (b"content-length", b"%d" % len(reply.body)),
+        (b"x-embedway-request-id", request_id),
+        *_SECURITY,
+        *reply.headers,
+    ]
+    if reply.status == _TOO_LARGE:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})

@@ -1,0 +1,26 @@
+"""Signs of life of a process, which it writes to a pipe of its supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Time between two signs of life, in seconds, and before a process serves.
+BEAT_S, STARTING_S = 1.0, 0.1
+#: Signs: the process is starting, it serves, or a batch in it makes no progress.
+STARTING, SERVING, HANGING = b"s", b"r", b"h"
+
+
+async def beat(descriptor: int, sign: Callable[[], bytes]) -> None:
+    """Write signs of life until the task is cancelled."""
+    os.set_blocking(descriptor, False)
+    while True:
+        now = sign()
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(descriptor, now)
+        await asyncio.sleep(STARTING_S if now == STARTING else BEAT_S)

@@ -1,0 +1,70 @@
+"""An endpoint of the gateway as data: its address, body, handler and the form of its errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from pydantic import BaseModel
+
+    from embedway.server.caller import Caller
+    from embedway.server.gateway import Gateway
+    from embedway.server.problems import Problem
+    from embedway.server.replies import Reply
+    from embedway.types import Receipt
+
+    Handler: TypeAlias = Callable[["Exchange"], Awaitable[Reply]]
+    #: Returns the body of an error in the form of an API.
+    ErrorForm: TypeAlias = Callable[[Problem], bytes]
+
+Method: TypeAlias = Literal["GET", "POST"]
+#: Who may use an endpoint: everyone, callers with a key if keys are required, or callers with an admin key.
+Access: TypeAlias = Literal["open", "caller", "admin"]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request that is being answered."""
+
+    gateway: Gateway
+    caller: Caller
+    #: Complete body.
+    body: bytes
+    request_id: str
+    query: bytes = b""
+    #: Model that answered, for logs and statistics.
+    model: str = ""
+    texts: int = 0
+    tokens: int = 0
+    cache_hits: int = 0
+    cost_nanousd: int = 0
+    saved_nanousd: int = 0
+
+    def note(self, receipt: Receipt) -> None:
+        """Note the facts of a receipt for logs and statistics."""
+        self.model, self.texts, self.tokens = receipt.model, receipt.texts, receipt.input_tokens
+        self.cache_hits, self.cost_nanousd = receipt.cache_hits, receipt.cost_nanousd or 0
+        self.saved_nanousd = receipt.saved_nanousd
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A method and path with its handler. `body` and `answer` describe the JSON in the OpenAPI document."""
+
+    method: Method
+    path: str
+    handler: Handler
+    summary: str
+    errors: ErrorForm
+    tag: str
+    body: type[BaseModel] | None = None
+    #: JSON schema of the answer; None for other media.
+    answer: Mapping[str, Any] | None = None
+    access: Access = "caller"
+    #: Media type of an answer without a schema.
+    media: str = "application/json"
+    #: JSON schema of an error.
+    error_schema: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,43 @@
+"""Inference process of a gateway: forked by the supervisor, with a listening socket that outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from embedway.server.beats import HANGING, SERVING, beat
+from embedway.server.inference.service import InferenceService
+from embedway.server.inference.settings import InferenceLimits
+
+if TYPE_CHECKING:
+    import socket
+
+    from embedway.config import Config
+
+
+def run_inference(config: Config, listener: socket.socket, beats: int, lifeline: int) -> None:
+    """Compute the jobs of all workers until SIGTERM, or until the supervisor has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    uvloop.run(_serve(config, listener, beats, lifeline))
+    # Threads of a hanging batch would be joined.
+    logging.shutdown()
+    os._exit(0)
+
+
+async def _serve(config: Config, listener: socket.socket, beats: int, lifeline: int) -> None:
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    loop.add_reader(lifeline, ended.set)
+    service = InferenceService(config, InferenceLimits.of(config.server))
+    listener.setblocking(False)
+    await service.start(listener)
+    beating = asyncio.create_task(beat(beats, lambda: HANGING if service.progress.is_hanging() else SERVING))
+    await ended.wait()
+    loop.remove_reader(lifeline)
+    await service.aclose(drain_s=config.server.drain_s)
+    beating.cancel()

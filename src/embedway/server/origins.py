@@ -1,0 +1,80 @@
+"""Requests from pages in browsers: refused unless the page is the gateway's own or of an allowed origin.
+
+A page of any site can send requests to a gateway on the same machine. Browsers name the page's origin in them. A
+page that resolves its own host name to the gateway's address (DNS rebinding) is recognized by the header `Host`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from embedway.config.addresses import is_loopback
+from embedway.server.problems import BodyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.server.replies import Header
+
+
+def check_browser(headers: Sequence[Header], origins: Sequence[str], *, loopback_only: bool) -> None:
+    """Raise BodyError for a request from a foreign page.
+
+    With `loopback_only`, the gateway needs no keys, so that the host must be this machine.
+    """
+    origin = host = b""
+    for name, value in headers:
+        if name == b"origin":
+            origin = value
+        elif name == b"host":
+            host = value
+    if loopback_only and host and not is_loopback(_host_of(host.decode("latin-1"))):
+        raise BodyError(
+            "the host of the request is not this machine; set server.auth = 'keys' to serve other names",
+            status=403,
+            code="foreign_host",
+        )
+    if not origin:
+        return
+    asked = origin.decode("latin-1")
+    if asked not in origins and urlsplit(asked).netloc != host.decode("latin-1"):
+        raise BodyError(
+            "pages of this origin may not use the gateway; add it to server.cors_origins",
+            status=403,
+            code="foreign_origin",
+        )
+
+
+#: Headers that a page may send, and may read.
+_ALLOWED, _EXPOSED = (
+    b"authorization, content-type, x-api-key",
+    (
+        b"retry-after, x-embedway-averaged, x-embedway-cache, x-embedway-cost-usd, x-embedway-model, x-embedway-notes, "
+        b"x-embedway-request-id, x-embedway-space, x-embedway-truncated"
+    ),
+)
+
+
+def cors_headers(headers: Sequence[Header], origins: Sequence[str], *, preflight: bool = False) -> tuple[Header, ...]:
+    """Return the headers that let a page of an allowed origin read the answer; none for other requests."""
+    origin = next((value for name, value in headers if name == b"origin"), b"")
+    if not origin or origin.decode("latin-1") not in origins:
+        return ()
+    found = ((b"access-control-allow-origin", origin), (b"vary", b"origin"))
+    if preflight:
+        return (
+            *found,
+            (b"access-control-allow-methods", b"GET, POST"),
+            (b"access-control-allow-headers", _ALLOWED),
+            (b"access-control-max-age", b"600"),
+        )
+    return (*found, (b"access-control-expose-headers", _EXPOSED))
+
+
+def _host_of(host: str) -> str:
+    """Return the host of a header without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,147 @@
+"""Start of a gateway: checks its settings, opens its sockets, and supervises its processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedway.errors import MissingExtraError, UsageError
+from embedway.interrupts import hand_over
+from embedway.server.access import needs_keys, no_store_of_keys
+from embedway.server.listening import listen, listen_at
+from embedway.server.supervisor import Child, Supervisor
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from embedway.config import Config
+
+#: Variable of prometheus-client: the folder in which processes share their metrics.
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def serve(config: Config, say: Callable[[str], None]) -> int:
+    """Run a gateway until a signal ends it, and return the exit code. `say` receives lines for the user.
+
+    Raises UsageError, ConfigError and MissingExtraError before anything is started.
+    """
+    settings = config.server
+    if not hasattr(os, "fork"):
+        raise UsageError("embedway serve needs fork, which this system does not have; on Windows, use WSL")
+    _check_extra()
+    if needs_keys(settings) and config.ledger.backend == "none":
+        raise no_store_of_keys()
+    main = listen(settings.host, settings.port, settings.workers)
+    metrics: tuple[socket.socket, ...] = ()
+    if settings.metrics_port is not None:
+        metrics = listen(settings.metrics_host, settings.metrics_port, settings.workers)
+    folder = Path(tempfile.mkdtemp(prefix="embedway-", dir=settings.run_directory))  # mode 0700
+    inference = None if settings.inference == "worker" else listen_at(folder / "inference")
+    sockets = _Sockets(main, metrics, inference)
+    try:
+        _share_metrics(folder)
+        return _supervise(config, sockets, folder, say)
+    finally:
+        sockets.close()
+        if inference is not None:
+            inference.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[str], None]) -> int:
+    settings = config.server
+    children = [
+        Child(f"worker {number}", _Worker(config, number, sockets, folder)) for number in range(settings.workers)
+    ]
+    if sockets.inference is not None:
+        children.insert(0, Child("the inference process", _Inference(config, sockets), ends_last=True))
+    host, port = sockets.main[0].getsockname()[:2]
+    scheme = "https" if settings.tls_certificate else "http"
+    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    keys = "API keys are required" if needs_keys(settings) else "no API keys are required"
+
+    hand_over()
+    return Supervisor(
+        children, settings.drain_s, lambda: say(f"serving on {address} ({keys}); stop with Ctrl-C"), sockets.close
+    ).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sockets:
+    """Sockets of the gateway and of its port for metrics, one for each worker, and of the inference process."""
+
+    main: tuple[socket.socket, ...]
+    metrics: tuple[socket.socket, ...]
+    inference: socket.socket | None
+
+    def of(self, number: int) -> tuple[socket.socket, socket.socket | None, Path | None]:
+        """Return the sockets of a worker, and the path of that of the inference process.
+
+        Called in the process of the worker: the others are closed.
+        """
+        own = self.main[number % len(self.main)]
+        metrics = self.metrics[number % len(self.metrics)] if self.metrics else None
+        path = None if self.inference is None else Path(self.inference.getsockname())
+        self.close(keep=(own, metrics))
+        if self.inference is not None:
+            self.inference.close()
+        return own, metrics, path
+
+    def close(self, keep: tuple[socket.socket | None, ...] = ()) -> None:
+        """Close the sockets of the workers."""
+        for one in (*self.main, *self.metrics):
+            if one not in keep:
+                one.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Inference:
+    """The process that computes local models, as `_Worker`."""
+
+    config: Config
+    sockets: _Sockets
+
+    def __call__(self, beat: int, lifeline: int) -> None:
+        from embedway.server.inference.run import run_inference  # noqa: PLC0415  in its own process only
+
+        self.sockets.close()
+        assert self.sockets.inference is not None  # noqa: S101  it is started with one
+        run_inference(self.config, self.sockets.inference, beat, lifeline)
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """An HTTP worker, started in its own process with descriptors for signs of life and of the lifeline."""
+
+    config: Config
+    number: int
+    sockets: _Sockets
+    folder: Path
+
+    def __call__(self, beat: int, lifeline: int) -> None:
+        from embedway.server.worker import WorkerPlace, run_worker  # noqa: PLC0415  in the worker's process only
+
+        own, metrics, inference = self.sockets.of(self.number)
+        place = WorkerPlace(self.number, own, metrics, self.folder, inference, beat, lifeline)
+        run_worker(self.config, place)
+
+
+def _share_metrics(folder: Path) -> None:
+    """Let the processes share their metrics in files, before any of them imports prometheus-client."""
+    if _METRICS_FOLDER not in os.environ:
+        metrics = folder / "metrics"
+        metrics.mkdir()
+        os.environ[_METRICS_FOLDER] = str(metrics)
+
+
+def _check_extra() -> None:
+    from importlib.util import find_spec  # noqa: PLC0415
+
+    for package in ("httptools", "starlette", "uvicorn", "uvloop"):
+        if find_spec(package) is None:
+            raise MissingExtraError("embedway serve", extra="server", package=package)

@@ -1,0 +1,116 @@
+"""Models that a gateway serves, and those that a caller may use."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from embedway.config.local_models import AUTO
+from embedway.local.loading import resolve
+from embedway.local.outline import has_weights
+from embedway.models.reranker import names as reranker_names
+from embedway.providers.names import full_name, known_names, own_models, service_of
+from embedway.server.problems import NotServedError
+from embedway.text import shown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embedway.catalog.types import Task
+    from embedway.config import Config
+    from embedway.selection.selector import ModelSelector
+    from embedway.server.caller import Caller
+
+#: Time after which models are listed again, in seconds: weights and keys may have been added.
+_FRESH_S = 30.0
+
+
+class ServedModels:
+    """The models of a gateway: those of `server.models`, or those of the catalog and the settings that run here.
+
+    Callers can name no others: folders and repositories are for the user of the machine.
+    """
+
+    def __init__(self, config: Config, selector: ModelSelector, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._selector = selector
+        self._clock = clock
+        #: Canonical names by lower-case name or alias, and tasks by canonical name.
+        self._names: dict[str, str] = {}
+        self._tasks: dict[str, Task] = {}
+        self._listed_at = float("-inf")
+        self._listing: asyncio.Task[None] | None = None
+
+    async def refresh(self) -> None:
+        """List the models again if the list is old. Concurrent callers share the work."""
+        if self._clock() - self._listed_at < _FRESH_S:
+            return
+        if self._listing is None or self._listing.done():
+            self._listing = asyncio.create_task(self._list())
+        await asyncio.shield(self._listing)
+
+    async def _list(self) -> None:
+        embedding = await self._selector.available()
+        self._names, self._tasks = await asyncio.to_thread(self._read, embedding)
+        self._listed_at = self._clock()
+
+    def _read(self, embedding: list[str]) -> tuple[dict[str, str], dict[str, Task]]:
+        config, names = self._config, known_names(self._config)
+        if config.server.models is not None:
+            chosen = {full_name(name, config): name for name in config.server.models}
+        else:
+            default = (
+                full_name(config.embedding.default_model, config) if config.embedding.default_model != AUTO else ""
+            )
+            reranker = (config.rerank.default_model,) if config.rerank.default_model else ()
+            rerankers = [*reranker, *(name for name in reranker_names() if self._is_ready(name))]
+            own = [facts.name for facts in own_models(config).values()]
+            listed = [*([default] if default else []), *embedding, *rerankers, *own]
+            chosen = {full_name(name, config): name for name in listed}
+        tasks: dict[str, Task] = {name: _task_of(name, config) for name in chosen}
+        found = {name.casefold(): name for name in chosen}
+        found.update({spelling.casefold(): name for name, spelling in chosen.items()})
+        found.update({spelling: name for spelling, name in names.items() if name in chosen})
+        return found, tasks
+
+    def _is_ready(self, name: str) -> bool:
+        """Return whether a reranker of the catalog can run here now."""
+        facts = service_of(name, self._config)
+        if facts is not None:
+            return any(self._config.key_for(route.provider) for route in facts.routes)
+        return has_weights(resolve(name), self._config)
+
+    async def resolve(self, name: str, caller: Caller, task: Task = "embed") -> str:
+        """Return the canonical name of a model that a caller may use. Raises NotServedError."""
+        canonical = self._names.get(name.casefold())
+        if canonical is None or self._clock() - self._listed_at >= _FRESH_S:
+            await self.refresh()
+            canonical = self._names.get(name.casefold())
+        allowed = self.allowed(caller)
+        if canonical is None or (allowed is not None and canonical not in allowed):
+            raise NotServedError(f"model {shown_name(name)} is not served here; GET /v1/models lists the models")
+        if self._tasks[canonical] != task:
+            other = "/v1/rerank" if task == "embed" else "/v1/embeddings"
+            raise NotServedError(f"model {shown_name(name)} is served by {other} only")
+        return canonical
+
+    def allowed(self, caller: Caller) -> frozenset[str] | None:
+        """Return the canonical names of the models of a key; None for all."""
+        if caller.models is None:
+            return None
+        return frozenset(self._names.get(name.casefold(), name) for name in caller.models)
+
+    async def all(self, caller: Caller) -> list[tuple[str, Task]]:
+        """Return the models that a caller may use, by name."""
+        await self.refresh()
+        allowed = self.allowed(caller)
+        return sorted((name, task) for name, task in self._tasks.items() if allowed is None or name in allowed)
+
+
+def _task_of(name: str, config: Config) -> Task:
+    facts = service_of(name, config)
+    if facts is not None:
+        return facts.task
+    known = resolve(name).facts
+    return "embed" if known is None else known.task

@@ -1,0 +1,150 @@
+"""HTTP worker process of a gateway: one event loop with an engine and a server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import uvicorn
+import uvloop
+
+from embedway._engine import Engines
+from embedway.server.access import Access
+from embedway.server.app import GatewayApp
+from embedway.server.beats import SERVING, STARTING, beat
+from embedway.server.connections import guarded_protocol
+from embedway.server.endpoints import ENDPOINTS
+from embedway.server.gateway import Gateway
+from embedway.server.health import METRICS_ENDPOINTS
+from embedway.server.inference.client import InferenceClient
+from embedway.server.key_ring import KeyRing
+from embedway.server.served import ServedModels
+from embedway.server.snapshots import WRITE_S, snapshot_of, write_snapshot
+from embedway.server.stats import Stats
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from embedway.config import Config
+    from embedway.config.server import ServerSettings
+
+_log = logging.getLogger("embedway.server")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """What a worker gets from its supervisor."""
+
+    number: int
+    main_socket: socket.socket
+    #: Socket of the port for metrics; None without one.
+    metrics_socket: socket.socket | None
+    #: Private folder of the running gateway.
+    folder: Path
+    #: Socket of the process that computes local models; None if the worker does.
+    inference: Path | None
+    #: Descriptor for signs of life.
+    beat: int
+    #: Descriptor that ends when the supervisor has ended.
+    lifeline: int
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its handlers of signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle no signals: the worker does."""
+        yield
+
+
+def run_worker(config: Config, place: WorkerPlace) -> None:
+    """Serve until SIGTERM, or until the supervisor has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the supervisor ends this one
+    uvloop.run(_serve(config, place))
+
+
+async def open_gateway(
+    config: Config, folder: Path | None = None, inference: Path | None = None
+) -> tuple[Gateway, GatewayApp]:
+    """Return a gateway of the running event loop, and its application. The caller closes `gateway.engines`.
+
+    `inference` is the socket of the process that computes local models; None if this one does.
+    """
+    engines = Engines(config, (), None, None if inference is None else partial(InferenceClient, inference))
+    engine = await engines.current()
+    stats = Stats(log_requests=config.server.access_log, metrics=config.telemetry.prometheus)
+    gateway = Gateway(config, engines, ServedModels(config, engine.selector), stats, folder)
+    ring = None if engine.records is None else KeyRing(engine.records, keys_stale_s=config.server.keys_stale_s)
+    return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server, ring))
+
+
+def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
+    """Return a server of an application; it handles no signals."""
+    return _Server(
+        uvicorn.Config(
+            app,
+            loop="none",
+            http=guarded_protocol(settings),
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=int(settings.idle_timeout_s),
+            timeout_graceful_shutdown=int(settings.drain_s),
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+        )
+    )
+
+
+async def _serve(config: Config, place: WorkerPlace) -> None:
+    loop = asyncio.get_running_loop()
+    gateway, app = await open_gateway(config, place.folder, place.inference)
+    server = make_server(app, config.server)
+    # Its port is for Prometheus, which has no key and may be on another machine.
+    open_access = Access(config.server.model_copy(update={"auth": "none"}), None)
+    metrics = make_server(GatewayApp(gateway, METRICS_ENDPOINTS, open_access), config.server)
+
+    def stop() -> None:
+        gateway.readiness.is_ending = True
+        gateway.queue.close()
+        server.should_exit = True
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_reader(place.lifeline, stop)
+    beating = asyncio.create_task(beat(place.beat, lambda: SERVING if server.started else STARTING))
+    writing = asyncio.create_task(_write_snapshots(gateway, place))
+    try:
+        await gateway.served.refresh()
+        await gateway.warm()
+        if place.metrics_socket is not None:
+            serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
+        await server.serve(sockets=[place.main_socket])
+        if place.metrics_socket is not None:
+            metrics.should_exit = True
+            await serving
+    finally:
+        loop.remove_reader(place.lifeline)
+        beating.cancel()
+        writing.cancel()
+        await gateway.engines.aclose()
+
+
+async def _write_snapshots(gateway: Gateway, place: WorkerPlace) -> None:
+    """Share the statistics with the other workers."""
+    while True:
+        gateway.report_queue()
+        queue = gateway.queue.state()
+        snapshot = snapshot_of(gateway.stats, number=place.number, running=queue.running, waiting=queue.waiting)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(write_snapshot, place.folder, snapshot)
+        await asyncio.sleep(WRITE_S)

@@ -1,0 +1,95 @@
+"""`embedway serve`: its processes start, are replaced when they end, and end together."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from gateways import gateway_process
+
+
+@pytest.fixture
+def environment(default_model_directory):
+    return {"EMBEDWAY_WEIGHTS__DIRECTORY": str(default_model_directory), "EMBEDWAY_WEIGHTS__OFFLINE": "true"}
+
+
+def embed(url, text, timeout=60):
+    body = json.dumps({"model": "all-MiniLM-L6-v2", "input": text}).encode()
+    asked = urllib.request.Request(f"{url}/v1/embeddings", body, {"Content-Type": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(asked, timeout=timeout) as answer:  # noqa: S310
+        return json.loads(answer.read())["data"][0]["embedding"]
+
+
+def wait_until(condition, seconds=60):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def is_running(pid):
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_workers_share_an_address_and_end_with_a_signal(environment):
+    with gateway_process("--workers", "2", environment=environment) as gateway:
+        vectors = [embed(gateway.url, "a cat") for _ in range(6)]
+        children = gateway.children
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(60) == 0
+    assert all(vector == vectors[0] for vector in vectors)
+    assert not any(map(is_running, children))
+
+
+def test_a_killed_worker_is_replaced_and_no_connection_is_refused(environment):
+    with gateway_process(environment=environment) as gateway:
+        before = embed(gateway.url, "a cat")
+        killed = gateway.children
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        assert embed(gateway.url, "a cat") == before  # it waits in the socket, which the supervisor keeps open
+        assert set(gateway.children).isdisjoint(killed)
+
+
+def test_processes_end_with_a_killed_supervisor(environment):
+    with gateway_process(environment=environment) as gateway:
+        children = gateway.children
+        gateway.process.kill()
+        gateway.process.wait(60)
+        wait_until(lambda: not any(map(is_running, children)))
+
+
+def test_a_port_in_use_is_an_error(environment):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        command = [sys.executable, "-m", "embedway", "serve", "--port", str(taken.getsockname()[1])]
+        ended = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=60, check=False
+        )
+    assert ended.returncode == 2
+    assert "choose another --port" in ended.stderr
+
+
+def test_metrics_of_all_workers_on_their_own_port(environment):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**environment, "EMBEDWAY_SERVER__METRICS_PORT": str(port)}
+    with gateway_process("--workers", "2", environment=environment) as gateway:
+        for number in range(12):
+            embed(gateway.url, f"text {number}")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+    counted = [line for line in lines if line.startswith("embedway_gateway_requests_total") and "embeddings" in line]
+    assert sum(float(line.split()[-1]) for line in counted) == 12
