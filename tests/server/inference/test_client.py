@@ -16,11 +16,10 @@ from embedway.local.encoder import Encoder
 from embedway.server.inference import frames
 from embedway.server.inference.client import InferenceClient
 from embedway.server.inference.frames import FrameReader, Kind
-from embedway.server.inference.loaded import spec_of
 from embedway.server.inference.settings import ClientLimits
 from embedway.types import Batch, TokenizedTexts
 from embedway.urgency import Urgency
-from inference_service import serving, until
+from inference_service import serving, spec_of, until
 from tiny_models import tiny_encoder, tiny_reranker
 
 TEXTS = [f"text {number} " + "of several words " * (number % 9) for number in range(60)]

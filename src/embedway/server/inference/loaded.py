@@ -91,13 +91,6 @@ def load_model(spec: ModelSpec, config: Config, progress: Progress) -> LoadedMod
     return LoadedModel(encoder, config, progress, max((resident_bytes() or 0) - before, spec.weights_bytes // 2))
 
 
-def spec_of(name: str, config: Config) -> ModelSpec:
-    """Return the specification of a local model by name, as a worker would send it. Blocking; raises as opening."""
-    named = loading.resolve(name)
-    loaded = loading.load(named, config)
-    return ModelSpec.of(named.key, loaded.recipe, loaded.choice)
-
-
 def return_memory() -> None:
     """Return freed memory to the system. Blocking."""
     gc.collect()
