@@ -10,7 +10,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deployed import SERIES, dashboard, labels_of, panels, queries, selectors
 
-ROWS = ["Traffic", "Cost and budgets", "Cache", "Services", "Queue", "This machine", "Quality", "Jobs"]
+ROWS = ["Traffic", "Cost and budgets", "Cache", "Services", "Queue", "This machine", "Quality", "Jobs", "Gateway"]
 #: Names of panels that all installations of Grafana have.
 KINDS = {"timeseries", "stat", "bargauge", "state-timeline"}
 

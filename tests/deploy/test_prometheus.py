@@ -66,8 +66,9 @@ def prometheus(metrics_port, tmp_path_factory):
         yield server
 
 
-def test_the_example_of_a_configuration_is_valid():
-    promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yml")
+@pytest.mark.parametrize("name", ["prometheus.yml", "gateway.yml"])
+def test_the_configurations_are_valid(name):
+    promtool("check", "config", DEPLOY / "prometheus" / name)
 
 
 def test_rules_are_valid():

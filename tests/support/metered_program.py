@@ -21,6 +21,9 @@ from embedway import AsyncEmbedder, Config
 from embedway.errors import EmbedwayError
 from embedway.providers.fake import vector_of
 from embedway.quality.pairs import built_in_pairs
+from embedway.server.caller import Caller
+from embedway.server.endpoint import Exchange
+from embedway.server.stats import Stats
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.labels import Labels
 from embedway.telemetry.operations import RequestDetails, WaitDetails
@@ -130,6 +133,8 @@ class Program:
             [PrometheusHook(Labels({"acme/m": "acme/m", "acme/slow": "acme/slow"}.copy))],
             clock=itertools.count(0, 20).__next__,
         )
+        #: Of a gateway whose queue is full.
+        self.gateway = Stats()
         #: Checks a route, and puts it in quarantine.
         self.checking = embedder(**{"quality.on_drift": "quarantine"})
         self.tasks = set()
@@ -167,6 +172,10 @@ class Program:
         job.rejected = 3
         with job:
             job.end(succeeded=False)
+        exchange = Exchange(None, Caller(), b"", "request")
+        self.gateway.end(None, exchange, 200, 0.01)
+        self.gateway.end(None, exchange, 503, 0.01, "queue_full")
+        self.gateway.report_queue(running=1, waiting=2)
         with self.hooks.operation(RequestDetails, "embed", "acme/slow", 1):
             pass
         with self.hooks.operation(WaitDetails, "retry", "routes.slow"):

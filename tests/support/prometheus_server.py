@@ -17,9 +17,9 @@ PATIENCE_S = 40.0
 
 
 def program(name):
-    """Return the path of a program of Debian's package `prometheus`. Without it the tests fail: nothing is skipped."""
+    """Return the path of a program of a Debian package. Without it the tests fail: nothing is skipped."""
     path = shutil.which(name)
-    assert path is not None, f"{name} is missing: install it with `apt-get install prometheus`"
+    assert path is not None, f"{name} is missing: install it with `make install-prometheus`"
     return path
 
 

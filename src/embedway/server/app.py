@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from embedway.errors import EmbedwayError
+from embedway.server.batches.service import CALLER, PATHS
 from embedway.server.bodies import read_body
 from embedway.server.dialects import openai
 from embedway.server.endpoint import Exchange
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from embedway.server.access import Access
+    from embedway.server.batches.service import BatchService
     from embedway.server.endpoint import Endpoint
     from embedway.server.gateway import Gateway
     from embedway.server.replies import Header
@@ -49,9 +51,13 @@ _SECURITY: tuple[Header, ...] = (
 class GatewayApp:
     """The endpoints of a gateway as an ASGI application."""
 
-    def __init__(self, gateway: Gateway, endpoints: Iterable[Endpoint], access: Access) -> None:
+    def __init__(
+        self, gateway: Gateway, endpoints: Iterable[Endpoint], access: Access, batches: BatchService | None = None
+    ) -> None:
+        """Create the application. Without `batches`, it has no files and batches."""
         self._gateway = gateway
         self._access = access
+        self._batches = batches
         self._stats = gateway.stats
         self._settings = gateway.config.server
         self._routes = Routes(endpoints)
@@ -74,6 +80,9 @@ class GatewayApp:
         endpoint, argument = self._routes.find(method, scope["path"])
         exchange = Exchange(self._gateway, self._access.nobody, b"", request_id, scope["query_string"], argument)
         problem: Problem | None = None
+        if endpoint is None and self._batches is not None and scope["path"].startswith(PATHS):
+            await self._pass_on(self._batches, exchange, scope, receive, send)
+            return
         try:
             reply = await self._answer(endpoint or self._unknown(method, scope["path"]), exchange, scope, receive)
         except ConnectionError:
@@ -91,11 +100,38 @@ class GatewayApp:
         self._stats.end(endpoint, exchange, reply.status, time.perf_counter() - started, code)
         await _send(send, reply, request_id.encode(), scope)
 
+    async def _pass_on(
+        self, batches: BatchService, exchange: Exchange, scope: Any, receive: Receive, send: Send
+    ) -> None:
+        """Let the application of files and batches answer a request, which may be large."""
+        started, status = time.perf_counter(), 500
+
+        async def send_with_headers(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = ((b"x-embedway-request-id", exchange.request_id.encode()), *_SECURITY)
+                message = {**message, "headers": [*message["headers"], *own]}
+            await send(message)
+
+        try:
+            check_browser(scope["headers"], self._origins, loopback_only=self._access.is_loopback_only)
+            exchange.caller = await self._access.caller_of(scope["headers"])
+        except EmbedwayError as error:
+            problem = problem_of(error)
+            status = problem.status
+            reply = Reply(openai.error(problem), status, headers=problem_headers(problem))
+            await _send(send, reply, exchange.request_id.encode(), scope)
+        else:
+            await batches.app({**scope, CALLER: exchange.caller}, receive, send_with_headers)
+        finally:
+            self._stats.end(None, exchange, status, time.perf_counter() - started)
+
     async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Any, receive: Receive) -> Reply:
         """Check the caller, read the body, and run the handler; it is cancelled if the client disconnects."""
         headers: Sequence[Header] = scope["headers"]
-        check_browser(headers, self._origins, loopback_only=self._access.is_loopback_only)
         if endpoint.access != "open":
+            check_browser(headers, self._origins, loopback_only=self._access.is_loopback_only)
             exchange.caller = await self._access.caller_of(headers)
             if endpoint.access == "admin" and not exchange.caller.admin:
                 raise BodyError("this address needs an admin key", status=403, code="permission_denied")

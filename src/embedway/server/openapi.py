@@ -176,6 +176,6 @@ def _errors(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
 def _statuses(endpoint: Endpoint) -> set[int]:
     """Return the statuses of all errors of an endpoint."""
     if endpoint.access == "open":
-        return {*_OF_REQUESTS.values(), 500, 503}
+        return {500, 503}
     codes = {**STATUSES, **_OF_REQUESTS, **(_OF_BODIES if endpoint.method == "POST" else {})}
     return {endpoint.statuses.get(code, status) for code, status in codes.items()}
