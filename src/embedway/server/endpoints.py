@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from embedway.server import health
 from embedway.server.dialects import cohere, jina, models, ollama, openai, planning, rerank, tei, voyage
+from embedway.server.openapi import openapi_endpoint
 from embedway.server.pages import overview
 
 if TYPE_CHECKING:
     from embedway.server.endpoint import Endpoint
 
-ENDPOINTS: tuple[Endpoint, ...] = (
+_DESCRIBED: tuple[Endpoint, ...] = (
     *openai.ENDPOINTS,
     *models.ENDPOINTS,
     *rerank.ENDPOINTS,
@@ -24,3 +25,4 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *health.ENDPOINTS,
     *overview.ENDPOINTS,
 )
+ENDPOINTS = (*_DESCRIBED, openapi_endpoint(_DESCRIBED))

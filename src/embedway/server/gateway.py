@@ -114,9 +114,10 @@ class Gateway:
     async def plan(self, caller: Caller, call: EmbedCall) -> Plan:
         """Return the plan of a call."""
         self._check_size(call)
+        deadline_s = self._deadline_s(call.deadline_s)
         asked, options = await self._prepared(caller, call)
         async with self.engines.call() as engine:
-            return await run_in_time(engine.pipeline.plan(asked, options), self._deadline_s(call.deadline_s))
+            return await run_in_time(engine.pipeline.plan(asked, options), deadline_s)
 
     async def rerank(self, caller: Caller, call: RerankCall) -> RerankResult:
         """Score documents for a caller."""
@@ -153,10 +154,10 @@ class Gateway:
         texts = [text for text in call.texts if isinstance(text, str)]
         if len(texts) != len(call.texts):
             raise BodyError("texts of a selection must be texts, not token ids", param="input")
+        deadline_s = self._deadline_s(call.deadline_s)
         async with self.engines.call() as engine:
             criteria = replace(engine.selector.criteria(preset), models=await self._selectable(caller))
-            work = engine.selector.select(tuple(texts), criteria)
-            return await run_in_time(work, self._deadline_s(call.deadline_s))
+            return await run_in_time(engine.selector.select(tuple(texts), criteria), deadline_s)
 
     def _turn(
         self,

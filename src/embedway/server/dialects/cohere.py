@@ -17,6 +17,7 @@ from embedway.server.calls import EmbedCall, RerankCall
 from embedway.server.dialects import rerank as common
 from embedway.server.dialects.fields import (
     Additions,
+    CoherePriority,
     Count,
     Dimensions,
     Model,
@@ -51,7 +52,6 @@ class EmbedV1Body(Additions):
     """Body of `POST /v1/embed`."""
 
     expected: ClassVar[dict[str, str]] = {
-        **Additions.expected,
         "texts": "a list of texts",
         "input_type": "search_document or search_query; models have no other prompts here",
         "embedding_types": "a list of float and base64; vectors are not quantized here",
@@ -74,7 +74,7 @@ class EmbedV1Body(Additions):
             _OVERFLOWS[self.truncate],
             self.collection or "",
             0,
-            self.max_cost,
+            self.max_dollars,
             self.deadline,
         )
 
@@ -86,7 +86,7 @@ class EmbedV2Body(EmbedV1Body):
     input_type: InputTypeName
     output_dimension: Dimensions | None = None
     #: No effect: it only moves a request behind those of Cohere's default, which is the lowest priority here.
-    priority: Annotated[int, Field(ge=0, le=999)] | None = None
+    priority: CoherePriority | None = None
 
 
 class RerankV2Body(RerankAdditions):
@@ -97,7 +97,7 @@ class RerankV2Body(RerankAdditions):
     model: Model
     top_n: Count | None = None
     max_tokens_per_doc: Count | None = None
-    priority: Annotated[int, Field(ge=0, le=999)] | None = None
+    priority: CoherePriority | None = None
 
 
 async def embed_v1(exchange: Exchange) -> Reply:
@@ -154,7 +154,7 @@ async def rerank_v2(exchange: Exchange) -> Reply:
         body.top_n,
         body.on_overflow or "truncate",
         body.collection or "",
-        body.max_cost,
+        body.max_dollars,
         body.deadline,
     )
     result = await exchange.gateway.rerank(exchange.caller, call)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal  # noqa: TC003  pydantic evaluates the annotations
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from decimal import ROUND_DOWN, Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from embedway.money import MOST_USD
 from embedway.server.bodies import Body
 from embedway.server.problems import BodyError
 
@@ -14,36 +15,64 @@ if TYPE_CHECKING:
     from embedway.server.problems import Problem
     from embedway.types import Receipt
 
+
+def _whole(value: Any) -> Any:
+    """Return an integer for a number such as 8.0: in JSON, it is the same number."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _check_false(value: bool) -> bool:
+    if value:
+        raise ValueError("must be false")
+    return value
+
+
+def _all_whole(values: Any) -> Any:
+    return [_whole(one) for one in values] if type(values) is list and float in set(map(type, values)) else values
+
+
 #: A text of spaces and NULs has no vector; `pipeline.request` refuses it and names its row, so that the pattern is for
 #: the OpenAPI document only.
 Text = Annotated[str, Field(json_schema_extra={"minLength": 1, "pattern": r"[^\s\u0000\u001c-\u001f\u0085]"})]
 Texts = Annotated[list[Text], Field(json_schema_extra={"minItems": 1})]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(json_schema_extra={"minItems": 1})]
+TokenIds = Annotated[
+    list[Annotated[int, Field(ge=0, lt=2**31)]],
+    BeforeValidator(_all_whole),
+    Field(json_schema_extra={"minItems": 1}),
+]
 Model = Annotated[str, Field(min_length=1, max_length=512)]
 #: `@` begins the names of the collections of tenants.
 Collection = Annotated[str, Field(max_length=512, json_schema_extra={"pattern": r"^([^@\u0000][^\u0000]*)?$"})]
-Dimensions = Annotated[int, Field(ge=1, le=1_000_000)]
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Dimensions = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_whole)]
+_NANO_USD = Decimal("1e-9")
+Count = Annotated[int, Field(ge=1, le=1_000_000_000), BeforeValidator(_whole)]
+Priority = Annotated[int, Field(ge=0, le=9), BeforeValidator(_whole)]
+CoherePriority = Annotated[int, Field(ge=0, le=999), BeforeValidator(_whole)]
+#: A field of a service that must be false here. A literal would accept 0.
+False_ = Annotated[bool, AfterValidator(_check_false), WithJsonSchema({"const": False})]
 
 
 class Additions(Body):
     """Fields that each API has in addition to those of its service."""
 
-    expected: ClassVar[dict[str, str]] = {"max_cost": "a number of dollars"}
-
     #: Name of a set of vectors, which keeps the model and space of its first write; budgets may name it.
     collection: Collection | None = None
     #: Maximum cost in dollars.
-    max_cost: Annotated[Decimal, Field(ge=0, le=10**9, allow_inf_nan=False)] | None = None
+    max_cost: Annotated[float, Field(ge=0, le=MOST_USD, allow_inf_nan=False)] | None = None
     #: Maximum time in seconds.
     deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @property
+    def max_dollars(self) -> Decimal | None:
+        """`max_cost` as it was written, rounded down to a nano-dollar."""
+        return None if self.max_cost is None else Decimal(repr(self.max_cost)).quantize(_NANO_USD, ROUND_DOWN)
 
 
 class EmbedAdditions(Additions):
     """Additions to an API of embeddings."""
 
     #: 0 to 9; higher priorities are computed sooner.
-    priority: Annotated[int, Field(ge=0, le=9)] = 0
+    priority: Priority = 0
     #: Handling of a text over the model's limit.
     on_overflow: Literal["truncate", "error", "mean"] | None = None
 

@@ -7,7 +7,7 @@ reranking returns the documents.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from embedway.server.dialects.fields import (
     Count,
     Dimensions,
     EmbedAdditions,
+    False_,
     Model,
     RerankAdditions,
     Text,
@@ -37,7 +38,6 @@ class JinaEmbedBody(EmbedAdditions):
     """Body of Jina's `POST /v1/embeddings`."""
 
     expected: ClassVar[dict[str, str]] = {
-        **EmbedAdditions.expected,
         "input": 'a text, a list of texts, or a list of objects such as {"text": "..."}',
         "task": "retrieval.query or retrieval.passage; models have no other prompts here",
         "embedding_type": "float or base64; vectors are not quantized here",
@@ -53,14 +53,13 @@ class JinaEmbedBody(EmbedAdditions):
     normalized: bool | None = None
     #: Whether long texts are truncated, or refused.
     truncate: bool | None = False
-    late_chunking: Literal[False] | None = None
+    late_chunking: False_ | None = None
 
 
 class JinaRerankBody(RerankAdditions):
     """Body of Jina's `POST /v1/rerank`."""
 
     expected: ClassVar[dict[str, str]] = {
-        **RerankAdditions.expected,
         "documents": 'a list of texts, or of objects such as {"text": "..."}',
     }
 
@@ -84,7 +83,7 @@ async def embeddings(exchange: Exchange) -> Reply:
         body.on_overflow or overflow_of(body.truncate),
         body.collection or "",
         body.priority,
-        body.max_cost,
+        body.max_dollars,
         body.deadline,
         body.normalized or None,
     )
@@ -104,7 +103,7 @@ async def rerank(exchange: Exchange) -> Reply:
         body.top_n,
         body.on_overflow or overflow_of(body.truncate),
         body.collection or "",
-        body.max_cost,
+        body.max_dollars,
         body.deadline,
     )
     result = await exchange.gateway.rerank(exchange.caller, call)

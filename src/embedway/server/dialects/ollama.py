@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import orjson
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from embedway._version import __version__
 from embedway.server.bodies import Body, parse
@@ -28,13 +28,16 @@ if TYPE_CHECKING:
 
 _TAG = ":latest"
 KeepAlive = Annotated[float | str, Field(description="Accepted; `server.keep_alive_s` decides.")]
-Options = Annotated[dict[str, JsonValue], Field(description="Accepted; `num_ctx` below the model's limit is refused.")]
+Options = Annotated[
+    dict[str, bool | int | float | str | list[str] | None],
+    Field(description="Accepted; `num_ctx` below the model's limit is refused."),
+]
 
 
 class OllamaEmbedBody(EmbedAdditions):
     """Body of `POST /api/embed`."""
 
-    expected: ClassVar[dict[str, str]] = {**EmbedAdditions.expected, "input": "a text or a list of texts"}
+    expected: ClassVar[dict[str, str]] = {"input": "a text or a list of texts"}
 
     model: Model
     #: No text has no vector.
@@ -76,7 +79,7 @@ async def embed(exchange: Exchange) -> Reply:
         on_overflow=body.on_overflow or overflow_of(body.truncate is not False),
         collection=body.collection or "",
         priority=body.priority,
-        max_cost=body.max_cost,
+        max_cost=body.max_dollars,
         deadline_s=body.deadline,
         normalize=True,
     )
@@ -103,7 +106,7 @@ async def embeddings(exchange: Exchange) -> Reply:
         on_overflow=body.on_overflow or "truncate",
         collection=body.collection or "",
         priority=body.priority,
-        max_cost=body.max_cost,
+        max_cost=body.max_dollars,
         deadline_s=body.deadline,
     )
     result = await exchange.gateway.embed(exchange.caller, call)

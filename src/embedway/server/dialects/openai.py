@@ -16,6 +16,7 @@ from embedway.server.calls import EmbedCall
 from embedway.server.dialects.fields import (
     Dimensions,
     EmbedAdditions,
+    False_,
     Model,
     Text,
     Texts,
@@ -68,7 +69,6 @@ class EmbeddingsBody(EmbedAdditions):
     """Body of `POST /v1/embeddings`: OpenAI's fields, those of Voyage and Jina that mean the same, and additions."""
 
     expected: ClassVar[dict[str, str]] = {
-        **EmbedAdditions.expected,
         "input": "a text, a list of texts, a list of token ids, or a list of such lists",
         "task": "retrieval.query or retrieval.passage; models have no other prompts here",
         "late_chunking": NO_LATE_CHUNKING,
@@ -97,7 +97,7 @@ class EmbeddingsBody(EmbedAdditions):
     normalized: bool | None = None
     #: As `truncation`, in Jina's API.
     truncate: bool | None = None
-    late_chunking: Literal[False] | None = None
+    late_chunking: False_ | None = None
 
     def call(self) -> EmbedCall:
         """Return the call of this body. Raises BodyError for fields that contradict one another."""
@@ -113,7 +113,7 @@ class EmbeddingsBody(EmbedAdditions):
             ),
             self.collection or "",
             self.priority,
-            self.max_cost,
+            self.max_dollars,
             self.deadline,
             first_given(("normalize", self.normalize), ("normalized", self.normalized or None)),
         )

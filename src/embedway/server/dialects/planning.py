@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from embedway.collections.plan import ModelPlan
+from embedway.pipeline.request import Call, inspect
 from embedway.selection.criteria import PRESETS
 from embedway.server.bodies import Body, parse
 from embedway.server.calls import EmbedCall
@@ -39,6 +40,7 @@ async def select(exchange: Exchange) -> Reply:
     """Answer `POST /v1/select` with the fields of `embedway select --json`."""
     body = parse(SelectBody, exchange.body)
     texts = [body.input] if isinstance(body.input, str) else body.input
+    inspect(Call(texts), "truncate")
     call = EmbedCall(texts, deadline_s=body.deadline)
     selection = await exchange.gateway.select(exchange.caller, call, body.preset)
     return json_reply(selection.to_json())

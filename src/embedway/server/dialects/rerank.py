@@ -52,7 +52,6 @@ class RerankBody(RerankAdditions):
     """Body of `POST /v1/rerank`."""
 
     expected: ClassVar[dict[str, str]] = {
-        **RerankAdditions.expected,
         "documents": 'a list of texts, or of objects such as {"text": "..."}',
         "rank_fields": '["text"]; documents have no other fields here',
     }
@@ -88,7 +87,7 @@ class RerankBody(RerankAdditions):
             first_given(("top_n", self.top_n), ("top_k", self.top_k)),
             overflow,
             self.collection or "",
-            self.max_cost,
+            self.max_dollars,
             self.deadline,
         )
 

@@ -20,6 +20,7 @@ from embedway.server.dialects.fields import (
     Additions,
     Dimensions,
     EmbedAdditions,
+    False_,
     Model,
     RerankAdditions,
     Text,
@@ -58,7 +59,7 @@ _EXPECTED = {
 class TeiEmbedBody(EmbedAdditions):
     """Body of TEI's `POST /embed`."""
 
-    expected: ClassVar[dict[str, str]] = {**EmbedAdditions.expected, **_EXPECTED}
+    expected: ClassVar[dict[str, str]] = _EXPECTED
 
     inputs: Text | Texts | TokenIds | Annotated[list[TokenIds], Field(json_schema_extra={"minItems": 1})]
     truncate: bool | None = None
@@ -96,13 +97,13 @@ class TeiSimilarityBody(Additions):
 class TeiRerankBody(RerankAdditions):
     """Body of TEI's `POST /rerank`."""
 
-    expected: ClassVar[dict[str, str]] = {**RerankAdditions.expected, **_EXPECTED, "texts": "a list of texts"}
+    expected: ClassVar[dict[str, str]] = {**_EXPECTED, "texts": "a list of texts"}
 
     query: Text
     texts: Texts
     truncate: bool | None = None
     truncation_direction: Direction | None = "right"
-    raw_scores: Literal[False] = False
+    raw_scores: False_ = False
     return_text: bool = False
     model: Model | None = None
 
@@ -125,7 +126,7 @@ async def embed(exchange: Exchange) -> Reply:
         body.on_overflow or _overflow(body.truncate, body.truncation_direction),
         body.collection or "",
         body.priority,
-        body.max_cost,
+        body.max_dollars,
         body.deadline,
         body.normalize,
     )
@@ -138,13 +139,15 @@ async def similarity(exchange: Exchange) -> Reply:
     """Answer `POST /similarity`: cosines of a text and others."""
     body = parse(TeiSimilarityBody, exchange.body)
     asked = body.parameters or Parameters()
+    if not body.inputs.sentences:
+        raise BodyError("inputs.sentences is empty; send at least one", param="inputs", code="invalid_input")
     call = EmbedCall(
         [body.inputs.source_sentence, *body.inputs.sentences],
         body.model or "",
         _INPUT_TYPES[asked.prompt_name],
         on_overflow=_overflow(asked.truncate, asked.truncation_direction),
         collection=body.collection or "",
-        max_cost=body.max_cost,
+        max_cost=body.max_dollars,
         deadline_s=body.deadline,
         normalize=True,
     )
@@ -165,7 +168,7 @@ async def rerank(exchange: Exchange) -> Reply:
         None,
         body.on_overflow or _rerank_overflow(body),
         body.collection or "",
-        body.max_cost,
+        body.max_dollars,
         body.deadline,
     )
     result = await exchange.gateway.rerank(exchange.caller, call)
@@ -222,6 +225,7 @@ _STATUSES = {
     "invalid_input": 422,
     "invalid_request_error": 422,
     "unsupported_dimensions": 422,
+    "overloaded": 429,
     "too_many_inputs": 413,
     "too_many_tokens": 413,
     "upstream_error": 424,

@@ -37,7 +37,6 @@ class VoyageEmbedBody(EmbedAdditions):
     """Body of Voyage's `POST /v1/embeddings`."""
 
     expected: ClassVar[dict[str, str]] = {
-        **EmbedAdditions.expected,
         "input": "a text or a list of texts",
         "output_dtype": "float; vectors are not quantized here",
     }
@@ -75,7 +74,7 @@ async def embeddings(exchange: Exchange) -> Reply:
         body.on_overflow or overflow_of(body.truncation),
         body.collection or "",
         body.priority,
-        body.max_cost,
+        body.max_dollars,
         body.deadline,
     )
     result = await exchange.gateway.embed(exchange.caller, call)
@@ -93,7 +92,7 @@ async def rerank(exchange: Exchange) -> Reply:
         body.top_k,
         body.on_overflow or overflow_of(body.truncation),
         body.collection or "",
-        body.max_cost,
+        body.max_dollars,
         body.deadline,
     )
     result = await exchange.gateway.rerank(exchange.caller, call)
