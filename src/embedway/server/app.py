@@ -16,6 +16,7 @@ from embedway.server.endpoint import Exchange
 from embedway.server.origins import check_browser, cors_headers
 from embedway.server.problems import BodyError, Problem, problem_of, unexpected
 from embedway.server.replies import Reply, problem_headers
+from embedway.server.routing import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -34,6 +35,7 @@ _log = logging.getLogger("embedway.server")
 _WATCH_AFTER_S = 0.02
 #: Status in logs of a request whose client disconnected, as nginx writes it.
 _CLIENT_LEFT = 499
+METHOD_NOT_ALLOWED = 405
 #: Status of an answer before the body is complete: the rest of it is not waited for.
 _TOO_LARGE = 413
 #: Sent with each answer: it is no page, and must not be guessed to be one, framed or stored.
@@ -52,11 +54,8 @@ class GatewayApp:
         self._access = access
         self._stats = gateway.stats
         self._settings = gateway.config.server
+        self._routes = Routes(endpoints)
         self._origins = self._settings.cors_origins
-        self._endpoints: dict[tuple[str, str], Endpoint] = {(one.method, one.path): one for one in endpoints}
-        self._methods: dict[str, list[str]] = {}
-        for method, path in self._endpoints:
-            self._methods.setdefault(path, []).append(method)
         self._ids = os.urandom(6).hex()
         self._count = 0
 
@@ -72,8 +71,8 @@ class GatewayApp:
         self._count += 1
         request_id = f"{self._ids}-{self._count:x}"
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        endpoint = self._endpoints.get((method, scope["path"]))
-        exchange = Exchange(self._gateway, self._access.nobody, b"", request_id, scope["query_string"])
+        endpoint, argument = self._routes.find(method, scope["path"])
+        exchange = Exchange(self._gateway, self._access.nobody, b"", request_id, scope["query_string"], argument)
         problem: Problem | None = None
         try:
             reply = await self._answer(endpoint or self._unknown(method, scope["path"]), exchange, scope, receive)
@@ -85,8 +84,7 @@ class GatewayApp:
         except Exception as error:  # noqa: BLE001  answered as a fault, and logged
             problem = unexpected(error)
         if problem is not None:
-            form = openai.error if endpoint is None else endpoint.errors
-            reply = Reply(form(problem), problem.status, headers=problem_headers(problem))
+            reply = self._refusal(endpoint, problem, scope["path"])
         if self._origins:
             reply = replace(reply, headers=(*reply.headers, *cors_headers(scope["headers"], self._origins)))
         code = "" if problem is None else problem.code
@@ -114,13 +112,24 @@ class GatewayApp:
         finally:
             watch.end()
 
+    def _refusal(self, endpoint: Endpoint | None, problem: Problem, path: str) -> Reply:
+        """Return the answer to a problem, in the form of the endpoint."""
+        headers = problem_headers(problem)
+        if endpoint is not None:
+            return Reply(endpoint.errors(problem), endpoint.status_of(problem), headers=headers)
+        if problem.status == METHOD_NOT_ALLOWED:
+            headers = (*headers, (b"allow", ", ".join(self._routes.methods(path)).encode()))
+        return Reply(openai.error(problem), problem.status, headers=headers)
+
     def _unknown(self, method: str, path: str) -> NoReturn:
         """Raise BodyError for an address that is not served."""
-        known = self._methods.get(path)
-        if known is None:
+        known = self._routes.methods(path)
+        if not known:
             raise BodyError("there is no such address; GET /openapi.json lists all", status=404, code="not_found")
         raise BodyError(
-            f"{path} has no method {method[:20]!a}; use {' or '.join(known)}", status=405, code="method_not_allowed"
+            f"this address has no method {method[:20]!a}; use {' or '.join(known)}",
+            status=METHOD_NOT_ALLOWED,
+            code="method_not_allowed",
         )
 
 
