@@ -306,8 +306,11 @@ def _chunks(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [values[at : at + size] for at in range(0, len(values), size)]
 
 
-def redis_client(url: str, *, cluster: bool, what: str) -> Any:
-    """Create a client without retries. Raises MissingExtraError, which says that `what` needs the library."""
+def redis_client(url: str, *, cluster: bool, what: str, decode: bool = True) -> Any:
+    """Create a client without retries; its answers are text, or bytes without `decode`.
+
+    Raises MissingExtraError, which says that `what` needs the library.
+    """
     try:
         import redis.asyncio as redis  # noqa: PLC0415  an extra
         from redis.asyncio.retry import Retry  # noqa: PLC0415
@@ -317,8 +320,8 @@ def redis_client(url: str, *, cluster: bool, what: str) -> Any:
     # No retries: a script may have run although its answer was lost, and a second run would book twice.
     options: dict[str, Any] = {"socket_connect_timeout": _CONNECT_S, "socket_timeout": ANSWER_S}
     if cluster:
-        return redis.RedisCluster.from_url(url, decode_responses=True, **options)
-    return redis.Redis.from_url(url, decode_responses=True, retry=Retry(NoBackoff(), 0), **options)
+        return redis.RedisCluster.from_url(url, decode_responses=decode, **options)
+    return redis.Redis.from_url(url, decode_responses=decode, retry=Retry(NoBackoff(), 0), **options)
 
 
 async def note_server(part: Part, client: Any, url: str) -> None:

@@ -16,11 +16,10 @@ from embedway.local.encoder import Encoder
 from embedway.server.inference import frames
 from embedway.server.inference.client import InferenceClient
 from embedway.server.inference.frames import FrameReader, Kind
-from embedway.server.inference.loaded import spec_of
 from embedway.server.inference.settings import ClientLimits
 from embedway.types import Batch, TokenizedTexts
 from embedway.urgency import Urgency
-from inference_service import serving, until
+from inference_service import serving, spec_of, until
 from tiny_models import tiny_encoder, tiny_reranker
 
 TEXTS = [f"text {number} " + "of several words " * (number % 9) for number in range(60)]
@@ -165,7 +164,7 @@ async def test_queries_of_all_workers_are_computed_first(plain, held):
         await asyncio.gather(bulk.embed("first"), other.embed("first"))
         held.hold()
         # Long texts, so that none shares a batch with another.
-        documents = asyncio.create_task(bulk.embed([f"{number} word" + " word" * 250 for number in range(200)]))
+        documents = asyncio.create_task(bulk.embed([f"{number} word" + " word" * 250 for number in range(80)]))
         await until(lambda: service.jobs > 6)
         query = asyncio.create_task(other.embed("a query", input_type="query"))
         await until(lambda: service.residents.states()[0]["waiting"])
@@ -203,6 +202,7 @@ async def test_the_deadline_of_a_call_ends_its_job(plain, held):
         with pytest.raises(DeadlineError):
             await there.embed("second", deadline_s=0.05)
         await until(lambda: not service.jobs)
+        held.open.set()
 
 
 @in_loop
@@ -217,6 +217,7 @@ async def test_a_lost_client_ends_its_jobs(plain, held):
             await client.aclose()
             await asyncio.wait([call])
             await until(lambda: not service.jobs)
+        held.open.set()
 
 
 @in_loop
