@@ -22,19 +22,29 @@ FAKE_SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def gateway_settings(default_model_directory, tokenizer, tmp_path_factory):
-    """Return settings of a gateway with the default model, a tiny reranker, and a model of a fake service."""
-    folder = tmp_path_factory.mktemp("gateway")
+def settings_of(store, folder):
+    """Return settings of a gateway with the default model of a store, a tiny reranker, and models of a fake service."""
+    (tokenizer,) = store.glob("models/*MiniLM*/*/tokenizer.json")
     return {
         **FAKE_SETTINGS,
-        "weights.directory": str(default_model_directory),
+        "weights.directory": str(store),
         "weights.offline": True,
         "tune.directory": str(folder / "tune"),
         "rerank.default_model": str(tiny_reranker(folder / "reranker", tokenizer)),
         "cache.backend": "memory",
         "ledger.backend": "none",
     }
+
+
+def fake_settings(store, folder):
+    """Return settings whose default model is that of the fake service, without a cache."""
+    return {**settings_of(store, folder), "embedding.default_model": FAKE, "cache.backend": "none"}
+
+
+@pytest.fixture(scope="module")
+def gateway_settings(default_model_directory, tmp_path_factory):
+    """Return settings of a gateway."""
+    return settings_of(default_model_directory, tmp_path_factory.mktemp("gateway"))
 
 
 @pytest.fixture(scope="module")

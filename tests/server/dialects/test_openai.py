@@ -14,6 +14,7 @@ import pytest
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.openai import OpenAIEmbedding
 
+from embedway import AsyncEmbedder, Config
 from served_models import FAKE, FAKE_OF_OPENAI, running, same
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -146,6 +147,24 @@ def test_curl_with_and_without_a_content_type(gateway, expected, header):
         check=True,
     )
     assert same([one["embedding"] for one in json.loads(done.stdout)["data"]], expected)
+
+
+def test_our_own_provider(gateway, expected):
+    async def embed():
+        route = {"provider": "openai-compatible", "base_url": f"{gateway.url}/v1", "auth": "none"}
+        config = Config.load(
+            environ={},
+            overrides={
+                "models": {"far": {"name": "far", "dimensions": 384, "max_tokens": 256, "tokenizer": "estimate"}},
+                "routes": {"far": {**route, "model": "far", "upstream_model": MODEL}},
+                "ledger.backend": "none",
+                "cache.backend": "none",
+            },
+        )
+        async with AsyncEmbedder(config=config) as embedder:
+            return await embedder.embed(TEXTS, model="far")
+
+    assert same(asyncio.run(embed()).vectors, expected)
 
 
 def post(gateway, **body):
