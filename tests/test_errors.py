@@ -207,7 +207,7 @@ ARGUMENTS = {
     "WeightsCorruptError": (("w",), {"expected": "a", "found": "b"}),
     "DimensionsError": (("m",), {"asked": 1, "sizes": [2, 4]}),
     "SpaceMismatchError": ((), {"collection": "c", "collection_space": "s", "asked_space": "t"}),
-    "KeyLimitError": (("is reached",), {"limit": "tokens_per_minute", "retry_after_s": 2.5}),
+    "KeyLimitError": (("is reached",), {"retry_after_s": 2.5}),
     "OverloadedError": (("is full",), {"retry_after_s": 2.5}),
     "BadVectorsError": (("NaN",), {"route": "r", "rows": [2]}),
     "BatchError": (("out of memory",), {"route": "r"}),

@@ -491,12 +491,11 @@ class NotAllowedError(AccessError):
 class KeyLimitError(EmbedwayError):
     """The requests or tokens per minute of an API key of the gateway are used up (HTTP 429).
 
-    `limit` is the name of the limit, `requests_per_minute` or `tokens_per_minute`. `retry_after_s` is the time until
-    the same request would be accepted; None if it is larger than the limit, so that it is never accepted.
+    `retry_after_s` is the time until the same request would be accepted; None if it is larger than the limit, so that
+    it is never accepted.
     """
 
-    def __init__(self, message: str, *, limit: str, retry_after_s: float | None) -> None:
-        self.limit = limit
+    def __init__(self, message: str, *, retry_after_s: float | None) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(message)
 
@@ -526,7 +525,7 @@ class CacheError(EmbedwayError):
 class StateError(EmbedwayError):
     """A backup of the state cannot be created, read or restored, or the journal of a job cannot be read.
 
-    `file` is the backup or the file that fails.
+    Also for the gateway's files and batches. `file` is the backup, the file or the server that fails.
     """
 
     def __init__(self, message: str, *, file: Path | str) -> None:

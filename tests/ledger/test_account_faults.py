@@ -190,10 +190,10 @@ def test_a_ledger_that_fails_is_reported_and_logged_once(tmp_path, monkeypatch, 
     hook, is_broken = Listening(), [True]
     settle = SqliteLedger.settle
 
-    async def failing(self, *arguments):
+    async def failing(self, *arguments, **options):
         if is_broken[0]:
             raise LedgerError("the disk is full")
-        return await settle(self, *arguments)
+        return await settle(self, *arguments, **options)
 
     monkeypatch.setattr(SqliteLedger, "settle", failing)
     config = settings(tmp_path, **{"cache.backend": "none", "budgets.b": {"usd": "1"}})

@@ -21,7 +21,8 @@ PAGES = [page for page in sorted(DOCUMENTS) if page.name not in {"CHANGELOG.md",
 OTHERS = {"--no-deps", "--only-binary", "--disable-pip-version-check", "--no-input", "--quiet", "--dest", "--rdb"}
 OTHERS |= {"--upgrade", "--force-reinstall"}
 #: Files, and columns of the SQL statements of pins.
-NO_KEYS = re.compile(r"\.(py|toml|json|sqlite|html?|lock|tmp|pin)$")
+#: Names of files, and attributes of OpenTelemetry.
+NO_KEYS = re.compile(r"\.(py|toml|json|sqlite|html?|lock|tmp|pin)$|^server\.(address|port)$")
 
 
 def commands(command, path=()):

@@ -27,7 +27,7 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers.answers import checked_answer, checked_rates
-from embedway.providers.delivery import of_attempt, record_attempt
+from embedway.providers.delivery import forget_attempt, of_attempt, record_attempt
 from embedway.quality.checks import DiversityCheck, report_refusal
 from embedway.telemetry.operations import AttemptDetails, Outcome, ValidationDetails, WaitDetails
 from embedway.types import NO_RATES
@@ -112,6 +112,7 @@ class Attempt:
         """
         request, response, route = self.context.request, self.context.response, self.route
         tokens = int(request.lengths[self.rows].sum(dtype=np.int64))
+        forget_attempt()
         if route.circuit.opened_at is not None and route.circuit.state == "open":
             raise _circuit_error(route)
         async with contextlib.AsyncExitStack() as places:
@@ -159,7 +160,7 @@ class Attempt:
         declared = route.provider.declared
         charges: list[Charge] = []
         usage: Usage | None = None
-        outcome = Outcome()
+        outcome, last_route = Outcome(), ""
         is_judged = may_be_billed = False
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
@@ -187,6 +188,7 @@ class Attempt:
             route.semaphore.widen()
             # Before it is booked: a caller that is cancelled meanwhile has paid for it.
             self._pass_on(answer.vectors)
+            last_route = self._last_route()
         except EmbedwayError as error:
             if not self.is_sent:
                 raise
@@ -203,8 +205,14 @@ class Attempt:
                 route.circuit.release_probe()
             if charges:
                 # Bad vectors are billed like good ones.
-                await book(charges, usage, billed=may_be_billed and delivery.may_have_begun)
+                billed = may_be_billed and delivery.may_have_begun
+                await book(charges, usage, billed=billed, last_route=last_route)
         return answer
+
+    def _last_route(self) -> str:
+        """Return the routes that answered so far, for the ledger; empty if texts of this attempt are sent again."""
+        names = dict.fromkeys((*self.context.response.routes, self.route.name))
+        return ", ".join(names) if self.invalid is None else ""
 
     def _record_failure(self, error: EmbedwayError) -> bool:
         """Update the route after a failed attempt, and return whether the attempt may be billed."""

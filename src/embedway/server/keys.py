@@ -41,8 +41,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _NAME_RULE = "use 1 to 64 letters, digits and . _ @ + -, and begin with a letter or digit"
 _LOWEST_WEIGHT, _HIGHEST_WEIGHT = 0.01, 100.0
 _HIGHEST_PRIORITY = 9
-#: Maximum of a limit per minute; the stores of rates count in double precision.
-_LARGEST_RATE = 10**12
+#: Maximum of a limit per minute: the stores of rates are exact to a microsecond.
+_LARGEST_RATE = 10**9
 _MOST_MODELS = 1000
 #: Latest time that a record may contain: the year 9999.
 _LATEST = 253402300799.0

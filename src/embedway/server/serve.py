@@ -14,15 +14,13 @@ from embedway.interrupts import hand_over
 from embedway.server.access import needs_keys, no_store_of_keys
 from embedway.server.listening import listen, listen_at
 from embedway.server.supervisor import Child, Supervisor
+from embedway.telemetry.multiprocess import share_in
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
     from embedway.config import Config
-
-#: Variable of prometheus-client: the folder in which processes share their metrics.
-_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def serve(config: Config, say: Callable[[str], None]) -> int:
@@ -44,7 +42,7 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
     inference = None if settings.inference == "worker" else listen_at(folder / "inference")
     sockets = _Sockets(main, metrics, inference)
     try:
-        _share_metrics(folder)
+        share_in(folder / "metrics")
         return _supervise(config, sockets, folder, say)
     finally:
         sockets.close()
@@ -129,14 +127,6 @@ class _Worker:
         own, metrics, inference = self.sockets.of(self.number)
         place = WorkerPlace(self.number, own, metrics, self.folder, inference, beat, lifeline)
         run_worker(self.config, place)
-
-
-def _share_metrics(folder: Path) -> None:
-    """Let the processes share their metrics in files, before any of them imports prometheus-client."""
-    if _METRICS_FOLDER not in os.environ:
-        metrics = folder / "metrics"
-        metrics.mkdir()
-        os.environ[_METRICS_FOLDER] = str(metrics)
 
 
 def _check_extra() -> None:

@@ -23,6 +23,16 @@ def is_multiprocess() -> bool:
     return bool(values.ValueClass._multiprocess)  # noqa: SLF001  it has no public function
 
 
+def share_in(folder: Path) -> None:
+    """Let this process and those that are forked from it share their metrics in a new folder, unless the user set one.
+
+    Call it before prometheus-client is imported.
+    """
+    if not any(name in os.environ for name in _VARIABLES):
+        folder.mkdir()
+        os.environ[_VARIABLES[0]] = str(folder)
+
+
 def checked_folder() -> Path:
     """Return the folder of the files. Raises ConfigError if it cannot be used."""
     variable = next((name for name in _VARIABLES if name in os.environ), _VARIABLES[0])

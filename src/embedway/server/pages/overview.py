@@ -42,12 +42,11 @@ async def overview(exchange: Exchange) -> Reply:
 
 
 async def _counts(gateway: Gateway) -> dict[str, Any]:
-    if gateway.folder is None:
-        queue = gateway.queue.state()
-        snapshots = [snapshot_of(gateway.stats, number=0, running=queue.running, waiting=queue.waiting)]
-    else:
-        snapshots = await asyncio.to_thread(read_snapshots, gateway.folder)
-    return merged(snapshots, now=time.time())
+    """Return the counts of all workers; those of this one are not older than the request."""
+    queue = gateway.queue.state()
+    own = snapshot_of(gateway.stats, number=-1, running=queue.running, waiting=queue.waiting)
+    others = await asyncio.to_thread(read_snapshots, gateway.folder)
+    return merged([own, *(one for one in others if one["pid"] != own["pid"])], now=time.time())
 
 
 async def _budgets(engine: Engine) -> tuple[list[dict[str, Any]], str]:
