@@ -109,13 +109,14 @@ class Setup:
         self.together.append((sum(map(cpu_ms, self.pids)) - middle) / sum(texts))
 
     def report(self):
-        ordered = sorted(self.times)
+        times = sorted(self.times)
+        p10, p99 = times[len(times) // 10], times[len(times) * 99 // 100]
+        alone, together = statistics.median(self.alone), statistics.median(self.together)
+        memory = [memory_mib(pid) for pid in self.pids]
         print(
-            f"{self.name:22} one text p50 {statistics.median(ordered):5.2f} ms  "
-            f"p10 {ordered[len(ordered) // 10]:5.2f}  p99 {ordered[len(ordered) * 99 // 100]:6.2f}  CPU {statistics.median(self.alone):5.2f} ms   "
-            f"{CALLERS} callers {statistics.median(self.speeds):6.0f} texts/s  "
-            f"CPU {statistics.median(self.together):5.2f} ms/text   memory {sum(map(memory_mib, self.pids)):4.0f} MiB "
-            f"({', '.join(f'{memory_mib(pid):.0f}' for pid in self.pids)})"
+            f"{self.name:22} one text p50 {statistics.median(times):5.2f} ms  p10 {p10:5.2f}  p99 {p99:6.2f}  "
+            f"CPU {alone:5.2f} ms   {CALLERS} callers {statistics.median(self.speeds):6.0f} texts/s  "
+            f"CPU {together:5.2f} ms/text   memory {sum(memory):4.0f} MiB ({', '.join(f'{one:.0f}' for one in memory)})"
         )
 
 
