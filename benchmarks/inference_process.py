@@ -3,9 +3,10 @@
     python benchmarks/inference_process.py [--workers 2] [--rounds 5] [--seconds 3]
 
 Workers are processes with an embedder on uvloop, without HTTP and without a cache. Both setups run at the same time and
-are measured in turn: milliseconds of one text on one worker, whose others are idle; then texts per second of 16 callers,
-divided among the workers. All texts are unique and have 15 to 20 tokens. Memory is the proportional set size (shared
-pages are divided among their processes) of all processes of a setup, after the measurement.
+are measured in turn: milliseconds of one text on one worker, while the others are idle; then texts per second of 16
+callers, divided among the workers. Each with the CPU time of all processes of the setup, which depends less on other
+programs. All texts are unique and have 15 to 20 tokens. Memory is the proportional set size (shared pages are divided
+among their processes) of all processes of a setup, after the measurement.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,11 +24,15 @@ from pathlib import Path
 
 from embedway import AsyncEmbedder, Config
 from embedway.server.inference.client import InferenceClient
-from embedway.server.inference.process import InferenceProcess, InferenceStart
+from embedway.server.inference.run import run_inference
+from embedway.server.listening import listen_at
 
 CALLERS, QUERIES = 16, 150
 OVERRIDES = {"cache.backend": "none"}
-WORDS = "river stone market window letter garden engine paper silver morning bridge signal harbor forest".split()
+WORDS = (
+    *("river", "stone", "market", "window", "letter", "garden", "engine"),
+    *("paper", "silver", "morning", "bridge", "signal", "harbor", "forest"),
+)
 
 
 def text_of(random_words, number):
@@ -34,7 +40,7 @@ def text_of(random_words, number):
 
 
 async def measure(embedder, command):
-    """Run a command of the parent; return milliseconds of single queries, or texts per second."""
+    """Run a command of the parent; return milliseconds of single queries, or texts and texts per second."""
     kind, amount, callers = command
     words = random.Random(time.time_ns())  # noqa: S311  unique texts
     numbers = iter(range(10**9))
@@ -55,7 +61,8 @@ async def measure(embedder, command):
         return done
 
     began = time.perf_counter()
-    return sum(await asyncio.gather(*(call() for _ in range(callers)))) / (time.perf_counter() - began)
+    texts = sum(await asyncio.gather(*(call() for _ in range(callers))))
+    return texts, texts / (time.perf_counter() - began)
 
 
 async def work(path):
@@ -81,22 +88,35 @@ class Setup:
         for worker in self.workers:
             read(worker)
         self.times, self.speeds = [], []
+        #: CPU milliseconds of a text in each round: one at a time, and with all callers.
+        self.alone, self.together = [], []
+
+    @property
+    def pids(self):
+        return [*(worker.pid for worker in self.workers), *self.further]
 
     def measure(self, seconds):
+        began = sum(map(cpu_ms, self.pids))
         write(self.workers[0], "latency", QUERIES, 1)
         self.times += read(self.workers[0])
+        middle = sum(map(cpu_ms, self.pids))
         for worker in self.workers:
             write(worker, "throughput", seconds, CALLERS // len(self.workers))
-        self.speeds.append(sum(read(worker) for worker in self.workers))
+        found = [read(worker) for worker in self.workers]
+        texts, speeds = zip(*found, strict=True)
+        self.speeds.append(sum(speeds))
+        self.alone.append((middle - began) / QUERIES)
+        self.together.append((sum(map(cpu_ms, self.pids)) - middle) / sum(texts))
 
     def report(self):
-        ordered = sorted(self.times)
-        pids = [*(worker.pid for worker in self.workers), *self.further]
+        times = sorted(self.times)
+        p10, p99 = times[len(times) // 10], times[len(times) * 99 // 100]
+        alone, together = statistics.median(self.alone), statistics.median(self.together)
+        memory = [memory_mib(pid) for pid in self.pids]
         print(
-            f"{self.name:22} one text p50 {statistics.median(ordered):5.2f} ms  "
-            f"p10 {ordered[len(ordered) // 10]:5.2f}  p99 {ordered[len(ordered) * 99 // 100]:6.2f}   "
-            f"{CALLERS} callers {statistics.median(self.speeds):6.0f} texts/s   "
-            f"memory {sum(map(memory_mib, pids)):5.0f} MiB ({', '.join(f'{memory_mib(pid):.0f}' for pid in pids)})"
+            f"{self.name:22} one text p50 {statistics.median(times):5.2f} ms  p10 {p10:5.2f}  p99 {p99:6.2f}  "
+            f"CPU {alone:5.2f} ms   {CALLERS} callers {statistics.median(self.speeds):6.0f} texts/s  "
+            f"CPU {together:5.2f} ms/text   memory {sum(memory):4.0f} MiB ({', '.join(f'{one:.0f}' for one in memory)})"
         )
 
 
@@ -107,6 +127,12 @@ def write(worker, *command):
 
 def read(worker):
     return json.loads(worker.stdout.readline())
+
+
+def cpu_ms(pid):
+    """Return the CPU time of a process, of its user and system parts, in milliseconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mib(pid):
@@ -128,13 +154,12 @@ def main():
 
         uvloop.run(work(options.work))
         return
-    process = InferenceProcess(InferenceStart(overrides=OVERRIDES), directory=Path(tempfile.gettempdir()))
-    process.start()
-    try:
-        process.wait_until_ready(60)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "s"
+        process = start_inference(path)
         setups = [
             Setup("a model per worker", options.workers),
-            Setup("one inference process", options.workers, str(process.path), [process.pid]),
+            Setup("one inference process", options.workers, str(path), [process]),
         ]
         print(f"{options.workers} workers, {os.cpu_count()} CPUs, {options.rounds} rounds of {QUERIES} queries")
         for number in range(options.rounds):
@@ -142,11 +167,22 @@ def main():
                 setup.measure(options.seconds)
         for setup in setups:
             setup.report()
+        for setup in setups:
             for worker in setup.workers:
                 worker.stdin.close()
                 worker.wait()
-    finally:
-        process.stop()
+        os.kill(process, signal.SIGTERM)
+        os.waitpid(process, 0)
+
+
+def start_inference(path):
+    """Fork an inference process, and return its id."""
+    listener, (_, beats), (lifeline, _) = listen_at(path), os.pipe(), os.pipe()
+    process = os.fork()
+    if not process:
+        run_inference(Config.load(environ={}, overrides=OVERRIDES), listener, beats, lifeline)
+    listener.close()
+    return process
 
 
 if __name__ == "__main__":
