@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import uuid
 
 import httpx
 import openai
@@ -30,6 +31,22 @@ def url(place, compute):
 @pytest.fixture
 def client(url):
     with openai.OpenAI(base_url=f"{url}/v1", api_key="a", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Return a server for tests that do not depend on the store, and its computation."""
+    compute = FakeCompute()
+    (store,) = open_stores("sqlite", tmp_path_factory.mktemp("shared"), "")
+    with serving_batches(make_app(store, compute, limits=LIMITS)) as url:
+        yield url, compute
+
+
+@pytest.fixture
+def guest(shared):
+    """Return a client of the shared server, as a tenant without files."""
+    with openai.OpenAI(base_url=f"{shared[0]}/v1", api_key=uuid.uuid4().hex, max_retries=0) as client:
         yield client
 
 
@@ -161,8 +178,8 @@ def test_another_tenant_sees_nothing(client, stranger):
         (b"", "empty_file", None, None),
     ],
 )
-def test_an_invalid_input_file_fails_the_batch(client, compute, data, code, line, param):
-    batch = wait(client, start(client, data))
+def test_an_invalid_input_file_fails_the_batch(guest, shared, data, code, line, param):
+    batch = wait(guest, start(guest, data))
     assert batch.status == "failed"
     assert batch.failed_at
     error = batch.errors.data[0]
@@ -170,11 +187,11 @@ def test_an_invalid_input_file_fails_the_batch(client, compute, data, code, line
     assert error.message
     assert batch.output_file_id is None
     assert batch.error_file_id is None
-    assert compute.inputs == []
+    assert guest.api_key not in {caller.key_name for caller in shared[1].callers}
 
 
-def test_all_invalid_lines_are_named_up_to_a_hundred(client):
-    batch = wait(client, start(client, b"x\n" * 40))
+def test_all_invalid_lines_are_named(guest):
+    batch = wait(guest, start(guest, b"x\n" * 40))
     assert [error.line for error in batch.errors.data] == list(range(1, 41))
 
 
@@ -194,14 +211,15 @@ def test_all_invalid_lines_are_named_up_to_a_hundred(client):
         ({"input_file_id": 7}, "input_file_id"),
     ],
 )
-def test_invalid_batches_are_refused(url, client, body, param):
+def test_invalid_batches_are_refused(guest, shared, body, param):
     whole = {
-        "input_file_id": upload(client, b"x").id,
+        "input_file_id": upload(guest, b"x").id,
         "endpoint": "/v1/embeddings",
         "completion_window": "24h",
         **body,
     }
-    answer = httpx.post(f"{url}/v1/batches", json=whole if body else {}, headers={"authorization": "Bearer a"})
+    headers = {"authorization": f"Bearer {guest.api_key}"}
+    answer = httpx.post(f"{shared[0]}/v1/batches", json=whole if body else {}, headers=headers)
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -209,21 +227,21 @@ def test_invalid_batches_are_refused(url, client, body, param):
     assert error["param"] == param
 
 
-def test_results_are_no_input(client):
-    batch = wait(client, start(client, request_line(1)))
+def test_results_are_no_input(guest):
+    batch = wait(guest, start(guest, request_line(1)))
     with pytest.raises(openai.BadRequestError, match="purpose"):
-        client.batches.create(input_file_id=batch.output_file_id, endpoint="/v1/embeddings", completion_window="24h")
+        guest.batches.create(input_file_id=batch.output_file_id, endpoint="/v1/embeddings", completion_window="24h")
 
 
-def test_an_ended_batch_cannot_be_cancelled(client):
-    batch = wait(client, start(client, request_line(1)))
+def test_an_ended_batch_cannot_be_cancelled(guest):
+    batch = wait(guest, start(guest, request_line(1)))
     with pytest.raises(openai.ConflictError, match="Cannot cancel a batch with status 'completed'"):
-        client.batches.cancel(batch.id)
+        guest.batches.cancel(batch.id)
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=-1", "limit=99999999", "order=up"])
-def test_invalid_queries_are_refused(url, query):
-    assert httpx.get(f"{url}/v1/files?{query}").status_code == 400
+def test_invalid_queries_are_refused(shared, query):
+    assert httpx.get(f"{shared[0]}/v1/files?{query}").status_code == 400
 
 
 def test_a_file_that_is_too_large_is_refused_while_it_is_read(url, client):
@@ -274,23 +292,23 @@ END = b"--b--\r\n"
         (FILE_PART + PURPOSE_PART + END, "multipart/form-data; boundary=" + "b" * 1000),
     ],
 )
-def test_invalid_forms_are_refused_and_leave_nothing(url, client, content, kind):
-    headers = {"content-type": kind, "authorization": "Bearer a"}
-    answer = httpx.post(f"{url}/v1/files", content=content, headers=headers)
+def test_invalid_forms_are_refused_and_leave_nothing(guest, shared, content, kind):
+    headers = {"content-type": kind, "authorization": f"Bearer {guest.api_key}"}
+    answer = httpx.post(f"{shared[0]}/v1/files", content=content, headers=headers)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["message"]
-    assert list(client.files.list()) == []
+    assert list(guest.files.list()) == []
 
 
-def test_a_form_is_accepted_in_any_order(url):
+def test_a_form_is_accepted_in_any_order(shared):
     for content in (FILE_PART + PURPOSE_PART + END, PURPOSE_PART + FILE_PART + END):
         headers = {"content-type": "multipart/form-data; boundary=b", "authorization": "Bearer a"}
-        assert httpx.post(f"{url}/v1/files", content=content, headers=headers).json()["bytes"] == 1
+        assert httpx.post(f"{shared[0]}/v1/files", content=content, headers=headers).json()["bytes"] == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"a": ' + b"[" * 5000, b" " * 70_000])
-def test_invalid_json_is_refused(url, content):
-    answer = httpx.post(f"{url}/v1/batches", content=content)
+def test_invalid_json_is_refused(shared, content):
+    answer = httpx.post(f"{shared[0]}/v1/batches", content=content)
     assert answer.status_code in {400, 413}
     assert json.loads(answer.text)["error"]["type"] == "invalid_request_error"
 

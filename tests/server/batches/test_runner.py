@@ -108,7 +108,9 @@ async def test_lines_are_computed_at_once_within_the_bound(place):
 async def test_errors_of_lines_go_to_the_error_file(place):
     async def refuse(body):
         number = int(body["input"].split()[1])
-        return [None, problem(400), problem(404), problem(429, "insufficient_quota")][number % 4]
+        return [None, problem(400), problem(502, "upstream_quota_exceeded"), problem(429, "insufficient_quota")][
+            number % 4
+        ]
 
     compute = FakeCompute(refuse)
     async with stores_of(place) as store, running(store, compute):
@@ -119,7 +121,7 @@ async def test_errors_of_lines_go_to_the_error_file(place):
     assert (batch.total, batch.completed, batch.failed) == (20, 5, 15)
     assert set(output) == {f"id-{n}" for n in range(0, 20, 4)}
     assert {name: line["response"]["status_code"] for name, line in errors.items()} == {
-        f"id-{n}": [0, 400, 404, 429][n % 4] for n in range(20) if n % 4
+        f"id-{n}": [0, 400, 502, 429][n % 4] for n in range(20) if n % 4
     }
     assert errors["id-1"]["response"]["body"] == {"error": {"code": "x"}}
     assert errors["id-1"]["error"] is None
@@ -134,11 +136,11 @@ async def test_temporary_failures_are_tried_again_after_their_wait(place, clock)
         number = int(body["input"].split()[1])
         times = seen.setdefault(number, [])
         times.append(clock.now)
-        return problem([429, 503, 502][number % 3], wait_s=100.0) if len(times) == 1 and number < 3 else None
+        return problem([429, 503, 504][number % 3], wait_s=100.0) if len(times) == 1 and number < 3 else None
 
     compute = FakeCompute(fail_once)
     async with stores_of(place, clock) as store, running(store, compute) as runner:
-        batch = await until(store, await add(store, 4), lambda batch: batch.failures)
+        batch = await until(store, await add(store, 4), lambda batch: batch.paused_until)
         assert batch.completed <= 1
         assert batch.paused_until == clock.now + 100
         clock.now += 99
@@ -166,6 +168,19 @@ async def test_the_pause_without_a_known_wait_grows(clock):
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
+@in_loop
+async def test_the_pause_does_not_grow_while_lines_are_finished(clock):
+    batch = replace(a_batch(await fake_file(), clock.now), status="in_progress", total=1)
+    result = progress.PartResult(frozenset({0}), 1, 0, is_paused=True, wait_s=7.0)
+    for _ in range(9):
+        batch = progress.extend(batch, clock.now, "t", 30, offset=batch.cursor, size=1, lines=2) or progress.resume(
+            batch, clock.now, "t", 30
+        )
+        batch = progress.commit(batch, clock.now, "t", result, (None, None)).batch
+        assert batch.paused_until == clock.now + 7
+        clock.now = batch.paused_until
+
+
 async def fake_file():
     from embedway.server.batches.values import StoredFile
 
@@ -177,7 +192,7 @@ async def test_internal_errors_are_tried_three_times(place, clock, caplog):
     async def fail(body):
         if body["input"] == "text 1":
             raise RuntimeError("text 1 is secret")
-        return problem(500) if body["input"] == "text 2" else None
+        return problem(502) if body["input"] == "text 2" else None
 
     compute = FakeCompute(fail)
     async with stores_of(place, clock) as store, running(store, compute) as runner:
@@ -185,7 +200,7 @@ async def test_internal_errors_are_tried_three_times(place, clock, caplog):
         batch = await until_end(store, batch, runner, clock)
         output, errors = await results(store, batch)
     assert set(output) == {"id-0"}
-    assert {line["response"]["status_code"] for line in errors.values()} == {500}
+    assert {name: line["response"]["status_code"] for name, line in errors.items()} == {"id-1": 500, "id-2": 502}
     assert sorted(compute.inputs) == ["text 0"] + ["text 1"] * 3 + ["text 2"] * 3
     assert "secret" not in caplog.text + str(errors)
 

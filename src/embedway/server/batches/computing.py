@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from embedway.server.batches.values import Part, Stop
     from embedway.server.caller import Caller
 
-#: Statuses of failures that may pass. An internal error may be due to the line, so its tries are few.
-_TEMPORARY = frozenset({408, 425, 429, 502, 503, 504})
-_INTERNAL, _INTERNAL_TRIES = 500, 3
+#: Statuses of failures that may pass.
+_TEMPORARY = frozenset({408, 425, 429, 503, 504})
+#: Statuses of failures that may be due to the line or to the settings, so their tries are few.
+_UNCLEAR, _UNCLEAR_TRIES = frozenset({500, 502}), 3
 #: Codes of errors with such a status that do not pass by waiting.
-_LASTING = frozenset({"budget_exceeded", "insufficient_quota"})
+_LASTING = frozenset({"budget_exceeded", "insufficient_quota", "upstream_quota_exceeded"})
 #: Larger bodies are not those of errors.
 _LARGEST_ERROR = 2**16
 #: Codes and messages of lines that were not computed, as those of the API.
@@ -150,7 +151,7 @@ async def _compute_line(compute: Compute, caller: Caller, line: Line) -> Answer:
         if must_pass(error):
             raise
         _log.warning("a line of a batch failed with %s", place_of(error))
-        return Answer(_INTERNAL, _INTERNAL_BODY)
+        return Answer(500, _INTERNAL_BODY)
 
 
 def add_answers(lines: Mapping[int, Line], answers: Mapping[int, Answer], results: PartLines, tries: int) -> None:
@@ -163,7 +164,7 @@ def add_answers(lines: Mapping[int, Line], answers: Mapping[int, Answer], result
         try:
             written = answer_line(lines[number].custom_id, answer.status, answer.body)
         except orjson.JSONDecodeError:
-            answer = Answer(_INTERNAL, _INTERNAL_BODY)  # noqa: PLW2901
+            answer = Answer(500, _INTERNAL_BODY)  # noqa: PLW2901
             written = answer_line(lines[number].custom_id, answer.status, answer.body)
         (results.output if answer.status < 400 else results.errors).append(written)
         results.done.add(number)
@@ -171,9 +172,8 @@ def add_answers(lines: Mapping[int, Line], answers: Mapping[int, Answer], result
 
 
 def _is_temporary(answer: Answer, tries: int) -> bool:
-    if answer.status == _INTERNAL:
-        return tries < _INTERNAL_TRIES - 1
-    return answer.status in _TEMPORARY and _code(answer.body) not in _LASTING
+    may_pass = answer.status in _TEMPORARY or (answer.status in _UNCLEAR and tries < _UNCLEAR_TRIES - 1)
+    return may_pass and _code(answer.body) not in _LASTING
 
 
 def _code(body: bytes) -> object:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Maximum pause after a temporary failure, in seconds. A longer one was written while the clock was ahead.
 LONGEST_PAUSE_S = 3600.0
-#: Pause after the first temporary failure without a known wait; it doubles with each further one up to the maximum.
+#: Pause after a temporary failure, unless the answer names a longer one. It doubles up to the maximum.
 _PAUSE_S, _MOST_PAUSE_S = 1.0, 60.0
 #: Maximum parts that are computed, or wait to be computed again.
 _MOST_PARTS = 1_000
@@ -149,9 +149,11 @@ def commit(
     if part is None:
         return None
     todo = tuple(number for number in part.todo if number not in result.done)
-    failures = batch.failures + 1 if result.is_paused else 0
-    backoff_s = min(_PAUSE_S * math.ldexp(1, min(failures, 10) - 1), _MOST_PAUSE_S)
-    paused_until = now + min(result.wait_s or backoff_s, LONGEST_PAUSE_S) if result.is_paused else batch.paused_until
+    # The pause grows only while no line is finished: under a rate limit, most parts have some that are.
+    failures = 0 if result.done else batch.failures + result.is_paused
+    backoff_s = min(_PAUSE_S * math.ldexp(1, min(max(failures, 1), 10) - 1), _MOST_PAUSE_S)
+    pause_s = min(max(result.wait_s, backoff_s), LONGEST_PAUSE_S)
+    paused_until = now + pause_s if result.is_paused else batch.paused_until
     rest = replace(part, todo=todo, worker="", until=0.0, tries=part.tries + result.is_paused) if todo else None
     sizes = [0 if segment is None else segment.size for segment in segments]
     changed = replace(

@@ -140,7 +140,7 @@ class Batch:
     segments: int = 0
     output_size: int = 0
     error_size: int = 0
-    #: No part is computed before this time, after temporary failures of so many parts, one after another.
+    #: No part is computed before this time. So many parts, one after another, have failed temporarily as a whole.
     paused_until: float = 0.0
     failures: int = 0
 
