@@ -6,10 +6,12 @@ import socket
 import tempfile
 from pathlib import Path
 
+from embedway import AsyncEmbedder, Config
 from embedway.local import loading
 from embedway.local.remote import ModelSpec
+from embedway.server.inference.client import InferenceClient
 from embedway.server.inference.service import InferenceService
-from embedway.server.inference.settings import InferenceLimits
+from embedway.server.inference.settings import ClientLimits, InferenceLimits
 
 
 @contextlib.asynccontextmanager
@@ -34,6 +36,17 @@ async def until(condition, limit_s=60):
     async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110  some conditions are states of a process
             await asyncio.sleep(0.002)
+
+
+def settings_of(config, tmp_path, **more):
+    """Return settings without a cache, for a worker and for the process."""
+    stored = {"weights.directory": str(config.weights.directory), "tune.directory": str(tmp_path / "tune")}
+    return Config.load(environ={}, overrides={**stored, "cache.backend": "none", **more})
+
+
+def worker(config, path, **limits):
+    """Return an embedder whose models are computed by the process behind a socket."""
+    return AsyncEmbedder(config=config, _inference=lambda: InferenceClient(path, ClientLimits(**limits)))
 
 
 def spec_of(name, config):
