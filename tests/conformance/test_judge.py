@@ -8,6 +8,7 @@ from embedway.conformance.client import Client
 from embedway.conformance.judge import chosen_checks, judge
 from embedway.conformance.table import CHECKS
 from embedway.conformance.target import parse_place
+from embedway.conformance.verdicts import NoAnswerInTimeError
 from embedway.errors import AuthenticationError, ProtocolError, UnavailableError, UsageError
 from judged_server import KEY, MODEL, JudgedServer
 from serving import serving, serving_app
@@ -252,21 +253,18 @@ def test_an_abandoned_request_is_no_error(plain_tokenizer):
     asyncio.run(main())
 
 
-def test_a_server_that_is_too_slow_for_large_requests_is_no_failure(plain_tokenizer):
-    server = JudgedServer(plain_tokenizer)
+def test_a_server_that_is_too_slow_for_large_requests_is_no_failure(judged, monkeypatch):
+    post = Client.post
 
-    async def hang(request, inputs):
-        if len(inputs) >= 64:
-            await asyncio.Event().wait()
+    async def timed_out(self, url, body, **options):
+        if isinstance(body["input"], list) and len(body["input"]) >= 64:
+            raise NoAnswerInTimeError("no complete answer within 60 s")
+        return await post(self, url, body, **options)
 
-    server.work = hang
-
-    async def main():
-        async with serving_app(server.app()) as port:
-            place = parse_place(f"http://127.0.0.1:{port}", timeout_s=2.0)
-            checks = chosen_checks(("huge-batch", "cancelled"), ())
-            return await judge(place, checks=checks, check_limit_s=60.0)
-
-    seen = {result.name: result.verdict for result in asyncio.run(main()).results}
-    assert {name: verdict.status for name, verdict in seen.items()} == {"huge-batch": "warned", "cancelled": "skipped"}
-    assert all("raise --timeout" in verdict.seen for verdict in seen.values())
+    monkeypatch.setattr(Client, "post", timed_out)
+    verdicts = judged(checks=("huge-batch", "cancelled"))
+    assert {name: verdict.status for name, verdict in verdicts.items()} == {
+        "huge-batch": "warned",
+        "cancelled": "skipped",
+    }
+    assert all("raise --timeout" in verdict.seen for verdict in verdicts.values())

@@ -129,8 +129,8 @@ def test_the_sum_of_the_costs_is_what_the_ledger_has_as_spent(seed, across, limi
     spent, held = asyncio.run(standing(config))
     assert (hook.cost, held) == (spent, 0)
     assert {one.model for one in hook.of(CostDetails)} == {NAME}
-    # The receipts alone have less: the rest is of calls that failed or were cancelled.
-    assert sum(receipt.cost_nanousd for receipt in receipts if receipt is not None) < spent
+    # The receipts alone may have less: the rest is of calls that failed or were cancelled.
+    assert sum(receipt.cost_nanousd for receipt in receipts if receipt is not None) <= spent
     assert {one.source for one in hook.of(CostDetails)} == {"reported", "unsure"}
     if limit is not None:
         assert spent <= limit

@@ -6,6 +6,8 @@ import socket
 import tempfile
 from pathlib import Path
 
+from embedway.local import loading
+from embedway.local.remote import ModelSpec
 from embedway.server.inference.service import InferenceService
 from embedway.server.inference.settings import InferenceLimits
 
@@ -32,6 +34,13 @@ async def until(condition, limit_s=60):
     async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110  some conditions are states of a process
             await asyncio.sleep(0.002)
+
+
+def spec_of(name, config):
+    """Return the specification of a local model, as a worker sends it."""
+    named = loading.resolve(name)
+    loaded = loading.load(named, config)
+    return ModelSpec.of(named.key, loaded.recipe, loaded.choice)
 
 
 class Clock:

@@ -62,8 +62,8 @@ def conformance(
 ) -> None:
     """Judge a server with OpenAI's embeddings API by what its clients rely on: a verdict for each check.
 
-    Sends about 300 requests with about 10,000 short texts, which a service may bill. Exit with 0 if no check failed,
-    with 4 if one did, and with 1 if the server could not be judged.
+    Sends about 200 requests with about 5,000 texts, most of them short, which a service may bill. Exit with 0 if no
+    check failed, with 4 if one did, and with 1 if the server could not be judged.
     """
     from embedway.config.key_variable import read_key
     from embedway.conformance.judge import chosen_checks, judge

@@ -86,6 +86,7 @@ class _Sent:
     """What is known about a request while it is sent."""
 
     is_reused: bool = False
+    has_body: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
@@ -103,6 +104,7 @@ class Client:
         context = tls_context(authorities()) if is_https else True
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_reuse)
+        trace.on_request_chunk_sent.append(_note_body)
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self.place.timeout_s, sock_connect=_CONNECT_S),
             connector=aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=context),
@@ -143,11 +145,16 @@ class Client:
 
     async def abandon(self, url: str, body: Any, *, rows: int) -> None:
         """Send a JSON document, and disconnect before its answer."""
-        work = asyncio.ensure_future(self._send("POST", url, orjson.dumps(body), rows=rows, key=self.place.key))
-        await asyncio.wait({work}, timeout=_ABANDON_S)
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError, NoAnswerError):
-            await work
+        sent, data = _Sent(), orjson.dumps(body)
+        request = self._send_once("POST", url, data, sent, rows=rows, key=self.place.key, timeout_s=None)
+        work, begun = asyncio.ensure_future(request), asyncio.ensure_future(sent.has_body.wait())
+        try:
+            await asyncio.wait({work, begun}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work}, timeout=_ABANDON_S)
+        finally:
+            begun.cancel()
+            work.cancel()
+            await asyncio.gather(work, begun, return_exceptions=True)
 
     async def _send(
         self, method: str, url: str, data: bytes | None, *, rows: int, key: str | None, timeout_s: float | None = None
@@ -235,6 +242,11 @@ class Client:
 async def _note_reuse(session: object, context: Any, parameters: object) -> None:
     del session, parameters
     context.trace_request_ctx.is_reused = True
+
+
+async def _note_body(session: object, context: Any, parameters: object) -> None:
+    del session, parameters
+    context.trace_request_ctx.has_body.set()
 
 
 def _cut(text: str) -> str:

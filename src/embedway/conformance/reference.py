@@ -78,7 +78,7 @@ def load_reference(name: str, config: Config) -> Reference:
         path = named.folder / "tokenizer.json"
         if not path.is_file():
             raise UsageError(f"--tokenizer: {named.folder} has no tokenizer.json")
-        return _reference_of(named.folder.name, path, read_limits(named.folder, None))
+        return _reference_of(str(named.folder), path, read_limits(named.folder, None))
     outline = outline_of(named, config)
     if outline.tokenizer is None:
         raise WeightsError(f"{name}: the tokenizer is not on this machine, and could not be fetched")

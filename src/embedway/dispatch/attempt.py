@@ -14,7 +14,7 @@ from embedway.dispatch.billing import book, mark_under_way
 from embedway.dispatch.probes import send_probe, with_own_errors
 from embedway.dispatch.proofs import order_note, too_many_rows
 from embedway.dispatch.usage import record, usage_of
-from embedway.dispatch.waits import is_closed_by, is_loading, reason_of, waited_for
+from embedway.dispatch.waits import is_closed_by, is_loading, missed_deadline, reason_of, skipped, waited_for
 from embedway.errors import (
     BadVectorsError,
     BudgetExceededError,
@@ -114,12 +114,12 @@ class Attempt:
         tokens = int(request.lengths[self.rows].sum(dtype=np.int64))
         forget_attempt()
         if route.circuit.opened_at is not None and route.circuit.state == "open":
-            raise _circuit_error(route)
+            raise skipped(route)
         async with contextlib.AsyncExitStack() as places:
             await self._wait(tokens, places)
             self.check_first()
             if route.circuit.opened_at is not None and not route.circuit.allow():
-                raise _circuit_error(route)
+                raise skipped(route)
             answer = await self._exchange(tokens, places)
         if answer.rates != NO_RATES:
             route.limiter.learn(answer.rates, tokens)
@@ -131,10 +131,14 @@ class Attempt:
     async def _wait(self, tokens: int, places: contextlib.AsyncExitStack) -> None:
         """Wait for the semaphore and the rate limiter of the route; `places` releases the slots."""
         context, route = self.context, self.route
-        fairness = context.fairness.setdefault(route.name, asyncio.Semaphore(route.semaphore.limit))
+        fairness = context.fairness.get(route.name)
+        if fairness is None:
+            fairness = context.fairness[route.name] = asyncio.Semaphore(route.semaphore.limit)
+        busy = fairness.locked()
+        waits = busy or route.semaphore.is_busy or not route.limiter.is_unlimited
         try:
-            async with asyncio.timeout(self._left_s()):
-                hooks, busy = context.hooks, fairness.locked()
+            async with asyncio.timeout(self._left_s()) if waits else contextlib.nullcontext():
+                hooks = context.hooks
                 with hooks.operation(WaitDetails, "semaphore", route.name) if busy else contextlib.nullcontext():
                     await places.enter_async_context(fairness)
                 await places.enter_async_context(route.semaphore.hold(context.request.urgency))
@@ -142,7 +146,7 @@ class Attempt:
         except DeadlineError:
             raise
         except TimeoutError as error:
-            raise self._too_late(f"could not be asked, {waited_for(route, tokens)},") from error
+            raise missed_deadline(self, f"could not be asked, {waited_for(route, tokens)},") from error
 
     async def pass_limits(self, tokens: int) -> None:
         """Wait for the rate limiter. Raises RateLimitedError if the wait is too long."""
@@ -304,6 +308,8 @@ class Attempt:
         The answer is paid for, so only the probes are sent again if they fail.
         """
         route, notes = self.route, self.context.response.notes
+        if route.proof.failures == failures and not self._is_in_order_of_arrival(answer):
+            return
         while True:
             try:
                 ordered = await self._in_time(self._prove_once(answer, failures))
@@ -324,9 +330,13 @@ class Attempt:
         route, send, texts = self.route, functools.partial(send_probe, self), len(self.rows)
         if route.proof.failures != failures and not route.proof.is_settled:
             await route.proof.verify(route, texts, send, hold=self._hold)
-        if not answer.by_position or texts == 1:
+        if not self._is_in_order_of_arrival(answer):
             return 0
         return await route.proof.prove_order(route, self._embed, self.context.request.prompt, send, hold=self._hold)
+
+    def _is_in_order_of_arrival(self, answer: Answer) -> bool:
+        """Return whether the order of an answer's rows has to be proved."""
+        return answer.by_position and len(self.rows) > 1
 
     def _hold(self) -> AbstractContextManager[object]:
         """Keep the account open that probes are booked to, until they are booked."""
@@ -369,7 +379,7 @@ class Attempt:
             if not self.has_alternative:
                 is_connected = self.delivery is None or self.delivery.may_have_begun
                 how = "did not answer" if is_connected else "could not be asked, because no connection was ready"
-                raise self._too_late(how) from error
+                raise missed_deadline(self, how) from error
             awaited = of_attempt().awaited
             reason = f"{awaited} gave no token in time" if awaited else "no answer in time"
             raise UnavailableError(reason, route=self.route.name, billed=True) from error
@@ -387,20 +397,3 @@ class Attempt:
         if self.route.provider.declared.local:
             return None
         return max(0.0, self.context.deadline - self.context.clock())
-
-    def _too_late(self, how: str) -> DeadlineError:
-        awaited = of_attempt().awaited
-        how = f"could not be asked, because {awaited} gave no token," if awaited else how
-        late = DeadlineError(
-            f"{self.route.name} {how} before the deadline of the request ({self.context.deadline_named}), "
-            f"after {self.context.response.attempts} requests in all",
-            attempts=self.context.response.attempts,
-        )
-        late.route = self.route.name
-        return late
-
-
-def _circuit_error(route: ServiceRoute) -> UpstreamError:
-    if route.error_rate is not None:
-        route.error_rate.record_skip()
-    return UpstreamError(route.circuit.skipped, route=route.name)

@@ -129,8 +129,11 @@ class Account:
         self.reservation.start_timer(lambda: self.budgets.run_in_background(self._reserve_late(), context=context))
 
     async def _reserve_late(self) -> None:
-        with contextlib.suppress(EmbedwayError):  # the call ends with it
+        try:
             await self._reserve_alone()
+        except EmbedwayError:  # raised to the call, whose wait ends
+            if self.reservation is not None:
+                self.reservation.end_wait()
 
     async def _reserve_alone(self) -> None:
         async with self._lock:
@@ -150,7 +153,7 @@ class Account:
         except EmbedwayError as error:
             self.call_budget.held -= self.reserved
             self.reserved = 0
-            reservation.fail(error)
+            reservation.error = error
             raise
         self.reservation = None
 

@@ -46,15 +46,14 @@ class Reservation:
             self._timer.cancel()
             self._timer = None
 
-    def fail(self, error: EmbedwayError) -> None:
-        """Note that the reservation cannot be made, and end the call's wait."""
-        self.error = error
+    def end_wait(self) -> None:
+        """End what the call waits for, because the reservation cannot be made."""
         if self._end_wait is not None:
             self._end_wait()
 
     @contextlib.contextmanager
     def awaited(self, wait: asyncio.Timeout) -> Iterator[None]:
-        """Let a failure end this wait, inside the block."""
+        """Let `end_wait` end this wait, inside the block."""
         self._end_wait = lambda: wait.reschedule(0.0)
         try:
             yield

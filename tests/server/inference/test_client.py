@@ -16,11 +16,10 @@ from embedway.local.encoder import Encoder
 from embedway.server.inference import frames
 from embedway.server.inference.client import InferenceClient
 from embedway.server.inference.frames import FrameReader, Kind
-from embedway.server.inference.loaded import spec_of
 from embedway.server.inference.settings import ClientLimits
 from embedway.types import Batch, TokenizedTexts
 from embedway.urgency import Urgency
-from inference_service import serving, until
+from inference_service import serving, spec_of, until
 from tiny_models import tiny_encoder, tiny_reranker
 
 TEXTS = [f"text {number} " + "of several words " * (number % 9) for number in range(60)]
@@ -45,6 +44,12 @@ def worker(config, path, **limits):
 @pytest.fixture
 def tiny(tmp_path, tokenizer):
     return str(tiny_encoder(tmp_path / "tiny", tokenizer))
+
+
+@pytest.fixture
+def small(config, tmp_path, tiny):
+    """Return settings with a tiny model, which is loaded at once, as the default."""
+    return settings_of(config, tmp_path, **{"embedding.default_model": tiny, "local.backend": "onnxruntime"})
 
 
 class Held:
@@ -165,7 +170,7 @@ async def test_queries_of_all_workers_are_computed_first(plain, held):
         await asyncio.gather(bulk.embed("first"), other.embed("first"))
         held.hold()
         # Long texts, so that none shares a batch with another.
-        documents = asyncio.create_task(bulk.embed([f"{number} word" + " word" * 250 for number in range(200)]))
+        documents = asyncio.create_task(bulk.embed([f"{number} word" + " word" * 250 for number in range(80)]))
         await until(lambda: service.jobs > 6)
         query = asyncio.create_task(other.embed("a query", input_type="query"))
         await until(lambda: service.residents.states()[0]["waiting"])
@@ -196,20 +201,21 @@ async def test_a_cancelled_job_is_dropped(plain, held):
 
 
 @in_loop
-async def test_the_deadline_of_a_call_ends_its_job(plain, held):
-    async with serving(plain) as (service, path), worker(plain, path) as there:
+async def test_the_deadline_of_a_call_ends_its_job(small, held):
+    async with serving(small) as (service, path), worker(small, path) as there:
         await there.embed("first")
         held.hold()
         with pytest.raises(DeadlineError):
             await there.embed("second", deadline_s=0.05)
         await until(lambda: not service.jobs)
+        held.open.set()
 
 
 @in_loop
-async def test_a_lost_client_ends_its_jobs(plain, held):
-    async with serving(plain) as (service, path):
+async def test_a_lost_client_ends_its_jobs(small, held):
+    async with serving(small) as (service, path):
         client = InferenceClient(path)
-        async with AsyncEmbedder(config=plain, _inference=lambda: client) as there:
+        async with AsyncEmbedder(config=small, _inference=lambda: client) as there:
             await there.embed("first")
             held.hold()
             call = asyncio.create_task(there.embed("second"))
@@ -217,11 +223,12 @@ async def test_a_lost_client_ends_its_jobs(plain, held):
             await client.aclose()
             await asyncio.wait([call])
             await until(lambda: not service.jobs)
+        held.open.set()
 
 
 @in_loop
-async def test_a_failing_batch_is_an_error_of_its_texts(plain, held):
-    async with serving(plain) as (_, path), worker(plain, path) as there:
+async def test_a_failing_batch_is_an_error_of_its_texts(small, held):
+    async with serving(small) as (_, path), worker(small, path) as there:
         await there.embed("first")
         held.failing = ValueError("a text")
         held.open.set()
@@ -234,7 +241,7 @@ async def test_a_failing_batch_is_an_error_of_its_texts(plain, held):
 
 
 @in_loop
-async def test_a_cold_model_is_an_error_with_a_wait_while_it_is_loaded(plain, monkeypatch):
+async def test_a_cold_model_is_an_error_with_a_wait_while_it_is_loaded(small, monkeypatch):
     gate, waited = threading.Event(), []
     open_session = encoder_module.open_session
 
@@ -243,7 +250,7 @@ async def test_a_cold_model_is_an_error_with_a_wait_while_it_is_loaded(plain, mo
         return open_session(*args)
 
     monkeypatch.setattr(encoder_module, "open_session", held)
-    async with serving(plain, load_wait_s=0.01) as (service, path), worker(plain, path) as there:
+    async with serving(small, load_wait_s=0.01) as (service, path), worker(small, path) as there:
         # Also for partial requests: no text is at fault.
         for options in ({}, {"partial": True}):
             with pytest.raises(UnavailableError, match="still being loaded") as caught:
@@ -258,28 +265,28 @@ async def test_a_cold_model_is_an_error_with_a_wait_while_it_is_loaded(plain, mo
 
 
 @in_loop
-async def test_a_process_that_never_starts_is_an_error_in_time(plain, tmp_path):
-    async with worker(plain, tmp_path / "missing", connect_s=0.1) as there:
+async def test_a_process_that_never_starts_is_an_error_in_time(small, tmp_path):
+    async with worker(small, tmp_path / "missing", connect_s=0.1) as there:
         with pytest.raises(UnavailableError, match="does not answer"):
             await there.embed("a")
 
 
 @in_loop
-async def test_a_process_that_accepts_and_is_silent_is_an_error_in_time(plain, tmp_path):
+async def test_a_process_that_accepts_and_is_silent_is_an_error_in_time(small, tmp_path):
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(tmp_path / "s"))
     listener.listen(4)
-    async with worker(plain, tmp_path / "s", ping_every_s=0.02, silent_s=0.1) as there:
+    async with worker(small, tmp_path / "s", ping_every_s=0.02, silent_s=0.1) as there:
         with pytest.raises(UnavailableError, match="ended"):
             await there.embed("a")
     listener.close()
 
 
 @in_loop
-async def test_files_that_changed_since_the_worker_opened_them_are_refused(plain, tmp_path, tokenizer):
+async def test_files_that_changed_since_the_worker_opened_them_are_refused(small, tmp_path, tokenizer):
     folder = tmp_path / "tiny"
     tiny_encoder(folder, tokenizer, seed=1)
-    async with serving(plain) as (_, path), worker(plain, path) as there:
+    async with serving(small) as (_, path), worker(small, path) as there:
         await there.models.describe(str(folder), load=True)
         (folder / "model.safetensors").unlink()
         tiny_encoder(folder, tokenizer, seed=2)
@@ -300,8 +307,8 @@ async def receive(reader):
 
 
 @in_loop
-async def test_the_process_survives_data_that_is_no_protocol(plain):
-    async with serving(plain) as (service, path), worker(plain, path) as there:
+async def test_the_process_survives_data_that_is_no_protocol(small):
+    async with serving(small) as (service, path), worker(small, path) as there:
         await there.embed("a")
         huge = struct.pack("<3sBIQ", b"EW1", Kind.JOB, frames.MOST_BYTES + 1, 1)
         for data in (b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, huge, b"".join(frames.pack(Kind.OPEN, 1, b"{}"))):
@@ -330,8 +337,8 @@ async def test_the_process_survives_data_that_is_no_protocol(plain):
     ],
 )
 @in_loop
-async def test_a_wrong_call_is_answered_with_an_error_and_the_connection_goes_on(plain, kind, body):
-    async with serving(plain) as (_, path):
+async def test_a_wrong_call_is_answered_with_an_error_and_the_connection_goes_on(small, kind, body):
+    async with serving(small) as (_, path):
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"".join(frames.pack(kind, 5, body)))
         answer = await receive(reader)
@@ -357,8 +364,8 @@ async def test_token_ids_that_the_model_does_not_have_are_refused(plain, ids):
 
 
 @in_loop
-async def test_a_client_that_does_not_read_its_answers_is_not_read_either(plain):
-    async with serving(plain) as (service, path), worker(plain, path) as there:
+async def test_a_client_that_does_not_read_its_answers_is_not_read_either(small):
+    async with serving(small) as (service, path), worker(small, path) as there:
         _reader, writer = await asyncio.open_unix_connection(path, limit=1)
         state = b"".join(frames.pack(Kind.STATE, 1))
         # The stream's reader stops at its limit, and the buffers of the sockets fill.
@@ -371,8 +378,8 @@ async def test_a_client_that_does_not_read_its_answers_is_not_read_either(plain)
 
 
 @in_loop
-async def test_too_many_jobs_are_refused_with_a_wait(plain, held):
-    async with serving(plain, max_jobs=2) as (service, path), worker(plain, path) as there:
+async def test_too_many_jobs_are_refused_with_a_wait(small, held):
+    async with serving(small, max_jobs=2) as (service, path), worker(small, path) as there:
         await there.embed("first")
         held.hold()
         calls = [asyncio.create_task(there.embed(f"text {number}")) for number in range(2)]
@@ -384,8 +391,8 @@ async def test_too_many_jobs_are_refused_with_a_wait(plain, held):
 
 
 @in_loop
-async def test_many_clients(plain):
-    async with serving(plain) as (service, path):
+async def test_many_clients(small):
+    async with serving(small) as (service, path):
         clients = [InferenceClient(path) for _ in range(200)]
         found = await asyncio.gather(*(client.ping() for client in clients))
         assert len(found) == 200

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.concurrency import run_together
 from embedway.conformance.rows import EQUAL, NEAR, SAME, cosine, cosines, lowest, read_list, read_vectors, rounded
 from embedway.conformance.server import largest_similarity
 from embedway.conformance.verdicts import CheckFailedError, Verdict, passed, warned
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from embedway.conformance.server import Server
     from embedway.types import Vectors
 
@@ -86,7 +88,7 @@ async def concurrency(server: Server) -> Verdict:
     wrong, total, fresh = 0, 0, []
     for turn in range(_ROUNDS):
         numbers = range(turn * _AT_ONCE, (turn + 1) * _AT_ONCE)
-        answers = await asyncio.gather(*(_known_between_new(server, number) for number in numbers))
+        answers = await _together([_known_between_new(server, number) for number in numbers])
         for number, vectors in zip(numbers, answers, strict=True):
             total += 1
             wrong += int(cosines(vectors[1:2], known).argmax()) != number % len(known)
@@ -102,6 +104,22 @@ async def _known_between_new(server: Server, number: int) -> Vectors:
     known = server.texts.known
     texts = [server.texts.fresh(number), known[number % len(known)], server.texts.fresh(1000 + number)]
     return await server.embed(texts[: 2 + number % 2])
+
+
+async def _together(requests: list[Coroutine[Any, Any, Vectors]]) -> list[Vectors]:
+    """Send requests at once. The first error ends the others, which would disturb later checks."""
+    answers: dict[int, Vectors] = {}
+
+    async def keep(number: int, request: Coroutine[Any, Any, Vectors]) -> None:
+        answers[number] = await request
+
+    try:
+        await run_together(keep(number, request) for number, request in enumerate(requests))
+    except BaseExceptionGroup as group:
+        first = group.exceptions[0]
+    else:
+        return [answers[number] for number in range(len(requests))]
+    raise first
 
 
 def _by_cosine(worst: float, seen: str) -> Verdict:
