@@ -30,7 +30,8 @@ def test_schemathesis_finds_no_violation(url, gateway_settings, tmp_path):  # no
         [
             Path(sys.executable).with_name("schemathesis"),
             *("run", f"{url}/openapi.json", "--no-color", "--seed", "1"),
-            *("--max-examples", "3", "--workers", "2", "--suppress-health-check", "all"),
+            # One worker: CPython 3.11 cannot parse source code, as hypothesis does, in two threads at the same time.
+            *("--max-examples", "2", "--workers", "1", "--suppress-health-check", "all"),
             *("--phases", "examples,coverage,fuzzing"),
             # They are the same endpoints at other paths.
             *("--exclude-path-regex", "^/(cohere|tei|ollama|$)"),
