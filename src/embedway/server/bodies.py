@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from embedway.server.problems import BodyError
 from embedway.text import printable
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="Body")
 
-Name = Annotated[str, Field(max_length=512)]
-#: Names of types in messages, by the last part of pydantic's kind of error.
+#: Maximum characters of a field's name in a message.
 _LONGEST_FIELD = 60
 
 

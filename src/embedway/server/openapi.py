@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from embedway._version import __version__
 from embedway.server.access import needs_keys
+from embedway.server.batches.description import batch_operations
 from embedway.server.dialects import openai
 from embedway.server.endpoint import Endpoint
 from embedway.server.problems import STATUSES
@@ -43,6 +44,9 @@ _MEANINGS = {
     503: "The gateway or the model cannot answer now.",
     504: "The deadline passed.",
 }
+_BATCH_ERRORS = (400, 401, 403, 404, 409, 413, 429, 500, 503)
+_BATCH_MEANINGS = {409: "The batch has ended.", 503: "The store of files and batches cannot be used now."}
+_SECURITY: list[dict[str, list[str]]] = [{"key": []}, {"header": []}]
 _RETRY_AFTER = {"description": "Seconds after which the request may succeed.", "schema": {"type": "integer"}}
 _TEXT = {"type": "string"}
 _REQUEST_ID = {"description": "Name of the request in the gateway's log.", "schema": _TEXT, "required": True}
@@ -90,6 +94,7 @@ def document(endpoints: Sequence[Endpoint], *, keys: bool, max_deadline_s: float
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, keys=keys)
+    _add_batches(paths, keys=keys)
     found: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -98,7 +103,7 @@ def document(endpoints: Sequence[Endpoint], *, keys: bool, max_deadline_s: float
             "description": "Embeddings and reranking, as OpenAI's API and those of other services.",
         },
         "paths": paths,
-        "components": {"schemas": schemas, "responses": _errors(endpoints)},
+        "components": {"schemas": schemas, "responses": {**_errors(endpoints), **_batch_errors()}},
     }
     if keys:
         found["components"]["securitySchemes"] = {
@@ -106,6 +111,26 @@ def document(endpoints: Sequence[Endpoint], *, keys: bool, max_deadline_s: float
             "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
         }
     return found
+
+
+def _add_batches(paths: dict[str, dict[str, Any]], *, keys: bool) -> None:
+    """Add the operations of files and batches, which are another application."""
+    for path, operations in batch_operations().items():
+        for method, operation in operations.items():
+            errors = {str(status): {"$ref": f"#/components/responses/batches-{status}"} for status in _BATCH_ERRORS}
+            answers = {**operation["responses"], **errors}
+            named = {"operationId": f"{method}{path.translate(_SEPARATORS)}", **operation, "responses": answers}
+            paths.setdefault(path, {})[method] = {**named, **({"security": _SECURITY} if keys else {})}
+
+
+def _batch_errors() -> dict[str, Any]:
+    return {
+        f"batches-{status}": {
+            "description": _BATCH_MEANINGS.get(status) or _MEANINGS[status],
+            "content": {"application/json": {"schema": openai.ERROR_SCHEMA}},
+        }
+        for status in _BATCH_ERRORS
+    }
 
 
 def _schemas(bodies: Sequence[type[BaseModel]], max_deadline_s: float) -> dict[str, Any]:
@@ -135,7 +160,7 @@ def _operation(endpoint: Endpoint, *, keys: bool) -> dict[str, Any]:
         name = rest.partition("}")[0]
         found["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {**_TEXT, "minLength": 1}}]
     if keys:
-        found["security"] = [] if endpoint.access == "open" else [{"key": []}, {"header": []}]
+        found["security"] = [] if endpoint.access == "open" else _SECURITY
     return found
 
 

@@ -48,7 +48,7 @@ def test_the_best_documents_with_their_texts(gateway, expected):
         ({"rank_fields": ["title"]}, "rank_fields", "text"),
         ({"doc": []}, "doc", "unknown field"),
         ({"model": "sentence-transformers/all-MiniLM-L6-v2"}, "model", "/v1/embeddings"),
-        ({"max_cost": -1}, "max_cost", "dollars"),
+        ({"max_cost": -1}, "max_cost", "greater than or equal to 0"),
     ],
 )
 def test_errors_name_the_field(gateway, fields, param, message):

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from embedway.errors import EmbedwayError, UsageError
 from embedway.ledger.records import UnreadableRecordError
-from embedway.server.batches.api import BatchApi
+from embedway.server.batches.api import BatchApi, Handler
 from embedway.server.batches.computing import Answer
 from embedway.server.batches.opening import open_batch_store
 from embedway.server.batches.runner import BatchRunner
@@ -22,7 +22,7 @@ from embedway.server.keys import find_key
 from embedway.server.problems import problem_of, unexpected
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -48,9 +48,11 @@ class BatchService:
         limits = BatchLimits()
         self._runner = BatchRunner(self._store, self.compute, self._find_caller, limits=limits)
         api = BatchApi(self._store, limits, self._runner.wake)
-        self.app = Starlette(
-            routes=[Route(one.path, _mounted(one.handler), methods=[one.method]) for one in api.routes()]
-        )
+        handlers: dict[str, dict[str, Handler]] = {}
+        for one in api.routes():
+            handlers.setdefault(one.path, {})[one.method] = one.handler
+        # One route for a path, so that an answer of 405 names all of its methods.
+        self.app = Starlette(routes=[Route(path, _mounted(own), methods=list(own)) for path, own in handlers.items()])
 
     def start(self) -> None:
         """Start to compute the batches of the store."""
@@ -71,7 +73,7 @@ class BatchService:
         except Exception as error:  # noqa: BLE001  answered as a fault, and logged
             problem = unexpected(error)
         else:
-            answer = openai.answer(result, parsed.encoding_format or "float")
+            answer = openai.answer(result, parsed.encoding)
             return Answer(200, answer, None, result.receipt.input_tokens)
         return Answer(problem.status, openai.error(problem), problem.retry_after_s)
 
@@ -88,8 +90,11 @@ class BatchService:
         return None if key.revoked is not None else key.caller()
 
 
-def _mounted(handler: Callable[[Request, Caller], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def _mounted(handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
+    """Return the handler of a path, which calls that of the method."""
+
     async def endpoint(request: Request) -> Response:
-        return await handler(request, request.scope[CALLER])
+        method = "GET" if request.method == "HEAD" else request.method
+        return await handlers[method](request, request.scope[CALLER])
 
     return endpoint
