@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 from embedway import AsyncEmbedder, Config
+from embedway._engine import Engines
 from embedway.server.inference.client import InferenceClient
 from embedway.server.inference.run import run_inference
 from embedway.server.listening import listen_at
@@ -68,7 +69,10 @@ async def measure(embedder, command):
 async def work(path):
     """Run commands from standard input until it is closed."""
     inference = (lambda: InferenceClient(Path(path))) if path else None
-    async with AsyncEmbedder(config=Config.load(environ={}, overrides=OVERRIDES), _inference=inference) as embedder:
+    config = Config.load(environ={}, overrides=OVERRIDES)
+    made = AsyncEmbedder(config=config)
+    made._engines = made.models._engines = Engines(config, (), None, inference)  # noqa: SLF001  no public option
+    async with made as embedder:
         await embedder.models.warm()
         await embedder.embed("a first text")
         print(json.dumps("ready"), flush=True)

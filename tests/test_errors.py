@@ -166,6 +166,7 @@ THIRD_PARTY_ONLY = {
     "server/batches/redis.py",
     "server/batches/runner.py",
     "server/inference/residency.py",
+    "server/inference/service.py",
     "server/readiness.py",
     "telemetry/push_gateway.py",
 }

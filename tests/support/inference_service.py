@@ -6,12 +6,13 @@ import socket
 import tempfile
 from pathlib import Path
 
-from embedway import AsyncEmbedder, Config
+from embedway import Config
 from embedway.local import loading
 from embedway.local.remote import ModelSpec
 from embedway.server.inference.client import InferenceClient
 from embedway.server.inference.service import InferenceService
 from embedway.server.inference.settings import ClientLimits, InferenceLimits
+from inside import embedder_with
 
 
 @contextlib.asynccontextmanager
@@ -46,7 +47,7 @@ def settings_of(config, tmp_path, **more):
 
 def worker(config, path, **limits):
     """Return an embedder whose models are computed by the process behind a socket."""
-    return AsyncEmbedder(config=config, _inference=lambda: InferenceClient(path, ClientLimits(**limits)))
+    return embedder_with(lambda: InferenceClient(path, ClientLimits(**limits)), config)
 
 
 def spec_of(name, config):

@@ -13,6 +13,7 @@ from embedway.errors import BatchError, DeadlineError, UnavailableError
 from embedway.local import encoder as encoder_module
 from embedway.server.inference.client import InferenceClient
 from inference_service import serving, settings_of, until, worker
+from inside import embedder_with
 from tiny_models import tiny_encoder, tiny_reranker
 
 TEXTS = [f"text {number} " + "of several words " * (number % 9) for number in range(60)]
@@ -157,7 +158,7 @@ async def test_the_deadline_of_a_call_ends_its_job(small, held):
 async def test_a_lost_client_ends_its_jobs(small, held):
     async with serving(small) as (service, path):
         client = InferenceClient(path)
-        async with AsyncEmbedder(config=small, _inference=lambda: client) as there:
+        async with embedder_with(lambda: client, small) as there:
             await there.embed("first")
             held.hold()
             call = asyncio.create_task(there.embed("second"))

@@ -19,6 +19,7 @@ from embedway import AsyncEmbedder, Config
 from embedway.errors import UnavailableError
 from embedway.server.inference.client import InferenceClient
 from inference_service import until
+from inside import embedder_with
 
 #: Patience for a process on a busy machine, and time without a sign of life, in seconds.
 PATIENCE_S, HANG_S = 100, 4
@@ -73,7 +74,7 @@ def run(settings):
 
 def worker(program, settings):
     config = Config.load(environ={}, overrides=settings)
-    return AsyncEmbedder(config=config, _inference=lambda: InferenceClient(program.path))
+    return embedder_with(lambda: InferenceClient(program.path), config)
 
 
 def is_running(pid):
