@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
     from embedway.config.server import ServerSettings
 
-#: Maximum bytes of the head of a request.
+#: Maximum bytes of the head of a request, and of what follows its body: chunks without data, and trailers.
 _MOST_HEAD = 64 * 1024
+#: Maximum requests that a client sends before it has received the answer to an earlier one.
+_MOST_PIPELINED = 100
 #: Least bytes of a body per second.
 _LEAST_RATE = 16 * 1024
 
@@ -44,6 +46,8 @@ class _GuardedProtocol(HttpToolsProtocol):
     #: Whether the head is complete, and the bytes since then, or of a head that is not complete.
     _in_body = False
     _received = 0
+    #: Bytes since the last ones of a body, or since the start of the head.
+    _without_body = 0
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
@@ -62,16 +66,29 @@ class _GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read a part of a request, and begin to wait for the rest."""
         self._received += len(data)
+        self._without_body += len(data)
         super().data_received(data)
         if self._reading is None and self._received and self.parser is not None:
             self._wait()
-        if not self._in_body and self._received > _MOST_HEAD and not self.transport.is_closing():
+        if self._without_body > _MOST_HEAD and not self.transport.is_closing():
             self.transport.abort()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header. Trailers are ignored: they could replace headers, and are not limited in number."""
+        if not self._in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        """Start the request: its head is complete."""
-        self._in_body, self._received = True, 0
+        """Start the request: its head is complete. Raises ValueError, which ends the connection, for too many."""
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            raise ValueError("too many requests at once")
+        self._in_body, self._received, self._without_body = True, 0, 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Read a part of the body."""
+        self._without_body = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Stop to wait: the body is complete."""
@@ -90,7 +107,7 @@ class _GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _stop_reading(self) -> None:
-        self._in_body, self._received = False, 0
+        self._in_body, self._received, self._without_body = False, 0, 0
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None

@@ -53,6 +53,8 @@ class BatchService:
             handlers.setdefault(one.path, {})[one.method] = one.handler
         # One route for a path, so that an answer of 405 names all of its methods.
         self.app = Starlette(routes=[Route(path, _mounted(own), methods=list(own)) for path, own in handlers.items()])
+        # A redirect behind a proxy with TLS would send the key without it.
+        self.app.router.redirect_slashes = False
 
     def start(self) -> None:
         """Start to compute the batches of the store."""
