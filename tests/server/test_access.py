@@ -115,3 +115,31 @@ def test_only_budgets_of_the_key_are_named(settings, caplog):
 
     assert asyncio.run(main()) == (False, True, True)
     assert "a call of key web was refused: the call may cost" in caplog.text
+
+
+def test_a_call_that_is_left_keeps_its_estimated_tokens(settings, monkeypatch):
+    """A client that leaves before each answer would otherwise have no limit."""
+    text = "a" * 3_000  # 754 tokens by the estimate
+
+    async def main():
+        key = await new_key(settings, "web", tokens_per_minute=1_000)
+        async with gateway_at(**settings) as (url, gateway), aiohttp.ClientSession() as session:
+            started, ended = asyncio.Event(), asyncio.Event()
+
+            async def compute(*_):
+                started.set()
+                try:
+                    await asyncio.sleep(600)
+                finally:
+                    ended.set()
+
+            engine = await gateway.engines.current()
+            monkeypatch.setattr(type(engine.pipeline), "embed", compute)
+            asking = asyncio.create_task(embed(session, url, key, text=text))
+            await asyncio.wait_for(started.wait(), 30)
+            asking.cancel()
+            await asyncio.wait_for(ended.wait(), 30)
+            monkeypatch.undo()
+            return [(await embed(session, url, key, text=one))[0] for one in (text, "short")]
+
+    assert asyncio.run(main()) == [429, 200]
