@@ -130,6 +130,31 @@ def test_small_chunks_are_read():
     assert asyncio.run(main())[0].startswith(b"HTTP/1.1 404")
 
 
+@pytest.mark.parametrize("form", ["length", "chunks"])
+@pytest.mark.parametrize("parts", [1, 2, 1_000])
+def test_a_wish_for_another_protocol_is_ignored(form, parts):
+    """As Java's HTTP client sends it: the body is read, and so are the next requests."""
+    body = b'{"model":"m","input":"a"}'
+    wish = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n"
+    if form == "length":
+        sent = head + wish + b"content-length: %d\r\n\r\n" % len(body) + body
+    else:
+        sent = head + wish + b"transfer-encoding: chunked\r\n\r\n" + chunk(body) + b"0\r\n\r\n"
+    last = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    sent = sent * 2 + last
+    size = -(-len(sent) // parts)
+
+    async def main():
+        async with gateway_at() as (url, _):
+            pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
+            return (await exchange(int(url.rpartition(":")[2]), *pieces))[0]
+
+    answer = asyncio.run(main())
+    assert answer.count(b"HTTP/1.1 404") == 2  # the model is unknown, which is in the body
+    assert answer.count(b"HTTP/1.1 200") == 1
+
+
 def test_requests_that_wait_on_a_connection_are_limited():
     one = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ class _GuardedProtocol(HttpToolsProtocol):
     _received = 0
     #: Bytes since the last ones of a body, or since the start of the head.
     _without_body = 0
+    #: Bytes that are being read, and the head of a request that asks for another protocol, without that header.
+    _data = b""
+    _plain_head = b""
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
@@ -67,6 +72,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         """Read a part of a request, and begin to wait for the rest."""
         self._received += len(data)
         self._without_body += len(data)
+        self._data = data
         super().data_received(data)
         if self._reading is None and self._received and self.parser is not None:
             self._wait()
@@ -82,6 +88,9 @@ class _GuardedProtocol(HttpToolsProtocol):
         """Start the request: its head is complete. Raises ValueError, which ends the connection, for too many."""
         if len(self.pipeline) >= _MOST_PIPELINED:
             raise ValueError("too many requests at once")
+        if self._asks_for_upgrade():
+            self._plain_head = self._head_without_upgrade()
+            return
         self._in_body, self._received, self._without_body = True, 0, 0
         super().on_headers_complete()
 
@@ -92,8 +101,33 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Stop to wait: the body is complete."""
+        if self._asks_for_upgrade():
+            return
         self._stop_reading()
         super().on_message_complete()
+
+    def _asks_for_upgrade(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Read a request again as one that does not ask for another protocol.
+
+        A server may ignore the wish (RFC 9110, 7.8). Java's HTTP client has it in each first request, for HTTP/2. The
+        parser reads no body of such a request, and uvicorn would answer without it.
+        """
+        upgrade = sys.exception()
+        if not self._plain_head or upgrade is None:  # CONNECT, which is answered
+            return
+        head, self._plain_head = self._plain_head, b""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._data = head + self._data[upgrade.args[0] :]
+        HttpToolsProtocol.data_received(self, self._data)
 
     def _wait(self) -> None:
         self._reading = self.loop.call_later(self.read_timeout_s, self._check)
