@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import orjson
 from pydantic import Field
@@ -82,6 +82,7 @@ async def embed(exchange: Exchange) -> Reply:
     """Answer `POST /api/embed`: vectors of length 1, as Ollama."""
     started = time.perf_counter_ns()
     body = parse(OllamaEmbedBody, exchange.body)
+    kept_s: float | Literal["default"] | None = "default" if body.keep_alive is None else seconds_of(body.keep_alive)
     texts = [body.input] if isinstance(body.input, str) else body.input
     name = await _name(exchange, body.model, body.options)
     if not texts or not body.input:
@@ -99,7 +100,7 @@ async def embed(exchange: Exchange) -> Reply:
     )
     result = await exchange.gateway.embed(exchange.caller, call)
     exchange.note(result.receipt)
-    await _keep(exchange, body.keep_alive)
+    await _keep(exchange, kept_s)
     answer = b'{"model":%b,"embeddings":[%b],"total_duration":%d,"load_duration":0,"prompt_eval_count":%d}' % (
         orjson.dumps(body.model),
         b",".join(float_rows(result.vectors)),
@@ -112,6 +113,7 @@ async def embed(exchange: Exchange) -> Reply:
 async def embeddings(exchange: Exchange) -> Reply:
     """Answer `POST /api/embeddings`: the vector as the model returns it."""
     body = parse(OllamaEmbeddingsBody, exchange.body)
+    kept_s: float | Literal["default"] | None = "default" if body.keep_alive is None else seconds_of(body.keep_alive)
     name = await _name(exchange, body.model, body.options)
     if not body.prompt:
         return json_reply({"embedding": []})
@@ -126,17 +128,14 @@ async def embeddings(exchange: Exchange) -> Reply:
     )
     result = await exchange.gateway.embed(exchange.caller, call)
     exchange.note(result.receipt)
-    await _keep(exchange, body.keep_alive)
+    await _keep(exchange, kept_s)
     answer = b'{"embedding":%b}' % float_rows(result.vectors)[0]
     return Reply(answer, headers=receipt_headers(result.receipt))
 
 
-async def _keep(exchange: Exchange, asked: float | str | None) -> None:
-    """Keep the model that answered loaded for a time. Raises BodyError for a text that is no time."""
-    if asked is None:
-        return
-    kept_s = seconds_of(asked)
-    if exchange.caller.admin:
+async def _keep(exchange: Exchange, kept_s: float | Literal["default"] | None) -> None:
+    """Keep the model that answered loaded for a time in seconds; None for ever."""
+    if kept_s != "default" and exchange.caller.admin:
         await exchange.gateway.keep(exchange.model, kept_s)
 
 
