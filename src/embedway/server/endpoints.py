@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from embedway.server import health
 from embedway.server.dialects import openai
-from embedway.server.pages import overview
+from embedway.server.pages import overview, page
 
 if TYPE_CHECKING:
     from embedway.server.endpoint import Endpoint
 
-ENDPOINTS: tuple[Endpoint, ...] = (*openai.ENDPOINTS, *health.ENDPOINTS, *overview.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (*openai.ENDPOINTS, *health.ENDPOINTS, *page.ENDPOINTS, *overview.ENDPOINTS)
