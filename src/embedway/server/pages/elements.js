@@ -54,7 +54,7 @@ function make(tag, className, ...children) {
 const shown = new WeakMap();
 
 // Sets the content of an element if it changed: a selection and the place of a screen reader stay.
-// Content is text, {pill, text}, {share, tone, text, note} for a bar with its number, or a list of these.
+// Content is text, {pill, text}, {note} in small letters, {share, tone, text} for a bar with its number, or a list of these.
 function put(element, content) {
   const written = JSON.stringify(content);
   if (shown.get(element) === written) return;
@@ -63,9 +63,9 @@ function put(element, content) {
 }
 
 function node(content) {
+  if (typeof content !== "object") return document.createTextNode(String(content));
   if (content.pill) return make("span", `pill ${content.pill}`, content.text);
-  if (content.small) return make("small", "", content.small);
-  if (content.share === undefined) return document.createTextNode(String(content));
+  if (content.note) return make("small", "", content.note);
   const bar = make("b");
   bar.style.width = `${Math.min(100, 100 * content.share)}%`;
   const track = make("span", `track ${content.tone}`);
@@ -117,9 +117,9 @@ function fillTable(table, columns, rows) {
       put(cell, content);
     });
   });
-  // A wide table scrolls by itself; the keyboard must reach it then.
+  // A large table scrolls by itself; the keyboard must reach it then.
   const box = table.parentElement;
-  if (box.scrollWidth > box.clientWidth) {
+  if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) {
     box.tabIndex = 0;
     box.setAttribute("role", "region");
     box.setAttribute("aria-label", table.caption.textContent);

@@ -143,7 +143,7 @@ function fillModels() {
   const list = $("model"), wanted = JSON.stringify(names.map((one) => one.model));
   if (shown.get(list) === wanted) return;
   shown.set(list, wanted);
-  const before = list.value || names.find((one) => one.default)?.model;
+  const before = list.value || (names.find((one) => one.default) ?? names.find((one) => one.kind === "local"))?.model;
   list.replaceChildren(...names.map((one) => {
     const option = make("option", "", one.model);
     option.value = one.model;

@@ -23,7 +23,7 @@ function show(data) {
   };
   for (const [id, found] of Object.entries(rows)) fillTable($(id), COLUMNS[id], found);
   put($("models-note"), plural(data.served.length, "model"));
-  fillPairs($("spending"), data.spending.map((one) => [periodName(one.period), [dollars(one.spent_usd), { small: `${dollars(one.saved_usd)} saved` }]]));
+  fillPairs($("spending"), data.spending.map((one) => [periodName(one.period), [dollars(one.spent_usd), { note: `${dollars(one.saved_usd)} saved` }]]));
   put($("budgets-note"), budgetsNote(data));
   put($("routes-note"), rows.routes.length ? "" : "No model was used yet. A route appears with the first request.");
   put($("inference-note"), inferenceNote(data));
@@ -35,16 +35,16 @@ function showNow(data) {
   const last = history.slice(-3, -1);
   const rate = last.reduce((sum, one) => sum + one.requests, 0) / (last.length * PERIOD_S);
   const total = (name) => data.models.reduce((sum, one) => sum + Number(one[name]), 0);
-  const ten = { small: "in ten minutes" };
+  const ten = { note: "in 10 minutes" };
   fillPairs($("tiles"), [
-    ["Requests", [`${number(rate, 1)}/s`, { small: `${number(recent.requests)} in ten minutes` }]],
+    ["Requests", [`${number(rate, 1)}/s`, { note: `${number(recent.requests)} in 10 min` }]],
     ["Latency p50", [milliseconds(recent.p50_ms), ten]],
     ["Latency p99", [milliseconds(recent.p99_ms), ten]],
-    ["Failed", [share(recent.failed, recent.requests), { small: `${number(recent.failed)} in ten minutes` }]],
-    ["From the cache", [share(recent.hits, recent.texts), { small: `of ${plural(recent.texts, "text")}` }]],
-    ["Running", [number(data.running), { small: `${number(data.waiting)} waiting` }]],
-    ["Spent", [dollars(total("cost_usd")), { small: "since the start" }]],
-    ["Saved by the cache", [dollars(total("saved_usd")), { small: "since the start" }]],
+    ["Failed", [share(recent.failed, recent.requests), { note: `${number(recent.failed)} in 10 minutes` }]],
+    ["From the cache", [share(recent.hits, recent.texts), { note: `of ${plural(recent.texts, "text")}` }]],
+    ["Running", [number(data.running), { note: `${number(data.waiting)} waiting` }]],
+    ["Spent", [dollars(total("cost_usd")), { note: "since the start" }]],
+    ["Saved by cache", [dollars(total("saved_usd")), { note: "since the start" }]],
   ]);
   const up = data.started === null ? "starting" : `up ${duration(data.time - data.started)}`;
   const workers = data.workers < data.configured_workers ? `${data.workers} of ${plural(data.configured_workers, "worker")}` : plural(data.workers, "worker");
@@ -93,7 +93,7 @@ function budgetRow(one) {
   return [
     one.name,
     scope + period,
-    [{ share: part, tone, text }, ...(held ? [{ small: `${dollars(held)} reserved` }] : [])],
+    [{ share: part, tone, text }, ...(held ? [{ note: `${dollars(held)} reserved` }] : [])],
     dollars(one.left_usd),
     one.hard ? "refuses (hard)" : "warns (soft)",
   ];
