@@ -33,9 +33,14 @@ def running_chromium(folder):
     """Run a browser with an empty profile in a folder; yield the address of its protocol."""
     # Without its sandbox: that needs user namespaces, which root in a container has not. It opens our own page only.
     options = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run"]
-    options += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars", "--remote-debugging-port=0"]
+    options += [
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--hide-scrollbars",
+        "--remote-debugging-port=0",
+    ]
     process = subprocess.Popen(
-        [program(), *options, f"--user-data-dir={folder}"],
+        [program(), *options, "--remote-debugging-port=0", f"--user-data-dir={folder}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
