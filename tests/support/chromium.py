@@ -15,7 +15,7 @@ import threading
 import aiohttp
 
 #: Maximum time for the browser to start, and for a condition to become true, on a busy machine, in seconds.
-PATIENCE_S = 60.0
+PATIENCE_S = 15.0
 #: Keys by name: key code, and the text that they insert.
 KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "Escape": (27, ""), "ArrowDown": (40, "")}
 _SHIFT = 8
@@ -175,13 +175,12 @@ class Page:
         return found["result"].get("value")
 
     async def wait(self, expression):
-        """Wait until an expression is true, and return its value."""
+        """Wait until an expression is true."""
         limit = asyncio.get_running_loop().time() + PATIENCE_S
-        while not (found := await self.run(expression)):
+        while not await self.run(f"Boolean({expression})"):
             if asyncio.get_running_loop().time() > limit:
                 raise AssertionError(f"{expression}\n{self.faults}\n{await self.run('document.body.innerText')}")
             await asyncio.sleep(0.05)
-        return found
 
     async def press(self, key, *, shift=False):
         """Press and release a key."""
