@@ -67,7 +67,7 @@ function node(content) {
   if (content.pill) return make("span", `pill ${content.pill}`, content.text);
   if (content.note) return make("small", "", content.note);
   const bar = make("b");
-  bar.style.width = `${Math.min(100, 100 * content.share)}%`;
+  bar.style.width = content.share > 0 ? `max(2px, ${Math.min(100, 100 * content.share)}%)` : "0";
   const track = make("span", `track ${content.tone}`);
   track.setAttribute("aria-hidden", "true");
   track.append(bar);

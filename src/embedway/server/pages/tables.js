@@ -4,7 +4,7 @@ const N = "number";
 const COLUMNS = {
   minutes: [["From", ""], ["Requests", N], ["Failed", N], ["Texts", N], ["From the cache", N], ["Highest p50", N], ["Highest p99", N]],
   models: [["Model", ""], ["Task", ""], ["Computed by", ""], ["State", ""], ["Requests", N], ["Texts", N], ["Tokens", N], ["From cache", N], ["Cost", N], ["Saved", N]],
-  budgets: [["Budget", ""], ["Counts", ""], ["Spent", ""], ["Left", N], ["Above the limit", ""]],
+  budgets: [["Budget", ""], ["Counts", ""], ["Spent", ""], ["Left", N]],
   routes: [["Route", ""], ["Model", ""], ["State", ""]],
   inference: [["Model", ""], ["State", ""], ["Memory", N], ["Last use", N], ["Jobs", N], ["Runtime", ""]],
   recent: [["Time", ""], ["Path", "code"], ["Answer", ""], ["Took", N], ["Texts", N], ["Model", ""], ["Key", ""], ["Request", "code"]],
@@ -91,11 +91,10 @@ function budgetRow(one) {
   const scope = one.scope === "*" ? "everything" : one.scope.replace(":", " ").replace("_", " ");
   const period = one.period === "total" ? "" : `, per ${one.period}`;
   return [
-    one.name,
+    [one.name, { note: one.hard ? "hard: refuses more" : "soft: only warns" }],
     scope + period,
     [{ share: part, tone, text }, ...(held ? [{ note: `${dollars(held)} reserved` }] : [])],
     dollars(one.left_usd),
-    one.hard ? "refuses (hard)" : "warns (soft)",
   ];
 }
 

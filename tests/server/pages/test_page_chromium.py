@@ -127,11 +127,11 @@ async def texts(page, selector):
 async def test_it_shows_what_the_gateway_does(browser, gateway):
     async with opened(browser, gateway) as page:
         # The workers share their counts every two seconds.
-        await page.wait("/ 15 requests/.test(document.getElementById('facts').innerText)")
+        await page.wait("parseInt(document.getElementById('facts').innerText.split('· ').at(-1)) >= 15")
         assert await page.run("document.getElementById('ready').innerText") == "Ready"
         assert "2 workers" in await page.run("document.getElementById('facts').innerText")
         models = {row.split("\t")[0].strip(): row for row in await texts(page, "#models tbody tr")}
-        assert "10" in models[HOSTILE]
+        assert int(models[HOSTILE].split("\t")[4]) >= 5
         assert "loaded" in models["sentence-transformers/all-MiniLM-L6-v2 default"]
         budgets = await texts(page, "#budgets tbody tr")
         assert any("<b>all</b>" in row and "of $50.00" in row and "hard" in row for row in budgets)
@@ -140,8 +140,8 @@ async def test_it_shows_what_the_gateway_does(browser, gateway):
         assert any("MiB" in row for row in await texts(page, "#inference tbody tr"))
         failed = await texts(page, "#recent tbody tr")
         assert len(failed) >= 5
-        assert any("502" in row and "/v1/embeddings" in row for row in failed)
-        assert "5 failed" in await page.run("document.getElementById('traffic').getAttribute('aria-label')")
+        assert all("/v1/embeddings" in row and ("502" in row or "503" in row) for row in failed)
+        assert await page.run("/[1-9] failed/.test(document.getElementById('traffic').getAttribute('aria-label'))")
         assert page.faults == []
         assert {one.removeprefix(gateway) for one in page.asked} == {"/", "/overview.json"}
 
