@@ -45,6 +45,23 @@ def test_calls_that_wait_share_a_transaction(tmp_path):
     assert names(tmp_path / "f") == ["first", *(f"n{n}" for n in range(50))]
 
 
+def test_more_calls_than_a_transaction_takes_are_all_answered_whoever_goes(tmp_path):
+    async def main():
+        file = SqliteThread("test", tmp_path / "f", PINS, fail)
+        tasks = [asyncio.create_task(file.transact(add, f"n{n}")) for n in range(400)]
+        await asyncio.sleep(0)
+        for task in tasks[::7]:
+            task.cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        await file.transact(add, "last")
+        await file.aclose()
+        assert all(found[n] == f"n{n}" for n in range(400) if n % 7)
+
+    asyncio.run(main())
+    # A call that was made is not withdrawn.
+    assert names(tmp_path / "f") == [*(f"n{n}" for n in range(400)), "last"]
+
+
 def test_a_call_that_fails_leaves_nothing_and_fails_no_other(tmp_path):
     def add_and_fail(connection):
         add(connection, "lost")

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from embedway._options import EmbedOptions
-    from embedway.local.remote import OpenInference
     from embedway.money import Amount
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.scoring import Selection
@@ -63,7 +62,6 @@ class AsyncEmbedder:
         config: Config | None = None,
         progress: ProgressSink | None = None,
         hooks: Sequence[Hook] = (),
-        _inference: OpenInference | None = None,
     ) -> None:
         if is_a(model, Config):
             raise UsageError("model is a Config; pass it by name: config=...")
@@ -73,7 +71,7 @@ class AsyncEmbedder:
         if not self.model:
             raise UsageError("model is empty; leave it out for the default model")
         self.config = config if config is not None else Config.load()
-        self._engines = Engines(self.config, hooks, check_progress(progress), _inference)
+        self._engines = Engines(self.config, hooks, check_progress(progress))
         self.cache = AsyncCacheAdmin(self._engines, self.model)
         self.pins = AsyncPinAdmin(self._engines)
         self.models = AsyncModelAdmin(self._engines, self.config, self.model)

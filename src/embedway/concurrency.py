@@ -16,10 +16,28 @@ async def run_together(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
     `asyncio.TaskGroup`, it does not cancel the caller's own task: in Python 3.11, a group that fails leaves a counted
     cancellation on the task, and an outer `asyncio.timeout` then raises CancelledError in place of TimeoutError.
     """
+    runs = list(runs)
+    if len(runs) == 1:  # needs no task
+        await _run_alone(runs[0])
+    elif runs:
+        await _run_all(runs)
+
+
+async def _run_alone(run: Coroutine[Any, Any, None]) -> None:
+    try:
+        await run
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001  raised in a group
+        failed = error
+    else:
+        return
+    raise BaseExceptionGroup("concurrent tasks failed", [failed])
+
+
+async def _run_all(runs: Iterable[Coroutine[Any, Any, None]]) -> None:
     errors: list[BaseException] = []
     tasks = [asyncio.create_task(_collect_error(run, errors)) for run in runs]
-    if not tasks:
-        return
     is_cancelled = False
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)

@@ -525,7 +525,7 @@ class CacheError(EmbedwayError):
 class StateError(EmbedwayError):
     """A backup of the state cannot be created, read or restored, or the journal of a job cannot be read.
 
-    `file` is the backup or the file that fails.
+    Also for the gateway's files and batches. `file` is the backup, the file or the server that fails.
     """
 
     def __init__(self, message: str, *, file: Path | str) -> None:

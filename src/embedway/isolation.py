@@ -79,24 +79,6 @@ def run_module(module: str, arguments: Sequence[str], *, folder: Path) -> subpro
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
-def start_module(module: str, *, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Start `python -m MODULE` in a session of its own, with a pipe as its standard input. Raises OSError.
-
-    The working directory is not on its module path. It inherits `descriptors`, the environment and standard error. A
-    signal of the terminal does not reach it. It must end when its standard input is closed.
-    """
-    import subprocess  # noqa: PLC0415  the command imports this module at its start
-
-    # The module's name comes from the caller; no shell is involved.
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-P", "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        pass_fds=tuple(descriptors),
-        start_new_session=True,
-    )
-
-
 def _elsewhere(environment: dict[str, str], here: Path) -> dict[str, str]:
     """Return the environment for a process in another folder: paths relative to `here` become absolute.
 

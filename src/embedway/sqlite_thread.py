@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import sqlite3
@@ -19,7 +20,6 @@ from embedway.third_party import INVALID_VALUE_ERRORS
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
@@ -37,8 +37,18 @@ class _Call:
     """Call that waits for a transaction, and its outcome."""
 
     function: Callable[[sqlite3.Connection], Any]
+    future: asyncio.Future[Any]
     result: Any = None
     error: Exception | None = None
+
+    def deliver(self) -> None:
+        """Pass the outcome to the caller, if there still is one. On the event loop."""
+        if self.future.done():
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
 
 
 class Watch(Protocol):
@@ -89,6 +99,8 @@ class SqliteThread:
         self._on_error = on_error
         self._worker: Worker | None = None
         self._waiting: collections.deque[_Call] = collections.deque()
+        #: The worker that has a run before it, which sees all waiting calls.
+        self._summoned: Worker | None = None
         # A call during `aclose` starts a new thread.
         self._lock = threading.RLock()
         _threads.add(self)
@@ -121,22 +133,44 @@ class SqliteThread:
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
     ) -> R:
         """Call a function with the connection, in a transaction shared with other waiting calls."""
-        call = _Call(lambda connection: function(connection, *arguments, **options))
-        self._waiting.append(call)
-        await self.submit(self._run_waiting)
-        if call.error is None:
-            return cast("R", call.result)
-        if isinstance(call.error, _FAILURES) and not _is_own(call.error):
-            return cast("R", self._on_error(call.error))
-        raise call.error
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Call(partial(_with_connection, function, arguments, options), future))
+        if self._worker is None or self._worker is not self._summoned:
+            self._run_soon()
+        try:
+            return await future
+        except _FAILURES as error:
+            if _is_own(error):
+                raise
+            return cast("R", self._on_error(error))
 
-    def _run_waiting(self) -> None:
-        """Run the waiting calls in one transaction; if one of them fails, run each in a separate transaction."""
+    def _run_soon(self) -> None:
+        """Run the waiting calls on the thread."""
         batch: list[_Call] = []
+        if self._worker is None:
+            self._worker = Worker(self._name)
+        self._summoned = self._worker  # before the thread can reset it
+        done = self.submit(self._run_waiting, batch)
+
+        def deliver(_: object) -> None:
+            failure = None if done.cancelled() else done.exception()
+            for call in batch:
+                if failure is not None and not call.future.done():
+                    call.future.set_exception(failure)
+                call.deliver()
+            if self._waiting and self._worker is not self._summoned:
+                self._run_soon()
+
+        done.add_done_callback(deliver)
+
+    def _run_waiting(self, batch: list[_Call]) -> None:
+        """Run waiting calls in one transaction, and list them; if one fails, run each in a separate transaction."""
+        # From now on, a new call submits a further run: this one may not see it.
+        self._summoned = None
         with contextlib.suppress(IndexError):
             while len(batch) < _BATCH:
                 batch.append(self._waiting.popleft())
-        # An earlier call may have run all of them.
+        # An earlier run may have run all of them.
         transactions = collections.deque([batch] if batch else ())
         while transactions:
             calls = transactions.popleft()
@@ -201,6 +235,12 @@ class SqliteThread:
         self.connection = self._open()
         self.place = place_of(self._path)
         return self.connection
+
+
+def _with_connection(
+    function: Callable[..., R], arguments: tuple[Any, ...], options: dict[str, Any], connection: sqlite3.Connection
+) -> R:
+    return function(connection, *arguments, **options)
 
 
 def _is_own(error: Exception) -> bool:

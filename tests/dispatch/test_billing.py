@@ -19,6 +19,8 @@ from failing_services import SPACE, WIDTH, FakeUpstream, on_calls
 class SlowAccount:
     """Account whose bookings wait for `go`."""
 
+    ledger = "a ledger"
+
     def __init__(self):
         self.budgets = self
         self.booking, self.go = asyncio.Event(), asyncio.Event()
@@ -32,7 +34,7 @@ class SlowAccount:
     def prices(self, tokens, searches):
         return tokens
 
-    async def settle_answer(self, sent, share):
+    async def settle_answer(self, sent, share, *, last_route):
         self.booking.set()
         await self.go.wait()
 
@@ -67,6 +69,8 @@ def test_an_answer_is_reported_before_it_is_booked():
 class RecordingAccount:
     """Account that records its bookings; each attempt has 7 nano-dollars under way."""
 
+    ledger = "a ledger"
+
     def __init__(self, prices):
         self.budgets, self.prices = self, prices
         self.answers, self.failures = [], []
@@ -77,7 +81,7 @@ class RecordingAccount:
     async def mark_sent(self, tokens, searches):
         return 7
 
-    async def settle_answer(self, sent, share):
+    async def settle_answer(self, sent, share, *, last_route):
         self.answers.append(share)
 
     async def settle_failure(self, sent, *, billed):

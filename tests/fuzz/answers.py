@@ -11,10 +11,10 @@ import threading
 import time
 
 import numpy as np
-from calls import WORDS, settings, tiny_tokenizer
 from cases import SECRET, TEXT, Case, WrongResultError
 from folders import mutate_bytes, mutate_json
 
+from calls import WORDS, settings, tiny_tokenizer
 from embedway import Config, Embedder
 from embedway.weights.store import StoreSettings, WeightsStore
 from tiny_models import tiny_encoder

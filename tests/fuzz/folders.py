@@ -8,11 +8,11 @@ import struct
 
 import numpy as np
 import onnx
-from calls import WORDS, settings, tiny_tokenizer
 from cases import Case, WrongResultError
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
+from calls import WORDS, settings, tiny_tokenizer
 from embedway import Config, Embedder
 from tiny_models import WIDE, tiny_encoder, tiny_reranker
 

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import numpy as np
-from calls import make_config, settings
 from cases import SECRET, TEXT, CallersError, Case, WrongResultError
 from values import VALUES
 
+from calls import make_config, settings
 from embedway import BaseHook, Config, Embedder
 from embedway.models import opening
 from embedway.providers import registry

@@ -129,8 +129,8 @@ def test_the_sum_of_the_costs_is_what_the_ledger_has_as_spent(seed, across, limi
     spent, held = asyncio.run(standing(config))
     assert (hook.cost, held) == (spent, 0)
     assert {one.model for one in hook.of(CostDetails)} == {NAME}
-    # The receipts alone have less: the rest is of calls that failed or were cancelled.
-    assert sum(receipt.cost_nanousd for receipt in receipts if receipt is not None) < spent
+    # The receipts alone may have less: the rest is of calls that failed or were cancelled.
+    assert sum(receipt.cost_nanousd for receipt in receipts if receipt is not None) <= spent
     assert {one.source for one in hook.of(CostDetails)} == {"reported", "unsure"}
     if limit is not None:
         assert spent <= limit
@@ -190,10 +190,10 @@ def test_a_ledger_that_fails_is_reported_and_logged_once(tmp_path, monkeypatch, 
     hook, is_broken = Listening(), [True]
     settle = SqliteLedger.settle
 
-    async def failing(self, *arguments):
+    async def failing(self, *arguments, **options):
         if is_broken[0]:
             raise LedgerError("the disk is full")
-        return await settle(self, *arguments)
+        return await settle(self, *arguments, **options)
 
     monkeypatch.setattr(SqliteLedger, "settle", failing)
     config = settings(tmp_path, **{"cache.backend": "none", "budgets.b": {"usd": "1"}})

@@ -98,13 +98,13 @@ class Counted(Server):
     def __init__(self):
         super().__init__()
         self.received = collections.Counter()
-        self._counter = TiktokenCounter("cl100k_base", max_tokens=8191)
+        self.counter = TiktokenCounter("cl100k_base", max_tokens=8191)
 
     async def embeddings(self, request):
         body = await request.json()
         (text,) = body["input"]
         kind = text.split()[0]
-        tokens = int(self._counter.count([text]).lengths[0])
+        tokens = int(self.counter.count([text]).lengths[0])
         self.received[text] += 1
         first = self.received[text] == 1
         if kind == "limited" and first:
@@ -135,14 +135,14 @@ class Estimated(Server):
     def __init__(self, chance):
         super().__init__()
         self._chance = chance
-        self._counter = EstimatingCounter(max_tokens=500)
+        self.counter = EstimatingCounter(max_tokens=500)
         self.together = 0
 
     async def embeddings(self, request):
         body = await request.json()
         texts = body["input"]
         kinds = {text.split()[0] for text in texts}
-        estimate = int(self._counter.count(texts).lengths.sum())
+        estimate = int(self.counter.count(texts).lengths.sum())
         luck = "good" if "killed" in kinds else self._chance.choices(LUCK, weights=(2, 1, 1, 16))[0]
         if "refused" in kinds:
             return web.json_response({"error": {"code": "invalid_request_error"}}, status=400)
@@ -324,3 +324,50 @@ def test_bills_beyond_estimates_for_texts_of_many_callers(books, tmp_path, seed)
         return server.together
 
     assert asyncio.run(main()) > 0
+
+
+class Killing(Counted):
+    """Bills what it receives, and tells when it has received a number of requests."""
+
+    def __init__(self, most):
+        super().__init__()
+        self._most = most
+        self.is_enough = asyncio.Event()
+
+    async def embeddings(self, request):
+        answer = await super().embeddings(request)
+        if self.received.total() >= self._most:
+            self.is_enough.set()
+        return answer
+
+
+@pytest.mark.parametrize("received", [1, 2, 7, 20, 43])
+def test_a_process_killed_at_any_step_has_booked_what_the_service_received(books, received):
+    """Reservation and first amount are one step, settlement and end another: a kill falls before, between or after."""
+    settings, open_ledger = books
+    settings |= {"cache.backend": "none", "batching.across_callers": False}
+    chance = random.Random(received)
+    calls = [[text_of("plain", 0, number, chance)] for number in range(60)]
+
+    async def main():
+        server = Killing(received)
+        async with server.running() as base:
+            process = await spend(settings, base, SMALL, calls)
+            await asyncio.wait_for(server.is_enough.wait(), 60)
+            process.kill()
+            await process.wait()
+        ledger = open_ledger(3600)
+        await ledger.expire()
+        (standing,) = await ledger.standings([LIMITS[SMALL]])
+        entries = await ledger.entries()
+        await ledger.aclose()
+        return server, standing, entries
+
+    server, standing, entries = asyncio.run(main())
+    assert standing.held == 0
+    assert standing.spent == sum(entry.spent for entry in entries)
+    assert all((entry.reserved, entry.sent) == (0, 0) for entry in entries)
+    # Never less than the bill; more only for requests that were marked and did not arrive.
+    most = max(server.counter.count([text]).lengths[0] for (text,) in calls) * PRICES[SMALL]
+    assert server.tokens * PRICES[SMALL] <= standing.spent <= server.tokens * PRICES[SMALL] + SLOTS * most
+    assert all(entry.unsure in {0, entry.spent} for entry in entries)

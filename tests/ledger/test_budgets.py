@@ -402,16 +402,19 @@ def test_an_account_is_closed_although_its_caller_went_and_its_last_booking_fail
 def test_a_mark_whose_answer_was_lost_books_nothing(monkeypatch):
     async def work(embedder, server):
         ledger = ledger_of(embedder)
-        with monkeypatch.context() as patch:
-            patch.setattr(ledger, "send", failing(ledger.send, after=True))
-            with pytest.raises(LedgerError):
-                await embed(embedder)
-        with monkeypatch.context() as patch:
-            patch.setattr(ledger, "send", failing(ledger.send))
-            with pytest.raises(LedgerError):
-                await embed(embedder)
+        # A call reserves and marks in one step. After a failure, the next call reserves first, and marks in another.
+        for step, after in (("reserve", True), ("send", True), ("reserve", False), ("send", False)):
+            with monkeypatch.context() as patch:
+                patch.setattr(ledger, step, failing(getattr(ledger, step), after=after))
+                with pytest.raises(LedgerError, match="the ledger is away"):
+                    await embed(embedder)
         assert not server.bodies
-        assert [(entry.state, entry.spent, entry.unsure) for entry in await entries(embedder)] == [("done", 0, 0)] * 2
+        assert not budgets_of(embedder).open_accounts
+        booked = await entries(embedder)
+        assert [(one.state, one.spent, one.unsure) for one in booked if one.state == "done"] == [("done", 0, 0)] * 3
+        assert all((one.sent, one.spent) == (0, 0) for one in booked)
+        await embed(embedder)
+        assert (await entries(embedder))[0].spent == 120
 
     run(work)
 

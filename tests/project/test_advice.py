@@ -22,7 +22,7 @@ OTHERS = {"--no-deps", "--only-binary", "--disable-pip-version-check", "--no-inp
 OTHERS |= {"--upgrade", "--force-reinstall"}
 #: Files, and columns of the SQL statements of pins.
 #: Names of files, and attributes of OpenTelemetry.
-NO_KEYS = re.compile(r"\.(py|toml|json|sqlite|html?|lock|tmp|pin)$|^server\.(address|port)$")
+NO_KEYS = re.compile(r"\.(py|rs|toml|json|sqlite|html?|lock|tmp|pin)$|^server\.(address|port)$")
 
 
 def commands(command, path=()):

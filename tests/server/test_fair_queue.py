@@ -313,12 +313,12 @@ async def test_an_uncontended_turn_takes_microseconds():
     _, queue, _ = make(max_running=8)
     best = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.thread_time()
         for _ in range(2000):
             async with queue.turn("a", cost=1.0):
                 pass
-        best.append((time.perf_counter() - started) / 2000)
-    assert min(best) < 50e-6  # about 3 µs on an idle core
+        best.append((time.thread_time() - started) / 2000)
+    assert min(best) < 50e-6  # about 3 µs
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -163,9 +163,9 @@ async def test_a_take_takes_microseconds(tmp_path):
     rates, limits = LocalRates(tmp_path / "rates"), MinuteLimits(10**9, 10**9)
     best = []
     for _ in range(5):
-        started_at = time.perf_counter()
+        started_at = time.thread_time()
         for _ in range(2000):
             await rates.take("web", 1, 10, limits)
-        best.append((time.perf_counter() - started_at) / 2000)
-    assert min(best) < 100e-6  # about 6 µs on an idle core
+        best.append((time.thread_time() - started_at) / 2000)
+    assert min(best) < 100e-6  # about 6 µs
     await rates.aclose()

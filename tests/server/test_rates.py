@@ -216,9 +216,13 @@ def test_the_ledgers_backend_chooses_the_store(tmp_path):
 
 
 @in_loop
-async def test_a_server_that_fails_is_named_without_its_password():
+async def test_a_server_that_fails_is_named_without_its_password(caplog):
     rates = RedisRates("redis://:correct-horse@127.0.0.1:9/0")
     with pytest.raises(LedgerError, match="the limits of API keys in Redis at") as caught:
         await rates.take("web", 1, 1, MinuteLimits(1, 1))
     assert "correct-horse" not in str(caught.value)
+    # A finished call does not fail.
+    await correct_of(rates, Caller("web", tokens_per_minute=5), estimated=1, actual=2)
+    assert "the tokens of a call stay as estimated: the limits of API keys in Redis" in caplog.text
+    assert "correct-horse" not in caplog.text
     await rates.aclose()

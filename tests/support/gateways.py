@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from embedway.server.worker import make_server, open_gateway
 async def gateway_at(config=None, **overrides):
     """Run a gateway in this event loop; yield its URL and the `Gateway`."""
     config = Config.load([], overrides=overrides) if config is None else config
-    gateway, app = await open_gateway(config)
+    folder = tempfile.TemporaryDirectory()
+    gateway, app = await open_gateway(config, Path(folder.name))
     server = make_server(app, config.server)
     (own,) = listen("127.0.0.1", 0, 1)
     serving = asyncio.create_task(server.serve(sockets=[own]))
@@ -29,8 +31,9 @@ async def gateway_at(config=None, **overrides):
     finally:
         server.should_exit = True
         await serving
-        await gateway.engines.aclose()
+        await gateway.aclose()
         own.close()
+        folder.cleanup()
 
 
 @contextlib.contextmanager

@@ -6,8 +6,13 @@ import socket
 import tempfile
 from pathlib import Path
 
+from embedway import Config
+from embedway.local import loading
+from embedway.local.remote import ModelSpec
+from embedway.server.inference.client import InferenceClient
 from embedway.server.inference.service import InferenceService
-from embedway.server.inference.settings import InferenceLimits
+from embedway.server.inference.settings import ClientLimits, InferenceLimits
+from inside import embedder_with
 
 
 @contextlib.asynccontextmanager
@@ -32,6 +37,24 @@ async def until(condition, limit_s=60):
     async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110  some conditions are states of a process
             await asyncio.sleep(0.002)
+
+
+def settings_of(config, tmp_path, **more):
+    """Return settings without a cache, for a worker and for the process."""
+    stored = {"weights.directory": str(config.weights.directory), "tune.directory": str(tmp_path / "tune")}
+    return Config.load(environ={}, overrides={**stored, "cache.backend": "none", **more})
+
+
+def worker(config, path, **limits):
+    """Return an embedder whose models are computed by the process behind a socket."""
+    return embedder_with(lambda: InferenceClient(path, ClientLimits(**limits)), config)
+
+
+def spec_of(name, config):
+    """Return the specification of a local model, as a worker sends it."""
+    named = loading.resolve(name)
+    loaded = loading.load(named, config)
+    return ModelSpec.of(named.key, loaded.recipe, loaded.choice)
 
 
 class Clock:

@@ -369,3 +369,16 @@ async def measure_with(cache, meanwhile):
 def difference_from_reference(shared, answered):
     """Return the difference of a route's results to the shared reference."""
     return shared._difference(answered)
+
+
+def embedder_with(inference, config, **options):
+    """Return an asynchronous embedder whose local models a process computes; `inference` connects to it."""
+    from embedway import AsyncEmbedder
+    from embedway._engine import Engines
+
+    embedder = AsyncEmbedder(config=config, **options)
+    replaced = Engines(config, (), None, inference)
+    embedder._engines = replaced
+    for admin in (embedder.cache, embedder.pins, embedder.models, embedder.quality):
+        admin._engines = replaced
+    return embedder

@@ -684,23 +684,25 @@ def test_a_circuit_that_opens_is_probed_and_closes_reports_each_change_once():
 # ------------------------------------------------------------------------ reservations
 
 
-def test_money_is_reserved_before_the_batch_and_a_refusal_belongs_to_the_reservation():
+def test_a_refusal_belongs_to_the_reservation_and_the_next_calls_reserve_before_their_batch():
     async def work(fixture):
         await fixture.embed()
-        with pytest.raises(BudgetExceededError):
-            await fixture.embed(["six seven eight", "nine ten"])
+        for _ in range(2):
+            with pytest.raises(BudgetExceededError):
+                await fixture.embed(["six seven eight", "nine ten"])
 
     hook = run(work, **{"ledger.backend": "sqlite", "budgets.b": {"usd": usd(17_000)}})
-    first, second = hook.of(RequestDetails)
-    kept, refused = hook.of(ReservationDetails)
-    batch = hook.one(BatchDetails)
+    first, second, third = hook.of(RequestDetails)
+    kept, refused, refused_first = hook.of(ReservationDetails)
+    batch, other_batch = hook.of(BatchDetails)
     # Twice its estimated tokens.
     assert kept.details == ReservationDetails(NAME, batch.details.tokens * 2 * 1000)
-    assert (kept.parent, refused.parent, batch.parent) == (first.id, second.id, first.id)
-    assert kept.id < batch.id
-    assert hook.errors([kept, refused, second]) == [None, "BudgetExceededError", "BudgetExceededError"]
-    (event,) = [one for one in hook.events if isinstance(one.details, BudgetRefusalDetails)]
-    assert (event.details.budget, event.parent) == ("b", refused.id)
+    assert (kept.parent, refused.parent, refused_first.parent) == (first.id, second.id, third.id)
+    assert (batch.parent, other_batch.parent) == (first.id, second.id)
+    assert len(hook.of(AttemptDetails)) == 1
+    assert hook.errors([kept, refused, second, third]) == [None, *["BudgetExceededError"] * 3]
+    events = [one for one in hook.events if isinstance(one.details, BudgetRefusalDetails)]
+    assert [(event.details.budget, event.parent) for event in events] == [("b", refused.id), ("b", refused_first.id)]
 
 
 def test_an_attempt_that_no_money_is_left_for_is_none():

@@ -17,6 +17,7 @@ from embedway._version import __version__
 from embedway.cli import (
     budget,
     cache,
+    conformance,
     doctor,
     embed,
     export,
@@ -74,6 +75,7 @@ app.add_typer(quality.app, name="quality", short_help="Notice models that change
 app.add_typer(state.app, name="state")
 app.command("init", short_help="Create an embedway.toml and trust it.")(init.init)
 app.command("trust", short_help="Trust an embedway.toml in the working directory.")(trust.trust)
+app.command("conformance", short_help="Judge a server with OpenAI's embeddings API.")(conformance.conformance)
 app.command("doctor", short_help="Check this installation and show how to fix problems.")(doctor.doctor)
 
 

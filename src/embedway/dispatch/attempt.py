@@ -14,7 +14,7 @@ from embedway.dispatch.billing import book, mark_under_way
 from embedway.dispatch.probes import send_probe, with_own_errors
 from embedway.dispatch.proofs import order_note, too_many_rows
 from embedway.dispatch.usage import record, usage_of
-from embedway.dispatch.waits import is_closed_by, is_loading, reason_of, waited_for
+from embedway.dispatch.waits import is_closed_by, is_loading, missed_deadline, reason_of, skipped, waited_for
 from embedway.errors import (
     BadVectorsError,
     BudgetExceededError,
@@ -27,7 +27,7 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers.answers import checked_answer, checked_rates
-from embedway.providers.delivery import of_attempt, record_attempt
+from embedway.providers.delivery import forget_attempt, of_attempt, record_attempt
 from embedway.quality.checks import DiversityCheck, report_refusal
 from embedway.telemetry.operations import AttemptDetails, Outcome, ValidationDetails, WaitDetails
 from embedway.types import NO_RATES
@@ -112,13 +112,14 @@ class Attempt:
         """
         request, response, route = self.context.request, self.context.response, self.route
         tokens = int(request.lengths[self.rows].sum(dtype=np.int64))
+        forget_attempt()
         if route.circuit.opened_at is not None and route.circuit.state == "open":
-            raise _circuit_error(route)
+            raise skipped(route)
         async with contextlib.AsyncExitStack() as places:
             await self._wait(tokens, places)
             self.check_first()
             if route.circuit.opened_at is not None and not route.circuit.allow():
-                raise _circuit_error(route)
+                raise skipped(route)
             answer = await self._exchange(tokens, places)
         if answer.rates != NO_RATES:
             route.limiter.learn(answer.rates, tokens)
@@ -130,10 +131,14 @@ class Attempt:
     async def _wait(self, tokens: int, places: contextlib.AsyncExitStack) -> None:
         """Wait for the semaphore and the rate limiter of the route; `places` releases the slots."""
         context, route = self.context, self.route
-        fairness = context.fairness.setdefault(route.name, asyncio.Semaphore(route.semaphore.limit))
+        fairness = context.fairness.get(route.name)
+        if fairness is None:
+            fairness = context.fairness[route.name] = asyncio.Semaphore(route.semaphore.limit)
+        busy = fairness.locked()
+        waits = busy or route.semaphore.is_busy or not route.limiter.is_unlimited
         try:
-            async with asyncio.timeout(self._left_s()):
-                hooks, busy = context.hooks, fairness.locked()
+            async with asyncio.timeout(self._left_s()) if waits else contextlib.nullcontext():
+                hooks = context.hooks
                 with hooks.operation(WaitDetails, "semaphore", route.name) if busy else contextlib.nullcontext():
                     await places.enter_async_context(fairness)
                 await places.enter_async_context(route.semaphore.hold(context.request.urgency))
@@ -141,7 +146,7 @@ class Attempt:
         except DeadlineError:
             raise
         except TimeoutError as error:
-            raise self._too_late(f"could not be asked, {waited_for(route, tokens)},") from error
+            raise missed_deadline(self, f"could not be asked, {waited_for(route, tokens)},") from error
 
     async def pass_limits(self, tokens: int) -> None:
         """Wait for the rate limiter. Raises RateLimitedError if the wait is too long."""
@@ -159,7 +164,7 @@ class Attempt:
         declared = route.provider.declared
         charges: list[Charge] = []
         usage: Usage | None = None
-        outcome = Outcome()
+        outcome, last_route = Outcome(), ""
         is_judged = may_be_billed = False
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
@@ -187,6 +192,7 @@ class Attempt:
             route.semaphore.widen()
             # Before it is booked: a caller that is cancelled meanwhile has paid for it.
             self._pass_on(answer.vectors)
+            last_route = self._last_route()
         except EmbedwayError as error:
             if not self.is_sent:
                 raise
@@ -203,8 +209,14 @@ class Attempt:
                 route.circuit.release_probe()
             if charges:
                 # Bad vectors are billed like good ones.
-                await book(charges, usage, billed=may_be_billed and delivery.may_have_begun)
+                billed = may_be_billed and delivery.may_have_begun
+                await book(charges, usage, billed=billed, last_route=last_route)
         return answer
+
+    def _last_route(self) -> str:
+        """Return the routes that answered so far, for the ledger; empty if texts of this attempt are sent again."""
+        names = dict.fromkeys((*self.context.response.routes, self.route.name))
+        return ", ".join(names) if self.invalid is None else ""
 
     def _record_failure(self, error: EmbedwayError) -> bool:
         """Update the route after a failed attempt, and return whether the attempt may be billed."""
@@ -296,6 +308,8 @@ class Attempt:
         The answer is paid for, so only the probes are sent again if they fail.
         """
         route, notes = self.route, self.context.response.notes
+        if route.proof.failures == failures and not self._is_in_order_of_arrival(answer):
+            return
         while True:
             try:
                 ordered = await self._in_time(self._prove_once(answer, failures))
@@ -316,9 +330,13 @@ class Attempt:
         route, send, texts = self.route, functools.partial(send_probe, self), len(self.rows)
         if route.proof.failures != failures and not route.proof.is_settled:
             await route.proof.verify(route, texts, send, hold=self._hold)
-        if not answer.by_position or texts == 1:
+        if not self._is_in_order_of_arrival(answer):
             return 0
         return await route.proof.prove_order(route, self._embed, self.context.request.prompt, send, hold=self._hold)
+
+    def _is_in_order_of_arrival(self, answer: Answer) -> bool:
+        """Return whether the order of an answer's rows has to be proved."""
+        return answer.by_position and len(self.rows) > 1
 
     def _hold(self) -> AbstractContextManager[object]:
         """Keep the account open that probes are booked to, until they are booked."""
@@ -361,7 +379,7 @@ class Attempt:
             if not self.has_alternative:
                 is_connected = self.delivery is None or self.delivery.may_have_begun
                 how = "did not answer" if is_connected else "could not be asked, because no connection was ready"
-                raise self._too_late(how) from error
+                raise missed_deadline(self, how) from error
             awaited = of_attempt().awaited
             reason = f"{awaited} gave no token in time" if awaited else "no answer in time"
             raise UnavailableError(reason, route=self.route.name, billed=True) from error
@@ -379,20 +397,3 @@ class Attempt:
         if self.route.provider.declared.local:
             return None
         return max(0.0, self.context.deadline - self.context.clock())
-
-    def _too_late(self, how: str) -> DeadlineError:
-        awaited = of_attempt().awaited
-        how = f"could not be asked, because {awaited} gave no token," if awaited else how
-        late = DeadlineError(
-            f"{self.route.name} {how} before the deadline of the request ({self.context.deadline_named}), "
-            f"after {self.context.response.attempts} requests in all",
-            attempts=self.context.response.attempts,
-        )
-        late.route = self.route.name
-        return late
-
-
-def _circuit_error(route: ServiceRoute) -> UpstreamError:
-    if route.error_rate is not None:
-        route.error_rate.record_skip()
-    return UpstreamError(route.circuit.skipped, route=route.name)

@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.errors import LedgerError
+from embedway.errors import EmbedwayError, LedgerError
 from embedway.ledger.account import Share
 from embedway.types import Bill
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     import numpy.typing as npt
 
@@ -38,11 +38,13 @@ async def reserve_for(
     prices: Prices,
     *,
     exact: bool,
+    later: bool = False,
 ) -> AsyncIterator[Account | None]:
     """Reserve the possible cost of a request, and release the rest afterwards; None without `budgets`.
 
     `prices` returns nano-dollars for tokens and searches, None if no price is known. `exact` is true if the tokens were
-    counted with the model's own tokenizer. Raises BudgetExceededError and LedgerError.
+    counted with the model's own tokenizer. With `later`, the reservation may be made when the first texts are sent; if
+    it cannot be made, the block is cancelled or fails. Raises BudgetExceededError and LedgerError.
     """
     if budgets is None:
         yield None
@@ -54,12 +56,27 @@ async def reserve_for(
         texts=len(request.texts),
         searches=searches_of(request.lengths) if request.by_search else 0,
         exact=exact,
+        later=later,
     )
     try:
-        yield account
+        if account.reservation is None:
+            yield account
+        else:
+            async with asyncio.timeout(None) as wait:
+                with account.reservation.awaited(wait):
+                    yield account
+    except (EmbedwayError, TimeoutError):
+        if account.failure is None:
+            raise
     finally:
-        # Shielded: the account is closed even if the caller is cancelled.
-        await asyncio.shield(budgets.run_in_background(account.close()))
+        if budgets.ledger is None:
+            await account.close()  # does not wait
+        elif not account.is_closed:
+            # Shielded: the account is closed even if the caller is cancelled.
+            await asyncio.shield(budgets.run_in_background(account.close()))
+    if account.failure is not None:
+        # Nothing was sent, so it is the error of the call, not of some of its texts.
+        raise account.failure
 
 
 def make_bill(response: UpstreamResponse, prices: Prices, account: Account | None = None) -> Bill:
@@ -96,6 +113,8 @@ class Charge:
     sent_nanousd: int
     tokens: int
     searches: int
+    #: Whether the attempt contains all texts of the caller's request.
+    is_whole: bool = False
 
 
 async def mark_under_way(request: UpstreamRequest, rows: Rows, charges: list[Charge]) -> None:
@@ -107,38 +126,57 @@ async def mark_under_way(request: UpstreamRequest, rows: Rows, charges: list[Cha
     async def mark(caller: int, own: Rows) -> None:
         account, lengths = request.accounts[caller], request.lengths[own]
         tokens, searches = int(lengths.sum(dtype=np.int64)), searches_of(lengths) if request.by_search else 0
-        charges.append(Charge(account, await account.mark_sent(tokens, searches), tokens, searches))
+        sent = await account.mark_sent(tokens, searches)
+        charges.append(Charge(account, sent, tokens, searches, is_whole=len(own) == request.count_of(caller)))
 
+    if request.callers is None:
+        await mark(0, rows)
+        return
     # All at once, so that the ledger can book them together.
-    callers = [(0, rows)] if request.callers is None else request.by_caller(rows)
-    marked = (mark(caller, own) for caller, own in callers)
+    marked = (mark(caller, own) for caller, own in request.by_caller(rows))
     for error in await asyncio.gather(*marked, return_exceptions=True):
         if error is not None:
             raise error
 
 
-async def book(charges: Sequence[Charge], usage: Usage | None, *, billed: bool) -> None:
+async def book(charges: Sequence[Charge], usage: Usage | None, *, billed: bool, last_route: str = "") -> None:
     """Book a finished attempt for every caller, even if the waiting caller is cancelled.
 
-    Without an answer, `billed` is true if the attempt may be on the bill.
+    Without an answer, `billed` is true if the attempt may be on the bill. With `last_route`, the routes that answered,
+    the attempt is the last one of each caller whose texts are all in it.
     """
-    await asyncio.shield(charges[0].account.budgets.run_in_background(_book_each(charges, usage, billed=billed)))
+    budgets, booking = charges[0].account.budgets, _book_each(charges, usage, billed=billed, last_route=last_route)
+    if budgets.ledger is None:
+        await booking  # does not wait
+    else:
+        await asyncio.shield(budgets.run_in_background(booking))
 
 
-async def _book_each(charges: Sequence[Charge], usage: Usage | None, *, billed: bool) -> None:
+async def _book_each(charges: Sequence[Charge], usage: Usage | None, *, billed: bool, last_route: str) -> None:
     if usage is None:
         bookings = [charge.account.settle_failure(charge.sent_nanousd, billed=billed) for charge in charges]
     else:
         bookings = [
-            charge.account.settle_answer(charge.sent_nanousd, share)
+            charge.account.settle_answer(charge.sent_nanousd, share, last_route=last_route if charge.is_whole else "")
             for charge, share in zip(charges, shares_of(charges, usage), strict=True)
         ]
-    for error in await asyncio.gather(*bookings, return_exceptions=True):
+    for error in await _outcomes(bookings):
         if isinstance(error, LedgerError):
             # The answer is here and paid for. A missing booking is booked as unsure when the lease expires.
             charges[0].account.budgets.note_unbooked(error)
         elif error is not None:
             raise error
+
+
+async def _outcomes(bookings: Sequence[Coroutine[Any, Any, None]]) -> list[BaseException | None]:
+    """Return the error of each booking; None if it has none. One alone needs no further task."""
+    if len(bookings) > 1:
+        return await asyncio.gather(*bookings, return_exceptions=True)
+    try:
+        await bookings[0]
+    except LedgerError as error:
+        return [error]
+    return [None]
 
 
 def shares_of(charges: Sequence[Charge], usage: Usage) -> list[Share]:

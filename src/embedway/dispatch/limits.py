@@ -56,13 +56,15 @@ class LearnedLimits:
 
     def applied_to(self, declared: Declared) -> Declared:
         """Return declared properties with the learned limits; they are never raised."""
+        if not self.has_any:
+            return declared
         limits = RequestLimits(lowest(self.max_inputs, self.max_ordered), self.max_request_tokens)
         return limits.applied_to(declared)
 
     @property
     def has_any(self) -> bool:
         """Whether a limit of a request was learned."""
-        return any(limit is not None for limit in (self.max_inputs, self.max_request_tokens, self.max_ordered))
+        return not (self.max_inputs is self.max_request_tokens is self.max_ordered is None)
 
     def alone(self, parts: list[Rows], lengths: npt.NDArray[np.int32]) -> list[Rows]:
         """Take texts over the learned limit of a text out of their requests, so that they fail alone.

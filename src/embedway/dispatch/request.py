@@ -165,6 +165,10 @@ class UpstreamRequest:
         """Return the caller of a row."""
         return 0 if self.callers is None else int(self.callers[row])
 
+    def count_of(self, caller: int) -> int:
+        """Return the number of texts of a caller."""
+        return len(self.texts) if self.callers is None else int(np.count_nonzero(self.callers == caller))
+
     def by_caller(self, rows: Rows) -> list[tuple[int, Rows]]:
         """Return each caller of some rows, with the caller's rows."""
         if self.callers is None:

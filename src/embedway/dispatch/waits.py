@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING
 
 from embedway.dispatch.limits import with_advice
 from embedway.dispatch.rate_limiter import utc_in
-from embedway.errors import BadVectorsError, DeadlineError, RateLimitedError, UnavailableError, without_row
+from embedway.errors import (
+    BadVectorsError,
+    DeadlineError,
+    RateLimitedError,
+    UnavailableError,
+    UpstreamError,
+    without_row,
+)
 from embedway.money import as_number
+from embedway.providers.delivery import of_attempt
 from embedway.providers.http_headers import LONGEST_WAIT_S
 
 if TYPE_CHECKING:
@@ -15,7 +23,7 @@ if TYPE_CHECKING:
 
     from embedway.dispatch.attempt import Attempt
     from embedway.dispatch.request import RetryPolicy, ServiceRoute
-    from embedway.errors import EmbedwayError, UpstreamError
+    from embedway.errors import EmbedwayError
 
 #: Pauses between requests to a service that loads its model and does not say how long, in seconds, and their growth.
 _FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 1.0, 5.0, 1.5
@@ -85,6 +93,26 @@ def too_late(error: UpstreamError, attempt: Attempt, wait_s: float) -> DeadlineE
     late = DeadlineError(message, attempts=context.response.attempts)
     late.route, late.retry_after_s, late.__cause__ = route.name, wait_s, error
     return late
+
+
+def missed_deadline(attempt: Attempt, how: str) -> DeadlineError:
+    """Return the error for the deadline of a request that ends `attempt`; `how` says what the route did not do."""
+    context, route, awaited = attempt.context, attempt.route, of_attempt().awaited
+    how = f"could not be asked, because {awaited} gave no token," if awaited else how
+    late = DeadlineError(
+        f"{route.name} {how} before the deadline of the request ({context.deadline_named}), "
+        f"after {context.response.attempts} requests in all",
+        attempts=context.response.attempts,
+    )
+    late.route = route.name
+    return late
+
+
+def skipped(route: ServiceRoute) -> UpstreamError:
+    """Return the error for a route that is not asked, because its circuit is open, and count it for alerts."""
+    if route.error_rate is not None:
+        route.error_rate.record_skip()
+    return UpstreamError(route.circuit.skipped, route=route.name)
 
 
 def exhausted(policy: RetryPolicy, error: EmbedwayError, *, tries: int, passed_s: float) -> EmbedwayError:

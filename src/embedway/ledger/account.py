@@ -1,4 +1,8 @@
-"""Money of one request: each attempt is marked as sent before it is sent, and settled when it is finished."""
+"""Money of one request: each attempt is marked as sent before it is sent, and settled when it is finished.
+
+The common request, one attempt that is answered, takes two transactions of the ledger: one reserves its money and marks
+it as sent, and one settles it and closes the entry.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,9 @@ from embedway.telemetry.operations import BudgetWarningDetails, CostDetails
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from embedway.ledger.base import Crossing, Refused
+    from embedway.ledger.base import Crossing, Ledger, Refused
     from embedway.ledger.budgets import Budgets
+    from embedway.ledger.reservation import Reservation
 
 #: Returns nano-dollars for a number of tokens and searches; None if no price is known.
 Prices: TypeAlias = Callable[[int, int], int | None]
@@ -86,6 +91,8 @@ class Account:
     reserved: int
     #: Factor of the reserved tokens, above 1 if they are estimated.
     margin: int = 1
+    #: Its reservation until that is in the ledger; None without a ledger.
+    reservation: Reservation | None = None
     entry: str | None = None
     #: Under way, in nano-dollars.
     sent: int = 0
@@ -99,13 +106,67 @@ class Account:
     _holders: int = 0
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    @property
+    def failure(self) -> EmbedwayError | None:
+        """Error of its reservation, so that nothing was sent; None if there is none."""
+        return None if self.reservation is None else self.reservation.error
+
+    async def reserve(self) -> None:
+        """Make the reservation alone. Raises BudgetExceededError and LedgerError; the account is then closed.
+
+        If the caller is cancelled meanwhile, nothing is reserved.
+        """
+        try:
+            await asyncio.shield(self.budgets.run_in_background(self._reserve_alone()))
+        except BaseException:
+            self.budgets.run_in_background(self.close())
+            raise
+
+    def reserve_later(self) -> None:
+        """Make the reservation with the first amount that is sent, or alone if that takes longer."""
+        assert self.reservation is not None  # noqa: S101  there is a ledger
+        context = self.reservation.context
+        self.reservation.start_timer(lambda: self.budgets.run_in_background(self._reserve_late(), context=context))
+
+    async def _reserve_late(self) -> None:
+        try:
+            await self._reserve_alone()
+        except EmbedwayError:  # raised to the call, whose wait ends
+            if self.reservation is not None:
+                self.reservation.end_wait()
+
+    async def _reserve_alone(self) -> None:
+        async with self._lock:
+            if self._state == "open":
+                await self._reserve(0)
+
+    async def _reserve(self, sent: int) -> None:
+        """Make the reservation, unless it is made, with an amount that is under way. The lock is held."""
+        reservation = self.reservation
+        if reservation is None:
+            return
+        if reservation.error is not None:
+            raise reservation.error
+        reservation.stop_timer()
+        try:
+            self.entry = await self.budgets.reserve(self, reservation, sent)
+        except EmbedwayError as error:
+            self.call_budget.held -= self.reserved
+            self.reserved = 0
+            reservation.error = error
+            raise
+        self.reservation = None
+
     async def mark_sent(self, tokens: int, searches: int) -> int:
         """Mark the maximum cost of an attempt as under way, and return it in nano-dollars.
 
-        Raises BudgetExceededError if earlier attempts spent the reservation and no more is available, and LedgerError
-        if the account is closed. If the caller is cancelled meanwhile, nothing is under way.
+        Raises BudgetExceededError if a limit refuses the reservation, or if earlier attempts spent it and no more is
+        available, and LedgerError if the account is closed. If the caller is cancelled meanwhile, nothing is under way.
         """
-        marking = self.budgets.run_in_background(self._mark_sent(tokens, searches))
+        if self.budgets.ledger is None:
+            return await self._mark_sent(tokens, searches)  # does not wait
+        context = None if self.reservation is None else self.reservation.context
+        marking = self.budgets.run_in_background(self._mark_sent(tokens, searches), context=context)
         try:
             return await asyncio.shield(marking)
         except asyncio.CancelledError:
@@ -119,6 +180,8 @@ class Account:
     async def _mark_sent(self, tokens: int, searches: int) -> int:
         amount = self.prices(tokens * self.margin, searches) or 0
         async with self._lock:
+            if self.failure is not None:
+                raise self.failure
             if self._state == "closed":
                 # A batch of several callers goes on without one that was cancelled. That is no failure of the ledger.
                 raise LedgerError("the call of these texts has ended, so they are not sent")
@@ -132,23 +195,35 @@ class Account:
         return amount
 
     async def _send(self, amount: int) -> Refused | None:
-        """Mark an amount as under way, unless a limit refuses it. The lock is held."""
-        ledger = self.budgets.ledger
-        if ledger is not None and self.entry is not None:
-            try:
-                with reported(self.budgets.hooks, "ledger", "send"):
-                    refused = await ledger.send(self.entry, amount, self.budgets.limits)
-            except LedgerError:
-                # Nothing is sent, but it may be marked as sent.
-                with contextlib.suppress(LedgerError), reported(self.budgets.hooks, "ledger", "revert_send"):
-                    await ledger.revert_send(self.entry, self.sent + self._unbooked)
-                raise
+        """Mark an amount as under way, unless a limit refuses it. The lock is held.
+
+        Raises the errors of the reservation if that is not made yet.
+        """
+        if self.reservation is not None and amount <= self.reserved:
+            await self._reserve(amount)
+        elif self.budgets.ledger is not None:
+            refused = await self._send_in(self.budgets.ledger, amount)
             if refused is not None:
                 return refused
         self.call_budget.held += max(0, amount - self.reserved)
         self.reserved = max(0, self.reserved - amount)
         self.sent += amount
         return None
+
+    async def _send_in(self, ledger: Ledger, amount: int) -> Refused | None:
+        # Limits may allow the texts, but not a probe that costs more.
+        await self._reserve(0)
+        entry = self.entry
+        if entry is None:
+            return None
+        try:
+            with reported(self.budgets.hooks, "ledger", "send"):
+                return await ledger.send(entry, amount, self.budgets.limits)
+        except LedgerError:
+            # Nothing is sent, but it may be marked as sent.
+            with contextlib.suppress(LedgerError), reported(self.budgets.hooks, "ledger", "revert_send"):
+                await ledger.revert_send(entry, self.sent + self._unbooked)
+            raise
 
     async def _send_up_to(self, amount: int) -> int:
         """Mark as much of an amount as under way as the limits allow, and return it."""
@@ -166,8 +241,12 @@ class Account:
                 amount = 0 if refused.restored else min(amount - 1, self.reserved + refused.left)
         return 0
 
-    async def settle_answer(self, sent: int, share: Share) -> None:
-        """Settle an answered attempt. An implausible cost uses up the limits, but does not exceed them."""
+    async def settle_answer(self, sent: int, share: Share, *, last_route: str = "") -> None:
+        """Settle an answered attempt. An implausible cost uses up the limits, but does not exceed them.
+
+        `last_route` names the routes that answered if nothing more will be sent. The account is then closed with it, in
+        one transaction, unless an attempt is still under way.
+        """
         totals, cost = self.totals, share.cost
         if cost is None:
             totals.unpriced, cost = True, 0
@@ -178,7 +257,7 @@ class Account:
             sent += await self._send_up_to(cost - sent)
             cost = min(cost, sent)
             totals.unsure += cost
-        await self._settle(Settlement(sent, cost, share.tokens, share.source))
+        await self._settle(Settlement(sent, cost, share.tokens, share.source), last_route)
 
     async def settle_failure(self, sent: int, *, billed: bool) -> None:
         """Settle a failed attempt; with `billed`, all of it may be on the bill."""
@@ -187,37 +266,45 @@ class Account:
             self.totals.unpriced = self.totals.unpriced or self.prices(1, 1) is None
         await self._settle(Settlement(sent, sent if billed else 0, 0, "unsure" if billed else "unbilled"))
 
-    async def _settle(self, settlement: Settlement) -> None:
-        budgets, purpose = self.budgets, self.call_budget.purpose
-        sent, cost, ledger = settlement.sent, settlement.cost, budgets.ledger
+    async def _settle(self, settlement: Settlement, last_route: str = "") -> None:
+        budgets = self.budgets
         try:
             async with self._lock:
-                self.sent -= sent
-                # An unbilled amount is available to the next attempt; a higher cost is taken from the reservation.
-                back = sent if settlement.kind == "unbilled" else -min(self.reserved, max(0, cost - sent))
-                self.reserved += back
-                self.totals.spent += cost
-                self.call_budget.spent += cost
-                self.call_budget.held += back - sent
-                if cost and settlement.kind != "unbilled":
-                    # Before it is booked: it is spent, even if the ledger fails.
-                    budgets.hooks.event(CostDetails, purpose.model, cost, settlement.kind)
-                if ledger is None or self.entry is None:
+                self._count(settlement)
+                if budgets.ledger is None or self.entry is None:
                     return
+                is_last = not self._is_in_use and (bool(last_route) or self._state == "closing")
+                closing = {"last_route": last_route or self.route} if is_last else {}
                 try:
                     with reported(budgets.hooks, "ledger", "settle"):
-                        crossings = await ledger.settle(self.entry, settlement, budgets.limits)
+                        crossings = await budgets.ledger.settle(self.entry, settlement, budgets.limits, **closing)
                 except LedgerError:
-                    self._unbooked += sent
+                    self._unbooked += settlement.sent
                     raise
+                if is_last:
+                    self._end()
                 budgets.note_booked()
-                if cost:
-                    budgets.standings.note_change(purpose)
+                if settlement.cost:
+                    budgets.standings.note_change(self.call_budget.purpose)
                 for crossing in crossings:
                     budgets.hooks.event(_warning_of, crossing)
         finally:
-            if self._state != "open":
+            if self._state == "closing":
                 await self.close()
+
+    def _count(self, settlement: Settlement) -> None:
+        """Count the outcome of an attempt here, before it is booked."""
+        call_budget, sent, cost = self.call_budget, settlement.sent, settlement.cost
+        self.sent -= sent
+        # An unbilled amount is available to the next attempt; a higher cost is taken from the reservation.
+        back = sent if settlement.kind == "unbilled" else -min(self.reserved, max(0, cost - sent))
+        self.reserved += back
+        self.totals.spent += cost
+        call_budget.spent += cost
+        call_budget.held += back - sent
+        if cost and settlement.kind != "unbilled":
+            # Before it is booked: it is spent, even if the ledger fails.
+            self.budgets.hooks.event(CostDetails, call_budget.purpose.model, cost, settlement.kind)
 
     @contextlib.contextmanager
     def held_open(self) -> Iterator[None]:
@@ -230,24 +317,40 @@ class Account:
             if self._state != "open":
                 self.budgets.run_in_background(self.close())
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more is sent and booked here."""
+        return self._state == "closed"
+
+    @property
+    def _is_in_use(self) -> bool:
+        """Whether attempts are under way, or may begin."""
+        return bool(self.sent or self._holders)
+
     async def close(self) -> None:
         """Release the reservation; if an attempt is still under way, after it is finished."""
         if self._state == "open":
             self._state = "closing"
         async with self._lock:
-            if self.sent or self._holders or self._state == "closed":
+            if self._is_in_use or self._state == "closed":
                 return
-            self._state = "closed"
-            self.call_budget.held -= self.reserved
-            self.reserved = 0
+            self._end()
             if self.budgets.ledger is not None and self.entry is not None:
-                self.budgets.open_accounts.pop(self.entry, None)
                 try:
                     with reported(self.budgets.hooks, "ledger", "close"):
                         await self.budgets.ledger.close(self.entry, route=self.route)
                 except LedgerError as error:
                     # The result is paid for, and must not be lost because of this.
                     _log.warning("a reservation could not be released; it ends when its lease expires: %s", error)
+
+    def _end(self) -> None:
+        self._state = "closed"
+        self.call_budget.held -= self.reserved
+        self.reserved = 0
+        if self.reservation is not None:
+            self.reservation.stop_timer()
+        if self.entry is not None:
+            self.budgets.open_accounts.pop(self.entry, None)
 
 
 def _warning_of(crossing: Crossing) -> BudgetWarningDetails:

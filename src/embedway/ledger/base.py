@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import uuid
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
@@ -248,12 +249,24 @@ class Ledger(Protocol):
     """
 
     async def reserve(
-        self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], *, lease_s: float, texts: int
+        self,
+        purpose: Purpose,
+        nanousd: int | None,
+        limits: Sequence[Limit],
+        *,
+        lease_s: float,
+        texts: int,
+        sent: int = 0,
+        entry: str | None = None,
     ) -> str | Refused:
         """Open an entry and hold an amount, unless this would exceed a hard limit of `limits` or of the ledger.
 
         None means an unknown price: any hard limit refuses it. If the ledger was restored from a backup and is not
         confirmed, any hard limit refuses every amount.
+
+        `sent` is an amount that is marked as under way in the same transaction, as by `send`: both happen, or neither.
+        `entry` is a new ID for the entry, from `new_entry`, with which a caller can revert a reservation whose answer
+        was lost. Returns the entry's ID.
         """
 
     async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
@@ -264,10 +277,17 @@ class Ledger(Protocol):
         """
 
     async def revert_send(self, entry: str, still_sent: int) -> None:
-        """Revert a `send` whose answer was lost, even if it took no effect: at most `still_sent` stays under way."""
+        """Revert a `send` whose answer was lost, even if it took no effect: at most `still_sent` stays under way.
 
-    async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
+        Does nothing if there is no such entry, or it has ended.
+        """
+
+    async def settle(
+        self, entry: str, settlement: Settlement, limits: Sequence[Limit], *, last_route: str | None = None
+    ) -> list[Crossing]:
         """Book the outcome of an attempt, and return the limits that have reached a warning level.
+
+        With `last_route`, the entry is closed in the same transaction, as by `close(entry, route=last_route)`.
 
         A cost above the sent amount is taken from the entry's reservation, as far as possible. If the entry has ended,
         the amount was booked as unsure, which is corrected. If a restored ledger does not contain the amount as sent,
@@ -312,6 +332,11 @@ class Ledger(Protocol):
 
     async def aclose(self) -> None:
         """Close files and connections."""
+
+
+def new_entry() -> str:
+    """Return a new ID of an entry."""
+    return uuid.uuid4().hex
 
 
 def periods_at(seconds: float) -> dict[Period, str]:

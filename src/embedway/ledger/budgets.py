@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from embedway.errors import EmbedwayError, LedgerError
 from embedway.ledger.account import Account
-from embedway.ledger.base import Refused
+from embedway.ledger.base import Refused, new_entry
 from embedway.ledger.refusals import budget_exceeded, estimate_note, max_cost_exceeded
 from embedway.ledger.reported import reported
+from embedway.ledger.reservation import Reservation
 from embedway.ledger.standing_reports import StandingReports
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import BudgetRefusalDetails, ReservationDetails
 from embedway.types import ESTIMATE_MARGIN
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from embedway.errors import BudgetExceededError
@@ -31,6 +33,8 @@ _log = logging.getLogger("embedway.budget")
 
 #: Interval at which savings of cache hits are booked in the ledger, in seconds.
 _SAVINGS_S = 60.0
+#: Maximum purposes whose refusals are remembered.
+_MOST_PURPOSES = 1000
 
 
 class Budgets:
@@ -54,6 +58,9 @@ class Budgets:
         #: Costs that could not be booked since the ledger worked last.
         self._unbooked = 0
         self._sleep = sleep
+        #: Whether the last reservation failed, and purposes whose last reservation was refused.
+        self._refusing = False
+        self._refused: set[Purpose] = set()
         #: Open accounts by ledger entry; their leases are renewed.
         self.open_accounts: dict[str, Account] = {}
         self._renewing: asyncio.Task[None] | None = None
@@ -62,40 +69,84 @@ class Budgets:
         self._closed = False
 
     async def open(
-        self, call_budget: CallBudget, prices: Prices, *, tokens: int, texts: int, searches: int = 0, exact: bool = True
+        self,
+        call_budget: CallBudget,
+        prices: Prices,
+        *,
+        tokens: int,
+        texts: int,
+        searches: int = 0,
+        exact: bool = True,
+        later: bool = False,
     ) -> Account:
-        """Reserve the maximum cost of a request. Raises BudgetExceededError before anything is sent, or LedgerError."""
+        """Reserve the maximum cost of a request. Raises BudgetExceededError before anything is sent, or LedgerError.
+
+        With `later`, the reservation may be made with the first amount that is sent, so that its errors are raised
+        then; see `Account.failure`.
+        """
         margin = 1 if exact else ESTIMATE_MARGIN
         needed = prices(tokens * margin, searches)
         note = "" if exact else estimate_note(call_budget.purpose.model)
-        with self.hooks.operation(ReservationDetails, call_budget.purpose.model, needed):
-            left = None if call_budget.max_nanousd is None else call_budget.left()
-            if left is not None and (needed is None or needed > left):
-                raise max_cost_exceeded(call_budget, needed, left, note=note)
-            account = Account(self, call_budget, prices, reserved=needed or 0, margin=margin)
-            call_budget.held += account.reserved
-            call_budget.accounts.append(account)
-            if self.ledger is None:
-                return account
-            reserving = self.run_in_background(self._reserve(self.ledger, call_budget.purpose, needed, texts))
-            try:
-                answer = await asyncio.shield(reserving)
-            except BaseException:
-                call_budget.held -= account.reserved
-                self.run_in_background(self._give_back(reserving))
-                raise
-            if isinstance(answer, Refused):
-                call_budget.held -= account.reserved
-                raise self.refuse(answer, needed, model=call_budget.purpose.model, note=note)
-            account.entry = answer
-            self.open_accounts[answer] = account
-            if self._renewing is None or self._renewing.done():
-                self._renewing = asyncio.create_task(self._renew())
-            return account
+        left = None if call_budget.max_nanousd is None else call_budget.left()
+        is_over = left is not None and (needed is None or needed > left)
+        if is_over or self.ledger is None:
+            with self.hooks.operation(ReservationDetails, call_budget.purpose.model, needed):
+                if left is not None and is_over:
+                    raise max_cost_exceeded(call_budget, needed, left, note=note)
+        account = Account(self, call_budget, prices, reserved=needed or 0, margin=margin)
+        call_budget.held += account.reserved
+        call_budget.accounts.append(account)
+        if self.ledger is not None:
+            account.reservation = Reservation(needed, texts, note)
+            if later and not self._refusing and call_budget.purpose not in self._refused:
+                account.reserve_later()
+            else:
+                await account.reserve()
+        return account
 
-    async def _reserve(self, ledger: Ledger, purpose: Purpose, needed: int | None, texts: int) -> str | Refused:
-        with reported(self.hooks, "ledger", "reserve"):
-            return await ledger.reserve(purpose, needed, self.limits, lease_s=self.lease_s, texts=texts)
+    async def reserve(self, account: Account, reservation: Reservation, sent: int) -> str:
+        """Make a reservation, of which `sent` is under way at once, and return its entry.
+
+        Raises BudgetExceededError and LedgerError. Until a reservation of the same purpose is made again, those of
+        later calls are made before they wait for anything: a refused call should not take the place of another.
+        """
+        assert self.ledger is not None  # noqa: S101  without a ledger there is no reservation
+        purpose, needed, entry = account.call_budget.purpose, reservation.needed, new_entry()
+        with self.hooks.operation(ReservationDetails, purpose.model, needed):
+            try:
+                with reported(self.hooks, "ledger", "reserve"):
+                    answer = await self.ledger.reserve(
+                        purpose,
+                        needed,
+                        self.limits,
+                        lease_s=self.lease_s,
+                        texts=reservation.texts,
+                        sent=sent,
+                        entry=entry,
+                    )
+            except LedgerError:
+                self._refusing = True
+                if sent:
+                    await self._revert(self.ledger, entry)
+                raise
+            self._refusing = False
+            if isinstance(answer, Refused):
+                if len(self._refused) >= _MOST_PURPOSES:
+                    self._refused.clear()
+                self._refused.add(purpose)
+                raise self.refuse(answer, needed, model=purpose.model, note=reservation.note)
+        self._refused.discard(purpose)
+        self.open_accounts[answer] = account
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.create_task(self._renew())
+        return answer
+
+    async def _revert(self, ledger: Ledger, entry: str) -> None:
+        """Revert a reservation whose answer was lost, and which may be marked as sent although nothing is sent."""
+        with contextlib.suppress(LedgerError):
+            with reported(self.hooks, "ledger", "revert_send"):
+                await ledger.revert_send(entry, 0)
+            await ledger.close(entry)
 
     def note_unbooked(self, error: LedgerError) -> None:
         """Count a cost that could not be booked, and log the first one since the ledger worked last."""
@@ -138,9 +189,11 @@ class Budgets:
             for task in self._background:
                 task.add_done_callback(self._close_again)
 
-    def run_in_background(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+    def run_in_background(
+        self, work: Coroutine[Any, Any, R], *, context: contextvars.Context | None = None
+    ) -> asyncio.Task[R]:
         """Run a coroutine that the cancellation of a caller must not cancel."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work, context=context)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         if self._closed:
@@ -160,13 +213,6 @@ class Budgets:
     async def _close_ledger(self, ledger: Ledger) -> None:
         if not self._background:
             await ledger.aclose()
-
-    async def _give_back(self, reserving: asyncio.Task[str | Refused]) -> None:
-        """Close the entry of a caller that was cancelled during its reservation."""
-        with contextlib.suppress(EmbedwayError):
-            answer = await reserving
-            if isinstance(answer, str) and self.ledger is not None:
-                await self.ledger.close(answer)
 
     async def _renew(self) -> None:
         while True:

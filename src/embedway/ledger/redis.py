@@ -29,8 +29,10 @@ from embedway.ledger.base import (
     Standing,
     State,
     moment,
+    new_entry,
 )
 from embedway.ledger.continuity import OLDER, OTHER, SEEN_BY_PLACE, replaced
+from embedway.ledger.redis_scripts import SharedScript
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
 from embedway.shared_servers import note_use, read_facts
 from embedway.store_failures import explain_server, server_address
@@ -109,14 +111,24 @@ class RedisLedger:
         self._answered: tuple[float, float] | None = None
         self._is_noted = False
         self._client = redis_client(url, cluster=cluster, what="ledger.backend = 'redis'")
+        self._script = SharedScript(self._client, _SCRIPT, LEDGER_KEYS, cluster=cluster)
 
     async def reserve(
-        self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], *, lease_s: float, texts: int
+        self,
+        purpose: Purpose,
+        nanousd: int | None,
+        limits: Sequence[Limit],
+        *,
+        lease_s: float,
+        texts: int,
+        sent: int = 0,
+        entry: str | None = None,
     ) -> str | Refused:
         answer = await self._call(
             "reserve",
-            id=uuid.uuid4().hex,
+            id=entry or new_entry(),
             amount=None if nanousd is None else str(nanousd),
+            sent=str(sent),
             limits=_write_limits(limits),
             lease_s=lease_s,
             texts=str(texts),
@@ -133,7 +145,9 @@ class RedisLedger:
     async def revert_send(self, entry: str, still_sent: int) -> None:
         await self._call("revert_send", id=entry, still_sent=str(still_sent))
 
-    async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
+    async def settle(
+        self, entry: str, settlement: Settlement, limits: Sequence[Limit], *, last_route: str | None = None
+    ) -> list[Crossing]:
         answer = await self._call(
             "settle",
             id=entry,
@@ -142,6 +156,7 @@ class RedisLedger:
             tokens=str(settlement.tokens),
             kind=settlement.kind,
             limits=_write_limits(limits),
+            **({} if last_route is None else {"last_route": last_route}),
         )
         if answer[0] == "gone":
             raise LedgerError(f"the ledger has no entry {entry}: check whether the server was emptied")
@@ -157,7 +172,7 @@ class RedisLedger:
     async def book_saved(self, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
         await self._call(
             "saved",
-            id=uuid.uuid4().hex,
+            id=new_entry(),
             amount=str(nanousd),
             texts=str(texts),
             tokens=str(tokens),
@@ -214,9 +229,7 @@ class RedisLedger:
         call |= {"now": None if self._clock is None else repr(self._clock()), "expected": self._expected()}
         call |= {"seen": self._seen.id, "changes": self._seen.changes, "new": uuid.uuid4().hex}
         try:
-            identity, changes, now, answer = await self._client.eval(
-                _SCRIPT, len(LEDGER_KEYS), *LEDGER_KEYS, operation, json.dumps(call)
-            )
+            identity, changes, now, answer = await self._script.run(operation, json.dumps(call))
         except (redis.exceptions.RedisError, OSError, TimeoutError, ValueError) as error:
             how = next((how for code, how in _REPLACED.items() if code in str(error)), None)
             if how is not None:
@@ -293,8 +306,11 @@ def _chunks(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [values[at : at + size] for at in range(0, len(values), size)]
 
 
-def redis_client(url: str, *, cluster: bool, what: str) -> Any:
-    """Create a client without retries. Raises MissingExtraError, which says that `what` needs the library."""
+def redis_client(url: str, *, cluster: bool, what: str, decode: bool = True) -> Any:
+    """Create a client without retries; its answers are text, or bytes without `decode`.
+
+    Raises MissingExtraError, which says that `what` needs the library.
+    """
     try:
         import redis.asyncio as redis  # noqa: PLC0415  an extra
         from redis.asyncio.retry import Retry  # noqa: PLC0415
@@ -304,8 +320,8 @@ def redis_client(url: str, *, cluster: bool, what: str) -> Any:
     # No retries: a script may have run although its answer was lost, and a second run would book twice.
     options: dict[str, Any] = {"socket_connect_timeout": _CONNECT_S, "socket_timeout": ANSWER_S}
     if cluster:
-        return redis.RedisCluster.from_url(url, decode_responses=True, **options)
-    return redis.Redis.from_url(url, decode_responses=True, retry=Retry(NoBackoff(), 0), **options)
+        return redis.RedisCluster.from_url(url, decode_responses=decode, **options)
+    return redis.Redis.from_url(url, decode_responses=decode, retry=Retry(NoBackoff(), 0), **options)
 
 
 async def note_server(part: Part, client: Any, url: str) -> None:

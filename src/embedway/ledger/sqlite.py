@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
@@ -26,6 +25,7 @@ from embedway.ledger.base import (
     State,
     account_keys,
     moment,
+    new_entry,
     periods_at,
 )
 from embedway.ledger.continuity import ReplacedFileError, replaced
@@ -51,8 +51,8 @@ SELECT model, collection, api_key, opened, state, reserved, sent, unsure,
 FROM entries WHERE id = ?
 """
 _RESERVE = """
-INSERT INTO entries (id, opened, state, model, collection, api_key, texts, reserved, unpriced, lease_until)
-VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO entries (id, opened, state, model, collection, api_key, texts, reserved, sent, unpriced, lease_until)
+VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _SEND = "UPDATE entries SET reserved = MAX(0, reserved - :nanousd), sent = sent + :nanousd WHERE id = :id"
 _REVERT_SEND = """
@@ -118,18 +118,22 @@ class SqliteLedger:
         *,
         lease_s: float,
         texts: int,
+        sent: int = 0,
+        entry: str | None = None,
     ) -> str | Refused:
         self._expire(connection)
         self._watch.lease(connection, lease_s)
         now = self._clock()
         periods = periods_at(now)
         keys = account_keys(purpose, periods)
-        refused = accounts.refusal(connection, purpose, periods, nanousd, limits)
+        held = max(nanousd or 0, sent)
+        refused = accounts.refusal(connection, purpose, periods, None if nanousd is None else held, limits)
         if refused is not None:
             return refused
-        entry, held = uuid.uuid4().hex, nanousd or 0
+        entry = entry or new_entry()
         names = (purpose.model, purpose.collection, purpose.api_key)
-        connection.execute(_RESERVE, (entry, now, *names, texts, held, nanousd is None, now + lease_s))
+        amounts = (held - sent, sent, nanousd is None)
+        connection.execute(_RESERVE, (entry, now, *names, texts, *amounts, now + lease_s))
         accounts.add(connection, keys, held=held)
         return entry
 
@@ -155,7 +159,13 @@ class SqliteLedger:
 
     @transacted
     def settle(
-        self, connection: Connection, entry: str, settlement: Settlement, limits: Sequence[Limit]
+        self,
+        connection: Connection,
+        entry: str,
+        settlement: Settlement,
+        limits: Sequence[Limit],
+        *,
+        last_route: str | None = None,
     ) -> list[Crossing]:
         found = self._find(connection, entry)
         kind, cost = settlement.kind, settlement.cost
@@ -170,6 +180,8 @@ class SqliteLedger:
         unsure = (cost if kind == "unsure" else 0) - booked
         connection.execute(_SETTLE, (over, back, cost - booked, tokens, estimated, unsure, entry))
         accounts.add(connection, found.keys, held=back - over, spent=cost - booked)
+        if last_route is not None:
+            self._close(connection, entry, "done", last_route)
         return accounts.crossings(connection, found.purpose, found.periods, limits) if cost else []
 
     @transacted
@@ -180,7 +192,7 @@ class SqliteLedger:
     def book_saved(self, connection: Connection, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
         now = self._clock()
         names = (purpose.model, purpose.collection, purpose.api_key)
-        connection.execute(_BOOK_SAVED, (uuid.uuid4().hex, now, now, *names, texts, texts, tokens, nanousd))
+        connection.execute(_BOOK_SAVED, (new_entry(), now, now, *names, texts, texts, tokens, nanousd))
         accounts.add(connection, account_keys(purpose, periods_at(now)), saved=nanousd)
 
     @transacted

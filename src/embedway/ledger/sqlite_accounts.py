@@ -29,6 +29,8 @@ def add(
     connection: Connection, keys: Sequence[tuple[str, str]], *, held: int = 0, spent: int = 0, saved: int = 0
 ) -> None:
     """Add amounts to accounts, by scope and period."""
+    if not (held or spent or saved):
+        return
     connection.executemany(_ADD, [(*key, spent, held, saved) for key in keys])
 
 

@@ -116,6 +116,15 @@ class Inference(Protocol):
     def model(self, spec: ModelSpec) -> RemoteModel:
         """Return a model of the process. Sends nothing, and may be called from any thread."""
 
+    async def state(self) -> dict[str, Any]:
+        """Return the health of the process, and under `models` the state of each model, as plain values."""
+
+    async def keep(self, model: str, keep_alive_s: float | None) -> int:
+        """Set the time after which an unused model is unloaded, by its canonical name; None for never.
+
+        Returns the number of models of that name in memory.
+        """
+
     async def aclose(self) -> None:
         """Close the connection. Pending calls raise ClosedError."""
 

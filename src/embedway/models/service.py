@@ -113,7 +113,10 @@ class ServiceModel(Model):
         upstream = self._upstream(work, request, on_ready)
         prices = self._prices(request.space.dimensions)
         budgets = None if self._is_free else self._environment.budgets
-        async with reserve_for(upstream, budgets, request.spending, prices, exact=self.profile.exact) as account:
+        # A free route marks nothing as sent, with which the reservation could be made.
+        later = not any(route.provider.declared.free for route in self.routes)
+        reserving = reserve_for(upstream, budgets, request.spending, prices, exact=self.profile.exact, later=later)
+        async with reserving as account:
             if account is not None:
                 upstream = replace(upstream, accounts=(account,))
             try:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from embedway.cache.vector_cache import VectorCache
+    from embedway.compute import OnReady
     from embedway.config import Config
     from embedway.ledger.budgets import Budgets
     from embedway.ledger.pins import Pin
@@ -109,7 +110,8 @@ class EmbedPipeline:
             outcome.model = choice.model  # not the name in the call, which may be any text
         elif call.model == AUTO:
             outcome.model = self._config.embedding.default_model
-        call = replace(call, on_overflow=choice.on_overflow or call.on_overflow)
+        if choice.on_overflow not in {None, call.on_overflow}:
+            call = replace(call, on_overflow=choice.on_overflow)
         if options.backup:
             return await self._embed_with_backups(call, choice, options, started, outcome)
         request, model, space = await self._prepare_choice(call, choice)
@@ -167,8 +169,8 @@ class EmbedPipeline:
         texts, positions = unique_texts(request.texts, request.refused)
         own = model.space_of_size(space.dimensions)
         outcome = facts.outcome if self._hooks.operating else None
-        asked = compute_request(request, texts, own, spending, outcome)
-        asked = replace(asked, on_ready=ready_callback(texts, own, space))
+        on_ready = ready_callback(texts, own, space)
+        asked = compute_request(request, texts, own, spending, outcome=outcome, on_ready=on_ready)
         cached = None if self.cache is None else self.cache.wrap(model, facts.tenant)
         with fill_outcome_on_failure(outcome, spending, len(texts)):
             try:
@@ -353,7 +355,8 @@ class EmbedPipeline:
 
     async def _prepare_choice(self, call: Call, choice: ChosenModel) -> tuple[EmbedRequest, Model, Space]:
         """Open the chosen model and validate the texts; return request, model and space of the vectors."""
-        call = replace(call, normalize=choice.normalize)
+        if call.normalize is not choice.normalize:
+            call = replace(call, normalize=choice.normalize)
         request, model = await self.prepare(call, choice.model, choice.dimensions)
         return request, model, space_of(model, request.dimensions, choice.normalize)
 
@@ -367,7 +370,9 @@ def compute_request(
     texts: tuple[str, ...],
     space: Space,
     spending: CallBudget,
+    *,
     outcome: Outcome | None = None,
+    on_ready: OnReady | None = None,
 ) -> ComputeRequest:
     """Return the request for unique texts of a checked call."""
     return ComputeRequest(
@@ -379,4 +384,5 @@ def compute_request(
         partial=request.partial,
         urgency=Urgency(request.priority, query=request.input_type == "query"),
         outcome=outcome,
+        on_ready=on_ready,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -51,11 +52,16 @@ class RequestLimits:
         """Return declared properties within these limits."""
         if self.max_inputs is None and self.max_request_tokens is None:
             return declared
-        return replace(
-            declared,
-            max_inputs=lowest(declared.max_inputs, self.max_inputs) or declared.max_inputs,
-            max_request_tokens=lowest(declared.max_request_tokens, self.max_request_tokens),
-        )
+        return _within(declared, self)
+
+
+@functools.lru_cache(maxsize=256)  # each request asks several times
+def _within(declared: Declared, limits: RequestLimits) -> Declared:
+    return replace(
+        declared,
+        max_inputs=lowest(declared.max_inputs, limits.max_inputs) or declared.max_inputs,
+        max_request_tokens=lowest(declared.max_request_tokens, limits.max_request_tokens),
+    )
 
 
 def lowest(*limits: int | None) -> int | None:

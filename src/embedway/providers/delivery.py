@@ -44,6 +44,12 @@ def record_attempt() -> Delivery:
     return delivery
 
 
+def forget_attempt() -> None:
+    """Forget the record of an earlier attempt in this context, whose service may have been awaited."""
+    if _of_attempt.get() is not None:
+        _of_attempt.set(None)
+
+
 def of_attempt() -> Delivery:
     """Return the record of the attempt of this context."""
     return _of_attempt.get() or Delivery()

@@ -10,17 +10,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from embedway.errors import EmbedwayError
+from embedway.server.batches.service import CALLER, PATHS
 from embedway.server.bodies import read_body
 from embedway.server.dialects import openai
 from embedway.server.endpoint import Exchange
 from embedway.server.origins import check_browser, cors_headers
 from embedway.server.problems import BodyError, Problem, problem_of, unexpected
 from embedway.server.replies import Reply, problem_headers
+from embedway.server.routing import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from embedway.server.access import Access
+    from embedway.server.batches.service import BatchService
     from embedway.server.endpoint import Endpoint
     from embedway.server.gateway import Gateway
     from embedway.server.replies import Header
@@ -34,6 +37,7 @@ _log = logging.getLogger("embedway.server")
 _WATCH_AFTER_S = 0.02
 #: Status in logs of a request whose client disconnected, as nginx writes it.
 _CLIENT_LEFT = 499
+METHOD_NOT_ALLOWED = 405
 #: Status of an answer before the body is complete: the rest of it is not waited for.
 _TOO_LARGE = 413
 #: Sent with each answer: it is no page, and must not be guessed to be one, framed or stored.
@@ -47,16 +51,17 @@ _SECURITY: tuple[Header, ...] = (
 class GatewayApp:
     """The endpoints of a gateway as an ASGI application."""
 
-    def __init__(self, gateway: Gateway, endpoints: Iterable[Endpoint], access: Access) -> None:
+    def __init__(
+        self, gateway: Gateway, endpoints: Iterable[Endpoint], access: Access, batches: BatchService | None = None
+    ) -> None:
+        """Create the application. Without `batches`, it has no files and batches."""
         self._gateway = gateway
         self._access = access
+        self._batches = batches
         self._stats = gateway.stats
         self._settings = gateway.config.server
+        self._routes = Routes(endpoints)
         self._origins = self._settings.cors_origins
-        self._endpoints: dict[tuple[str, str], Endpoint] = {(one.method, one.path): one for one in endpoints}
-        self._methods: dict[str, list[str]] = {}
-        for method, path in self._endpoints:
-            self._methods.setdefault(path, []).append(method)
         self._ids = os.urandom(6).hex()
         self._count = 0
 
@@ -72,9 +77,12 @@ class GatewayApp:
         self._count += 1
         request_id = f"{self._ids}-{self._count:x}"
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        endpoint = self._endpoints.get((method, scope["path"]))
-        exchange = Exchange(self._gateway, self._access.nobody, b"", request_id, scope["query_string"])
+        endpoint, argument = self._routes.find(method, scope["path"])
+        exchange = Exchange(self._gateway, self._access.nobody, b"", request_id, scope["query_string"], argument)
         problem: Problem | None = None
+        if endpoint is None and self._batches is not None and scope["path"].startswith(PATHS):
+            await self._pass_on(self._batches, exchange, scope, receive, send)
+            return
         try:
             reply = await self._answer(endpoint or self._unknown(method, scope["path"]), exchange, scope, receive)
         except ConnectionError:
@@ -85,13 +93,39 @@ class GatewayApp:
         except Exception as error:  # noqa: BLE001  answered as a fault, and logged
             problem = unexpected(error)
         if problem is not None:
-            form = openai.error if endpoint is None else endpoint.errors
-            reply = Reply(form(problem), problem.status, headers=problem_headers(problem))
+            reply = self._refusal(endpoint, problem, scope["path"])
         if self._origins:
             reply = replace(reply, headers=(*reply.headers, *cors_headers(scope["headers"], self._origins)))
         code = "" if problem is None else problem.code
         self._stats.end(endpoint, exchange, reply.status, time.perf_counter() - started, code)
         await _send(send, reply, request_id.encode(), scope)
+
+    async def _pass_on(
+        self, batches: BatchService, exchange: Exchange, scope: Any, receive: Receive, send: Send
+    ) -> None:
+        """Let the application of files and batches answer a request, which may be large."""
+        started, status = time.perf_counter(), 500
+
+        async def send_with_headers(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = ((b"x-embedway-request-id", exchange.request_id.encode()), *_SECURITY)
+                message = {**message, "headers": [*message["headers"], *own]}
+            await send(message)
+
+        try:
+            check_browser(scope["headers"], self._origins, loopback_only=self._access.is_loopback_only)
+            exchange.caller = await self._access.caller_of(scope["headers"])
+        except EmbedwayError as error:
+            problem = problem_of(error)
+            status = problem.status
+            reply = Reply(openai.error(problem), status, headers=problem_headers(problem))
+            await _send(send, reply, exchange.request_id.encode(), scope)
+        else:
+            await batches.app({**scope, CALLER: exchange.caller}, receive, send_with_headers)
+        finally:
+            self._stats.end(None, exchange, status, time.perf_counter() - started)
 
     async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Any, receive: Receive) -> Reply:
         """Check the caller, read the body, and run the handler; it is cancelled if the client disconnects."""
@@ -114,13 +148,24 @@ class GatewayApp:
         finally:
             watch.end()
 
+    def _refusal(self, endpoint: Endpoint | None, problem: Problem, path: str) -> Reply:
+        """Return the answer to a problem, in the form of the endpoint."""
+        headers = problem_headers(problem)
+        if endpoint is not None:
+            return Reply(endpoint.errors(problem), endpoint.status_of(problem), headers=headers)
+        if problem.status == METHOD_NOT_ALLOWED:
+            headers = (*headers, (b"allow", ", ".join(self._routes.methods(path)).encode()))
+        return Reply(openai.error(problem), problem.status, headers=headers)
+
     def _unknown(self, method: str, path: str) -> NoReturn:
         """Raise BodyError for an address that is not served."""
-        known = self._methods.get(path)
-        if known is None:
+        known = self._routes.methods(path)
+        if not known:
             raise BodyError("there is no such address; GET /openapi.json lists all", status=404, code="not_found")
         raise BodyError(
-            f"{path} has no method {method[:20]!a}; use {' or '.join(known)}", status=405, code="method_not_allowed"
+            f"this address has no method {method[:20]!a}; use {' or '.join(known)}",
+            status=METHOD_NOT_ALLOWED,
+            code="method_not_allowed",
         )
 
 

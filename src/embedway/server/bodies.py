@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+import difflib
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from embedway.server.problems import BodyError
 from embedway.text import printable
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="Body")
 
-Name = Annotated[str, Field(max_length=512)]
-#: Names of types in messages, by the last part of pydantic's kind of error.
+#: Maximum characters of a field's name in a message.
 _LONGEST_FIELD = 60
 
 
@@ -46,14 +46,20 @@ def _body_error(kind: type[Body], problems: Sequence[Any]) -> BodyError:
         return BodyError(f"the body is not valid JSON: {printable(first['msg'].partition(': ')[2])}")
     if not name:
         return BodyError("the body must be a JSON object")
-    if first["type"] == "extra_forbidden":
-        return BodyError(f"unknown field {shown!r}; fields are {', '.join(kind.model_fields)}", param=shown)
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        return BodyError(f"unknown field {shown!r}; {_fields(kind, name)}", param=shown)
     if first["type"] == "missing":
         return BodyError(f"field {shown!r} is missing", param=shown)
     if name in kind.expected:
         return BodyError(f"{shown} must be {kind.expected[name]}{_place(problems)}", param=shown)
     path = ".".join(str(part) for part in first["loc"] if not _is_branch(part))
     return BodyError(f"{printable(path)[:_LONGEST_FIELD]}: {_reason(first)}", param=printable(path)[:_LONGEST_FIELD])
+
+
+def _fields(kind: type[Body], name: str) -> str:
+    """Return the nearest field of a body, or all fields."""
+    near = difflib.get_close_matches(name[:_LONGEST_FIELD], kind.model_fields, 1)
+    return f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(kind.model_fields)}"
 
 
 def _place(problems: Sequence[Any]) -> str:

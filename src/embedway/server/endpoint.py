@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class Exchange:
     body: bytes
     request_id: str
     query: bytes = b""
+    #: Value of the parameter in the path; empty without one.
+    argument: str = ""
     #: Model that answered, for logs and statistics.
     model: str = ""
     texts: int = 0
@@ -52,7 +54,10 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A method and path with its handler. `body` and `answer` describe the JSON in the OpenAPI document."""
+    """A method and path with its handler. `body` and `answer` describe the JSON in the OpenAPI document.
+
+    A path may contain one parameter in braces; see `routing`.
+    """
 
     method: Method
     path: str
@@ -68,3 +73,15 @@ class Endpoint:
     media: str = "application/json"
     #: JSON schema of an error.
     error_schema: Mapping[str, Any] = field(default_factory=dict)
+    #: Statuses of an API whose errors have other ones than ours, by the code of the problem.
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    #: Statuses of answers; others are errors.
+    answered: tuple[int, ...] = (200,)
+
+    def status_of(self, problem: Problem) -> int:
+        """Return the status of the answer to a problem."""
+        return self.statuses.get(problem.code, problem.status)
+
+    def under(self, prefix: str) -> Endpoint:
+        """Return this endpoint at a path that begins with a prefix."""
+        return replace(self, path=prefix + self.path.removesuffix("/"))

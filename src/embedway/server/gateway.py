@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedway.config.local_models import AUTO
-from embedway.errors import EmbedwayError, UsageError
+from embedway.errors import EmbedwayError, InputError, UsageError
 from embedway.pipeline import rerank
 from embedway.pipeline.deadline import run_in_time
 from embedway.pipeline.request import Call
 from embedway.selection.call_options import CallOptions
 from embedway.server.fair_queue import FairQueue
 from embedway.server.problems import BodyError
+from embedway.server.rates import correct_of, limits_of, take_of
 from embedway.server.readiness import Readiness
 from embedway.text import shown_name
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
     from decimal import Decimal
     from pathlib import Path
 
     from embedway._engine import Engines
+    from embedway.catalog.types import Task
     from embedway.config import Config
     from embedway.selection.scoring import Selection
+    from embedway.server.batches.service import BatchService
     from embedway.server.caller import Caller
     from embedway.server.calls import EmbedCall, RerankCall
+    from embedway.server.key_ring import KeyRing
+    from embedway.server.rates import RateLimits
     from embedway.server.served import ServedModels
     from embedway.server.stats import Stats
     from embedway.server.turns import Turn
@@ -40,64 +47,106 @@ _BYTES_A_TOKEN = 4
 _TOKENS_A_TEXT = 4
 #: Requests of the greatest size that may wait at the same time.
 _WAITING_REQUESTS = 4
+#: Share of a key's batches, relative to its online calls.
+_BACKGROUND_WEIGHT = 0.1
 #: Least time for a call that waited nearly until its deadline, in seconds.
 _LEAST_S = 0.001
+
+R = TypeVar("R", "EmbedResult", "RerankResult")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayParts:
+    """What a gateway consists of."""
+
+    config: Config
+    engines: Engines
+    served: ServedModels
+    rates: RateLimits
+    stats: Stats
+    #: None without a ledger.
+    ring: KeyRing | None
+    #: Private folder that the workers of a gateway share.
+    folder: Path
 
 
 class Gateway:
     """Computes the calls of all callers; see `calls.Computing`. For use from one event loop."""
 
-    def __init__(
-        self, config: Config, engines: Engines, served: ServedModels, stats: Stats, folder: Path | None = None
-    ) -> None:
-        self.config = config
-        self.engines = engines
-        self.served = served
-        self.stats = stats
-        #: Folder in which the workers share their statistics; None for a single gateway without a supervisor.
-        self.folder = folder
+    def __init__(self, parts: GatewayParts) -> None:
+        self.config = config = parts.config
+        self.engines = parts.engines
+        self.served = parts.served
+        self.stats = parts.stats
+        self.folder = parts.folder
+        self._rates = parts.rates
+        self._ring = parts.ring
+        #: Files and batches; closed with the gateway.
+        self.batches: BatchService | None = None
         settings = config.server
         self.queue = FairQueue(
             max_running=settings.max_running,
             max_waiting=settings.max_waiting,
             max_waiting_cost=settings.max_tokens * _WAITING_REQUESTS,
         )
-        self.readiness = Readiness(config, engines)
+        self.readiness = Readiness(config, parts.engines)
 
-    async def embed(self, caller: Caller, call: EmbedCall) -> EmbedResult:
-        """Embed texts for a caller."""
+    async def embed(self, caller: Caller, call: EmbedCall, *, background: bool = False) -> EmbedResult:
+        """Embed texts for a caller. With `background`, the call gets a small share of the gateway under load."""
         cost = self._check_size(call)
         asked, options = await self._prepared(caller, call)
-        deadline_s, began = self._deadline_s(call.deadline_s), time.monotonic()
-        is_query = call.input_type == "query"
-        async with (
-            self._turn(caller, cost, deadline_s, priority=call.priority, query=is_query),
-            self.engines.call() as engine,
-        ):
-            left_s = max(_LEAST_S, deadline_s - (time.monotonic() - began))
-            return await engine.pipeline.embed(asked, options, left_s)
+        deadline_s = self._deadline_s(call.deadline_s)
+        turn = self._turn(
+            caller,
+            cost,
+            deadline_s,
+            priority=call.priority,
+            query=call.input_type == "query",
+            background=background,
+        )
+
+        async def embed(left_s: float) -> EmbedResult:
+            async with self.engines.call() as engine:
+                return await engine.pipeline.embed(asked, options, left_s)
+
+        return await self._within_limits(caller, cost, self._in_turn(turn, deadline_s, embed))
 
     async def plan(self, caller: Caller, call: EmbedCall) -> Plan:
         """Return the plan of a call."""
         self._check_size(call)
+        deadline_s = self._deadline_s(call.deadline_s)
         asked, options = await self._prepared(caller, call)
         async with self.engines.call() as engine:
-            return await run_in_time(engine.pipeline.plan(asked, options), self._deadline_s(call.deadline_s))
+            return await run_in_time(engine.pipeline.plan(asked, options), deadline_s)
 
     async def rerank(self, caller: Caller, call: RerankCall) -> RerankResult:
         """Score documents for a caller."""
         cost = self._check_texts(len(call.documents), sum(map(len, call.documents)))
-        name = call.model or self.config.rerank.default_model
-        if not name:
-            raise BodyError("model is missing, and the gateway has no default reranker", param="model")
-        name = await self.served.resolve(name, caller, "rerank")
+        name = await self.served.resolve(call.model or self.default_name("rerank"), caller, "rerank")
         options = self._options(caller, call.collection, call.max_cost)
         overflow = rerank.check_rerank_overflow(call.on_overflow)
-        asked = rerank.RerankCall(rerank.check_query(call.query), call.documents, name, call.top_n, overflow)
-        deadline_s, began = self._deadline_s(call.deadline_s), time.monotonic()
-        async with self._turn(caller, cost, deadline_s, query=True), self.engines.call() as engine:
-            work = rerank.rerank_call(asked, options, engine.models, self.config)
-            return await run_in_time(work, max(_LEAST_S, deadline_s - (time.monotonic() - began)))
+        try:
+            query = rerank.check_query(call.query)
+        except InputError as error:
+            raise BodyError(str(error), param="query", code="invalid_input") from None
+        asked = rerank.RerankCall(query, call.documents, name, call.top_n, overflow)
+        deadline_s = self._deadline_s(call.deadline_s)
+        turn = self._turn(caller, cost, deadline_s, query=True)
+
+        async def score(left_s: float) -> RerankResult:
+            async with self.engines.call() as engine:
+                return await run_in_time(rerank.rerank_call(asked, options, engine.models, self.config), left_s)
+
+        return await self._within_limits(caller, cost, self._in_turn(turn, deadline_s, score))
+
+    def default_name(self, task: Task) -> str:
+        """Return the name of the default model of a task; it may be `auto`. Raises BodyError if there is none."""
+        name = self.config.embedding.default_model if task == "embed" else self.config.rerank.default_model
+        if not name:
+            raise BodyError(
+                "model is missing, and the gateway has no default reranker (rerank.default_model)", param="model"
+            )
+        return name
 
     async def select(self, caller: Caller, call: EmbedCall, preset: str | None) -> Selection:
         """Return the scores of the models that a caller may use, for its texts. Computes and spends nothing."""
@@ -105,16 +154,50 @@ class Gateway:
         texts = [text for text in call.texts if isinstance(text, str)]
         if len(texts) != len(call.texts):
             raise BodyError("texts of a selection must be texts, not token ids", param="input")
+        deadline_s = self._deadline_s(call.deadline_s)
         async with self.engines.call() as engine:
             criteria = replace(engine.selector.criteria(preset), models=await self._selectable(caller))
-            work = engine.selector.select(tuple(texts), criteria)
-            return await run_in_time(work, self._deadline_s(call.deadline_s))
+            return await run_in_time(engine.selector.select(tuple(texts), criteria), deadline_s)
 
-    def _turn(self, caller: Caller, cost: float, deadline_s: float, *, priority: int = 0, query: bool = False) -> Turn:
+    def _turn(
+        self,
+        caller: Caller,
+        cost: float,
+        deadline_s: float,
+        *,
+        priority: int = 0,
+        query: bool = False,
+        background: bool = False,
+    ) -> Turn:
         """Return the turn of a call among those of all keys."""
-        return self.queue.turn(
-            caller.key_name, cost=cost, priority=priority, weight=caller.weight, query=query, deadline_s=deadline_s
-        )
+        name, weight = caller.key_name, caller.weight
+        if background:
+            # Another name than any key's, so that its online calls do not wait for its batches.
+            name, weight = f"{name} (batches)", weight * _BACKGROUND_WEIGHT
+        return self.queue.turn(name, cost=cost, priority=priority, weight=weight, query=query, deadline_s=deadline_s)
+
+    async def _in_turn(self, turn: Turn, deadline_s: float, work: Callable[[float], Awaitable[R]]) -> R:
+        """Wait for a turn, and do the work in the time that is left, in seconds."""
+        began = time.monotonic()
+        async with turn:
+            return await work(max(_LEAST_S, deadline_s - (time.monotonic() - began)))
+
+    async def _within_limits(self, caller: Caller, cost: float, work: Coroutine[Any, Any, R]) -> R:
+        """Await the work of a call within the limits per minute of its key. Raises KeyLimitError."""
+        if limits_of(caller) is None:
+            return await work
+        estimated, actual = math.ceil(cost), 0
+        try:
+            await take_of(self._rates, caller, estimated)
+        except BaseException:
+            work.close()
+            raise
+        try:
+            result = await work
+            actual = result.receipt.input_tokens
+            return result
+        finally:
+            await correct_of(self._rates, caller, estimated=estimated, actual=actual)
 
     async def _prepared(self, caller: Caller, call: EmbedCall) -> tuple[Call, CallOptions]:
         """Return the engine's call and options. Raises NotServedError and UsageError."""
@@ -163,7 +246,8 @@ class Gateway:
         return settings.deadline_s if asked_s is None else asked_s
 
     def _check_size(self, call: EmbedCall) -> float:
-        return self._check_texts(len(call.texts), sum(map(len, call.texts)))
+        sizes = (len(text) if isinstance(text, str) else len(text) * _BYTES_A_TOKEN for text in call.texts)
+        return self._check_texts(len(call.texts), sum(sizes))
 
     def _check_texts(self, count: int, characters: int) -> float:
         """Refuse an empty or too large request before anything waits or is reserved; return its estimated tokens."""
@@ -186,6 +270,15 @@ class Gateway:
         """Report the queue to the metrics."""
         state = self.queue.state()
         self.stats.report_queue(running=state.running, waiting=state.waiting)
+
+    async def aclose(self) -> None:
+        """End the calls that have not ended, and close all parts."""
+        if self.batches is not None:
+            await self.batches.aclose()
+        if self._ring is not None:
+            await self._ring.aclose()
+        await self._rates.aclose()
+        await self.engines.aclose()
 
     async def warm(self) -> None:
         """Load the models of `server.warm`, by default the default model if it computes here. Failures are logged."""

@@ -62,6 +62,7 @@ _HEALTH = (
         None,
         _ANSWER,
         "open",
+        answered=(200, 503),
     ),
 )
 ENDPOINTS = (*_HEALTH, METRICS)

@@ -101,6 +101,10 @@ _KINDS = (
 )
 
 
+#: Codes by status of all errors that a request may end with, besides those of its body and address.
+STATUSES = {kind.code: kind.status for kind in _KINDS}
+
+
 def problem_of(error: EmbedwayError) -> Problem:
     """Return the answer to an error. The reason of an internal error is logged, and not in the answer."""
     if isinstance(error, BodyError):

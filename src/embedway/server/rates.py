@@ -7,17 +7,20 @@ nothing, and afterwards the difference to the actual tokens, which may leave a d
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from embedway.errors import KeyLimitError
+from embedway.errors import KeyLimitError, LedgerError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from embedway.config import Config
     from embedway.server.caller import Caller
+
+_log = logging.getLogger("embedway.server")
 
 #: Seconds in which an empty bucket fills.
 MINUTE_S = 60.0
@@ -90,10 +93,17 @@ async def take_of(rates: RateLimits, caller: Caller, tokens: int) -> None:
 
 
 async def correct_of(rates: RateLimits, caller: Caller, *, estimated: int, actual: int) -> None:
-    """Replace the estimated tokens of a finished call by the actual ones; `actual` is 0 if it failed."""
+    """Replace the estimated tokens of a finished call by the actual ones; `actual` is 0 if it failed.
+
+    Raises nothing if the store fails: the call is done and paid.
+    """
     limits = limits_of(caller)
-    if limits is not None and limits.tokens is not None and actual != estimated:
+    if limits is None or limits.tokens is None or actual == estimated:
+        return
+    try:
         await rates.correct(caller.key_name, actual - estimated, limits)
+    except LedgerError as error:
+        _log.warning("the tokens of a call stay as estimated: %s", error)
 
 
 def limits_of(caller: Caller) -> MinuteLimits | None:

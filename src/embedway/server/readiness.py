@@ -57,10 +57,10 @@ class Readiness:
             async with asyncio.timeout(_CHECK_S):
                 await self._answer()
             self._reason = ""
-        except TimeoutError:
-            self._reason = "the default model does not answer"
-        except (EmbedwayError, OSError) as error:
+        except EmbedwayError as error:
             self._reason = f"the default model does not answer ({type(error).__name__})"
+        except OSError:  # with the timeout of the check
+            self._reason = "the default model does not answer"
         self._checked_at = self._clock()
 
     async def _answer(self) -> None:

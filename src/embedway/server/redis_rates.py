@@ -52,7 +52,7 @@ class RedisRates:
         try:
             async with self._connections:
                 return float(await self._client.eval(_SCRIPT, 1, _PREFIX + key_name, *arguments))
-        except (redis.exceptions.RedisError, OSError, TimeoutError, ValueError) as error:
+        except (redis.exceptions.RedisError, OSError, ValueError) as error:
             why = explain_server(error, self._url, setting="ledger.url", answer_s=ANSWER_S)
             where = server_address(self._url)
             raise LedgerError(f"the limits of API keys in Redis at {where} cannot be used: {why}") from error

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedway.errors import MissingExtraError, UsageError
+from embedway.errors import ConfigError, MissingExtraError, UsageError
 from embedway.interrupts import hand_over
 from embedway.server.access import needs_keys, no_store_of_keys
 from embedway.server.listening import listen, listen_at
+from embedway.server.run_folder import run_folder
 from embedway.server.supervisor import Child, Supervisor
 from embedway.telemetry.multiprocess import share_in
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from embedway.config import Config
+    from embedway.config.server import ServerSettings
 
 
 def serve(config: Config, say: Callable[[str], None]) -> int:
@@ -34,21 +34,21 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
     _check_extra()
     if needs_keys(settings) and config.ledger.backend == "none":
         raise no_store_of_keys()
+    _check_certificate(settings)
     main = listen(settings.host, settings.port, settings.workers)
     metrics: tuple[socket.socket, ...] = ()
     if settings.metrics_port is not None:
         metrics = listen(settings.metrics_host, settings.metrics_port, settings.workers)
-    folder = Path(tempfile.mkdtemp(prefix="embedway-", dir=settings.run_directory))  # mode 0700
-    inference = None if settings.inference == "worker" else listen_at(folder / "inference")
-    sockets = _Sockets(main, metrics, inference)
-    try:
-        share_in(folder / "metrics")
-        return _supervise(config, sockets, folder, say)
-    finally:
-        sockets.close()
-        if inference is not None:
-            inference.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with run_folder(settings.run_directory) as folder:
+        inference = None if settings.inference == "worker" else listen_at(folder / "inference")
+        sockets = _Sockets(main, metrics, inference)
+        try:
+            share_in(folder / "metrics")
+            return _supervise(config, sockets, folder, say)
+        finally:
+            sockets.close()
+            if inference is not None:
+                inference.close()
 
 
 def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[str], None]) -> int:
@@ -127,6 +127,23 @@ class _Worker:
         own, metrics, inference = self.sockets.of(self.number)
         place = WorkerPlace(self.number, own, metrics, self.folder, inference, beat, lifeline)
         run_worker(self.config, place)
+
+
+def _check_certificate(settings: ServerSettings) -> None:
+    """Raise ConfigError if the certificate and the key cannot be used."""
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return
+    import ssl  # noqa: PLC0415  not needed without TLS
+
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigError(
+            f"{settings.tls_certificate} and {settings.tls_key} are no certificate chain and its key in PEM, without a "
+            f"password: {reason}",
+            key="server.tls_certificate",
+        ) from None
 
 
 def _check_extra() -> None:

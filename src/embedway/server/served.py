@@ -63,12 +63,15 @@ class ServedModels:
             default = (
                 full_name(config.embedding.default_model, config) if config.embedding.default_model != AUTO else ""
             )
-            reranker = (config.rerank.default_model,) if config.rerank.default_model else ()
-            rerankers = [*reranker, *(name for name in reranker_names() if self._is_ready(name))]
+            own_reranker = (config.rerank.default_model,) if config.rerank.default_model else ()
+            rerankers = [*own_reranker, *(name for name in reranker_names() if self._is_ready(name))]
             own = [facts.name for facts in own_models(config).values()]
             listed = [*([default] if default else []), *embedding, *rerankers, *own]
             chosen = {full_name(name, config): name for name in listed}
         tasks: dict[str, Task] = {name: _task_of(name, config) for name in chosen}
+        reranker = config.rerank.default_model and full_name(config.rerank.default_model, config)
+        if reranker in tasks:  # a folder does not tell its task before it is read
+            tasks[reranker] = "rerank"
         found = {name.casefold(): name for name in chosen}
         found.update({spelling.casefold(): name for name, spelling in chosen.items()})
         found.update({spelling: name for spelling, name in names.items() if name in chosen})
@@ -83,6 +86,14 @@ class ServedModels:
 
     async def resolve(self, name: str, caller: Caller, task: Task = "embed") -> str:
         """Return the canonical name of a model that a caller may use. Raises NotServedError."""
+        canonical, its_task = await self.find(name, caller)
+        if its_task != task:
+            other = "/v1/rerank" if task == "embed" else "/v1/embeddings"
+            raise NotServedError(f"model {shown_name(name)} is served by {other} only")
+        return canonical
+
+    async def find(self, name: str, caller: Caller) -> tuple[str, Task]:
+        """Return the canonical name and the task of a model that a caller may use. Raises NotServedError."""
         canonical = self._names.get(name.casefold())
         if canonical is None or self._clock() - self._listed_at >= _FRESH_S:
             await self.refresh()
@@ -90,10 +101,7 @@ class ServedModels:
         allowed = self.allowed(caller)
         if canonical is None or (allowed is not None and canonical not in allowed):
             raise NotServedError(f"model {shown_name(name)} is not served here; GET /v1/models lists the models")
-        if self._tasks[canonical] != task:
-            other = "/v1/rerank" if task == "embed" else "/v1/embeddings"
-            raise NotServedError(f"model {shown_name(name)} is served by {other} only")
-        return canonical
+        return canonical, self._tasks[canonical]
 
     def allowed(self, caller: Caller) -> frozenset[str] | None:
         """Return the canonical names of the models of a key; None for all."""

@@ -16,13 +16,15 @@ import uvloop
 from embedway._engine import Engines
 from embedway.server.access import Access
 from embedway.server.app import GatewayApp
+from embedway.server.batches.service import BatchService
 from embedway.server.beats import SERVING, STARTING, beat
 from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
-from embedway.server.gateway import Gateway
+from embedway.server.gateway import Gateway, GatewayParts
 from embedway.server.health import METRICS_ENDPOINTS
 from embedway.server.inference.client import InferenceClient
 from embedway.server.key_ring import KeyRing
+from embedway.server.rates import open_rates
 from embedway.server.served import ServedModels
 from embedway.server.snapshots import WRITE_S, snapshot_of, write_snapshot
 from embedway.server.stats import Stats
@@ -71,19 +73,21 @@ def run_worker(config: Config, place: WorkerPlace) -> None:
     uvloop.run(_serve(config, place))
 
 
-async def open_gateway(
-    config: Config, folder: Path | None = None, inference: Path | None = None
-) -> tuple[Gateway, GatewayApp]:
-    """Return a gateway of the running event loop, and its application. The caller closes `gateway.engines`.
+async def open_gateway(config: Config, folder: Path, inference: Path | None = None) -> tuple[Gateway, GatewayApp]:
+    """Return a gateway of the running event loop, and its application. The caller closes the gateway.
 
-    `inference` is the socket of the process that computes local models; None if this one does.
+    `folder` is private and shared by the workers of a gateway. `inference` is the socket of the process that computes
+    local models; None if this one does.
     """
     engines = Engines(config, (), None, None if inference is None else partial(InferenceClient, inference))
     engine = await engines.current()
     stats = Stats(log_requests=config.server.access_log, metrics=config.telemetry.prometheus)
-    gateway = Gateway(config, engines, ServedModels(config, engine.selector), stats, folder)
+    served, rates = ServedModels(config, engine.selector), open_rates(config, folder / "rates")
     ring = None if engine.records is None else KeyRing(engine.records, keys_stale_s=config.server.keys_stale_s)
-    return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server, ring))
+    gateway = Gateway(GatewayParts(config, engines, served, rates, stats, ring, folder))
+    batches = gateway.batches = BatchService(config, gateway, engine.records)
+    batches.start()
+    return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server, ring), batches)
 
 
 def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
@@ -136,7 +140,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         loop.remove_reader(place.lifeline)
         beating.cancel()
         writing.cancel()
-        await gateway.engines.aclose()
+        await gateway.aclose()
 
 
 async def _write_snapshots(gateway: Gateway, place: WorkerPlace) -> None:

@@ -2,73 +2,21 @@
 
 import asyncio
 import socket
-import struct
 import threading
 
 import numpy as np
 import pytest
 
 from async_tests import in_loop
-from embedway import AsyncEmbedder, Config
-from embedway.errors import BatchError, DeadlineError, UnavailableError, UsageError
+from embedway import AsyncEmbedder
+from embedway.errors import BatchError, DeadlineError, UnavailableError
 from embedway.local import encoder as encoder_module
-from embedway.local.encoder import Encoder
-from embedway.server.inference import frames
 from embedway.server.inference.client import InferenceClient
-from embedway.server.inference.frames import FrameReader, Kind
-from embedway.server.inference.loaded import spec_of
-from embedway.server.inference.settings import ClientLimits
-from embedway.types import Batch, TokenizedTexts
-from embedway.urgency import Urgency
-from inference_service import serving, until
+from inference_service import serving, settings_of, until, worker
+from inside import embedder_with
 from tiny_models import tiny_encoder, tiny_reranker
 
 TEXTS = [f"text {number} " + "of several words " * (number % 9) for number in range(60)]
-
-
-@pytest.fixture
-def plain(config, tmp_path):
-    """Return settings without a cache, for the workers and for the process."""
-    return settings_of(config, tmp_path)
-
-
-def settings_of(config, tmp_path, **more):
-    stored = {"weights.directory": str(config.weights.directory), "tune.directory": str(tmp_path / "tune")}
-    return Config.load(environ={}, overrides={**stored, "cache.backend": "none", **more})
-
-
-def worker(config, path, **limits):
-    """Return an embedder whose models are computed by the process behind a socket."""
-    return AsyncEmbedder(config=config, _inference=lambda: InferenceClient(path, ClientLimits(**limits)))
-
-
-@pytest.fixture
-def tiny(tmp_path, tokenizer):
-    return str(tiny_encoder(tmp_path / "tiny", tokenizer))
-
-
-class Held:
-    """Holds all batches until it is set, and records the texts of each."""
-
-    def __init__(self, monkeypatch):
-        self.open, self.sizes, self.failing = threading.Event(), [], None
-        compute = Encoder.compute
-
-        def held(encoder, options, rows, width, types=None):
-            self.sizes.append(len(rows))
-            assert self.open.wait(60)
-            if self.failing is not None:
-                raise self.failing
-            return compute(encoder, options, rows, width, types)
-
-        self.hold = lambda: monkeypatch.setattr(Encoder, "compute", held)
-
-
-@pytest.fixture
-def held(monkeypatch):
-    found = Held(monkeypatch)
-    yield found
-    found.open.set()
 
 
 # ------------------------------------------------------------ equal results
@@ -165,7 +113,7 @@ async def test_queries_of_all_workers_are_computed_first(plain, held):
         await asyncio.gather(bulk.embed("first"), other.embed("first"))
         held.hold()
         # Long texts, so that none shares a batch with another.
-        documents = asyncio.create_task(bulk.embed([f"{number} word" + " word" * 250 for number in range(200)]))
+        documents = asyncio.create_task(bulk.embed([f"{number} word" + " word" * 250 for number in range(80)]))
         await until(lambda: service.jobs > 6)
         query = asyncio.create_task(other.embed("a query", input_type="query"))
         await until(lambda: service.residents.states()[0]["waiting"])
@@ -196,20 +144,21 @@ async def test_a_cancelled_job_is_dropped(plain, held):
 
 
 @in_loop
-async def test_the_deadline_of_a_call_ends_its_job(plain, held):
-    async with serving(plain) as (service, path), worker(plain, path) as there:
+async def test_the_deadline_of_a_call_ends_its_job(small, held):
+    async with serving(small) as (service, path), worker(small, path) as there:
         await there.embed("first")
         held.hold()
         with pytest.raises(DeadlineError):
             await there.embed("second", deadline_s=0.05)
         await until(lambda: not service.jobs)
+        held.open.set()
 
 
 @in_loop
-async def test_a_lost_client_ends_its_jobs(plain, held):
-    async with serving(plain) as (service, path):
+async def test_a_lost_client_ends_its_jobs(small, held):
+    async with serving(small) as (service, path):
         client = InferenceClient(path)
-        async with AsyncEmbedder(config=plain, _inference=lambda: client) as there:
+        async with embedder_with(lambda: client, small) as there:
             await there.embed("first")
             held.hold()
             call = asyncio.create_task(there.embed("second"))
@@ -217,11 +166,12 @@ async def test_a_lost_client_ends_its_jobs(plain, held):
             await client.aclose()
             await asyncio.wait([call])
             await until(lambda: not service.jobs)
+        held.open.set()
 
 
 @in_loop
-async def test_a_failing_batch_is_an_error_of_its_texts(plain, held):
-    async with serving(plain) as (_, path), worker(plain, path) as there:
+async def test_a_failing_batch_is_an_error_of_its_texts(small, held):
+    async with serving(small) as (_, path), worker(small, path) as there:
         await there.embed("first")
         held.failing = ValueError("a text")
         held.open.set()
@@ -234,7 +184,7 @@ async def test_a_failing_batch_is_an_error_of_its_texts(plain, held):
 
 
 @in_loop
-async def test_a_cold_model_is_an_error_with_a_wait_while_it_is_loaded(plain, monkeypatch):
+async def test_a_cold_model_is_an_error_with_a_wait_while_it_is_loaded(small, monkeypatch):
     gate, waited = threading.Event(), []
     open_session = encoder_module.open_session
 
@@ -243,7 +193,7 @@ async def test_a_cold_model_is_an_error_with_a_wait_while_it_is_loaded(plain, mo
         return open_session(*args)
 
     monkeypatch.setattr(encoder_module, "open_session", held)
-    async with serving(plain, load_wait_s=0.01) as (service, path), worker(plain, path) as there:
+    async with serving(small, load_wait_s=0.01) as (service, path), worker(small, path) as there:
         # Also for partial requests: no text is at fault.
         for options in ({}, {"partial": True}):
             with pytest.raises(UnavailableError, match="still being loaded") as caught:
@@ -258,141 +208,33 @@ async def test_a_cold_model_is_an_error_with_a_wait_while_it_is_loaded(plain, mo
 
 
 @in_loop
-async def test_a_process_that_never_starts_is_an_error_in_time(plain, tmp_path):
-    async with worker(plain, tmp_path / "missing", connect_s=0.1) as there:
+async def test_a_process_that_never_starts_is_an_error_in_time(small, tmp_path):
+    async with worker(small, tmp_path / "missing", connect_s=0.1) as there:
         with pytest.raises(UnavailableError, match="does not answer"):
             await there.embed("a")
 
 
 @in_loop
-async def test_a_process_that_accepts_and_is_silent_is_an_error_in_time(plain, tmp_path):
+async def test_a_process_that_accepts_and_is_silent_is_an_error_in_time(small, tmp_path):
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(tmp_path / "s"))
     listener.listen(4)
-    async with worker(plain, tmp_path / "s", ping_every_s=0.02, silent_s=0.1) as there:
+    async with worker(small, tmp_path / "s", ping_every_s=0.02, silent_s=0.1) as there:
         with pytest.raises(UnavailableError, match="ended"):
             await there.embed("a")
     listener.close()
 
 
 @in_loop
-async def test_files_that_changed_since_the_worker_opened_them_are_refused(plain, tmp_path, tokenizer):
+async def test_files_that_changed_since_the_worker_opened_them_are_refused(small, tmp_path, tokenizer):
     folder = tmp_path / "tiny"
     tiny_encoder(folder, tokenizer, seed=1)
-    async with serving(plain) as (_, path), worker(plain, path) as there:
+    async with serving(small) as (_, path), worker(small, path) as there:
         await there.models.describe(str(folder), load=True)
         (folder / "model.safetensors").unlink()
         tiny_encoder(folder, tokenizer, seed=2)
         with pytest.raises(Exception, match="have changed since"):
             await there.embed("a", model=str(folder))
-
-
-# ------------------------------------------------------------ raw clients
-
-
-async def receive(reader):
-    """Return the next frame of a raw connection."""
-    frames_of = FrameReader()
-    while data := await reader.read(1 << 16):
-        for frame in frames_of.feed(data):
-            return frame
-    return None
-
-
-@in_loop
-async def test_the_process_survives_data_that_is_no_protocol(plain):
-    async with serving(plain) as (service, path), worker(plain, path) as there:
-        await there.embed("a")
-        huge = struct.pack("<3sBIQ", b"EW1", Kind.JOB, frames.MOST_BYTES + 1, 1)
-        for data in (b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, huge, b"".join(frames.pack(Kind.OPEN, 1, b"{}"))):
-            reader, writer = await asyncio.open_unix_connection(path)
-            writer.write(data)
-            kind, number, body = await receive(reader)
-            assert (kind, number) == (Kind.ERROR, 0)
-            assert frames.unpack_json(body)["kind"] == "UsageError"
-            assert await reader.read() == b""  # cut off
-            writer.close()
-        await there.embed("b")
-        await until(lambda: service.health()["clients"] == 1)
-
-
-@pytest.mark.parametrize(
-    ("kind", "body"),
-    [
-        (Kind.JOB, b""),
-        (Kind.JOB, b"\0" * 64),
-        (Kind.WARM, b"[]"),
-        (Kind.WARM, b"99"),
-        (Kind.KEEP, b"{}"),
-        (Kind.KEEP, b'["a", -1]'),
-        (Kind.ROWS, b""),
-        (99, b""),
-    ],
-)
-@in_loop
-async def test_a_wrong_call_is_answered_with_an_error_and_the_connection_goes_on(plain, kind, body):
-    async with serving(plain) as (_, path):
-        reader, writer = await asyncio.open_unix_connection(path)
-        writer.write(b"".join(frames.pack(kind, 5, body)))
-        answer = await receive(reader)
-        assert answer[:2] == (Kind.ERROR, 5)
-        writer.write(b"".join(frames.pack(Kind.PING, 6)))
-        assert (await receive(reader))[:2] == (Kind.VALUE, 6)
-        writer.close()
-
-
-@pytest.mark.parametrize("ids", [[-1], [10**6], [2**31 - 1], [1] * 600])
-@in_loop
-async def test_token_ids_that_the_model_does_not_have_are_refused(plain, ids):
-    async with serving(plain) as (_, path):
-        client = InferenceClient(path)
-        model = client.model(spec_of("auto", plain))
-        row = np.array(ids, np.int32)
-        batch = Batch(np.zeros(1, np.int64), len(row))
-        with pytest.raises(UsageError, match=r"does not have|reads"):
-            await model.run(TokenizedTexts((row,), np.array([len(row)], np.int32)), batch, Urgency(), 0.0)
-        good = TokenizedTexts((np.array([101, 102], np.int32),), np.array([2], np.int32))
-        assert (await model.run(good, Batch(np.zeros(1, np.int64), 2), Urgency(), 0.0)).shape == (1, 384)
-        await client.aclose()
-
-
-@in_loop
-async def test_a_client_that_does_not_read_its_answers_is_not_read_either(plain):
-    async with serving(plain) as (service, path), worker(plain, path) as there:
-        _reader, writer = await asyncio.open_unix_connection(path, limit=1)
-        state = b"".join(frames.pack(Kind.STATE, 1))
-        # The stream's reader stops at its limit, and the buffers of the sockets fill.
-        writer.write(state * 200_000)
-        await there.embed("a")
-        assert writer.transport.get_write_buffer_size() > 0
-        assert service.health()["clients"] == 2
-        writer.transport.abort()
-        await until(lambda: service.health()["clients"] == 1)
-
-
-@in_loop
-async def test_too_many_jobs_are_refused_with_a_wait(plain, held):
-    async with serving(plain, max_jobs=2) as (service, path), worker(plain, path) as there:
-        await there.embed("first")
-        held.hold()
-        calls = [asyncio.create_task(there.embed(f"text {number}")) for number in range(2)]
-        await until(lambda: service.jobs == 2)
-        with pytest.raises(UnavailableError, match="too many jobs"):
-            await there.embed("a third")
-        held.open.set()
-        await asyncio.gather(*calls)
-
-
-@in_loop
-async def test_many_clients(plain):
-    async with serving(plain) as (service, path):
-        clients = [InferenceClient(path) for _ in range(200)]
-        found = await asyncio.gather(*(client.ping() for client in clients))
-        assert len(found) == 200
-        assert not any(one["hanging"] for one in found)
-        for client in clients:
-            await client.aclose()
-        await until(lambda: not service.health()["clients"])
 
 
 # ------------------------------------------------------------ memory

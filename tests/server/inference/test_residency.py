@@ -27,7 +27,8 @@ class Fake:
     runtime, waiting = "fake", 0
 
     def __init__(self, loader, spec):
-        self.loader, self.name, self.bytes = loader, spec.name, spec.weights_bytes
+        self.loader, self.name = loader, spec.name
+        self.bytes = loader.measured.get(spec.name, spec.weights_bytes)
 
     async def run(self, job):
         if job is not None:
@@ -43,6 +44,8 @@ class Loader:
 
     def __init__(self):
         self.loaded, self.closed, self.gates, self.errors = [], [], {}, {}
+        #: Memory of models, if it is not the size of their files.
+        self.measured = {}
         self.concurrent = self.most = 0
 
     async def __call__(self, spec):
@@ -184,6 +187,24 @@ async def test_a_model_larger_than_the_bound_is_refused_and_unloads_nothing():
         await residents.run(spec("b", 200), None)
     assert await residents.run(spec("a"), None) == "a"
     assert not loader.closed
+
+
+@in_loop
+async def test_a_model_that_needs_more_than_its_files_makes_room_after_loading_and_before_the_next_time():
+    loader, clock = Loader(), Clock()
+    loader.measured["b"] = 200 * MIB
+    residents = Residents(loader, models_bytes=250 * MIB, clock=clock)
+    for name in "ab":
+        clock.now += 1
+        await residents.run(spec(name), None)
+    await until(lambda: loader.closed)
+    assert loader.closed == ["a"]
+    residents.keep("b", 0.0)
+    await residents.sweep()
+    await residents.run(spec("a"), None)
+    await residents.run(spec("b"), None)
+    assert loader.closed == ["a", "b", "a"]
+    assert loader.loaded == ["a", "b", "a", "b"]
 
 
 @in_loop

@@ -127,8 +127,9 @@ end
 
 local function add(entry, opened, name, amount)
     if amount == 0 then return end
+    local periods = periods_at(opened)
     for _, scope in ipairs(scopes_of(entry)) do
-        for _, period in pairs(periods_at(opened)) do
+        for _, period in pairs(periods) do
             redis.call('HINCRBY', accounts, scope .. '|' .. period .. '|' .. name, text(amount))
         end
     end
@@ -177,15 +178,16 @@ end
 local function operate()
     if op == 'reserve' then
         expire()
-        local amount = tonumber(call.amount)
-        local refused = refusal(call, now, amount)
+        local amount, sent = tonumber(call.amount), tonumber(call.sent)
+        local held = math.max(amount or 0, sent)
+        local refused = refusal(call, now, amount and held)
         if refused then return refused end
         redis.call('HSET', prefix .. call.id, 'id', call.id, 'opened', stamp(now), 'state', 'open', 'model', call.model,
-            'collection', call.collection, 'api_key', call.api_key, 'texts', call.texts, 'reserved', text(amount or 0),
-            'unpriced', amount and '0' or '1')
+            'collection', call.collection, 'api_key', call.api_key, 'texts', call.texts, 'reserved', text(held - sent),
+            'sent', text(sent), 'unpriced', amount and '0' or '1')
         redis.call('ZADD', all, stamp(now), call.id)
         redis.call('ZADD', open, stamp(now + tonumber(call.lease_s)), call.id)
-        add(call, now, 'held', amount or 0)
+        add(call, now, 'held', held)
         return {'entry', call.id}
     end
 
@@ -207,7 +209,7 @@ local function operate()
 
     if op == 'revert_send' then
         local entry = read(call.id)
-        local back = entry.sent - tonumber(call.still_sent)
+        local back = (entry.sent or 0) - tonumber(call.still_sent)
         if entry.state == 'open' and back > 0 then
             more(call.id, 'sent', -back)
             more(call.id, 'reserved', back)
@@ -233,6 +235,7 @@ local function operate()
         more(call.id, 'unsure', (kind == 'unsure' and cost or 0) - booked)
         add(entry, entry.opened, 'held', back - over)
         add(entry, entry.opened, 'spent', cost - booked)
+        if call.last_route then finish(call.id, 'done', call.last_route) end
         local found = {'settled'}
         if cost == 0 then return found end
         local scopes, periods = scopes_of(entry), periods_at(entry.opened)

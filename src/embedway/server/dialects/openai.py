@@ -1,86 +1,149 @@
-"""OpenAI's API of embeddings: requests, answers and errors.
+"""OpenAI's API of embeddings, with the fields of Voyage and Jina at the same path.
 
 Source: https://platform.openai.com/docs/api-reference/embeddings, and the types of the package `openai` 3.54.
 """
 
 from __future__ import annotations
 
-from decimal import Decimal  # noqa: TC003  pydantic evaluates the annotations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import orjson
 from pydantic import Field
 
-from embedway.server.bodies import Body, Name, parse
+from embedway.errors import InputError, without_row
+from embedway.server.bodies import Body, parse
 from embedway.server.calls import EmbedCall
+from embedway.server.dialects.fields import (
+    Dimensions,
+    EmbedAdditions,
+    False_,
+    Model,
+    Text,
+    Texts,
+    TokenIds,
+    first_given,
+    overflow_of,
+)
 from embedway.server.endpoint import Endpoint
 from embedway.server.replies import Reply, base64_rows, float_rows, receipt_headers
 
 if TYPE_CHECKING:
     from embedway.server.endpoint import Exchange
     from embedway.server.problems import Problem
-    from embedway.types import EmbedResult, InputType, Overflow
+    from embedway.types import EmbedResult, InputType
 
-TokenIds = list[Annotated[int, Field(ge=0, lt=2**31)]]
+Encoding = Literal["float", "base64"]
+JinaTask = Literal["retrieval.query", "retrieval.passage"]
+#: Input types by Jina's tasks.
+TASKS: dict[JinaTask | None, InputType | None] = {
+    "retrieval.query": "query",
+    "retrieval.passage": "document",
+    None: None,
+}
+NO_LATE_CHUNKING = "false: vectors of late chunking depend on neighbouring texts, and are not computed here"
 
 
-class EmbeddingsBody(Body):
-    """Body of `POST /v1/embeddings`; fields after `user` are additions."""
+class TextItem(Body):
+    """A text as an object, as in Jina's API."""
+
+    text: Text
+
+
+Input = (
+    Text
+    | Texts
+    | TokenIds
+    | Annotated[list[TokenIds], Field(json_schema_extra={"minItems": 1})]
+    | Annotated[list[TextItem], Field(json_schema_extra={"minItems": 1})]
+)
+
+
+def texts_of(given: Any) -> Any:
+    """Return the texts of an input: strings, or lists of token ids."""
+    if isinstance(given, str) or (given and isinstance(given[0], int)):
+        return [given]
+    return [one.text for one in given] if given and isinstance(given[0], TextItem) else given
+
+
+class EmbeddingsBody(EmbedAdditions):
+    """Body of `POST /v1/embeddings`: OpenAI's fields, those of Voyage and Jina that mean the same, and additions."""
 
     expected: ClassVar[dict[str, str]] = {
         "input": "a text, a list of texts, a list of token ids, or a list of such lists",
-        "max_cost": "a number of dollars",
+        "task": "retrieval.query or retrieval.passage; models have no other prompts here",
+        "late_chunking": NO_LATE_CHUNKING,
     }
 
-    input: str | list[str] | TokenIds | list[TokenIds]
+    input: Input
     #: Name or alias of a model; `auto` selects one by the texts and the settings.
-    model: Name
-    encoding_format: Literal["float", "base64"] | None = "float"
-    dimensions: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    model: Model
+    encoding_format: Encoding | None = "float"
+    dimensions: Dimensions | None = None
     user: Annotated[str, Field(max_length=10_000)] | None = None
+    #: Whether texts are queries or documents, for models that distinguish them.
     input_type: Literal["query", "document"] | None = None
-    #: Name of a set of vectors, which keeps the model and space of its first write.
-    collection: Name | None = None
-    #: 0 to 9; higher priorities are computed sooner.
-    priority: Annotated[int, Field(ge=0, le=9)] = 0
-    #: Maximum cost in dollars.
-    max_cost: Annotated[Decimal, Field(ge=0, allow_inf_nan=False, strict=False)] | None = None
-    #: Handling of a text over the model's limit.
-    on_overflow: Literal["truncate", "error", "mean"] | None = None
-    #: Maximum time in seconds.
-    deadline: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)] | None = None
     #: Whether vectors have length 1; by default, as the model returns them.
     normalize: bool | None = None
+    #: As `dimensions`, in Voyage's API.
+    output_dimension: Dimensions | None = None
+    output_dtype: Literal["float"] | None = None
+    #: Whether long texts are truncated, in Voyage's API, or refused.
+    truncation: bool | None = None
+    #: As `input_type`, in Jina's API.
+    task: JinaTask | None = None
+    #: As `encoding_format`, in Jina's API.
+    embedding_type: Encoding | None = None
+    #: As `normalize`, in Jina's API; false is no wish.
+    normalized: bool | None = None
+    #: As `truncation`, in Jina's API.
+    truncate: bool | None = None
+    late_chunking: False_ | None = None
 
     def call(self) -> EmbedCall:
-        """Return the call of this body."""
-        given = self.input
-        texts: Any = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
-        input_type: InputType = self.input_type or "document"
-        overflow: Overflow | None = self.on_overflow
+        """Return the call of this body. Raises BodyError for fields that contradict one another."""
         return EmbedCall(
-            texts,
+            texts_of(self.input),
             self.model,
-            input_type,
-            self.dimensions,
-            overflow,
+            first_given(("input_type", self.input_type), ("task", TASKS[self.task])) or "document",
+            first_given(("dimensions", self.dimensions), ("output_dimension", self.output_dimension)),
+            first_given(
+                ("on_overflow", self.on_overflow),
+                ("truncation", overflow_of(self.truncation)),
+                ("truncate", overflow_of(self.truncate)),
+            ),
             self.collection or "",
             self.priority,
-            self.max_cost,
+            self.max_dollars,
             self.deadline,
-            self.normalize,
+            first_given(("normalize", self.normalize), ("normalized", self.normalized or None)),
         )
+
+    @property
+    def encoding(self) -> Encoding:
+        """Encoding of the vectors in the answer."""
+        return self.embedding_type or self.encoding_format or "float"
 
 
 async def embeddings(exchange: Exchange) -> Reply:
     """Answer `POST /v1/embeddings`."""
     body = parse(EmbeddingsBody, exchange.body)
-    result = await exchange.gateway.embed(exchange.caller, body.call())
+    result = await _embed(exchange, body.call())
     exchange.note(result.receipt)
-    return Reply(answer(result, body.encoding_format or "float"), headers=receipt_headers(result.receipt))
+    return Reply(answer(result, body.encoding), headers=receipt_headers(result.receipt))
 
 
-def answer(result: EmbedResult, encoding: Literal["float", "base64"]) -> bytes:
+async def _embed(exchange: Exchange, call: EmbedCall) -> EmbedResult:
+    """Embed texts; an error about token ids tells how to send texts instead."""
+    try:
+        return await exchange.gateway.embed(exchange.caller, call)
+    except InputError as error:
+        if error.row is None or isinstance(call.texts[error.row], str):
+            raise
+        hint = "with LangChain's OpenAIEmbeddings, set check_embedding_ctx_length=False"
+        raise InputError(f"{without_row(error)}; {hint}", row=error.row) from None
+
+
+def answer(result: EmbedResult, encoding: Encoding) -> bytes:
     """Return the vectors in the order of the texts, with the tokens of all texts as usage."""
     rows = base64_rows(result.vectors) if encoding == "base64" else float_rows(result.vectors)
     data = b",".join(
@@ -132,7 +195,7 @@ USAGE_SCHEMA = {
     "required": ["prompt_tokens", "total_tokens"],
     "properties": {"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}},
 }
-_ANSWER = {
+ANSWER = {
     "type": "object",
     "required": ["object", "data", "model", "usage"],
     "properties": {
@@ -154,16 +217,15 @@ _ANSWER = {
     },
 }
 
-ENDPOINTS = (
-    Endpoint(
-        "POST",
-        "/v1/embeddings",
-        embeddings,
-        "Vectors of texts, as OpenAI's API",
-        error,
-        "openai",
-        EmbeddingsBody,
-        _ANSWER,
-        error_schema=ERROR_SCHEMA,
-    ),
+EMBEDDINGS = Endpoint(
+    "POST",
+    "/v1/embeddings",
+    embeddings,
+    "Vectors of texts, as OpenAI's API; reads the fields of Voyage and Jina too",
+    error,
+    "openai",
+    EmbeddingsBody,
+    ANSWER,
+    error_schema=ERROR_SCHEMA,
 )
+ENDPOINTS = (EMBEDDINGS,)

@@ -20,6 +20,8 @@ from embedway.urgency import Urgency
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy.typing as npt
+
     from embedway.types import Vectors
 
 #: Maximum size of a body. A batch is far smaller: 16 million token ids, or 16,384 vectors of 1,024 numbers.
@@ -122,12 +124,17 @@ def unpack_job(body: bytes) -> Job:
         raise FrameError("the lengths of a job's texts do not add up")
     if not 0.0 <= behind_s < float("inf"):
         raise FrameError("the delay of a job is no number of seconds")
-    ends = np.cumsum(lengths, dtype=np.int64)[:-1]
-    ids = np.split(numbers[texts : texts + tokens], ends)
-    types = np.split(numbers[texts + tokens :], ends) if flags & _TYPES else ()
+    ids = _split(numbers[texts : texts + tokens], lengths)
+    types = _split(numbers[texts + tokens :], lengths) if flags & _TYPES else ()
     batch = Batch(np.arange(texts, dtype=np.int64), int(lengths.max()), shared=bool(flags & _PART))
     urgency = Urgency(priority, query=bool(flags & _QUERY))
-    return Job(model, TokenizedTexts(tuple(ids), lengths, types=tuple(types)), batch, urgency, behind_s)
+    return Job(model, TokenizedTexts(ids, lengths, types=types), batch, urgency, behind_s)
+
+
+def _split(numbers: npt.NDArray[np.int32], lengths: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], ...]:
+    if len(lengths) == 1:  # a query
+        return (numbers,)
+    return tuple(np.split(numbers, np.cumsum(lengths, dtype=np.int64)[:-1]))
 
 
 def pack_rows(number: int, vectors: Vectors) -> list[bytes | memoryview]:

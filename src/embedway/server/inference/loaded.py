@@ -86,15 +86,9 @@ def load_model(spec: ModelSpec, config: Config, progress: Progress) -> LoadedMod
     loaded = replace(loaded, recipe=recipe, choice=spec.choice)
     encoder = CrossEncoder(recipe, spec.choice) if recipe.task == "rerank" else loading.encoder_of(loaded)
     encoder.warm()
+    return_memory()
     # Memory that an unloaded model left behind is used again, and the difference may then be too small.
     return LoadedModel(encoder, config, progress, max((resident_bytes() or 0) - before, spec.weights_bytes // 2))
-
-
-def spec_of(name: str, config: Config) -> ModelSpec:
-    """Return the specification of a local model by name, as a worker would send it. Blocking; raises as opening."""
-    named = loading.resolve(name)
-    loaded = loading.load(named, config)
-    return ModelSpec.of(named.key, loaded.recipe, loaded.choice)
 
 
 def return_memory() -> None:

@@ -193,6 +193,7 @@ class Residents:
             now = self._clock()
             self._known[spec] = model.bytes, now - began
             resident.model, resident.used = model, now
+            self._unload_excess(resident)
             self._changed.set()
             _log.info("loaded %s: %d MiB in %.1f s", redact(spec.model), model.bytes // _MIB, now - began)
         except BaseException as error:
@@ -221,6 +222,17 @@ class Residents:
             if staying:
                 self._unload(min(staying, key=lambda one: (one.users > 0, one.used)))
             await asyncio.wait([one.task for one in held if one.task is not None and one.is_leaving])
+
+    def _unload_excess(self, loaded: _Resident) -> None:
+        """Unload unused models if one needs more memory than its files let expect."""
+        if self._models_bytes is None:
+            return
+        held = {one: one.model.bytes for one in self._residents.values() if one.model is not None}
+        total = sum(held.values())
+        for one in sorted(held, key=lambda one: one.used):
+            if total > self._models_bytes and one.is_ready and not one.users and one is not loaded:
+                self._unload(one)
+                total -= held[one]
 
     def _unload(self, resident: _Resident) -> None:
         resident.is_leaving = True

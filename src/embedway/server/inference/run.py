@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import signal
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -19,14 +22,23 @@ if TYPE_CHECKING:
 
     from embedway.config import Config
 
+#: Time to end after the drain, in seconds.
+_LATE_S = 5.0
+
 
 def run_inference(config: Config, listener: socket.socket, beats: int, lifeline: int) -> None:
     """Compute the jobs of all workers until SIGTERM, or until the supervisor has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watch = threading.Thread(target=_end_late, args=(lifeline, config.server.drain_s), daemon=True)
+    watch.start()
     uvloop.run(_serve(config, listener, beats, lifeline))
-    # Threads of a hanging batch would be joined.
-    logging.shutdown()
-    os._exit(0)
+
+
+def _end_late(lifeline: int, drain_s: float) -> None:
+    """End this process if it does not end by itself after its supervisor, which could kill it, has ended."""
+    select.select([lifeline], [], [])
+    time.sleep(drain_s + _LATE_S)
+    os._exit(1)
 
 
 async def _serve(config: Config, listener: socket.socket, beats: int, lifeline: int) -> None:
@@ -41,3 +53,6 @@ async def _serve(config: Config, listener: socket.socket, beats: int, lifeline: 
     loop.remove_reader(lifeline)
     await service.aclose(drain_s=config.server.drain_s)
     beating.cancel()
+    # The end of the loop would join the threads of a hanging batch.
+    logging.shutdown()
+    os._exit(0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +15,14 @@ from embedway.local.remote import ModelSpec
 from embedway.server.inference import frames
 from embedway.server.inference.failures import error_to_json, unavailable
 from embedway.server.inference.frames import FrameError, FrameReader, Kind
-from embedway.server.inference.loaded import load_model, return_memory, spec_of
+from embedway.server.inference.loaded import load_model, return_memory
 from embedway.server.inference.progress import Progress
 from embedway.server.inference.residency import Residents
 from embedway.text import redact
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine
 
     from embedway.config import Config
     from embedway.server.inference.settings import InferenceLimits
@@ -29,6 +31,8 @@ _log = logging.getLogger("embedway.server.inference")
 
 #: Maximum models that a connection may name.
 _MOST_MODELS = 1000
+#: Minimum time for running batches to end, after the drain, in seconds.
+_UNLOAD_S = 2.0
 
 
 class InferenceService:
@@ -50,31 +54,16 @@ class InferenceService:
         )
         self._connections: set[_Connection] = set()
         self._server: asyncio.AbstractServer | None = None
-        self._background: set[asyncio.Task[None]] = set()
+        self._sweeping: asyncio.Task[None] | None = None
 
-    async def start(self, listener: socket.socket, *, warm: Sequence[str] = ()) -> None:
-        """Accept connections on a listening Unix socket, and load the models `warm` in the background."""
+    async def start(self, listener: socket.socket) -> None:
+        """Accept connections on a listening Unix socket, which stays open for the next process."""
         loop = asyncio.get_running_loop()
         # asyncio would remove the socket's path, which the next process uses. uvloop does not know the option.
         is_asyncio = isinstance(loop, asyncio.BaseEventLoop) and sys.version_info >= (3, 13)
         options: dict[str, Any] = {"cleanup_socket": False} if is_asyncio else {}
         self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listener, **options)
-        self._run_in_background(self.residents.keep_sweeping())
-        if warm:
-            self._run_in_background(self._warm(warm))
-
-    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def _warm(self, names: Sequence[str]) -> None:
-        loop = asyncio.get_running_loop()
-        for name in names:
-            try:
-                await self.residents.warm(await loop.run_in_executor(self._loader, spec_of, name, self._config))
-            except EmbedwayError as error:
-                _log.warning("%s cannot be loaded at the start: %s", redact(name), error)
+        self._sweeping = asyncio.create_task(self.residents.keep_sweeping())
 
     async def _load(self, spec: ModelSpec) -> Any:
         loop = asyncio.get_running_loop()
@@ -107,7 +96,11 @@ class InferenceService:
         self._connections.discard(connection)
 
     async def aclose(self, *, drain_s: float) -> None:
-        """Accept no connection, answer the accepted jobs for at most `drain_s`, and end."""
+        """Accept no connection, answer the accepted jobs for at most `drain_s`, and unload all models.
+
+        Models whose batches do not end are not unloaded.
+        """
+        until = time.monotonic() + drain_s
         if self._server is not None:
             self._server.close()
         for connection in self._connections:
@@ -115,11 +108,12 @@ class InferenceService:
         tasks = [task for connection in self._connections for task in connection.tasks()]
         if tasks:
             await asyncio.wait(tasks, timeout=drain_s)
-        for task in self._background:
-            task.cancel()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         for connection in list(self._connections):
             connection.close()
-        await self.residents.aclose()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.residents.aclose(), max(_UNLOAD_S, until - time.monotonic()))
         self._loader.shutdown(wait=False, cancel_futures=True)
 
 

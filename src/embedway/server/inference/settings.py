@@ -48,19 +48,3 @@ class ClientLimits:
     connect_s: float = 15.0
     #: Times that a job is sent at most: a process that replaced a dead one computes its jobs again.
     max_sends: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class WatchLimits:
-    """Limits of the supervision of the inference process. Times are in seconds."""
-
-    #: Period of pings.
-    ping_every_s: float = 1.0
-    #: Time without an answer after which the process is killed.
-    ping_timeout_s: float = 5.0
-    #: Time for the process to start and to answer its first ping.
-    start_s: float = 60.0
-    #: First and longest pause before a restart. It doubles with each process that lived for less than `stable_s`.
-    first_pause_s: float = 0.1
-    longest_pause_s: float = 10.0
-    stable_s: float = 30.0

@@ -90,12 +90,12 @@ async def _inference(engine: Engine) -> dict[str, Any] | None:
 
 
 async def _counts(gateway: Gateway) -> dict[str, Any]:
-    """Return the sums of all workers. They are computed in a thread."""
+    """Return the counts of all workers; those of this one are not older than the request."""
     own = snapshot_of(gateway)
 
     def read() -> dict[str, Any]:
-        snapshots = [own] if gateway.folder is None else read_snapshots(gateway.folder)
-        return merged(snapshots, now=time.time())
+        others = [one for one in read_snapshots(gateway.folder) if one["pid"] != own["pid"]]
+        return merged([own, *others], now=time.time())
 
     return await asyncio.to_thread(read)
 

@@ -1,0 +1,84 @@
+"""The OpenAPI document is true: schemathesis finds no violation of it, with all its default checks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from embedway import __version__
+from embedway.server.batches.api import BatchApi
+from embedway.server.batches.description import batch_operations
+from embedway.server.endpoints import ENDPOINTS
+from embedway.server.openapi import document
+from served_models import FAKE, gateway_settings, running  # noqa: F401 - a fixture
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+@pytest.fixture
+def url(gateway_settings):  # noqa: F811
+    settings = {**gateway_settings, "embedding.default_model": FAKE, "cache.backend": "none"}
+    with running(settings) as address:
+        yield address
+
+
+def test_schemathesis_finds_no_violation(url, gateway_settings, tmp_path):  # noqa: F811
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("schemathesis"),
+            *("run", f"{url}/openapi.json", "--no-color", "--seed", "1"),
+            # One worker: CPython 3.11 cannot parse source code, as hypothesis does, in two threads at the same time.
+            *("--max-examples", "2", "--workers", "1", "--suppress-health-check", "all"),
+            *("--phases", "examples,coverage,fuzzing"),
+            # They are the same endpoints at other paths.
+            *("--exclude-path-regex", "^/(cohere|tei|ollama|$)"),
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(SUPPORT),
+            "RERANKER": gateway_settings["rerank.default_model"],
+            "SCHEMATHESIS_HOOKS": "schemathesis_hooks",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "generated" in done.stdout
+
+
+def test_the_document_lists_all_endpoints_and_the_version(url):
+    found = httpx.get(f"{url}/openapi.json").json()
+    assert found["info"]["version"] == __version__
+    listed = {(method, path) for path, item in found["paths"].items() for method in item}
+    batches = {(method, path) for path, item in batch_operations().items() for method in item}
+    assert listed == {(one.method.lower(), one.path) for one in ENDPOINTS} | batches
+    assert "securitySchemes" not in found["components"]
+    deadline = found["components"]["schemas"]["EmbeddingsBody"]["properties"]["deadline"]
+    assert deadline["anyOf"][0]["maximum"] == 600
+
+
+def test_a_gateway_with_keys_says_which_addresses_need_one():
+    found = document(ENDPOINTS, keys=True, max_deadline_s=60)
+    assert set(found["components"]["securitySchemes"]) == {"key", "header"}
+    assert found["paths"]["/v1/embeddings"]["post"]["security"] == [{"key": []}, {"header": []}]
+    assert found["paths"]["/health/live"]["get"]["security"] == []
+
+
+def test_operations_have_names_of_their_own():
+    names = [
+        operation["operationId"]
+        for item in document(ENDPOINTS, keys=False, max_deadline_s=60)["paths"].values()
+        for operation in item.values()
+    ]
+    assert len(names) == len(set(names))
+
+
+def test_all_addresses_of_files_and_batches_are_described():
+    routes = BatchApi(None, None, None).routes()
+    described = {(method, path) for path, item in batch_operations().items() for method in item}
+    assert {(one.method.lower(), one.path) for one in routes} == described
