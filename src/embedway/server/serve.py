@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ from embedway.errors import ConfigError, MissingExtraError, UsageError
 from embedway.interrupts import hand_over
 from embedway.server.access import needs_keys, no_store_of_keys
 from embedway.server.listening import listen, listen_at
+from embedway.server.run_folder import run_folder
 from embedway.server.supervisor import Child, Supervisor
 from embedway.telemetry.multiprocess import share_in
 
@@ -40,17 +39,16 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
     metrics: tuple[socket.socket, ...] = ()
     if settings.metrics_port is not None:
         metrics = listen(settings.metrics_host, settings.metrics_port, settings.workers)
-    folder = Path(tempfile.mkdtemp(prefix="embedway-", dir=settings.run_directory))  # mode 0700
-    inference = None if settings.inference == "worker" else listen_at(folder / "inference")
-    sockets = _Sockets(main, metrics, inference)
-    try:
-        share_in(folder / "metrics")
-        return _supervise(config, sockets, folder, say)
-    finally:
-        sockets.close()
-        if inference is not None:
-            inference.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with run_folder(settings.run_directory) as folder:
+        inference = None if settings.inference == "worker" else listen_at(folder / "inference")
+        sockets = _Sockets(main, metrics, inference)
+        try:
+            share_in(folder / "metrics")
+            return _supervise(config, sockets, folder, say)
+        finally:
+            sockets.close()
+            if inference is not None:
+                inference.close()
 
 
 def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[str], None]) -> int:

@@ -147,8 +147,6 @@ async def _write_snapshots(gateway: Gateway, place: WorkerPlace) -> None:
     """Share the statistics with the other workers."""
     while True:
         gateway.report_queue()
-        queue = gateway.queue.state()
-        snapshot = snapshot_of(gateway.stats, number=place.number, running=queue.running, waiting=queue.waiting)
         with contextlib.suppress(OSError):
-            await asyncio.to_thread(write_snapshot, place.folder, snapshot)
+            await asyncio.to_thread(write_snapshot, place.folder, snapshot_of(gateway, place.number))
         await asyncio.sleep(WRITE_S)

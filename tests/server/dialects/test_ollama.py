@@ -8,6 +8,8 @@ import ollama
 import pytest
 
 from embedway import __version__
+from embedway.server.dialects.ollama import seconds_of
+from embedway.server.problems import BodyError
 from served_models import FAKE, same
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -85,3 +87,17 @@ def test_errors_have_the_form_of_ollama(client):
     with pytest.raises(ollama.ResponseError, match="not served") as unknown:
         client.embed(model="unknown", input="")
     assert unknown.value.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [(5, 5), ("5m", 300), ("1h30m", 5400), ("0", 0), ("-1s", None), (-1, None), ("1.5s", 1.5), (1e12, None)],
+)
+def test_times_are_those_of_go(asked, seconds):
+    assert seconds_of(asked) == seconds
+
+
+@pytest.mark.parametrize("asked", ["", "5", "m", "5 m", "5x", "9" * 50 + "s", float("nan")])
+def test_a_text_that_is_no_time_is_refused(asked):
+    with pytest.raises(BodyError):
+        seconds_of(asked)
