@@ -57,7 +57,7 @@ R = TypeVar("R", "EmbedResult", "RerankResult")
 
 @dataclass(frozen=True, slots=True)
 class GatewayParts:
-    """What a gateway consists of."""
+    """Settings, engine, stores and statistics of a gateway."""
 
     config: Config
     engines: Engines

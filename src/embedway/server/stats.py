@@ -36,7 +36,7 @@ _REMEMBERED = 50
 _FIRST_BOUND_S, _GROWTH, _CLASSES = 0.0001, 1.25, 64
 #: Statuses from which a request is remembered as failed.
 _FAILED = 400
-#: Codes of refusals that are counted by code: the gateway's own.
+#: Statuses of refusals, which are counted by code.
 _REFUSALS = frozenset({401, 403, 413, 429, 503})
 
 
