@@ -105,12 +105,13 @@ class GatewayApp:
     ) -> None:
         """Let the application of files and batches answer a request, which may be large."""
         started, status = time.perf_counter(), 500
+        cors = cors_headers(scope["headers"], self._origins) if self._origins else ()
 
         async def send_with_headers(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = ((b"x-embedway-request-id", exchange.request_id.encode()), *_SECURITY)
+                own = ((b"x-embedway-request-id", exchange.request_id.encode()), *_SECURITY, *cors)
                 message = {**message, "headers": [*message["headers"], *own]}
             await send(message)
 
@@ -120,7 +121,7 @@ class GatewayApp:
         except EmbedwayError as error:
             problem = problem_of(error)
             status = problem.status
-            reply = Reply(openai.error(problem), status, headers=problem_headers(problem))
+            reply = Reply(openai.error(problem), status, headers=(*problem_headers(problem), *cors))
             await _send(send, reply, exchange.request_id.encode(), scope)
         else:
             await batches.app({**scope, CALLER: exchange.caller}, receive, send_with_headers)
