@@ -40,7 +40,7 @@ _FAILED = 400
 _REFUSALS = frozenset({401, 403, 413, 429, 503})
 
 
-def time_class(seconds: float) -> int:
+def _time_class(seconds: float) -> int:
     """Return the class of a time: the number of bounds below it."""
     if seconds <= _FIRST_BOUND_S:
         return 0
@@ -121,7 +121,7 @@ class Stats:
         period.failed += failed
         period.texts += exchange.texts
         period.hits += exchange.cache_hits
-        period.times[time_class(seconds)] += 1
+        period.times[_time_class(seconds)] += 1
         if exchange.model:
             counts = self.models.get(exchange.model)
             if counts is None:
