@@ -266,6 +266,15 @@ class Gateway:
             )
         return characters / _BYTES_A_TOKEN + count * _TOKENS_A_TEXT
 
+    async def keep(self, model: str, kept_s: float | None) -> None:
+        """Set the time after which an unused local model is unloaded, in seconds; None for never.
+
+        Without an inference process, models stay loaded.
+        """
+        async with self.engines.call() as engine:
+            if engine.environment.inference is not None:
+                await engine.environment.inference.keep(model, kept_s)
+
     def report_queue(self) -> None:
         """Report the queue to the metrics."""
         state = self.queue.state()
