@@ -49,6 +49,8 @@ class WorkItem:
     count: int = field(init=False)
     #: Tokens of its shortest row.
     shortest: int = field(init=False)
+    #: Whether its caller is waiting.
+    query: bool = False
     #: Operation of its caller, for hooks.
     operation: int | None = field(default_factory=current_operation.get)
 
@@ -132,7 +134,8 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
             np.concatenate([job.tokenized.lengths[job.batch.rows] for job in jobs]),
             types=tuple(job.tokenized.types[row] for job, row in pairs if job.tokenized.types),
         )
-        batch = Batch(np.arange(len(pairs), dtype=np.int64), max(job.batch.width for job in jobs), shared=True)
+        width, query = max(job.batch.width for job in jobs), all(job.query for job in jobs)
+        batch = Batch(np.arange(len(pairs), dtype=np.int64), width, shared=True, query=query)
         try:
             with self.operation(jobs, tokenized, batch):
                 vectors = await self._model.run(tokenized, batch)
@@ -213,7 +216,7 @@ class ScheduledModel:
         self._padded_tokens = 0
 
     async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
-        item = WorkItem(tokenized, batch)
+        item = WorkItem(tokenized, batch, self._urgency.query)
         if self._scheduler is None:
             return await self._backend.run(item)
         behind_s = self._padded_tokens / _TOKENS_A_SECOND
