@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,8 +35,6 @@ _log = logging.getLogger("embedway.batching")
 #: Speed assumed for the due times of later batches of a large request, in padded tokens per second, so that small
 #: requests need not wait until it ends.
 _TOKENS_A_SECOND = 20_000
-#: Padded tokens of a slice of a batch beside queries, and the time for which the last query counts, in seconds.
-_SLICE_TOKENS, _RECENT_S = 512, 5.0
 #: Maximum texts and tokens of a request to a service for several callers, because each waits until it is answered. A
 #: service computes 100 short texts about as fast as one; with 1,000, a query would take as long as bulk of another.
 _SHARED_TEXTS, _SHARED_TOKENS = 128, 16_384
@@ -86,18 +82,10 @@ class UrgentRunner(BatchModel, Protocol):
 class LocalBackend(BatchBackend[WorkItem, Vectors]):
     """Runs the batches of all callers on a model's own threads.
 
-    A full batch is started while all streams compute, so that no stream waits for the event loop. All batches share the
-    CPU: while there are queries, other batches are computed in slices, and each slice lets the running queries end.
+    A full batch is started while all streams compute, so that no stream waits for the event loop.
     """
 
-    def __init__(
-        self,
-        model: BatchModel,
-        *,
-        max_batch_size: int,
-        hooks: Hooks | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, model: BatchModel, *, max_batch_size: int, hooks: Hooks | None = None) -> None:
         self._hooks = Hooks() if hooks is None else hooks
         self.eager = model.streams
         self.concurrency = model.streams + 1
@@ -105,11 +93,6 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         self.max_jobs = max_batch_size
         self.name = model.name
         self._model = model
-        self._clock = clock
-        #: End of the running queries; None if none runs.
-        self._queries_end: asyncio.Event | None = None
-        self._running_queries = 0
-        self._last_query = float("-inf")
 
     def select_jobs(self, waiting: Sequence[WorkItem], free: int) -> tuple[list[int], bool]:
         """Select items of similar lengths, as long as padding costs less than another call."""
@@ -141,35 +124,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
     async def run(self, job: WorkItem) -> Vectors:
         """Compute one batch."""
         with self.operation([job], job.tokenized, job.batch):
-            return await self._compute(job.tokenized, job.batch, query=job.query)
-
-    async def _compute(self, tokenized: TokenizedTexts, batch: Batch, *, query: bool) -> Vectors:
-        """Compute a batch; in slices if it is no query and there were queries lately."""
-        if query:
-            return await self._compute_query(tokenized, batch)
-        if batch.padded_tokens <= _SLICE_TOKENS or self._clock() - self._last_query > _RECENT_S:
-            return await self._model.run(tokenized, batch)
-        size = max(1, _SLICE_TOKENS // batch.width)
-        slices: list[Vectors] = []
-        for start in range(0, len(batch.rows), size):
-            if self._queries_end is not None:
-                await self._queries_end.wait()  # once, so that endless queries starve no document
-            slices.append(await self._model.run(tokenized, replace(batch, rows=batch.rows[start : start + size])))
-        return np.concatenate(slices)
-
-    async def _compute_query(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
-        self._last_query = self._clock()
-        end = self._queries_end
-        if end is None:
-            end = self._queries_end = asyncio.Event()
-        self._running_queries += 1
-        try:
-            return await self._model.run(tokenized, batch)
-        finally:
-            self._last_query = self._clock()
-            self._running_queries -= 1
-            end.set()  # of the first of them: others may go on for ever
-            self._queries_end = asyncio.Event() if self._running_queries else None
+            return await self._model.run(job.tokenized, job.batch)
 
     async def run_merged(self, jobs: Sequence[WorkItem], *, is_half: bool = False) -> list[Vectors | Exception]:
         """Compute several jobs as one batch. On failure, halve it, so that no text fails another caller's."""
@@ -183,7 +138,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         batch = Batch(np.arange(len(pairs), dtype=np.int64), width, shared=True, query=query)
         try:
             with self.operation(jobs, tokenized, batch):
-                vectors = await self._compute(tokenized, batch, query=query)
+                vectors = await self._model.run(tokenized, batch)
         except Exception as error:  # noqa: BLE001  it recurs, in the end from each job alone
             vectors = None
             if not is_half:
