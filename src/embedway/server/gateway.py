@@ -90,6 +90,7 @@ class Gateway:
         self.queue = FairQueue(
             max_running=settings.max_running,
             max_waiting=settings.max_waiting,
+            max_wait_s=settings.max_wait_s,
             max_waiting_cost=settings.max_tokens * _WAITING_REQUESTS,
         )
         self.readiness = Readiness(config, parts.engines)
