@@ -8,7 +8,7 @@ PEERS := .venv-peers
 SUDO := $(shell command -v sudo)
 APT := $(SUDO) env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: install-prometheus run test coverage test-all test-peers test-deploy lint format bench clean
+.PHONY: install-prometheus install-chromium run test coverage test-all test-peers test-deploy test-page lint format bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/base: pyproject.toml constraints.txt
@@ -33,14 +33,14 @@ run: $(VENV)/base
 
 # As many processes as cores, but no more than eight: each has its own servers and models in memory.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 20 -m 'not peers and not prometheus and not systemd'
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 20 -m 'not peers and not prometheus and not systemd and not chromium'
 
 # The same tests with the coverage of lines and branches, of this process and its workers; fails below the floor in
 # pyproject.toml.
 coverage: $(VENV)/dev
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --cov --cov-report term -m 'not peers and not prometheus and not systemd'
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --cov --cov-report term -m 'not peers and not prometheus and not systemd and not chromium'
 
-test-all: test test-peers test-deploy
+test-all: test test-peers test-deploy test-page
 
 # What needs torch and transformers.
 test-peers: $(PEERS)/done
@@ -54,6 +54,14 @@ install-prometheus:
 # What needs the programs prometheus, promtool and systemd-analyze (make install-prometheus). Fails without them.
 test-deploy: $(VENV)/dev
 	$(BIN)/python -m pytest -q --durations 5 -m 'prometheus or systemd' tests/deploy
+
+# Debian's package, unless the program is there.
+install-chromium:
+	command -v chromium >/dev/null || { $(SUDO) apt-get update -qq && $(APT) chromium; }
+
+# The gateway's page in the program chromium (make install-chromium). Fails without it.
+test-page: $(VENV)/dev
+	$(BIN)/python -m pytest -q --durations 5 -m chromium tests/server/pages
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

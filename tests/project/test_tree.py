@@ -10,6 +10,7 @@ PACKAGE = Path(embedway.errors.__file__).parent
 TESTS = Path(__file__).parents[1]
 #: Optional suffixes after the name of the module: test_y_ASPECT.py.
 ASPECTS = {
+    "chromium": "needs the program chromium, and runs with make test-page",
     "contract": "a suite that runs over every implementation",
     "faults": "damaged, hostile or failing environment",
     "order": "properties of an order, for many generated cases",

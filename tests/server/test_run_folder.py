@@ -1,43 +1,52 @@
-"""The folder of a gateway that was killed is removed by the next one; those of running gateways and others are not."""
+"""The folder of a running gateway."""
 
-import stat
-import subprocess
-import sys
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
-from embedway.server.run_folder import run_folder
+import pytest
 
-#: Holds a folder until it is killed.
-HOLDER = """
-import pathlib, sys
-from embedway.server.run_folder import run_folder
-with run_folder(pathlib.Path(sys.argv[1])) as folder:
-    print(folder, flush=True)
-    sys.stdin.read()
-"""
+from embedway.errors import UsageError
+from embedway.server.run_folder import run_folder, short_folder
 
 
 def test_a_folder_is_private_and_removed_at_the_end(tmp_path):
     with run_folder(tmp_path) as folder:
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        with run_folder(tmp_path) as other:
-            assert folder.exists()
-        assert not other.exists()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "file").touch()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_a_killed_process_is_removed(tmp_path):
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        left = Path(holder.stdout.readline().strip())
-        with run_folder(tmp_path):
-            assert left.is_dir()
-        holder.kill()
-    assert left.is_dir()
-    foreign, link = tmp_path / "embedway-other", tmp_path / "embedway-link"
-    foreign.mkdir()
-    link.symlink_to(left)
-    with run_folder(tmp_path):
-        assert not left.exists()
-        assert foreign.is_dir()
-        assert link.is_symlink()
+def hold(directory, ready):
+    with run_folder(directory) as folder:
+        ready.send(str(folder))
+        signal.pause()
+
+
+def test_folders_of_killed_gateways_are_removed_and_those_of_others_stay(tmp_path):
+    context = multiprocessing.get_context("fork")
+    (tmp_path / "embedway-gateway-other").mkdir()  # without a lock: not one of ours
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=hold, args=(tmp_path, sending))
+    process.start()
+    held = receiving.recv()
+    with run_folder(tmp_path) as own:
+        assert {one.name for one in tmp_path.iterdir()} == {"embedway-gateway-other", Path(held).name, own.name}
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with run_folder(tmp_path) as own:
+        assert {one.name for one in tmp_path.iterdir()} == {"embedway-gateway-other", own.name}
+
+
+def test_a_directory_that_is_missing_is_an_error(tmp_path):
+    with pytest.raises(UsageError, match=r"server\.run_directory"), run_folder(tmp_path / "missing"):
+        pass
+
+
+def test_a_socket_has_a_short_path(tmp_path):
+    with short_folder(Path("/run/short")) as short:
+        assert short == Path("/run/short")
+    with short_folder(tmp_path / ("long" * 25)) as short:
+        assert len(str(short)) < 90
+        assert short.stat().st_mode & 0o777 == 0o700

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from embedway.server import health
 from embedway.server.dialects import cohere, jina, models, ollama, openai, planning, rerank, tei, voyage
 from embedway.server.openapi import openapi_endpoint
-from embedway.server.pages import overview
+from embedway.server.pages import overview, page
 
 if TYPE_CHECKING:
     from embedway.server.endpoint import Endpoint
@@ -23,6 +23,7 @@ _DESCRIBED: tuple[Endpoint, ...] = (
     *tei.ENDPOINTS,
     *ollama.ENDPOINTS,
     *health.ENDPOINTS,
+    *page.ENDPOINTS,
     *overview.ENDPOINTS,
 )
 ENDPOINTS = (*_DESCRIBED, openapi_endpoint(_DESCRIBED))

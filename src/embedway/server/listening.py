@@ -54,7 +54,8 @@ def listen_at(path: Path) -> socket.socket:
 
 
 def _bound(family: int, address: Sequence[object], *, shares: bool) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named because asyncio sets TCP_NODELAY only then: answers would wait for acknowledgements, 40 ms.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shares:

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from embedway.money import usd
+from embedway.server.route_health import merged_routes, route_health
 from embedway.server.stats import PERIOD_S, PERIODS, upper_bound_s
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from embedway.server.stats import Period, Stats
+    from embedway.server.gateway import Gateway
+    from embedway.server.stats import Period
 
 #: Time between two writes, in seconds, and age of a snapshot whose worker has ended.
 WRITE_S, _OLD_S = 2.0, 10.0
@@ -26,8 +28,9 @@ _MOST_BYTES = 4 << 20
 _SHOWN = 50
 
 
-def snapshot_of(stats: Stats, *, number: int, running: int, waiting: int) -> dict[str, Any]:
-    """Return the statistics of a worker as JSON types."""
+def snapshot_of(gateway: Gateway, number: int = 0) -> dict[str, Any]:
+    """Return the statistics, the queue and the routes of a worker as JSON types."""
+    stats, queue = gateway.stats, gateway.queue.state()
     return {
         "worker": number,
         "pid": os.getpid(),
@@ -35,8 +38,9 @@ def snapshot_of(stats: Stats, *, number: int, running: int, waiting: int) -> dic
         "started": stats.started,
         "requests": stats.requests,
         "failed": stats.failed,
-        "running": running,
-        "waiting": waiting,
+        "running": queue.running,
+        "waiting": queue.waiting,
+        "routes": route_health(gateway.engines.engine),
         "models": {
             name: {
                 "requests": one.requests,
@@ -86,22 +90,27 @@ def read_snapshots(folder: Path) -> list[dict[str, Any]]:
 
 
 def merged(snapshots: Sequence[Mapping[str, Any]], *, now: float) -> dict[str, Any]:
-    """Return the sums of all workers."""
+    """Return the sums of all workers. `recent` is that of the last ten minutes."""
     models: dict[str, dict[str, int]] = {}
     for one in snapshots:
         for name, counts in one["models"].items():
             sums = models.setdefault(name, dict.fromkeys(counts, 0))
             for key, value in counts.items():
                 sums[key] += value
+    periods = [period for one in snapshots for period in one["history"]]
+    history, recent = _history(periods, now)
     remembered = sorted((row for one in snapshots for row in one["remembered"]), key=lambda row: row["time"])
     return {
         "workers": len(snapshots),
+        "started": min((one["started"] for one in snapshots), default=None),
         "requests": sum(one["requests"] for one in snapshots),
         "failed": sum(one["failed"] for one in snapshots),
         "running": sum(one["running"] for one in snapshots),
         "waiting": sum(one["waiting"] for one in snapshots),
         "models": [_model(name, counts) for name, counts in sorted(models.items())],
-        "history": _history([period for one in snapshots for period in one["history"]], now),
+        "routes": merged_routes(route for one in snapshots for route in one["routes"]),
+        "recent": recent,
+        "history": history,
         "remembered": remembered[: -_SHOWN - 1 : -1],
     }
 
@@ -118,8 +127,8 @@ def _model(name: str, counts: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _history(periods: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
-    """Return a row for each of the last periods, oldest first, also for those without requests."""
+def _history(periods: Iterable[Mapping[str, Any]], now: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a row for each of the last periods, oldest first, also for those without requests, and their sum."""
     last = int(now) // PERIOD_S * PERIOD_S
     starts = range(last - (PERIODS - 1) * PERIOD_S, last + 1, PERIOD_S)
     rows: dict[int, dict[str, Any]] = {
@@ -133,10 +142,21 @@ def _history(periods: Iterable[Mapping[str, Any]], now: float) -> list[dict[str,
             row[key] += period[key]
         for number, count in period["times"].items():
             row["times"][int(number)] = row["times"].get(int(number), 0) + count
-    for row in rows.values():
+    sums = _sum(rows.values())
+    for row in (*rows.values(), sums):
         times = row.pop("times")
         row["p50_ms"], row["p99_ms"] = _quantile_ms(times, 0.5), _quantile_ms(times, 0.99)
-    return list(rows.values())
+    return list(rows.values()), sums
+
+
+def _sum(rows: Collection[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sum of periods."""
+    times: dict[int, int] = {}
+    for row in rows:
+        for number, count in row["times"].items():
+            times[number] = times.get(number, 0) + count
+    counts = {key: sum(row[key] for row in rows) for key in ("requests", "failed", "texts", "hits")}
+    return {"seconds": len(rows) * PERIOD_S, **counts, "times": times}
 
 
 def _quantile_ms(times: Mapping[int, int], share: float) -> float | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -39,10 +41,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("embedway.server")
 
+#: Time after which a thread that computes in Python passes the interpreter's lock to the event loop, in seconds. The
+#: loop needs the lock after each wait, some ten times for a request; Python's default is 5 ms.
+_SWITCH_S = 0.0005
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
-    """What a worker gets from its supervisor."""
+    """Number, sockets, folder and descriptors of a worker, from its supervisor."""
 
     number: int
     main_socket: socket.socket
@@ -69,6 +75,7 @@ class _Server(uvicorn.Server):
 
 def run_worker(config: Config, place: WorkerPlace) -> None:
     """Serve until SIGTERM, or until the supervisor has ended."""
+    sys.setswitchinterval(_SWITCH_S)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the supervisor ends this one
     uvloop.run(_serve(config, place))
 
@@ -102,8 +109,8 @@ def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
             access_log=False,
             log_config=None,
             server_header=False,
-            timeout_keep_alive=int(settings.idle_timeout_s),
-            timeout_graceful_shutdown=int(settings.drain_s),
+            timeout_keep_alive=math.ceil(settings.idle_timeout_s),
+            timeout_graceful_shutdown=math.ceil(settings.drain_s),
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
         )
@@ -147,8 +154,6 @@ async def _write_snapshots(gateway: Gateway, place: WorkerPlace) -> None:
     """Share the statistics with the other workers."""
     while True:
         gateway.report_queue()
-        queue = gateway.queue.state()
-        snapshot = snapshot_of(gateway.stats, number=place.number, running=queue.running, waiting=queue.waiting)
         with contextlib.suppress(OSError):
-            await asyncio.to_thread(write_snapshot, place.folder, snapshot)
+            await asyncio.to_thread(write_snapshot, place.folder, snapshot_of(gateway, place.number))
         await asyncio.sleep(WRITE_S)

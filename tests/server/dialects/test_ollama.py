@@ -1,6 +1,7 @@
 """Ollama's API with its official client, synchronous and asynchronous."""
 
 import asyncio
+import json
 
 import httpx
 import numpy as np
@@ -8,6 +9,9 @@ import ollama
 import pytest
 
 from embedway import __version__
+from embedway.server.bodies import parse
+from embedway.server.dialects.ollama import OllamaEmbedBody, seconds_of
+from embedway.server.problems import BodyError
 from served_models import FAKE, same
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -85,3 +89,18 @@ def test_errors_have_the_form_of_ollama(client):
     with pytest.raises(ollama.ResponseError, match="not served") as unknown:
         client.embed(model="unknown", input="")
     assert unknown.value.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [(5, 5), ("5m", 300), ("1h30m", 5400), ("0", 0), ("-1s", None), (-1, None), ("1.5s", 1.5), (1e12, None)],
+)
+def test_times_are_those_of_go(asked, seconds):
+    assert seconds_of(asked) == seconds
+
+
+@pytest.mark.parametrize("asked", ["", "5", "m", "5 m", "5x", "9" * 50 + "s", True])
+def test_a_text_that_is_no_time_is_refused(asked):
+    body = json.dumps({"model": MODEL, "input": "a", "keep_alive": asked}).encode()
+    with pytest.raises(BodyError, match="keep_alive must be a number of seconds"):
+        parse(OllamaEmbedBody, body)

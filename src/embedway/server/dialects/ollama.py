@@ -1,13 +1,15 @@
 """Ollama's API of embeddings and models.
 
 Source: https://github.com/ollama/ollama, `api/types.go` and `server/routes.go`, read 2026-11-27. Names of models may
-end in the tag `:latest`. `keep_alive` and options of the runtime have no effect on vectors and are accepted.
+end in the tag `:latest`. Options of the runtime have no effect on vectors and are accepted. `keep_alive` has an effect
+if the caller may decide for others: without keys, or with an admin key.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import orjson
 from pydantic import Field
@@ -19,7 +21,7 @@ from embedway.server.dialects.fields import Dimensions, EmbedAdditions, Model, T
 from embedway.server.endpoint import Endpoint
 from embedway.server.model_cards import model_card, model_cards
 from embedway.server.problems import BodyError
-from embedway.server.replies import Reply, float_rows, json_reply, receipt_headers
+from embedway.server.replies import Reply, encoded, float_array, float_rows, json_reply, receipt_headers
 
 if TYPE_CHECKING:
     from embedway.server.endpoint import Exchange
@@ -27,7 +29,21 @@ if TYPE_CHECKING:
     from embedway.server.problems import Problem
 
 _TAG = ":latest"
-KeepAlive = Annotated[float | str, Field(description="Accepted; `server.keep_alive_s` decides.")]
+_PART = r"\d{1,9}(\.\d{1,9})?(ns|us|µs|ms|s|m|h)"
+#: One of Go's durations, such as `1h30m`.
+_Duration = Annotated[str, Field(pattern=rf"^-?(0|({_PART}){{1,6}})$")]
+KeepAlive = Annotated[
+    Annotated[float, Field(allow_inf_nan=False)] | _Duration,
+    Field(
+        description="Time to keep the model loaded, in seconds or as `5m`; below 0 for ever. Without it, or without an "
+        "admin key where keys are needed, `server.keep_alive_s` decides."
+    ),
+]
+#: Units of Go's durations, in seconds.
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PARTS = re.compile(r"([0-9.]+)([^0-9.]+)")
+#: Longest time in seconds; longer ones are for ever.
+_LONGEST_S = 1e9
 Options = Annotated[
     dict[str, bool | int | float | str | list[str] | None],
     Field(description="Accepted; `num_ctx` below the model's limit is refused."),
@@ -37,7 +53,10 @@ Options = Annotated[
 class OllamaEmbedBody(EmbedAdditions):
     """Body of `POST /api/embed`."""
 
-    expected: ClassVar[dict[str, str]] = {"input": "a text or a list of texts"}
+    expected: ClassVar[dict[str, str]] = {
+        "input": "a text or a list of texts",
+        "keep_alive": "a number of seconds, or a duration such as 5m",
+    }
 
     model: Model
     #: No text has no vector.
@@ -50,6 +69,8 @@ class OllamaEmbedBody(EmbedAdditions):
 
 class OllamaEmbeddingsBody(EmbedAdditions):
     """Body of `POST /api/embeddings`, which is older."""
+
+    expected: ClassVar[dict[str, str]] = {"keep_alive": "a number of seconds, or a duration such as 5m"}
 
     model: Model
     prompt: Annotated[str, Field(max_length=0)] | Text
@@ -68,6 +89,7 @@ async def embed(exchange: Exchange) -> Reply:
     """Answer `POST /api/embed`: vectors of length 1, as Ollama."""
     started = time.perf_counter_ns()
     body = parse(OllamaEmbedBody, exchange.body)
+    kept_s: float | Literal["default"] | None = "default" if body.keep_alive is None else seconds_of(body.keep_alive)
     texts = [body.input] if isinstance(body.input, str) else body.input
     name = await _name(exchange, body.model, body.options)
     if not texts or not body.input:
@@ -85,9 +107,10 @@ async def embed(exchange: Exchange) -> Reply:
     )
     result = await exchange.gateway.embed(exchange.caller, call)
     exchange.note(result.receipt)
-    answer = b'{"model":%b,"embeddings":[%b],"total_duration":%d,"load_duration":0,"prompt_eval_count":%d}' % (
+    await _keep(exchange, kept_s)
+    answer = b'{"model":%b,"embeddings":%b,"total_duration":%d,"load_duration":0,"prompt_eval_count":%d}' % (
         orjson.dumps(body.model),
-        b",".join(float_rows(result.vectors)),
+        await encoded(result.vectors, float_array, result.vectors),
         time.perf_counter_ns() - started,
         result.receipt.input_tokens,
     )
@@ -97,6 +120,7 @@ async def embed(exchange: Exchange) -> Reply:
 async def embeddings(exchange: Exchange) -> Reply:
     """Answer `POST /api/embeddings`: the vector as the model returns it."""
     body = parse(OllamaEmbeddingsBody, exchange.body)
+    kept_s: float | Literal["default"] | None = "default" if body.keep_alive is None else seconds_of(body.keep_alive)
     name = await _name(exchange, body.model, body.options)
     if not body.prompt:
         return json_reply({"embedding": []})
@@ -111,8 +135,23 @@ async def embeddings(exchange: Exchange) -> Reply:
     )
     result = await exchange.gateway.embed(exchange.caller, call)
     exchange.note(result.receipt)
+    await _keep(exchange, kept_s)
     answer = b'{"embedding":%b}' % float_rows(result.vectors)[0]
     return Reply(answer, headers=receipt_headers(result.receipt))
+
+
+async def _keep(exchange: Exchange, kept_s: float | Literal["default"] | None) -> None:
+    """Keep the model that answered loaded for a time in seconds; None for ever."""
+    if kept_s != "default" and exchange.caller.admin:
+        await exchange.gateway.keep(exchange.model, kept_s)
+
+
+def seconds_of(asked: float | str) -> float | None:
+    """Return a time in seconds, from a number or a duration; None for ever."""
+    if isinstance(asked, str):
+        sign = -1.0 if asked.startswith("-") else 1.0
+        asked = sign * sum(float(number) * _UNITS[unit] for number, unit in _PARTS.findall(asked.lstrip("-")))
+    return None if asked < 0 or asked > _LONGEST_S else asked
 
 
 async def _name(exchange: Exchange, model: str, options: dict[str, Any] | None) -> str:
