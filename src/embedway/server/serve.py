@@ -11,9 +11,9 @@ from embedway.errors import ConfigError, MissingExtraError, UsageError
 from embedway.interrupts import hand_over
 from embedway.server.access import needs_keys, no_store_of_keys
 from embedway.server.listening import listen, listen_at
-from embedway.server.run_folder import run_folder
+from embedway.server.run_folder import run_folder, short_folder
 from embedway.server.supervisor import Child, Supervisor
-from embedway.telemetry.multiprocess import share_in
+from embedway.telemetry.multiprocess import continue_files, share_in
 
 if TYPE_CHECKING:
     import socket
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from embedway.config import Config
     from embedway.config.server import ServerSettings
+
+#: Folder of the files of metrics, in that of the running gateway.
+_METRICS = "metrics"
 
 
 def serve(config: Config, say: Callable[[str], None]) -> int:
@@ -39,11 +42,11 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
     metrics: tuple[socket.socket, ...] = ()
     if settings.metrics_port is not None:
         metrics = listen(settings.metrics_host, settings.metrics_port, settings.workers)
-    with run_folder(settings.run_directory) as folder:
-        inference = None if settings.inference == "worker" else listen_at(folder / "inference")
+    with run_folder(settings.run_directory) as folder, short_folder(folder) as short:
+        inference = None if settings.inference == "worker" else listen_at(short / "inference")
         sockets = _Sockets(main, metrics, inference)
         try:
-            share_in(folder / "metrics")
+            share_in(folder / _METRICS)
             return _supervise(config, sockets, folder, say)
         finally:
             sockets.close()
@@ -124,6 +127,8 @@ class _Worker:
     def __call__(self, heartbeat: int, lifeline: int) -> None:
         from embedway.server.worker import WorkerPlace, run_worker  # noqa: PLC0415  in the worker's process only
 
+        if self.config.telemetry.prometheus:
+            continue_files(f"worker{self.number}", self.folder / _METRICS)
         own, metrics, inference = self.sockets.of(self.number)
         place = WorkerPlace(self.number, own, metrics, self.folder, inference, heartbeat, lifeline)
         run_worker(self.config, place)
