@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import signal
 from dataclasses import dataclass
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 
     from embedway.config import Config
     from embedway.config.server import ServerSettings
-
-_log = logging.getLogger("embedway.server")
 
 
 @dataclass(frozen=True, slots=True)
