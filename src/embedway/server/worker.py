@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import signal
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     from embedway.config import Config
     from embedway.config.server import ServerSettings
+
+_log = logging.getLogger("embedway.server")
 
 
 @dataclass(frozen=True, slots=True)
