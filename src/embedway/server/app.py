@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from dataclasses import replace
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Any]]
     Send = Callable[[Any], Awaitable[None]]
 
-_log = logging.getLogger("embedway.server")
 
 #: A request that takes longer is watched for a client that disconnects, in seconds: most requests end earlier.
 _WATCH_AFTER_S = 0.02

@@ -16,7 +16,7 @@ from embedway.pipeline.request import Call
 from embedway.selection.call_options import CallOptions
 from embedway.server.fair_queue import FairQueue
 from embedway.server.problems import BodyError
-from embedway.server.rates import correct_of, limits_of, take_of
+from embedway.server.rates import correct_tokens, limits_of, take_tokens
 from embedway.server.readiness import Readiness
 from embedway.text import shown_name
 
@@ -192,7 +192,7 @@ class Gateway:
             return await work
         estimated, actual = math.ceil(cost), 0
         try:
-            await take_of(self._rates, caller, estimated)
+            await take_tokens(self._rates, caller, estimated)
         except BaseException:
             work.close()
             raise
@@ -201,7 +201,7 @@ class Gateway:
             actual = result.receipt.input_tokens
             return result
         finally:
-            await correct_of(self._rates, caller, estimated=estimated, actual=actual)
+            await correct_tokens(self._rates, caller, estimated=estimated, actual=actual)
 
     async def _prepared(self, caller: Caller, call: EmbedCall) -> tuple[Call, CallOptions]:
         """Return the engine's call and options. Raises NotServedError and UsageError."""
