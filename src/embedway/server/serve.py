@@ -149,6 +149,6 @@ def _check_certificate(settings: ServerSettings) -> None:
 def _check_extra() -> None:
     from importlib.util import find_spec  # noqa: PLC0415
 
-    for package in ("httptools", "starlette", "uvicorn", "uvloop"):
+    for package in ("httptools", "python_multipart", "starlette", "uvicorn", "uvloop"):
         if find_spec(package) is None:
             raise MissingExtraError("embedway serve", extra="server", package=package)
