@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from embedway.errors import UsageError
-from embedway.server.run_folder import run_folder
+from embedway.server.run_folder import run_folder, short_folder
 
 
 def test_a_folder_is_private_and_removed_at_the_end(tmp_path):
@@ -42,3 +42,11 @@ def test_folders_of_killed_gateways_are_removed_and_those_of_others_stay(tmp_pat
 def test_a_directory_that_is_missing_is_an_error(tmp_path):
     with pytest.raises(UsageError, match=r"server\.run_directory"), run_folder(tmp_path / "missing"):
         pass
+
+
+def test_a_socket_has_a_short_path(tmp_path):
+    with short_folder(Path("/run/short")) as short:
+        assert short == Path("/run/short")
+    with short_folder(tmp_path / ("long" * 25)) as short:
+        assert len(str(short)) < 90
+        assert short.stat().st_mode & 0o777 == 0o700

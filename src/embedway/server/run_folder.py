@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _PREFIX = "embedway-gateway-"
 _LOCK = "lock"
+#: Maximum length of the path of a folder with a socket, in bytes: the path of a socket has at most 103 on macOS.
+_MOST_BYTES = 90
 
 
 @contextlib.contextmanager
@@ -40,6 +42,16 @@ def run_folder(directory: Path) -> Iterator[Path]:
     finally:
         os.close(lock)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def short_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder for a socket: the given one, or one in the folder of temporary files if its path is too long."""
+    if len(os.fsencode(folder)) <= _MOST_BYTES:
+        yield folder
+    else:
+        with run_folder(Path(tempfile.gettempdir())) as short:
+            yield short
 
 
 def _remove_abandoned(directory: Path) -> None:

@@ -11,7 +11,7 @@ from embedway.errors import ConfigError, MissingExtraError, UsageError
 from embedway.interrupts import hand_over
 from embedway.server.access import needs_keys, no_store_of_keys
 from embedway.server.listening import listen, listen_at
-from embedway.server.run_folder import run_folder
+from embedway.server.run_folder import run_folder, short_folder
 from embedway.server.supervisor import Child, Supervisor
 from embedway.telemetry.multiprocess import share_in
 
@@ -39,8 +39,8 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
     metrics: tuple[socket.socket, ...] = ()
     if settings.metrics_port is not None:
         metrics = listen(settings.metrics_host, settings.metrics_port, settings.workers)
-    with run_folder(settings.run_directory) as folder:
-        inference = None if settings.inference == "worker" else listen_at(folder / "inference")
+    with run_folder(settings.run_directory) as folder, short_folder(folder) as short:
+        inference = None if settings.inference == "worker" else listen_at(short / "inference")
         sockets = _Sockets(main, metrics, inference)
         try:
             share_in(folder / "metrics")

@@ -7,7 +7,6 @@ if the caller may decide for others: without keys, or with an admin key.
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -30,16 +29,19 @@ if TYPE_CHECKING:
     from embedway.server.problems import Problem
 
 _TAG = ":latest"
+_PART = r"\d{1,9}(\.\d{1,9})?(ns|us|µs|ms|s|m|h)"
+#: One of Go's durations, such as `1h30m`.
+_Duration = Annotated[str, Field(pattern=rf"^-?(0|({_PART}){{1,6}})$")]
 KeepAlive = Annotated[
-    float | str,
+    Annotated[float, Field(allow_inf_nan=False)] | _Duration,
     Field(
-        description="Time to keep the model loaded, in seconds or as `5m`; below 0 for ever. Without it, or without "
-        "an admin key where keys are needed, `server.keep_alive_s` decides."
+        description="Time to keep the model loaded, in seconds or as `5m`; below 0 for ever. Without it, or without an "
+        "admin key where keys are needed, `server.keep_alive_s` decides."
     ),
 ]
 #: Units of Go's durations, in seconds.
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|ms|s|m|h)")
+_PARTS = re.compile(r"([0-9.]+)([^0-9.]+)")
 #: Longest time in seconds; longer ones are for ever.
 _LONGEST_S = 1e9
 Options = Annotated[
@@ -51,7 +53,10 @@ Options = Annotated[
 class OllamaEmbedBody(EmbedAdditions):
     """Body of `POST /api/embed`."""
 
-    expected: ClassVar[dict[str, str]] = {"input": "a text or a list of texts"}
+    expected: ClassVar[dict[str, str]] = {
+        "input": "a text or a list of texts",
+        "keep_alive": "a number of seconds, or a duration such as 5m",
+    }
 
     model: Model
     #: No text has no vector.
@@ -64,6 +69,8 @@ class OllamaEmbedBody(EmbedAdditions):
 
 class OllamaEmbeddingsBody(EmbedAdditions):
     """Body of `POST /api/embeddings`, which is older."""
+
+    expected: ClassVar[dict[str, str]] = {"keep_alive": "a number of seconds, or a duration such as 5m"}
 
     model: Model
     prompt: Annotated[str, Field(max_length=0)] | Text
@@ -140,18 +147,10 @@ async def _keep(exchange: Exchange, kept_s: float | Literal["default"] | None) -
 
 
 def seconds_of(asked: float | str) -> float | None:
-    """Return a time in seconds, from a number or one of Go's durations such as `1h30m`; None for ever.
-
-    Raises BodyError.
-    """
+    """Return a time in seconds, from a number or a duration; None for ever."""
     if isinstance(asked, str):
-        sign, text = (-1.0, asked[1:]) if asked.startswith("-") else (1.0, asked)
-        parts = _DURATION.findall(text)
-        if text != "0" and (not parts or "".join(map("".join, parts)) != text):
-            raise BodyError("keep_alive must be a number of seconds, or a duration such as 5m", param="keep_alive")
-        asked = sign * sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if math.isnan(asked):
-        raise BodyError("keep_alive must be a number of seconds, or a duration such as 5m", param="keep_alive")
+        sign = -1.0 if asked.startswith("-") else 1.0
+        asked = sign * sum(float(number) * _UNITS[unit] for number, unit in _PARTS.findall(asked.lstrip("-")))
     return None if asked < 0 or asked > _LONGEST_S else asked
 
 
