@@ -149,7 +149,7 @@ class GatewayApp:
             watch.end()
 
     def _refusal(self, endpoint: Endpoint | None, problem: Problem, path: str) -> Reply:
-        """Return the answer to a problem, in the form of the endpoint, or of the API that an unknown path belongs to."""
+        """Return the answer to a problem, in the form of the endpoint, or of the API of an unknown path."""
         headers = problem_headers(problem)
         if endpoint is not None:
             return Reply(endpoint.errors(problem), endpoint.status_of(problem), headers=headers)
