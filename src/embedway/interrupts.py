@@ -167,9 +167,7 @@ def hand_over() -> None:
     if _program.watchdog is not None:
         _program.watchdog.close()
         _program.watchdog = None
-    for number in _SIGNALS:
-        if signal.getsignal(number) == _program.handle:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    _restore_handlers()
 
 
 def explain(kept: str | Callable[[], str], *, is_complete: Callable[[], bool] = lambda: False) -> None:
@@ -243,6 +241,10 @@ def _uninstall() -> None:
     if _program.watchdog is not None:
         os.close(_program.watchdog.pipe)
         _program.watchdog = None
+    _restore_handlers()
+
+
+def _restore_handlers() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) == _program.handle:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

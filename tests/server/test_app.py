@@ -170,3 +170,30 @@ def test_an_allowed_page_may_read_the_answer(settings):
     assert "x-embedway-space" in headers["access-control-expose-headers"]
     _, headers, _ = ask(allowed, "/v1/embeddings", headers={"Origin": "https://evil.example"}, method="OPTIONS")
     assert "access-control-allow-origin" not in headers
+
+
+def test_an_allowed_page_may_use_files_and_batches(settings, tmp_path):
+    allowed = {
+        **settings,
+        "server.cors_origins": ["https://search.example"],
+        "server.state_directory": str(tmp_path),
+    }
+    origin = {"Origin": "https://search.example"}
+    status, headers, _ = ask(allowed, "/v1/files", headers=origin)
+    assert (status, headers["access-control-allow-origin"]) == (200, "https://search.example")
+    _, headers, _ = ask(allowed, "/v1/files", headers=origin, method="OPTIONS")
+    assert headers["access-control-allow-methods"] == "GET, POST, DELETE"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/filesystem", 404), ("GET", "/v1/batches/a/b/c", 404), ("PATCH", "/v1/files/a", 405)],
+)
+def test_unknown_addresses_and_methods_of_files_and_batches(settings, tmp_path, method, path, status):
+    """The answer has the form of the other addresses."""
+    here = {**settings, "server.state_directory": str(tmp_path)}
+    found, headers, answer = ask(here, path, method=method)
+    assert (found, headers["content-type"]) == (status, "application/json")
+    assert json.loads(answer)["error"]["type"] == "invalid_request_error"
+    if status == 405:
+        assert set(headers["allow"].split(", ")) == {"GET", "DELETE", "HEAD"}

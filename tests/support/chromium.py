@@ -15,7 +15,7 @@ import threading
 import aiohttp
 
 #: Maximum time for the browser to start, and for a condition to become true, on a busy machine, in seconds.
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 #: Keys by name: key code, and the text that they insert.
 KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "Escape": (27, ""), "ArrowDown": (40, "")}
 _SHIFT = 8

@@ -59,6 +59,23 @@ def test_a_process_removes_its_gauges_at_its_end(tmp_path):
     assert list(tmp_path.glob("gauge_live*"))
 
 
+def test_a_process_continues_the_files_of_a_killed_one_of_its_name(tmp_path):
+    begin = "from pathlib import Path\nfrom embedway.telemetry.multiprocess import continue_files\n"
+    named = f"{begin}continue_files('worker0', Path({str(tmp_path)!r}))\n{WORKER}"
+    texts = [run(named, tmp_path, "killed").stdout for _ in range(3)]
+    assert value(texts[-1], 'embedway_requests_running{task="embed"}') == 1
+    assert value(texts[-1], 'embedway_requests_total{model="m",outcome="ok",task="embed"}') == 3
+    kinds = {"counter", "gauge_livesum", "gauge_mostrecent"}
+    assert {one.name for one in tmp_path.iterdir()} == {f"{kind}_worker0.db" for kind in kinds}
+
+
+def test_files_in_a_folder_of_the_user_are_named_by_pids(tmp_path):
+    begin = "from pathlib import Path\nfrom embedway.telemetry.multiprocess import continue_files\n"
+    run(f"{begin}continue_files('worker0', Path('another'))\n{WORKER}", tmp_path, "killed")
+    assert list(tmp_path.glob("counter_*"))
+    assert not list(tmp_path.glob("*worker0*"))
+
+
 def test_files_of_living_processes_and_without_a_pid_stay(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()

@@ -43,14 +43,15 @@ class ServerSettings(Section):
     models: tuple[str, ...] | None = None
     #: Models to load at the start; unset for the default model if it computes here.
     warm: tuple[str, ...] | None = None
-    #: Process that computes local models: one for all workers, or each worker itself.
+    #: Process that computes local models: one for all workers, or each worker itself. `keep_alive_s`, `models_mib`,
+    #: `load_wait_s` and `hang_s` are those of the one process.
     inference: Literal["process", "worker"] = "process"
 
     #: Maximum size of a request body, in MiB.
     body_mib: Mebibytes = 32
     #: Maximum texts of a request.
     max_inputs: Positive = 20_000
-    #: Maximum estimated tokens of a request; a token is estimated as four bytes of text.
+    #: Maximum estimated tokens of a request; a token is estimated as four characters of text.
     max_tokens: Positive = 8_000_000
     #: Maximum time for a client to send the head of a request, and then its body, in seconds.
     read_timeout_s: Seconds = 30.0
@@ -83,13 +84,15 @@ class ServerSettings(Section):
     #: Time without progress of a batch after which the inference process is restarted, in seconds.
     hang_s: Seconds = 60.0
 
-    #: Certificate chain and key, PEM, for TLS.
+    #: Certificate chain for TLS, PEM; set it with `tls_key`.
     tls_certificate: File | None = None
+    #: Key of the certificate, PEM, without a password.
     tls_key: File | None = None
     #: Origins whose pages may use the gateway in a browser.
     cors_origins: tuple[Origin, ...] = ()
-    #: Address and port that serve the metrics without a key; unset for `/metrics` with an admin key only.
+    #: Address of the port for metrics.
     metrics_host: str = Field(default="127.0.0.1", min_length=1, max_length=253)
+    #: Port that serves the metrics without a key; unset for `/metrics` with an admin key only.
     metrics_port: Port | None = None
     #: Whether each request is logged as one JSON line to the logger `embedway.access`: names and numbers, no texts.
     access_log: Flag = False

@@ -83,7 +83,7 @@ class _StaleError(NoAnswerError):
 
 @dataclass(slots=True)
 class _Sent:
-    """What is known about a request while it is sent."""
+    """Facts of a request while it is sent."""
 
     is_reused: bool = False
     has_body: asyncio.Event = field(default_factory=asyncio.Event)

@@ -37,7 +37,7 @@ _log = logging.getLogger("embedway.server")
 _WATCH_AFTER_S = 0.02
 #: Status in logs of a request whose client disconnected, as nginx writes it.
 _CLIENT_LEFT = 499
-METHOD_NOT_ALLOWED = 405
+_METHOD_NOT_ALLOWED = 405
 #: Status of an answer before the body is complete: the rest of it is not waited for.
 _TOO_LARGE = 413
 #: Sent with each answer: it is no page, and must not be guessed to be one, framed or stored.
@@ -105,12 +105,13 @@ class GatewayApp:
     ) -> None:
         """Let the application of files and batches answer a request, which may be large."""
         started, status = time.perf_counter(), 500
+        cors = cors_headers(scope["headers"], self._origins) if self._origins else ()
 
         async def send_with_headers(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = ((b"x-embedway-request-id", exchange.request_id.encode()), *_SECURITY)
+                own = ((b"x-embedway-request-id", exchange.request_id.encode()), *_SECURITY, *cors)
                 message = {**message, "headers": [*message["headers"], *own]}
             await send(message)
 
@@ -120,7 +121,7 @@ class GatewayApp:
         except EmbedwayError as error:
             problem = problem_of(error)
             status = problem.status
-            reply = Reply(openai.error(problem), status, headers=problem_headers(problem))
+            reply = Reply(openai.error(problem), status, headers=(*problem_headers(problem), *cors))
             await _send(send, reply, exchange.request_id.encode(), scope)
         else:
             await batches.app({**scope, CALLER: exchange.caller}, receive, send_with_headers)
@@ -153,7 +154,7 @@ class GatewayApp:
         headers = problem_headers(problem)
         if endpoint is not None:
             return Reply(endpoint.errors(problem), endpoint.status_of(problem), headers=headers)
-        if problem.status == METHOD_NOT_ALLOWED:
+        if problem.status == _METHOD_NOT_ALLOWED:
             headers = (*headers, (b"allow", ", ".join(self._routes.methods(path)).encode()))
         family = self._routes.family(path)
         form = openai.error if family is None else family.errors
@@ -166,7 +167,7 @@ class GatewayApp:
             raise BodyError("there is no such address; GET /openapi.json lists all", status=404, code="not_found")
         raise BodyError(
             f"this address has no method {method[:20]!a}; use {' or '.join(known)}",
-            status=METHOD_NOT_ALLOWED,
+            status=_METHOD_NOT_ALLOWED,
             code="method_not_allowed",
         )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Time between two signs of life, in seconds, and before a process serves.
-BEAT_S, STARTING_S = 1.0, 0.1
+_BEAT_S, _STARTING_S = 1.0, 0.1
 #: Signs: the process is starting, it serves, or a batch in it makes no progress.
 STARTING, SERVING, HANGING = b"s", b"r", b"h"
 
@@ -23,4 +23,4 @@ async def beat(descriptor: int, sign: Callable[[], bytes]) -> None:
         now = sign()
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(descriptor, now)
-        await asyncio.sleep(STARTING_S if now == STARTING else BEAT_S)
+        await asyncio.sleep(_STARTING_S if now == STARTING else _BEAT_S)

@@ -1,16 +1,15 @@
-"""Calls of the gateway in one form for all dialects, and the interface that computes them."""
+"""Calls of the gateway in one form for all dialects."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from decimal import Decimal
 
-    from embedway.server.caller import Caller
-    from embedway.types import EmbedResult, InputType, Overflow, Plan, RerankResult
+    from embedway.types import InputType, Overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +44,3 @@ class RerankCall:
     collection: str = ""
     max_cost: Decimal | None = None
     deadline_s: float | None = None
-
-
-class Computing(Protocol):
-    """Computes calls for a caller: checks its rights and limits, waits for its turn, and charges it.
-
-    Every method raises only EmbedwayError.
-    """
-
-    async def embed(self, caller: Caller, call: EmbedCall) -> EmbedResult:
-        """Embed texts."""
-
-    async def rerank(self, caller: Caller, call: RerankCall) -> RerankResult:
-        """Score documents."""
-
-    async def plan(self, caller: Caller, call: EmbedCall) -> Plan:
-        """Return what `embed` would do. Computes and spends nothing."""

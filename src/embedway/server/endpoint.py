@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Method: TypeAlias = Literal["GET", "POST"]
 #: Who may use an endpoint: everyone, callers with a key if keys are required, or callers with an admin key.
-Access: TypeAlias = Literal["open", "caller", "admin"]
+AccessLevel: TypeAlias = Literal["open", "caller", "admin"]
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ class Endpoint:
     body: type[BaseModel] | None = None
     #: JSON schema of the answer; None for other media.
     answer: Mapping[str, Any] | None = None
-    access: Access = "caller"
+    access: AccessLevel = "caller"
     #: Media type of an answer without a schema.
     media: str = "application/json"
     #: JSON schema of an error.

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("embedway.server")
 
-#: Bytes of text for each estimated token.
-_BYTES_A_TOKEN = 4
+#: Characters of text for each estimated token.
+_CHARACTERS_A_TOKEN = 4
 #: Estimated tokens of a text besides those of its characters: special tokens, and the work for a row.
 _TOKENS_A_TEXT = 4
 #: Requests of the greatest size that may wait at the same time.
@@ -58,7 +58,7 @@ R = TypeVar("R", "EmbedResult", "RerankResult")
 
 @dataclass(frozen=True, slots=True)
 class GatewayParts:
-    """What a gateway consists of."""
+    """Settings, engine, stores and statistics of a gateway."""
 
     config: Config
     engines: Engines
@@ -72,7 +72,10 @@ class GatewayParts:
 
 
 class Gateway:
-    """Computes the calls of all callers; see `calls.Computing`. For use from one event loop."""
+    """Computes calls: checks the rights and limits of their caller, waits for their turn, and charges its budgets.
+
+    Used from one event loop. Calls raise only EmbedwayError.
+    """
 
     def __init__(self, parts: GatewayParts) -> None:
         self.config = config = parts.config
@@ -247,7 +250,7 @@ class Gateway:
         return settings.deadline_s if asked_s is None else asked_s
 
     def _check_size(self, call: EmbedCall) -> float:
-        sizes = (len(text) if isinstance(text, str) else len(text) * _BYTES_A_TOKEN for text in call.texts)
+        sizes = (len(text) if isinstance(text, str) else len(text) * _CHARACTERS_A_TOKEN for text in call.texts)
         return self._check_texts(len(call.texts), sum(sizes))
 
     def _check_texts(self, count: int, characters: int) -> float:
@@ -259,13 +262,13 @@ class Gateway:
             raise BodyError(
                 f"{count:,} texts; at most {settings.max_inputs:,} in a request", param="input", code="too_many_inputs"
             )
-        if characters > settings.max_tokens * _BYTES_A_TOKEN:
+        if characters > settings.max_tokens * _CHARACTERS_A_TOKEN:
             raise BodyError(
-                f"about {characters // _BYTES_A_TOKEN:,} tokens; at most {settings.max_tokens:,} in a request",
+                f"about {characters // _CHARACTERS_A_TOKEN:,} tokens; at most {settings.max_tokens:,} in a request",
                 param="input",
                 code="too_many_tokens",
             )
-        return characters / _BYTES_A_TOKEN + count * _TOKENS_A_TEXT
+        return characters / _CHARACTERS_A_TOKEN + count * _TOKENS_A_TEXT
 
     async def keep(self, model: str, kept_s: float | None) -> None:
         """Set the time after which an unused local model is unloaded, in seconds; None for never.

@@ -235,7 +235,7 @@ async def revoke_key(records: Records, name: str) -> ApiKey | None:
             await records.remove(KIND, name)
             return None
         if key is None:
-            raise UsageError(f"there is no key {name!r}; `embedway keys list` shows them")
+            raise _unknown(name)
         if key.revoked is None:
             key = replace(key, revoked=time.time())
             await records.put(key.to_record())
@@ -247,7 +247,7 @@ async def find_key(records: Records, name: str) -> ApiKey:
     check_name(name, "a key")
     key = await _find(records, name)
     if key is None:
-        raise UsageError(f"there is no key {name!r}; `embedway keys list` shows them")
+        raise _unknown(name)
     return key
 
 
@@ -272,6 +272,10 @@ async def all_keys(records: Records) -> tuple[list[ApiKey], list[str]]:
         else:
             keys.append(key)
     return keys, unreadable
+
+
+def _unknown(name: str) -> UsageError:
+    return UsageError(f"there is no key {name!r}; `embedway keys list` shows them")
 
 
 async def _find(records: Records, name: str) -> ApiKey | None:

@@ -35,7 +35,7 @@ _HEADER_BYTES = 64
 _SLOT = struct.Struct("<Qdd")
 _SLOTS = 8192
 _FILE_BYTES = _HEADER_BYTES + _SLOTS * _SLOT.size
-#: Slots that are looked at for a key.
+#: Maximum slots that are searched for a key.
 _PROBES = 64
 #: Attempts to lock before the event loop goes on, the time until the next ones, and the maximum time, in seconds.
 _SPINS, _PAUSE_S, _LONGEST_LOCK_S = 50, 0.001, 5.0

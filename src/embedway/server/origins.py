@@ -65,7 +65,7 @@ def cors_headers(headers: Sequence[Header], origins: Sequence[str], *, preflight
     if preflight:
         return (
             *found,
-            (b"access-control-allow-methods", b"GET, POST"),
+            (b"access-control-allow-methods", b"GET, POST, DELETE"),
             (b"access-control-allow-headers", _ALLOWED),
             (b"access-control-max-age", b"600"),
         )

@@ -25,7 +25,7 @@ _MOST_CHARACTERS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a request has no result. `param` is the field of the request at fault."""
+    """Reason for which a request has no result. `param` is the field of the request at fault."""
 
     status: int
     code: str
@@ -35,11 +35,6 @@ class Problem:
     retry_after_s: float | None = None
     #: Whether the same request may succeed later.
     may_retry: bool = False
-
-    @property
-    def is_fault(self) -> bool:
-        """Whether the gateway or a service is at fault, not the request."""
-        return self.status >= 500
 
 
 class BodyError(UsageError):

@@ -16,7 +16,7 @@ from embedway.server.access import is_public, needs_keys, no_store_of_keys
 from embedway.server.listening import listen, listen_at
 from embedway.server.run_folder import run_folder, short_folder
 from embedway.server.supervisor import Child, Supervisor
-from embedway.telemetry.multiprocess import share_in
+from embedway.telemetry.multiprocess import continue_files, share_in
 
 if TYPE_CHECKING:
     import socket
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.config.server import ServerSettings
 
+#: Folder of the files of metrics, in that of the running gateway.
+_METRICS = "metrics"
 _METRICS_REMEDY = "choose another server.metrics_port or server.metrics_host"
 
 
@@ -53,7 +55,7 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
         if settings.inference == "process":
             inference = listen_at(opened.enter_context(short_folder(folder)) / "inference")
             opened.callback(inference.close)
-        share_in(folder / "metrics")
+        share_in(folder / _METRICS)
         return _supervise(config, _Sockets(main, metrics, inference), folder, say)
 
 
@@ -142,6 +144,8 @@ class _Worker:
     def __call__(self, beat: int, lifeline: int) -> None:
         from embedway.server.worker import WorkerPlace, run_worker  # noqa: PLC0415  in the worker's process only
 
+        if self.config.telemetry.prometheus:
+            continue_files(f"worker{self.number}", self.folder / _METRICS)
         own, metrics, inference = self.sockets.of(self.number)
         place = WorkerPlace(self.number, own, metrics, self.folder, inference, beat, lifeline)
         run_worker(self.config, place)

@@ -36,11 +36,11 @@ _REMEMBERED = 50
 _FIRST_BOUND_S, _GROWTH, _CLASSES = 0.0001, 1.25, 64
 #: Statuses from which a request is remembered as failed.
 _FAILED = 400
-#: Codes of refusals that are counted by code: the gateway's own.
+#: Statuses of refusals, which are counted by code.
 _REFUSALS = frozenset({401, 403, 413, 429, 503})
 
 
-def time_class(seconds: float) -> int:
+def _time_class(seconds: float) -> int:
     """Return the class of a time: the number of bounds below it."""
     if seconds <= _FIRST_BOUND_S:
         return 0
@@ -121,7 +121,7 @@ class Stats:
         period.failed += failed
         period.texts += exchange.texts
         period.hits += exchange.cache_hits
-        period.times[time_class(seconds)] += 1
+        period.times[_time_class(seconds)] += 1
         if exchange.model:
             counts = self.models.get(exchange.model)
             if counts is None:

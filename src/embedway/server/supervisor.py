@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
+from embedway.server.beats import HANGING, SERVING
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -33,7 +35,6 @@ _MOST_FAILED_STARTS = 3
 #: Time for processes to end after the drain, in seconds.
 _LATE_S = 5.0
 _TICK_S = 0.2
-_SERVING, _HANGING = ord("r"), ord("h")
 
 
 @dataclass(slots=True)
@@ -54,7 +55,6 @@ class Child:
     failures: int = 0
     #: Time of the next start, if it is not running.
     start_at: float = 0.0
-    restarts: int = 0
 
 
 @dataclass(slots=True)
@@ -161,10 +161,10 @@ class Supervisor:
                     child.beat = -1
                     return
                 child.beaten_at = self.clock()
-                if data[-1] == _HANGING:
+                if data[-1:] == HANGING:
                     _log.error("%s makes no progress; it is killed", child.name)
                     self._signal(child, signal.SIGKILL)
-                child.is_serving = data[-1] == _SERVING
+                child.is_serving = data[-1:] == SERVING
                 child.has_served = child.has_served or child.is_serving
 
     def _reap(self) -> None:
@@ -186,7 +186,6 @@ class Supervisor:
         if self._ending:
             return
         child.failures = 1 if lived_s >= _STABLE_S else child.failures + 1
-        child.restarts += 1
         if not child.has_served and child.failures >= _MOST_FAILED_STARTS:
             self._failed = child.name
             self._ending = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +43,7 @@ _log = logging.getLogger("embedway.server")
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
-    """What a worker gets from its supervisor."""
+    """Number, sockets, folder and descriptors of a worker, from its supervisor."""
 
     number: int
     main_socket: socket.socket
@@ -102,8 +103,8 @@ def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
             access_log=False,
             log_config=None,
             server_header=False,
-            timeout_keep_alive=int(settings.idle_timeout_s),
-            timeout_graceful_shutdown=int(settings.drain_s),
+            timeout_keep_alive=math.ceil(settings.idle_timeout_s),
+            timeout_graceful_shutdown=math.ceil(settings.drain_s),
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
         )

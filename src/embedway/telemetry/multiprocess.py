@@ -33,6 +33,21 @@ def share_in(folder: Path) -> None:
         os.environ[_VARIABLES[0]] = str(folder)
 
 
+def continue_files(name: str, folder: Path) -> None:
+    """Let this process continue the files of an ended one with the same name, so that restarts add no files.
+
+    Counts go on, and gauges begin anew. Nothing is done if the files are not in this folder, that of `share_in`.
+    Call it before the first metric is made. The name has no underscore; no other running process has it.
+    """
+    if os.environ.get(_VARIABLES[0]) != str(folder):
+        return
+    from prometheus_client import values  # noqa: PLC0415  only in processes with metrics
+
+    for file in folder.glob(f"gauge_live*_{name}.db"):
+        _remove(file)
+    values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call, misc, unused-ignore]
+
+
 def checked_folder() -> Path:
     """Return the folder of the files. Raises ConfigError if it cannot be used."""
     variable = next((name for name in _VARIABLES if name in os.environ), _VARIABLES[0])

@@ -1,4 +1,4 @@
-"""What tells of a truncated text."""
+"""Headers and fields that tell of a truncated text."""
 
 import pytest
 

@@ -19,7 +19,18 @@ from embedway.server.batches.contents import UPLOAD, ContentWriter, read_content
 from embedway.server.batches.refusals import ApiError, invalid, missing_batch, missing_file
 from embedway.server.batches.shapes import batch_object, file_object, page_object
 from embedway.server.batches.uploads import read_upload, storage_full
-from embedway.server.batches.values import ENDPOINT, Batch, BatchLimits, StoredFile, new_id
+from embedway.server.batches.values import (
+    ENDPOINT,
+    KEY_LENGTH,
+    MOST_BATCHES,
+    MOST_FILES,
+    MOST_PAIRS,
+    VALUE_LENGTH,
+    Batch,
+    BatchLimits,
+    StoredFile,
+    new_id,
+)
 from embedway.server.caller import Caller
 
 if TYPE_CHECKING:
@@ -30,14 +41,13 @@ _log = logging.getLogger("embedway.batches")
 
 Handler: TypeAlias = Callable[[Request, Caller], Awaitable[Response]]
 
-#: Time for which an upload that is not finished is kept.
+#: Time for which an upload that is not finished is kept, in seconds.
 _UPLOAD_S = 6 * 3600.0
 #: Maximum size of a JSON body, in bytes.
 _BODY_BYTES = 2**16
-#: Limits of the API.
-_MOST_PAIRS, _KEY_LENGTH, _VALUE_LENGTH = 16, 64, 512
+#: The API's limits of the time that a file is kept, in seconds, and its default items of a list of batches.
 _SHORTEST_S, _LONGEST_S = 3600, 30 * 86_400
-_MOST_FILES, _MOST_BATCHES, _BATCHES = 10_000, 100, 20
+_BATCHES = 20
 
 
 class Route(NamedTuple):
@@ -46,7 +56,6 @@ class Route(NamedTuple):
     method: str
     path: str
     handler: Handler
-    summary: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +69,17 @@ class BatchApi:
     def routes(self) -> tuple[Route, ...]:
         """Return the endpoints. They raise nothing but the cancellation of the request."""
         return tuple(
-            Route(method, path, _guarded(handler), summary)
-            for method, path, handler, summary in (
-                ("POST", "/v1/files", self.upload_file, "Upload a file of requests for a batch"),
-                ("GET", "/v1/files", self.list_files, "List files"),
-                ("GET", "/v1/files/{file_id}", self.get_file, "Describe a file"),
-                ("DELETE", "/v1/files/{file_id}", self.delete_file, "Delete a file"),
-                ("GET", "/v1/files/{file_id}/content", self.get_content, "Download a file"),
-                ("POST", "/v1/batches", self.create_batch, "Create a batch"),
-                ("GET", "/v1/batches", self.list_batches, "List batches"),
-                ("GET", "/v1/batches/{batch_id}", self.get_batch, "Describe a batch"),
-                ("POST", "/v1/batches/{batch_id}/cancel", self.cancel_batch, "Cancel a batch"),
+            Route(method, path, _guarded(handler))
+            for method, path, handler in (
+                ("POST", "/v1/files", self.upload_file),
+                ("GET", "/v1/files", self.list_files),
+                ("GET", "/v1/files/{file_id}", self.get_file),
+                ("DELETE", "/v1/files/{file_id}", self.delete_file),
+                ("GET", "/v1/files/{file_id}/content", self.get_content),
+                ("POST", "/v1/batches", self.create_batch),
+                ("GET", "/v1/batches", self.list_batches),
+                ("GET", "/v1/batches/{batch_id}", self.get_batch),
+                ("POST", "/v1/batches/{batch_id}/cancel", self.cancel_batch),
             )
         )
 
@@ -115,7 +124,7 @@ class BatchApi:
         if order not in {"asc", "desc"}:
             raise invalid("'order' must be 'asc' or 'desc'.", "order", "invalid_value")
         after, purpose = query.get("after", ""), query.get("purpose", "")
-        limit = _limit(request, _MOST_FILES, _MOST_FILES)
+        limit = _limit(request, MOST_FILES, MOST_FILES)
         page = await self.store.list_files(Listing(caller.tenant, limit, after, order == "asc", purpose))
         if page is None:
             raise missing_file(after, "after")
@@ -196,7 +205,7 @@ class BatchApi:
     async def list_batches(self, request: Request, caller: Caller) -> Response:
         """List the tenant's batches, the latest first."""
         after = request.query_params.get("after", "")
-        page = await self.store.list_batches(Listing(caller.tenant, _limit(request, _BATCHES, _MOST_BATCHES), after))
+        page = await self.store.list_batches(Listing(caller.tenant, _limit(request, _BATCHES, MOST_BATCHES), after))
         if page is None:
             raise missing_batch(after)
         return _json(page_object([batch_object(one) for one in page.items], has_more=page.has_more))
@@ -297,12 +306,12 @@ def _keep_s(given: object, name: str) -> int:
 def _metadata(given: object) -> dict[str, str] | None:
     if given is None:
         return None
-    if not isinstance(given, dict) or len(given) > _MOST_PAIRS:
-        raise invalid(f"'metadata' must be an object of up to {_MOST_PAIRS} pairs.", "metadata", "invalid_value")
+    if not isinstance(given, dict) or len(given) > MOST_PAIRS:
+        raise invalid(f"'metadata' must be an object of up to {MOST_PAIRS} pairs.", "metadata", "invalid_value")
     for key, value in given.items():
-        if len(key) > _KEY_LENGTH or not isinstance(value, str) or len(value) > _VALUE_LENGTH:
+        if len(key) > KEY_LENGTH or not isinstance(value, str) or len(value) > VALUE_LENGTH:
             message = (
-                f"'metadata' must have keys of up to {_KEY_LENGTH} characters, and strings of up to {_VALUE_LENGTH} "
+                f"'metadata' must have keys of up to {KEY_LENGTH} characters, and strings of up to {VALUE_LENGTH} "
                 "characters as values."
             )
             raise invalid(message, "metadata", "invalid_value")

@@ -70,12 +70,12 @@ async def read_content(store: BatchStore, segments: Sequence[Segment]) -> AsyncI
         left = segment.size
         for number in range(segment.chunks):
             data = await store.get_chunk(segment.file_id, segment.name, number)
-            check_chunk(data, min(left, CHUNK_BYTES), segment.file_id)
+            _check_chunk(data, min(left, CHUNK_BYTES), segment.file_id)
             left -= len(data)
             yield data
 
 
-def check_chunk(data: bytes, size: int, file_id: str) -> None:
+def _check_chunk(data: bytes, size: int, file_id: str) -> None:
     """Raise StateError unless a chunk has a size."""
     if len(data) != size:
         raise StateError("a chunk has another size than it was stored with; upload the file again", file=file_id)
@@ -103,7 +103,7 @@ class InputReader:
         found = self._chunks.pop(key, None)
         if found is None:
             found = await self._store.get_chunk(file_id, UPLOAD, number)
-            check_chunk(found, size, file_id)
+            _check_chunk(found, size, file_id)
         self._chunks[key] = found
         if len(self._chunks) > _CACHED:
             self._chunks.popitem(last=False)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
-from embedway.server.batches.values import ENDPOINT
+from embedway.server.batches.values import (
+    ENDPOINT,
+    KEY_LENGTH,
+    MOST_BATCHES,
+    MOST_FILES,
+    MOST_PAIRS,
+    VALUE_LENGTH,
+    Status,
+)
 
 _TEXT, _COUNT, _TIME = {"type": "string"}, {"type": "integer"}, {"type": ["integer", "null"]}
 _MAYBE = {"type": ["string", "null"]}
-_STATUSES = (
-    *("validating", "in_progress", "finalizing", "completed", "failed"),
-    *("expired", "cancelling", "cancelled"),
-)
 _FILE = {
     "type": "object",
     "required": ["id", "object", "bytes", "created_at", "filename", "purpose"],
@@ -35,7 +39,7 @@ _BATCH = {
         "endpoint": {"const": ENDPOINT},
         "input_file_id": _TEXT,
         "completion_window": {"const": "24h"},
-        "status": {"enum": list(_STATUSES)},
+        "status": {"enum": list(get_args(Status))},
         "output_file_id": _MAYBE,
         "error_file_id": _MAYBE,
         "created_at": _COUNT,
@@ -63,9 +67,9 @@ _CREATION = {
         "completion_window": {"const": "24h"},
         "metadata": {
             "type": ["object", "null"],
-            "maxProperties": 16,
-            "propertyNames": {"maxLength": 64},
-            "additionalProperties": {"type": "string", "maxLength": 512},
+            "maxProperties": MOST_PAIRS,
+            "propertyNames": {"maxLength": KEY_LENGTH},
+            "additionalProperties": {"type": "string", "maxLength": VALUE_LENGTH},
         },
     },
 }
@@ -80,7 +84,7 @@ def batch_operations() -> dict[str, dict[str, dict[str, Any]]]:
     return {
         "/v1/files": {
             "post": _operation("Upload a file of requests for a batch", _FILE, body=("multipart/form-data", _UPLOAD)),
-            "get": _operation("List files", _list(_FILE), parameters=[_limit(10_000), after, order, purpose]),
+            "get": _operation("List files", _list(_FILE), parameters=[_limit(MOST_FILES), after, order, purpose]),
         },
         "/v1/files/{file_id}": {
             "get": _operation("Describe a file", _FILE, parameters=[file]),
@@ -89,7 +93,7 @@ def batch_operations() -> dict[str, dict[str, dict[str, Any]]]:
         "/v1/files/{file_id}/content": {"get": _operation("Download a file", None, parameters=[file])},
         "/v1/batches": {
             "post": _operation("Create a batch", _BATCH, body=("application/json", _CREATION)),
-            "get": _operation("List batches", _list(_BATCH), parameters=[_limit(100), after]),
+            "get": _operation("List batches", _list(_BATCH), parameters=[_limit(MOST_BATCHES), after]),
         },
         "/v1/batches/{batch_id}": {"get": _operation("Describe a batch", _BATCH, parameters=[batch])},
         "/v1/batches/{batch_id}/cancel": {"post": _operation("Cancel a batch", _BATCH, parameters=[batch])},

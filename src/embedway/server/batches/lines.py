@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from embedway.server.batches.values import BatchLimits
 
 #: Errors of an input file that are reported.
-MOST_ERRORS = 100
+_MOST_ERRORS = 100
 #: Maximum length of a custom ID, in characters.
-LONGEST_ID = 512
+_LONGEST_ID = 512
 _NO_VALUE = object()
 
 
@@ -57,8 +57,8 @@ def parse_line(data: bytes) -> Line:
         if line.get(name) is None:
             raise InvalidLineError("missing_required_parameter", f"Missing required parameter: '{name}'.", name)
     custom_id, body = line["custom_id"], line["body"]
-    if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= LONGEST_ID:
-        message = f"'custom_id' must be a string of 1 to {LONGEST_ID} characters."
+    if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= _LONGEST_ID:
+        message = f"'custom_id' must be a string of 1 to {_LONGEST_ID} characters."
         raise InvalidLineError("invalid_type", message, "custom_id")
     if line["method"] != "POST":
         raise InvalidLineError("invalid_method", "'method' must be 'POST'.", "method")
@@ -152,7 +152,7 @@ class InputCheck:
 
     def _fail(self, code: str, message: str, param: str | None, line: int | None = None) -> None:
         self.errors.append(LineError(code, message, line, param))
-        self.is_done = self.is_done or len(self.errors) >= MOST_ERRORS
+        self.is_done = self.is_done or len(self.errors) >= _MOST_ERRORS
 
 
 def cut(data: bytes, *, is_end: bool, most_lines: int, most_inputs: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from embedway.server.batches.values import Batch, Status, Stop
 
 #: Maximum pause after a temporary failure, in seconds. A longer one was written while the clock was ahead.
-LONGEST_PAUSE_S = 3600.0
+_LONGEST_PAUSE_S = 3600.0
 #: Pause after a temporary failure, unless the answer names a longer one. It doubles up to the maximum.
 _PAUSE_S, _MOST_PAUSE_S = 1.0, 60.0
 #: Maximum parts that are computed, or wait to be computed again.
@@ -41,7 +41,7 @@ class PartResult:
 
 
 def _is_held(until: float, now: float) -> bool:
-    return now < until <= now + LONGEST_PAUSE_S
+    return now < until <= now + _LONGEST_PAUSE_S
 
 
 def _at(batch: Batch, status: Status, now: float) -> Batch:
@@ -152,7 +152,7 @@ def commit(
     # The pause grows only while no line is finished: under a rate limit, most parts have some that are.
     failures = 0 if result.done else batch.failures + result.is_paused
     backoff_s = min(_PAUSE_S * math.ldexp(1, min(max(failures, 1), 10) - 1), _MOST_PAUSE_S)
-    pause_s = min(max(result.wait_s, backoff_s), LONGEST_PAUSE_S)
+    pause_s = min(max(result.wait_s, backoff_s), _LONGEST_PAUSE_S)
     paused_until = now + pause_s if result.is_paused else batch.paused_until
     rest = replace(part, todo=todo, worker="", until=0.0, tries=part.tries + result.is_paused) if todo else None
     sizes = [0 if segment is None else segment.size for segment in segments]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from embedway.errors import EmbedwayError, UsageError
@@ -13,6 +14,7 @@ from embedway.ledger.records import UnreadableRecordError
 from embedway.server.batches.api import BatchApi, Handler
 from embedway.server.batches.computing import Answer
 from embedway.server.batches.opening import open_batch_store
+from embedway.server.batches.refusals import ApiError
 from embedway.server.batches.runner import BatchRunner
 from embedway.server.batches.values import BatchLimits
 from embedway.server.bodies import parse
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 PATHS = ("/v1/files", "/v1/batches")
 #: Name of the caller in the scope of a request that is passed on.
 CALLER = "embedway.caller"
+_METHOD_NOT_ALLOWED = 405
 
 
 class BatchService:
@@ -52,7 +55,8 @@ class BatchService:
         for one in api.routes():
             handlers.setdefault(one.path, {})[one.method] = one.handler
         # One route for a path, so that an answer of 405 names all of its methods.
-        self.app = Starlette(routes=[Route(path, _mounted(own), methods=list(own)) for path, own in handlers.items()])
+        routes = [Route(path, _mounted(own), methods=list(own)) for path, own in handlers.items()]
+        self.app = Starlette(routes=routes, exception_handlers={HTTPException: _refused})
 
     def start(self) -> None:
         """Start to compute the batches of the store."""
@@ -88,6 +92,17 @@ class BatchService:
         except (UsageError, UnreadableRecordError):  # it was removed, or is damaged
             return None
         return None if key.revoked is not None else key.caller()
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Answer a request for an unknown address or method in the form of the API."""
+    del request
+    assert isinstance(error, HTTPException)  # noqa: S101  registered for it
+    if error.status_code == _METHOD_NOT_ALLOWED:
+        message, code = "this address does not have this method; see the header allow", "method_not_allowed"
+    else:
+        message, code = "there is no such address; GET /openapi.json lists all", "not_found"
+    return ApiError(error.status_code, message, code=code, headers=error.headers).response()
 
 
 def _mounted(handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:

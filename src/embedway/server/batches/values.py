@@ -17,7 +17,7 @@ Status: TypeAlias = Literal[
 #: Reasons to stop a batch: the client, its window, or the tenant's bytes.
 Stop: TypeAlias = Literal["", "cancelled", "expired", "storage"]
 #: Statuses of batches that have ended.
-ENDED: frozenset[Status] = frozenset({"failed", "completed", "expired", "cancelled"})
+_ENDED: frozenset[Status] = frozenset({"failed", "completed", "expired", "cancelled"})
 #: Stored values are of these types exactly, and have no other fields.
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 #: Endpoint of the lines of a batch.
@@ -25,6 +25,10 @@ ENDPOINT = "/v1/embeddings"
 #: Time for a batch, in seconds; the API's only window.
 WINDOW_S = 86_400
 MIB = 2**20
+#: The API's limits of metadata: pairs, and characters of a key and of a value.
+MOST_PAIRS, KEY_LENGTH, VALUE_LENGTH = 16, 64, 512
+#: The API's maximum items of a list of files, and of a list of batches.
+MOST_FILES, MOST_BATCHES = 10_000, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,7 @@ class Batch:
     @property
     def has_ended(self) -> bool:
         """Whether nothing of the batch changes any more."""
-        return self.status in ENDED
+        return self.status in _ENDED
 
 
 _Value = TypeVar("_Value", StoredFile, Batch)

@@ -1,4 +1,4 @@
-"""Progress of the batches of the inference process, for the pings of its supervisor."""
+"""Progress of the batches of the inference process, for its signs of life."""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ function setBanner(text) {
 
 async function refresh() {
   clearTimeout(timer);
-  if (asking || paused || document.hidden) return;
+  const needsKey = !key && !$("key-section").hidden;
+  if (asking || paused || document.hidden || needsKey) return;
   asking = true;
   let again = true;
   try {

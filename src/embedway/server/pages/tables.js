@@ -91,7 +91,7 @@ function budgetRow(one) {
   const scope = one.scope === "*" ? "everything" : one.scope.replace(":", " ").replace("_", " ");
   const period = one.period === "total" ? "" : `, per ${one.period}`;
   return [
-    [one.name, { note: one.hard ? "hard: refuses more" : "soft: only warns" }],
+    [one.name, { note: one.hard ? "hard: refuses" : "soft: warns" }],
     scope + period,
     [{ share: part, tone, text }, ...(held ? [{ note: `${dollars(held)} reserved` }] : [])],
     dollars(one.left_usd),
