@@ -14,6 +14,7 @@ from embedway.pipeline import rerank
 from embedway.pipeline.deadline import run_in_time
 from embedway.pipeline.request import Call
 from embedway.selection.call_options import CallOptions
+from embedway.server.access import needs_keys
 from embedway.server.fair_queue import FairQueue
 from embedway.server.problems import BodyError
 from embedway.server.rates import correct_tokens, limits_of, take_tokens
@@ -292,6 +293,11 @@ class Gateway:
             await self._ring.aclose()
         await self._rates.aclose()
         await self.engines.aclose()
+
+    async def warn_without_keys(self) -> None:
+        """Log a warning if requests need a key and none exists."""
+        if self._ring is not None and needs_keys(self.config.server) and await self._ring.is_empty():
+            _log.warning("no API key exists, so all requests are refused: create one with `embedway keys create NAME`")
 
     async def warm(self) -> None:
         """Load the models of `server.warm`, by default the default model if it computes here. Failures are logged."""

@@ -137,6 +137,8 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
     try:
         await gateway.served.refresh()
         await gateway.warm()
+        if place.number == 0:
+            await gateway.warn_without_keys()
         if place.metrics_socket is not None:
             serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
         await server.serve(sockets=[place.main_socket])
