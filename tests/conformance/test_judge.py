@@ -177,6 +177,12 @@ def test_one_of_several_models_can_be_named(judged):
     assert judged("several models", model=MODEL, checks=("models",))["models"].status == "passed"
 
 
+def test_an_alias_of_a_listed_model_is_a_warning(judged):
+    verdict = judged("any model", model="alias", checks=("models",))["models"]
+    assert verdict.status == "warned"
+    assert repr(MODEL) in verdict.seen
+
+
 def test_an_unknown_check_is_named_with_all_others():
     with pytest.raises(UsageError, match="no check is named 'speed'; the checks are distinct, row-order"):
         chosen_checks(("speed",), ())

@@ -204,3 +204,20 @@ def test_unknown_addresses_and_methods_of_files_and_batches(settings, tmp_path, 
     assert json.loads(answer)["error"]["type"] == "invalid_request_error"
     if status == 405:
         assert set(headers["allow"].split(", ")) == {"GET", "DELETE", "HEAD"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [({"server.max_inputs": 1}, "too_many_inputs"), ({"server.max_tokens": 1}, "too_many_tokens")],
+)
+def test_a_request_over_a_limit_of_the_settings_is_refused(settings, limit, code):
+    body = {"model": "all-MiniLM-L6-v2", "input": ["some words", "other words"]}
+    status, _, answer = ask({**settings, **limit}, "/v1/embeddings", body)
+    assert (status, json.loads(answer)["error"]["code"]) == (400, code)
+
+
+def test_a_deadline_over_the_maximum_is_refused(settings):
+    body = {"model": "all-MiniLM-L6-v2", "input": "a", "deadline": 8}
+    limits = {"server.deadline_s": 5.0, "server.max_deadline_s": 7.0}
+    status, _, answer = ask({**settings, **limits}, "/v1/embeddings", body)
+    assert (status, json.loads(answer)["error"]["param"]) == (400, "deadline")

@@ -40,3 +40,12 @@ def test_the_most_specific_path_is_found():
 def test_the_methods_of_a_path_with_a_parameter():
     assert ROUTES.methods("/v1/models/owner/name") == ["GET"]
     assert ROUTES.find("POST", "/v1/models/owner/name") == (None, "owner/name")
+
+
+def test_an_unknown_path_belongs_to_the_api_with_its_first_part():
+    other = endpoint("POST", "/api/embed")
+    routes = Routes((MODEL, FILE, other, endpoint("POST", "/")))
+    assert routes.family("/api/pull") is other
+    assert routes.family("/v1/chat/completions") is MODEL
+    assert routes.family("/unknown") is None
+    assert routes.family("*") is routes.family("/")

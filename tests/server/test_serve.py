@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from embedway.config import Config
+from embedway.errors import ConfigError, UsageError
+from embedway.server.serve import serve
 from gateways import gateway_process
 
 
@@ -47,6 +50,8 @@ def test_workers_share_an_address_and_end_with_a_signal(environment):
         children = gateway.children
         gateway.process.send_signal(signal.SIGTERM)
         assert gateway.process.wait(60) == 0
+    assert gateway.lines[0].startswith("embedway: starting;")
+    assert gateway.lines[-1] == "embedway: ending; accepted requests are finished\n"
     assert all(vector == vectors[0] for vector in vectors)
     assert not any(map(is_running, children))
 
@@ -79,6 +84,28 @@ def test_a_port_in_use_is_an_error(environment):
         )
     assert ended.returncode == 2
     assert "choose another --port" in ended.stderr
+
+
+@pytest.mark.parametrize("setting", ["models", "warm"])
+def test_an_unknown_model_is_an_error_before_the_start(setting):
+    config = Config.load(environ={}, overrides={"server": {setting: ("no-such-model",)}})
+    with pytest.raises(ConfigError, match=rf"^server\.{setting}: no model is called 'no-such-model'"):
+        serve(config, print)
+
+
+def test_a_port_in_use_for_metrics_names_its_setting():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = Config.load(environ={}, overrides={"server": {"port": 0, "metrics_port": taken.getsockname()[1]}})
+        with pytest.raises(UsageError, match=r"choose another server\.metrics_port"):
+            serve(config, print)
+
+
+def test_a_gateway_that_needs_keys_and_has_none_says_how_to_create_one(environment, tmp_path):
+    environment = {**environment, "EMBEDWAY_LEDGER__PATH": str(tmp_path / "ledger.sqlite")}
+    with gateway_process("--auth", "keys", environment=environment) as gateway:
+        assert any("`embedway keys create NAME`" in line for line in gateway.lines)
 
 
 def test_metrics_of_all_workers_on_their_own_port(environment):

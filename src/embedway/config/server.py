@@ -97,7 +97,7 @@ class ServerSettings(Section):
     metrics_host: str = Field(default="127.0.0.1", min_length=1, max_length=253)
     #: Port that serves the metrics without a key; unset for `/metrics` with an admin key only.
     metrics_port: Port | None = None
-    #: Whether each request is logged as one JSON line to the logger `embedway.access`: names and numbers, no texts.
+    #: Whether each request is logged as one line to the logger `embedway.access`: names and numbers, no texts.
     access_log: Flag = False
 
     #: Folder of files and batches, unless the ledger is on a server.

@@ -25,6 +25,11 @@ def needs_keys(settings: ServerSettings) -> bool:
     return settings.auth == "keys" or (settings.auth == "auto" and not is_loopback(settings.host))
 
 
+def is_public(settings: ServerSettings) -> bool:
+    """Return whether other machines may use the gateway without a key."""
+    return not needs_keys(settings) and not is_loopback(settings.host)
+
+
 def no_store_of_keys() -> ConfigError:
     """Return the error for a gateway that needs keys without a ledger."""
     return ConfigError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from dataclasses import replace
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Any]]
     Send = Callable[[Any], Awaitable[None]]
 
-_log = logging.getLogger("embedway.server")
 
 #: A request that takes longer is watched for a client that disconnects, in seconds: most requests end earlier.
 _WATCH_AFTER_S = 0.02
@@ -150,13 +148,15 @@ class GatewayApp:
             watch.end()
 
     def _refusal(self, endpoint: Endpoint | None, problem: Problem, path: str) -> Reply:
-        """Return the answer to a problem, in the form of the endpoint."""
+        """Return the answer to a problem, in the form of the endpoint, or of the API of an unknown path."""
         headers = problem_headers(problem)
         if endpoint is not None:
             return Reply(endpoint.errors(problem), endpoint.status_of(problem), headers=headers)
         if problem.status == _METHOD_NOT_ALLOWED:
             headers = (*headers, (b"allow", ", ".join(self._routes.methods(path)).encode()))
-        return Reply(openai.error(problem), problem.status, headers=headers)
+        family = self._routes.family(path)
+        form = openai.error if family is None else family.errors
+        return Reply(form(problem), problem.status, headers=headers)
 
     def _unknown(self, method: str, path: str) -> NoReturn:
         """Raise BodyError for an address that is not served."""

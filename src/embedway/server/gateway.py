@@ -14,9 +14,10 @@ from embedway.pipeline import rerank
 from embedway.pipeline.deadline import run_in_time
 from embedway.pipeline.request import Call
 from embedway.selection.call_options import CallOptions
+from embedway.server.access import needs_keys
 from embedway.server.fair_queue import FairQueue
 from embedway.server.problems import BodyError
-from embedway.server.rates import correct_of, limits_of, take_of
+from embedway.server.rates import correct_tokens, limits_of, take_tokens
 from embedway.server.readiness import Readiness
 from embedway.text import shown_name
 
@@ -203,7 +204,7 @@ class Gateway:
         if limits_of(caller) is None:
             return await self._in_turn(caller, turn, deadline_s, work)
         estimated, actual = math.ceil(cost), 0
-        await take_of(self._rates, caller, estimated)
+        await take_tokens(self._rates, caller, estimated)
 
         async def counted(left_s: float) -> R:
             nonlocal actual
@@ -220,7 +221,7 @@ class Gateway:
             actual = result.receipt.input_tokens
             return result
         finally:
-            await correct_of(self._rates, caller, estimated=estimated, actual=actual)
+            await correct_tokens(self._rates, caller, estimated=estimated, actual=actual)
 
     async def _prepared(self, caller: Caller, call: EmbedCall) -> tuple[Call, CallOptions]:
         """Return the engine's call and options. Raises NotServedError and UsageError."""
@@ -311,6 +312,11 @@ class Gateway:
             await self._ring.aclose()
         await self._rates.aclose()
         await self.engines.aclose()
+
+    async def warn_without_keys(self) -> None:
+        """Log a warning if requests need a key and none exists."""
+        if self._ring is not None and needs_keys(self.config.server) and await self._ring.is_empty():
+            _log.warning("no API key exists, so all requests are refused: create one with `embedway keys create NAME`")
 
     async def warm(self) -> None:
         """Load the models of `server.warm`, by default the default model if it computes here. Failures are logged."""

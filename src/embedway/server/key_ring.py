@@ -94,6 +94,14 @@ class KeyRing:
             raise LedgerError(_UNREADABLE) if self._is_failing else AccessError(_REFUSED)
         return found
 
+    async def is_empty(self) -> bool:
+        """Read the keys, and return whether none can be used. False if they cannot be read."""
+        try:
+            await self._refresh(float("inf"))
+        except LedgerError:
+            return False
+        return not self._by_id
+
     async def aclose(self) -> None:
         """End a reading in the background. The records stay open."""
         if self._reading is not None:

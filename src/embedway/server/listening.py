@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 _BACKLOG = 2_048
 
 
-def listen(host: str, port: int, count: int) -> tuple[socket.socket, ...]:
+def listen(
+    host: str, port: int, count: int, remedy: str = "choose another --port or --host"
+) -> tuple[socket.socket, ...]:
     """Return `count` listening sockets on one address, or one if the kernel does not spread connections.
 
-    Raises UsageError if the address cannot be used.
+    Raises UsageError if the address cannot be used; its message ends with `remedy`.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -35,9 +37,7 @@ def listen(host: str, port: int, count: int) -> tuple[socket.socket, ...]:
         for one in sockets:
             one.listen(_BACKLOG)
     except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --port or --host"
-        ) from None
+        raise UsageError(f"cannot listen on {host} port {port}: {error.strerror or error}; {remedy}") from None
     return sockets
 
 

@@ -34,6 +34,10 @@ class Routes:
         self._methods: dict[str, list[str]] = {}
         for method, path in self._endpoints:
             self._methods.setdefault(path, []).append(method)
+        #: The first endpoint of each first part of a path.
+        self._families: dict[str, Endpoint] = {}
+        for one in self._endpoints.values():
+            self._families.setdefault(_first_part(one.path), one)
         templates = [_template(path) for path in self._methods if "{" in path]
         #: The most specific first: `/v1/files/{id}/content` before `/v1/files/{id}`.
         self._templates = sorted(templates, key=lambda one: -len(one.before + one.after))
@@ -50,12 +54,20 @@ class Routes:
         """Return the methods of a path; empty for an unknown one."""
         return self._methods.get(path) or self._methods.get(self._match(path)[0], [])
 
+    def family(self, path: str) -> Endpoint | None:
+        """Return an endpoint of the API that an unknown path belongs to, by its first part; None if there is none."""
+        return self._families.get(_first_part(path))
+
     def _match(self, path: str) -> tuple[str, str]:
         for template in self._templates:
             value = template.value(path)
             if value:
                 return template.path, value
         return "", ""
+
+
+def _first_part(path: str) -> str:
+    return path.split("/", 2)[1] if path.startswith("/") else ""
 
 
 def _template(path: str) -> _Template:

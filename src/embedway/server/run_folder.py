@@ -39,7 +39,7 @@ def run_folder(directory: Path) -> Iterator[Path]:
         ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Locked before it has its name: a gateway that starts at the same time would remove a folder that is not locked.
+        # Locked before it has its name: a gateway that starts meanwhile removes folders without a lock on the file.
         new.rename(folder / _LOCK)
         yield folder
     finally:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedway.errors import ConfigError, MissingExtraError, UsageError
+from embedway.config.local_models import AUTO
+from embedway.errors import ConfigError, EmbedwayError, MissingExtraError, UsageError
 from embedway.interrupts import hand_over
-from embedway.server.access import needs_keys, no_store_of_keys
+from embedway.providers.names import full_name
+from embedway.server.access import is_public, needs_keys, no_store_of_keys
 from embedway.server.listening import listen, listen_at
 from embedway.server.run_folder import run_folder, short_folder
 from embedway.server.supervisor import Child, Supervisor
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 #: Folder of the files of metrics, in that of the running gateway.
 _METRICS = "metrics"
+_METRICS_REMEDY = "choose another server.metrics_port or server.metrics_host"
 
 
 def serve(config: Config, say: Callable[[str], None]) -> int:
@@ -38,20 +42,26 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
     if needs_keys(settings) and config.ledger.backend == "none":
         raise no_store_of_keys()
     _check_certificate(settings)
-    main = listen(settings.host, settings.port, settings.workers)
-    metrics: tuple[socket.socket, ...] = ()
-    if settings.metrics_port is not None:
-        metrics = listen(settings.metrics_host, settings.metrics_port, settings.workers)
-    with run_folder(settings.run_directory) as folder, short_folder(folder) as short:
-        inference = None if settings.inference == "worker" else listen_at(short / "inference")
-        sockets = _Sockets(main, metrics, inference)
-        try:
-            share_in(folder / _METRICS)
-            return _supervise(config, sockets, folder, say)
-        finally:
-            sockets.close()
-            if inference is not None:
-                inference.close()
+    _check_models(config)
+    with contextlib.ExitStack() as opened:
+        main = listen(settings.host, settings.port, settings.workers)
+        opened.callback(_close, main)
+        metrics: tuple[socket.socket, ...] = ()
+        if settings.metrics_port is not None:
+            metrics = listen(settings.metrics_host, settings.metrics_port, settings.workers, _METRICS_REMEDY)
+            opened.callback(_close, metrics)
+        folder = opened.enter_context(run_folder(settings.run_directory))
+        inference = None
+        if settings.inference == "process":
+            inference = listen_at(opened.enter_context(short_folder(folder)) / "inference")
+            opened.callback(inference.close)
+        share_in(folder / _METRICS)
+        return _supervise(config, _Sockets(main, metrics, inference), folder, say)
+
+
+def _close(sockets: tuple[socket.socket, ...]) -> None:
+    for one in sockets:
+        one.close()
 
 
 def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[str], None]) -> int:
@@ -65,10 +75,17 @@ def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[s
     scheme = "https" if settings.tls_certificate else "http"
     address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     keys = "API keys are required" if needs_keys(settings) else "no API keys are required"
+    say("starting; models that are missing are downloaded first")
+    if is_public(settings):
+        say("warning: server.auth is 'none', so everyone who can reach this address can use it and spend money")
+
+    def end() -> None:
+        sockets.close()
+        say("ending; accepted requests are finished")
 
     hand_over()
     return Supervisor(
-        children, settings.drain_s, lambda: say(f"serving on {address} ({keys}); stop with Ctrl-C"), sockets.close
+        children, settings.drain_s, lambda: say(f"serving on {address} ({keys}); stop with Ctrl-C"), end
     ).run()
 
 
@@ -107,31 +124,43 @@ class _Inference:
     config: Config
     sockets: _Sockets
 
-    def __call__(self, beat: int, lifeline: int) -> None:
+    def __call__(self, heartbeat: int, lifeline: int) -> None:
         from embedway.server.inference.run import run_inference  # noqa: PLC0415  in its own process only
 
         self.sockets.close()
         assert self.sockets.inference is not None  # noqa: S101  it is started with one
-        run_inference(self.config, self.sockets.inference, beat, lifeline)
+        run_inference(self.config, self.sockets.inference, heartbeat, lifeline)
 
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
-    """An HTTP worker, started in its own process with descriptors for signs of life and of the lifeline."""
+    """An HTTP worker, started in its own process with descriptors for heartbeats and of the lifeline."""
 
     config: Config
     number: int
     sockets: _Sockets
     folder: Path
 
-    def __call__(self, beat: int, lifeline: int) -> None:
+    def __call__(self, heartbeat: int, lifeline: int) -> None:
         from embedway.server.worker import WorkerPlace, run_worker  # noqa: PLC0415  in the worker's process only
 
         if self.config.telemetry.prometheus:
             continue_files(f"worker{self.number}", self.folder / _METRICS)
         own, metrics, inference = self.sockets.of(self.number)
-        place = WorkerPlace(self.number, own, metrics, self.folder, inference, beat, lifeline)
+        place = WorkerPlace(self.number, own, metrics, self.folder, inference, heartbeat, lifeline)
         run_worker(self.config, place)
+
+
+def _check_models(config: Config) -> None:
+    """Raise ConfigError if the settings of the gateway name a model that does not exist."""
+    for key in ("models", "warm"):
+        for name in getattr(config.server, key) or ():
+            if name == AUTO:
+                continue
+            try:
+                full_name(name, config)
+            except EmbedwayError as error:
+                raise ConfigError(str(error), key=f"server.{key}") from None
 
 
 def _check_certificate(settings: ServerSettings) -> None:
@@ -154,6 +183,6 @@ def _check_certificate(settings: ServerSettings) -> None:
 def _check_extra() -> None:
     from importlib.util import find_spec  # noqa: PLC0415
 
-    for package in ("httptools", "starlette", "uvicorn", "uvloop"):
+    for package in ("httptools", "python_multipart", "starlette", "uvicorn", "uvloop"):
         if find_spec(package) is None:
             raise MissingExtraError("embedway serve", extra="server", package=package)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _access = logging.getLogger("embedway.access")
 
+#: Facts in a line of text, besides path, status and time; a line of JSON has all.
+_SHOWN = ("code", "key", "tenant", "model", "texts", "tokens", "hits", "request_id")
+
 #: Seconds of a period of the history, and number of periods.
 PERIOD_S, PERIODS = 5, 120
 #: A request that takes longer is remembered as slow, in seconds.
@@ -107,7 +110,8 @@ class Stats:
                 self.remembered.append(self._facts(path, exchange, status, seconds, code))
         if self._logs:
             facts = self._facts(path, exchange, status, seconds, code)
-            _access.info("%s %d in %.1f ms", path, status, seconds * 1000, extra={FIELDS: facts})
+            shown = ", ".join(f"{name} {facts[name]}" for name in _SHOWN if facts[name] not in {"", 0})
+            _access.info("%s %d in %.1f ms, %s", path, status, seconds * 1000, shown, extra={FIELDS: facts})
 
     def _count(self, exchange: Exchange, status: int, seconds: float) -> None:
         now = int(self._clock()) // PERIOD_S * PERIOD_S

@@ -19,11 +19,11 @@ from embedway._engine import Engines
 from embedway.server.access import Access
 from embedway.server.app import GatewayApp
 from embedway.server.batches.service import BatchService
-from embedway.server.beats import SERVING, STARTING, beat
 from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
 from embedway.server.gateway import Gateway, GatewayParts
 from embedway.server.health import METRICS_ENDPOINTS
+from embedway.server.heartbeats import SERVING, STARTING, send_heartbeats
 from embedway.server.inference.client import InferenceClient
 from embedway.server.key_ring import KeyRing
 from embedway.server.rates import open_rates
@@ -58,8 +58,8 @@ class WorkerPlace:
     folder: Path
     #: Socket of the process that computes local models; None if the worker does.
     inference: Path | None
-    #: Descriptor for signs of life.
-    beat: int
+    #: Descriptor for heartbeats.
+    heartbeat: int
     #: Descriptor that ends when the supervisor has ended.
     lifeline: int
 
@@ -132,11 +132,13 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(place.lifeline, stop)
-    beating = asyncio.create_task(beat(place.beat, lambda: SERVING if server.started else STARTING))
+    beating = asyncio.create_task(send_heartbeats(place.heartbeat, lambda: SERVING if server.started else STARTING))
     writing = asyncio.create_task(_write_snapshots(gateway, place))
     try:
         await gateway.served.refresh()
         await gateway.warm()
+        if place.number == 0:
+            await gateway.warn_without_keys()
         if place.metrics_socket is not None:
             serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
         await server.serve(sockets=[place.main_socket])

@@ -89,6 +89,9 @@ def test_errors_have_the_form_of_ollama(client):
     with pytest.raises(ollama.ResponseError, match="not served") as unknown:
         client.embed(model="unknown", input="")
     assert unknown.value.status_code == 404
+    with pytest.raises(ollama.ResponseError, match=r"^there is no such address") as pulled:
+        client.pull("all-minilm")
+    assert pulled.value.status_code == 404
 
 
 @pytest.mark.parametrize(

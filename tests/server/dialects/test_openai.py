@@ -71,7 +71,7 @@ def test_errors_have_the_classes_of_the_client(client):
         "model",
         "invalid_request_error",
     )
-    with pytest.raises(openai.BadRequestError) as empty:
+    with pytest.raises(openai.BadRequestError, match=r"input\[1\]: it is empty") as empty:
         client.embeddings.create(input=["a", ""], model=MODEL)
     assert empty.value.param == "input.1"
     with pytest.raises(openai.BadRequestError) as sizes:

@@ -39,6 +39,7 @@ EXTRAS = {
     "qdrant": ("qdrant-client",),
     "redis": ("redis", "hiredis"),
     "sentence-transformers": ("sentence-transformers", "torch", "transformers"),
+    "server": ("httptools", "python-multipart", "starlette", "uvicorn", "uvloop"),
     "watch": ("watchfiles",),
     "zstd": ("zstandard",),
 }

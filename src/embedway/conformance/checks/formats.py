@@ -150,6 +150,11 @@ async def models(server: Server) -> Verdict:
     data = answer.value.get("data") if isinstance(answer.value, dict) else None
     if not isinstance(data, list) or not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in data):
         raise CheckFailedError("the list of models has no list data of objects with an id")
-    if not any(row["id"] == server.target.model for row in data):
+    names = {row["id"] for row in data}
+    if server.target.model not in names:
+        plain = await server.post(server.texts.known[0])
+        answered = plain.value.get("model") if isinstance(plain.value, dict) else None
+        if isinstance(answered, str) and answered in names:
+            return Verdict("warned", f"the list has the model as {answered[:100]!r} only, not by the requested name")
         raise CheckFailedError("the list of models lacks the model that answers")
     return passed(f"{len(data)} listed, with the judged one")

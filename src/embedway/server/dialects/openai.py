@@ -23,6 +23,7 @@ from embedway.server.dialects.fields import (
     TokenIds,
     first_given,
     overflow_of,
+    placed,
 )
 from embedway.server.endpoint import Endpoint
 from embedway.server.replies import Reply, base64_rows, encoded, float_rows, receipt_headers
@@ -171,7 +172,8 @@ def error(problem: Problem) -> bytes:
     )
     if problem.code == "insufficient_quota":
         kind = "insufficient_quota"
-    found = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}
+    # The client shows its user the message only.
+    found = {"message": placed(problem, "input"), "type": kind, "param": problem.param, "code": problem.code}
     return orjson.dumps({"error": found})
 
 

@@ -21,6 +21,7 @@ from embedway.server.dialects.fields import (
     Text,
     first_given,
     overflow_of,
+    placed,
     warnings_of,
 )
 from embedway.server.endpoint import Endpoint
@@ -143,7 +144,8 @@ def error(problem: Problem) -> bytes:
     """Return an error in OpenAI's form; the field of the texts is `documents`."""
     param = problem.param or ""
     if param == "input" or param.startswith("input."):
-        problem = replace(problem, param="documents" + param.removeprefix("input"))
+        message = placed(problem, "documents")
+        problem = replace(problem, message=message, param="documents" + param.removeprefix("input"))
     return openai.error(problem)
 
 
