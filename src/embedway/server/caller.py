@@ -32,6 +32,10 @@ class Caller:
     #: Whether it may see the metrics and the page, which show all tenants.
     admin: bool = False
 
+    def may_see_budget(self, scope: str) -> bool:
+        """Return whether the name and the amounts of a budget may be told: of the call, of this key, or to an admin."""
+        return self.admin or scope in {"", f"api_key:{self.key_name}"}
+
     def own_collection(self, collection: str) -> str:
         """Return the name of a tenant's collection in the stores. Raises UsageError for a name of another tenant."""
         if collection.startswith(_TENANT_MARK):
