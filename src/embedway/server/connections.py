@@ -38,6 +38,8 @@ class _GuardedProtocol(HttpToolsProtocol):
     read_timeout_s: float
     write_timeout_s: float
     max_connections: int
+    #: Whether the server ends, so that each connection is closed after its next answer.
+    is_ending = False
     #: Closes the connection unless the head, or enough of the body, arrives before.
     _reading: asyncio.TimerHandle | None = None
     _writing: asyncio.TimerHandle | None = None
@@ -72,6 +74,8 @@ class _GuardedProtocol(HttpToolsProtocol):
         """Start the request: its head is complete."""
         self._in_body, self._received = True, 0
         super().on_headers_complete()
+        if self.is_ending:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """Stop to wait: the body is complete."""

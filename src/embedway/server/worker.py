@@ -22,6 +22,7 @@ from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
 from embedway.server.gateway import Gateway, GatewayParts
 from embedway.server.health import METRICS_ENDPOINTS
+from embedway.server.http_server import HttpServer
 from embedway.server.inference.client import InferenceClient
 from embedway.server.key_ring import KeyRing
 from embedway.server.rates import open_rates
@@ -31,7 +32,6 @@ from embedway.server.stats import Stats
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
     from pathlib import Path
 
     from embedway.config import Config
@@ -56,15 +56,6 @@ class WorkerPlace:
     beat: int
     #: Descriptor that ends when the supervisor has ended.
     lifeline: int
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server without its handlers of signals."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle no signals: the worker does."""
-        yield
 
 
 def run_worker(config: Config, place: WorkerPlace) -> None:
@@ -92,7 +83,7 @@ async def open_gateway(config: Config, folder: Path, inference: Path | None = No
 
 def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
     """Return a server of an application; it handles no signals."""
-    return _Server(
+    return HttpServer(
         uvicorn.Config(
             app,
             loop="none",
@@ -120,7 +111,6 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
 
     def stop() -> None:
         gateway.readiness.is_ending = True
-        gateway.queue.close()
         server.should_exit = True
 
     loop.add_signal_handler(signal.SIGTERM, stop)
@@ -133,6 +123,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         if place.metrics_socket is not None:
             serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
         await server.serve(sockets=[place.main_socket])
+        gateway.queue.close()  # lines of batches begin no more
         if place.metrics_socket is not None:
             metrics.should_exit = True
             await serving
