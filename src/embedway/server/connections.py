@@ -42,6 +42,8 @@ class _GuardedProtocol(HttpToolsProtocol):
     read_timeout_s: float
     write_timeout_s: float
     max_connections: int
+    #: Whether the server ends, so that each connection is closed after its next answer.
+    is_ending = False
     #: Closes the connection unless the head, or enough of the body, arrives before.
     _reading: asyncio.TimerHandle | None = None
     _writing: asyncio.TimerHandle | None = None
@@ -93,6 +95,8 @@ class _GuardedProtocol(HttpToolsProtocol):
             return
         self._in_body, self._received, self._without_body = True, 0, 0
         super().on_headers_complete()
+        if self.is_ending:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Read a part of the body."""

@@ -24,6 +24,7 @@ from embedway.server.endpoints import ENDPOINTS
 from embedway.server.gateway import Gateway, GatewayParts
 from embedway.server.health import METRICS_ENDPOINTS
 from embedway.server.heartbeats import SERVING, STARTING, send_heartbeats
+from embedway.server.http_server import HttpServer
 from embedway.server.inference.client import InferenceClient
 from embedway.server.key_ring import KeyRing
 from embedway.server.rates import open_rates
@@ -33,7 +34,6 @@ from embedway.server.stats import Stats
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
     from pathlib import Path
 
     from embedway.config import Config
@@ -64,15 +64,6 @@ class WorkerPlace:
     lifeline: int
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server without its handlers of signals."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle no signals: the worker does."""
-        yield
-
-
 def run_worker(config: Config, place: WorkerPlace) -> None:
     """Serve until SIGTERM, or until the supervisor has ended."""
     sys.setswitchinterval(_SWITCH_S)
@@ -99,7 +90,7 @@ async def open_gateway(config: Config, folder: Path, inference: Path | None = No
 
 def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
     """Return a server of an application; it handles no signals."""
-    return _Server(
+    return HttpServer(
         uvicorn.Config(
             app,
             loop="none",
@@ -127,7 +118,6 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
 
     def stop() -> None:
         gateway.readiness.is_ending = True
-        gateway.queue.close()
         server.should_exit = True
 
     loop.add_signal_handler(signal.SIGTERM, stop)
@@ -142,6 +132,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         if place.metrics_socket is not None:
             serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
         await server.serve(sockets=[place.main_socket])
+        gateway.queue.close()  # lines of batches begin no more
         if place.metrics_socket is not None:
             metrics.should_exit = True
             await serving
