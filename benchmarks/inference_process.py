@@ -181,10 +181,10 @@ def main():
 
 def start_inference(path):
     """Fork an inference process, and return its id."""
-    listener, (_, beats), (lifeline, _) = listen_at(path), os.pipe(), os.pipe()
+    listener, (_, heartbeat), (lifeline, _) = listen_at(path), os.pipe(), os.pipe()
     process = os.fork()
     if not process:
-        run_inference(Config.load(environ={}, overrides=OVERRIDES), listener, beats, lifeline)
+        run_inference(Config.load(environ={}, overrides=OVERRIDES), listener, heartbeat, lifeline)
     listener.close()
     return process
 

@@ -211,9 +211,12 @@ class _Run:
 
     def begin(self, content, due):
         """Send a request on a free connection, a new one, or the next one that is free."""
-        if self.idle:
-            self.idle.pop().send(content, due)
-            return
+        while self.idle:
+            connection = self.idle.pop()
+            if not connection.closed:
+                connection.send(content, due)
+                return
+            self.open.discard(connection)  # the server closed it meanwhile
         self.waiting.append((content, due))
         if len(self.open) + len(self.opening) < self.limit:
             task = self.loop.create_task(self.connect())

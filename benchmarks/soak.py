@@ -30,6 +30,8 @@ from gateways import HOST, create_key, embedway, loopback, machine_line, route_s
 ROUTE = "text-embedding-3-small"
 SAMPLE_S, KEYS, BATCH_S, BATCH_LINES = 5, 3, 60, 50
 INVALID = (b"{", b'{"input": 5}', b'{"input": []}', b"[" * 1000, b"", b'{"model": "unknown", "input": "a"}')
+#: Vectors that a worker keeps in memory; so small that they are complete after a minute.
+MEMORY_MIB = 16
 #: Address and body of the embeddings of each API.
 DIALECTS = (
     ("/v1/embeddings", lambda model, texts: {"model": model, "input": texts, "encoding_format": "base64"}),
@@ -193,6 +195,7 @@ def main():
         environment = {"XDG_DATA_HOME": data, "EMBEDWAY_SERVER__RUN_DIRECTORY": str(folder)}
         settings = route_settings(service.port, ledger="sqlite", cache="sqlite", more='[server]\nauth = "keys"\n')
         settings = settings.replace(f'default_model = "{ROUTE}"', f'default_model = "{MODEL}"')
+        settings = settings.replace("[cache]", f"[cache]\nmemory_mib = {MEMORY_MIB}")
         made = embedway("gateway", place, settings, workers=options.workers, environment=environment)
         keys = [create_key(made, f"key-{number}") for number in range(KEYS)]
         with running([made]):

@@ -1,12 +1,32 @@
-"""Concurrent tasks of one caller."""
+"""Concurrent tasks of one caller, and computations in Python beside the event loop."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
+
+V = TypeVar("V")
+
+#: The right to compute in a thread, for each event loop.
+_computing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+async def compute_in_thread(function: Callable[..., V], *arguments: Any, **more: Any) -> V:
+    """Call a function in a thread and return its result; one such thread runs at a time for each event loop.
+
+    For long computations that hold the interpreter's lock: several threads would be no faster together, and the event
+    loop would wait for each of them whenever it needs the lock.
+    """
+    loop = asyncio.get_running_loop()
+    lock = _computing.get(loop)
+    if lock is None:
+        lock = _computing[loop] = asyncio.Lock()
+    async with lock:
+        return await asyncio.to_thread(function, *arguments, **more)
 
 
 async def run_together(runs: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -465,13 +465,15 @@ class BudgetExceededError(EmbedwayError):
     """A spending limit would be exceeded, so the request was not sent. Amounts are nano-dollars.
 
     `budget` names the limit. `needed` is the maximum cost of the request, None if no price is known. `left` is the
-    amount that the limit still allows.
+    amount that the limit still allows. `scope` is that of a budget, such as `*` or `api_key:NAME`; empty for a limit of
+    the call.
     """
 
     exit_code = 3
 
-    def __init__(self, message: str, *, budget: str, needed: int | None, left: int) -> None:
+    def __init__(self, message: str, *, budget: str, needed: int | None, left: int, scope: str = "") -> None:
         self.budget = budget
+        self.scope = scope
         self.needed = needed
         self.left = left
         super().__init__(message)

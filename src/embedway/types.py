@@ -239,6 +239,8 @@ class Batch:
     width: int
     #: Whether it has texts of several callers.
     shared: bool = False
+    #: Whether it has queries of several callers, who wait.
+    query: bool = False
 
     @property
     def padded_tokens(self) -> int:

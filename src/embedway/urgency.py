@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: Highest priority whose work may wait for other callers' work.
 MAY_WAIT = 5
 #: Seconds until work is due: added for documents, and for each step of priority below the highest that may wait.
 _DOCUMENT_SLACK_S, _STEP_S = 0.5, 0.1
+#: Maximum texts and characters of a call whose caller is assumed to wait.
+_INTERACTIVE_TEXTS, _INTERACTIVE_CHARACTERS = 16, 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Urgency:
-    """Priority of work, 0 to 9, and whether it is a query, whose caller is waiting."""
+    """Priority of work, 0 to 9, and whether it is a query or the like, whose caller is waiting."""
 
     priority: int = 0
     query: bool = False
@@ -25,6 +31,15 @@ class Urgency:
     def due(self, now: float) -> float:
         """Return the time at which work that arrives now is due to start."""
         return now + (0.0 if self.query else _DOCUMENT_SLACK_S) + (MAY_WAIT - self.priority) * _STEP_S
+
+
+def is_interactive(texts: Sequence[str], input_type: str) -> bool:
+    """Return whether the caller of some texts is assumed to wait: for some queries, or for one short text.
+
+    Most clients send no input type, and then all texts are documents. Many queries are bulk work like documents.
+    """
+    most = _INTERACTIVE_TEXTS if input_type == "query" else 1
+    return len(texts) <= most and sum(map(len, texts)) <= _INTERACTIVE_CHARACTERS
 
 
 #: Urgency of documents without a priority.

@@ -395,7 +395,9 @@ def test_inspecting_the_queue_of_a_model_grows_with_the_queue(busy):
     assert many <= 6 * 2000
 
 
-def test_inspecting_the_queue_of_a_service_grows_with_the_queue():
+def test_inspecting_the_queue_of_a_service_grows_with_the_queue(monkeypatch):
+    monkeypatch.setattr("embedway.batching.backends._SHARED_TEXTS", 4096)
+
     def shown(callers):
         async def main():
             gate = asyncio.Event()

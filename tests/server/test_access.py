@@ -90,3 +90,56 @@ def test_without_keys_other_values_are_ignored_and_own_keys_are_checked(settings
             return [(await embed(session, url, one))[0] for one in (None, "sk-anything", key, key[:-4] + "AAAA")]
 
     assert asyncio.run(main()) == [200, 200, 200, 401]
+
+
+def test_only_budgets_of_the_key_are_named(settings, caplog):
+    """A name and the spending of all callers are the operator's."""
+    route = {
+        "model": "text-embedding-3-small",
+        "provider": "openai",
+        "base_url": "https://api.openai.com/v1",
+        "api_key": "sk-unused",
+    }
+
+    async def is_named(key, **budget):
+        """Return whether a refusal by this budget names it. Nothing is sent."""
+        config = {**settings, "routes.r": route, "budgets.board": {"usd": "0.000000001", **budget}}
+        async with gateway_at(**config) as (url, _), aiohttp.ClientSession() as session:
+            status, _, answer = await embed(session, url, key, model="text-embedding-3-small")
+            assert (status, answer["error"]["code"]) == (429, "insufficient_quota")
+            return "board" in answer["error"]["message"]
+
+    async def main():
+        key, admin = await new_key(settings, "web"), await new_key(settings, "root", admin=True)
+        return await is_named(key), await is_named(admin), await is_named(key, api_key="web")
+
+    assert asyncio.run(main()) == (False, True, True)
+    assert "a call of key web was refused: the call may cost" in caplog.text
+
+
+def test_a_call_that_is_left_keeps_its_estimated_tokens(settings, monkeypatch):
+    """A client that leaves before each answer would otherwise have no limit."""
+    text = "a" * 3_000  # 754 tokens by the estimate
+
+    async def main():
+        key = await new_key(settings, "web", tokens_per_minute=1_000)
+        async with gateway_at(**settings) as (url, gateway), aiohttp.ClientSession() as session:
+            started, ended = asyncio.Event(), asyncio.Event()
+
+            async def compute(*_):
+                started.set()
+                try:
+                    await asyncio.sleep(600)
+                finally:
+                    ended.set()
+
+            engine = await gateway.engines.current()
+            monkeypatch.setattr(type(engine.pipeline), "embed", compute)
+            asking = asyncio.create_task(embed(session, url, key, text=text))
+            await asyncio.wait_for(started.wait(), 30)
+            asking.cancel()
+            await asyncio.wait_for(ended.wait(), 30)
+            monkeypatch.undo()
+            return [(await embed(session, url, key, text=one))[0] for one in (text, "short")]
+
+    assert asyncio.run(main()) == [429, 200]

@@ -109,6 +109,7 @@ def test_a_large_body_is_refused(settings):
 def test_unknown_addresses_and_methods(settings):
     assert ask(settings, "/v1/nothing")[0] == 404
     assert ask(settings, "/v1/embeddings", method="GET")[0] == 405
+    assert ask(settings, "/v1/files/", method="GET")[0] == 404  # no redirect
 
 
 def test_pages_of_other_origins_are_refused(settings):
@@ -116,6 +117,9 @@ def test_pages_of_other_origins_are_refused(settings):
     foreign = ask(settings, "/v1/embeddings", body, headers={"Origin": "https://evil.example"})
     rebound = ask(settings, "/v1/embeddings", body, headers={"Host": "evil.example"})
     assert (foreign[0], rebound[0]) == (403, 403)
+    for path in ("/v1/embeddings", "/v1/files"):
+        status, _, answer = ask(settings, path, body, headers={"Origin": "http://["})
+        assert (status, json.loads(answer)["error"]["code"]) == (403, "foreign_origin")
     allowed = {**settings, "server.cors_origins": ["https://search.example"]}
     assert ask(allowed, "/v1/embeddings", body, headers={"Origin": "https://search.example"})[0] == 200
 
@@ -166,6 +170,9 @@ def test_an_allowed_page_may_read_the_answer(settings):
     origin = {"Origin": "https://search.example"}
     status, headers, _ = ask(allowed, "/v1/embeddings", headers=origin, method="OPTIONS")
     assert (status, headers["access-control-allow-origin"]) == (204, "https://search.example")
+    for path in ("/v1/files", "/v1/files/file-unknown"):
+        _, headers, _ = ask(allowed, path, headers=origin)
+        assert headers["access-control-allow-origin"] == "https://search.example"
     _, headers, _ = ask(allowed, "/health/live", headers=origin)
     assert "x-embedway-space" in headers["access-control-expose-headers"]
     _, headers, _ = ask(allowed, "/v1/embeddings", headers={"Origin": "https://evil.example"}, method="OPTIONS")
@@ -197,3 +204,20 @@ def test_unknown_addresses_and_methods_of_files_and_batches(settings, tmp_path, 
     assert json.loads(answer)["error"]["type"] == "invalid_request_error"
     if status == 405:
         assert set(headers["allow"].split(", ")) == {"GET", "DELETE", "HEAD"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [({"server.max_inputs": 1}, "too_many_inputs"), ({"server.max_tokens": 1}, "too_many_tokens")],
+)
+def test_a_request_over_a_limit_of_the_settings_is_refused(settings, limit, code):
+    body = {"model": "all-MiniLM-L6-v2", "input": ["some words", "other words"]}
+    status, _, answer = ask({**settings, **limit}, "/v1/embeddings", body)
+    assert (status, json.loads(answer)["error"]["code"]) == (400, code)
+
+
+def test_a_deadline_over_the_maximum_is_refused(settings):
+    body = {"model": "all-MiniLM-L6-v2", "input": "a", "deadline": 8}
+    limits = {"server.deadline_s": 5.0, "server.max_deadline_s": 7.0}
+    status, _, answer = ask({**settings, **limits}, "/v1/embeddings", body)
+    assert (status, json.loads(answer)["error"]["param"]) == (400, "deadline")

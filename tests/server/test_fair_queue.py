@@ -235,6 +235,34 @@ async def test_the_time_to_come_back_is_the_cost_before_divided_by_the_drain():
 
 
 @in_loop
+async def test_calls_wait_only_if_their_turn_comes_soon():
+    calls, queue, clock = make(max_running=1, max_waiting=100, max_wait_s=20, reserved=0.0)
+    for number in range(15):
+        await calls.call(number, "bulk", cost=100)
+    for number in range(10):
+        clock.now += 2
+        await calls.end(number)
+    assert queue.state().drain_per_s == pytest.approx(50, rel=0.15)
+    for number in range(15, 30):
+        await calls.call(number, "bulk", cost=100)
+    refused = calls.tasks[29].exception()
+    assert isinstance(refused, OverloadedError)
+    assert "wait for at most 20 s" in str(refused)
+    assert refused.retry_after_s > 20
+    state = queue.state()
+    assert 18 < state.waiting_cost / state.drain_per_s <= 22
+    # The first call of another key may wait however large it is, and queries before the bulk.
+    await calls.call("other", "other", cost=100_000)
+    await calls.call("query", "bulk", cost=1, query=True)
+    assert not calls.tasks["other"].done()
+    assert not calls.tasks["query"].done()
+    clock.now += 2
+    await calls.end(10)
+    await calls.call("later", "bulk", cost=100)
+    assert isinstance(calls.tasks["later"].exception(), OverloadedError)  # the other key halves its share
+
+
+@in_loop
 async def test_a_call_whose_turn_would_come_too_late_is_refused_at_once():
     calls, queue, clock = make(max_running=1, max_waiting=100, reserved=0.0)
     for number in range(30):

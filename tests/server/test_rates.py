@@ -15,7 +15,7 @@ from embedway import Config
 from embedway.errors import KeyLimitError, LedgerError
 from embedway.server.caller import Caller
 from embedway.server.local_rates import LocalRates
-from embedway.server.rates import MinuteLimits, correct_of, full_at, limits_of, open_rates, take_of
+from embedway.server.rates import MinuteLimits, correct_tokens, full_at, limits_of, open_rates, take_tokens
 from embedway.server.redis_rates import RedisRates
 
 
@@ -170,26 +170,26 @@ async def test_a_caller_gets_an_error_with_the_time_to_come_back(tmp_path):
     clock = Clock()
     rates = LocalRates(tmp_path / "rates", clock=clock)
     caller = Caller("web", requests_per_minute=2, tokens_per_minute=1000)
-    await take_of(rates, caller, 400)
-    await correct_of(rates, caller, estimated=400, actual=1000)
+    await take_tokens(rates, caller, 400)
+    await correct_tokens(rates, caller, estimated=400, actual=1000)
     with pytest.raises(
         KeyLimitError, match="allows 2 requests and 1,000 tokens in a minute; try again in 6 s"
     ) as caught:
-        await take_of(rates, caller, 100)
+        await take_tokens(rates, caller, 100)
     assert caught.value.retry_after_s == pytest.approx(6.0)
     with pytest.raises(KeyLimitError, match="has about 1,001 tokens, and its key allows 1,000 in a minute") as caught:
-        await take_of(rates, caller, 1001)
+        await take_tokens(rates, caller, 1001)
     assert caught.value.retry_after_s is None
     free = Caller("free")
     assert limits_of(free) is None
     for _ in range(10):
-        await take_of(rates, free, 10**9)
-    await correct_of(rates, free, estimated=1, actual=10**9)
+        await take_tokens(rates, free, 10**9)
+    await correct_tokens(rates, free, estimated=1, actual=10**9)
     # A failed call costs no tokens.
     clock.now += 60
-    await take_of(rates, caller, 1000)
-    await correct_of(rates, caller, estimated=1000, actual=0)
-    await take_of(rates, caller, 1000)
+    await take_tokens(rates, caller, 1000)
+    await correct_tokens(rates, caller, estimated=1000, actual=0)
+    await take_tokens(rates, caller, 1000)
     await rates.aclose()
 
 
@@ -222,7 +222,7 @@ async def test_a_server_that_fails_is_named_without_its_password(caplog):
         await rates.take("web", 1, 1, MinuteLimits(1, 1))
     assert "correct-horse" not in str(caught.value)
     # A finished call does not fail.
-    await correct_of(rates, Caller("web", tokens_per_minute=5), estimated=1, actual=2)
+    await correct_tokens(rates, Caller("web", tokens_per_minute=5), estimated=1, actual=2)
     assert "the tokens of a call stay as estimated: the limits of API keys in Redis" in caplog.text
     assert "correct-horse" not in caplog.text
     await rates.aclose()

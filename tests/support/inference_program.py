@@ -15,7 +15,9 @@ def main(settings, path, hang_s):
     supervisor.HANG_S = hang_s
     config = Config.load(environ={}, overrides=settings)
     listener = listen_at(Path(path))
-    child = Child("the inference process", lambda beat, lifeline: run_inference(config, listener, beat, lifeline))
+    child = Child(
+        "the inference process", lambda heartbeat, lifeline: run_inference(config, listener, heartbeat, lifeline)
+    )
     return Supervisor([child], 30.0, lambda: print("ready", flush=True), lambda: None).run()  # noqa: T201
 
 

@@ -35,6 +35,9 @@ _log = logging.getLogger("embedway.batching")
 #: Speed assumed for the due times of later batches of a large request, in padded tokens per second, so that small
 #: requests need not wait until it ends.
 _TOKENS_A_SECOND = 20_000
+#: Maximum texts and tokens of a request to a service for several callers, because each waits until it is answered. A
+#: service computes 100 short texts about as fast as one; with 1,000, a query would take as long as bulk of another.
+_SHARED_TEXTS, _SHARED_TOKENS = 128, 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class WorkItem:
     count: int = field(init=False)
     #: Tokens of its shortest row.
     shortest: int = field(init=False)
+    #: Whether its caller is waiting.
+    query: bool = False
     #: Operation of its caller, for hooks.
     operation: int | None = field(default_factory=current_operation.get)
 
@@ -129,7 +134,8 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
             np.concatenate([job.tokenized.lengths[job.batch.rows] for job in jobs]),
             types=tuple(job.tokenized.types[row] for job, row in pairs if job.tokenized.types),
         )
-        batch = Batch(np.arange(len(pairs), dtype=np.int64), max(job.batch.width for job in jobs), shared=True)
+        width, query = max(job.batch.width for job in jobs), all(job.query for job in jobs)
+        batch = Batch(np.arange(len(pairs), dtype=np.int64), width, shared=True, query=query)
         try:
             with self.operation(jobs, tokenized, batch):
                 vectors = await self._model.run(tokenized, batch)
@@ -210,7 +216,7 @@ class ScheduledModel:
         self._padded_tokens = 0
 
     async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
-        item = WorkItem(tokenized, batch)
+        item = WorkItem(tokenized, batch, self._urgency.query)
         if self._scheduler is None:
             return await self._backend.run(item)
         behind_s = self._padded_tokens / _TOKENS_A_SECOND
@@ -219,7 +225,10 @@ class ScheduledModel:
 
 
 class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
-    """Sends the requests of all callers to a model's services, in batches that fit one request to the first route."""
+    """Sends the requests of all callers to a model's services.
+
+    Small requests share a request to the first route, of at most `_SHARED_TEXTS` and its limits.
+    """
 
     eager = 1
 
@@ -239,17 +248,17 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
 
     @property
     def _max_inputs(self) -> int:
-        """Maximum inputs of a request. It is read for each request, because the route learns limits from refusals."""
-        return self._routes[0].declared.max_inputs
+        """Maximum inputs of a shared request. It is read each time, because the route learns limits from refusals."""
+        return min(_SHARED_TEXTS, self._routes[0].declared.max_inputs)
 
     @property
-    def _max_tokens(self) -> float:
-        """Maximum tokens of a request."""
+    def _max_tokens(self) -> int:
+        """Maximum tokens of a shared request."""
         most = self._routes[0].declared.max_request_tokens
-        return float("inf") if most is None else most
+        return _SHARED_TOKENS if most is None else min(_SHARED_TOKENS, most)
 
     def is_large(self, request: UpstreamRequest) -> bool:
-        """Return whether a request fills half of a service request, and gains nothing from other callers' texts."""
+        """Return whether a request fills half of a shared one, and gains nothing from other callers' texts."""
         return len(request.texts) * 2 > self._max_inputs or _tokens(request) * 2 > self._max_tokens
 
     def select_jobs(self, waiting: Sequence[UpstreamRequest], free: int) -> tuple[list[int], bool]:

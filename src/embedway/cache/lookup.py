@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from embedway.cache.codec import decode, re_sign
+from embedway.concurrency import compute_in_thread
 from embedway.vectors import bad_rows
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Lookup:
     async def keys(self, texts: Sequence[str], maker: KeyMaker) -> tuple[list[bytes], list[bytes]]:
         """Return the key of each text in the store, and its key under the previous secret, if there is one."""
         if len(texts) > _INLINE_TEXTS or sum(map(len, texts)) > _INLINE_CHARACTERS:
-            return await asyncio.to_thread(self._keys, texts, maker)
+            return await compute_in_thread(self._keys, texts, maker)
         return self._keys(texts, maker)
 
     def _keys(self, texts: Sequence[str], maker: KeyMaker) -> tuple[list[bytes], list[bytes]]:
@@ -85,7 +85,7 @@ class Lookup:
     ) -> tuple[list[bytes | None], Read]:
         entries = [stored and stored[0] for stored in await self._cache.get_many(group, keys)]
         if len(keys) > _INLINE_TEXTS:
-            return entries, await asyncio.to_thread(self._decode, group, keys, entries, space, seal)
+            return entries, await compute_in_thread(self._decode, group, keys, entries, space, seal)
         return entries, self._decode(group, keys, entries, space, seal)
 
     async def _with_former(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from embedway.cache.codec import encode
+from embedway.concurrency import compute_in_thread
 from embedway.errors import EmbedwayError
 from embedway.store_failures import StoreFailure
 from embedway.telemetry.hooks import Hooks
@@ -177,7 +178,7 @@ class WriteBehind:
             async with self._order:
                 self._close_chunk(chunk)
                 is_large = len(chunk.computed) > _INLINE_ENTRIES
-                entries = await asyncio.to_thread(self._encode, chunk) if is_large else self._encode(chunk)
+                entries = await compute_in_thread(self._encode, chunk) if is_large else self._encode(chunk)
                 items = list(zip(chunk.computed, entries, strict=True))
                 model = chunk.group.model
                 with self._hooks.merged_operation(chunk.requests, CacheDetails, "store", model, len(items)):

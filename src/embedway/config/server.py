@@ -70,6 +70,9 @@ class ServerSettings(Section):
     max_running: Positive = 128
     #: Requests of a worker that wait for their turn; more are refused with the time to come back.
     max_waiting: NotNegative = 2_000
+    #: Maximum expected time until the turn of a request, in seconds; with a longer one, it is refused with the time to
+    #: come back. The first waiting request of a key is not.
+    max_wait_s: Seconds = 1.0
     #: Time for running requests to end after SIGTERM, in seconds.
     drain_s: Seconds = 30.0
     #: Time that known keys are accepted while the store of keys cannot be read, in seconds.

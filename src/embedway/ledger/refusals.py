@@ -34,7 +34,8 @@ def budget_exceeded(refused: Refused, needed: int | None, *, model: str = "", no
             f"the call {cost}, and budget {limit.name!r} allows ${usd(limit.nanousd)} {when}{scope}, of which "
             f"${usd(refused.left)} is left; the request was not sent{advice}"
         )
-    return BudgetExceededError(message, budget=limit.name, needed=needed, left=refused.left)
+    scope = limit.scope if refused.restored is None else "*"  # a restored ledger concerns all callers
+    return BudgetExceededError(message, budget=limit.name, needed=needed, left=refused.left, scope=scope)
 
 
 def max_cost_exceeded(call_budget: CallBudget, needed: int | None, left: int, *, note: str = "") -> BudgetExceededError:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from embedway.local.runtime_choice import RuntimeChoice
     from embedway.types import Batch, TokenizedTexts
 
-#: Maximum padded tokens of a query.
-QUERY_TOKENS = 128
+#: Maximum padded tokens of a query, and of queries of several callers.
+QUERY_TOKENS, _QUERIES_TOKENS = 128, 512
 
 
 class Lane:
@@ -59,12 +59,15 @@ class Lanes:
         """Return the lane for a batch of a request, and whether the request is a small one that has all threads.
 
         A small request has all threads if nothing else is computed. A query has them too, while other work is computed
-        on the streams; it waits for other queries, but for no small request while a stream is free.
+        on the streams; it waits for other queries, but for no small request while a stream is free. Queries of several
+        callers have all threads if no stream is free.
         """
         bulk, single = self.bulk, self.single
         if len(tokenized.ids) == 1 and batch.padded_tokens <= QUERY_TOKENS:
             waits = single.request is not None and bulk.batches < bulk.options.streams
             return (bulk if waits else single), False
+        if batch.query and batch.padded_tokens <= _QUERIES_TOKENS and bulk.batches >= bulk.options.streams:
+            return single, False
         whole = len(batch.rows) == len(tokenized.ids) or tokenized.tokens <= self.whole_tokens
         idle = not (bulk.batches or single.batches)
         if self.whole_tokens and whole and not batch.shared and (idle or single.request is tokenized):

@@ -38,7 +38,7 @@ from embedway.space import comparable
 from embedway.telemetry.operations import RequestDetails
 from embedway.text import shown_name
 from embedway.types import EmbedResult
-from embedway.urgency import Urgency
+from embedway.urgency import Urgency, is_interactive
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -382,7 +382,7 @@ def compute_request(
         input_type=request.input_type,
         on_overflow=request.on_overflow,
         partial=request.partial,
-        urgency=Urgency(request.priority, query=request.input_type == "query"),
+        urgency=Urgency(request.priority, query=is_interactive(texts, request.input_type)),
         outcome=outcome,
         on_ready=on_ready,
     )

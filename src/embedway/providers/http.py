@@ -6,7 +6,6 @@ headers.
 
 from __future__ import annotations
 
-import asyncio
 import io
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
+from embedway.concurrency import compute_in_thread
 from embedway.config.addresses import is_loopback
 from embedway.config.certificates import authorities, tls_context
 from embedway.config.proxies import proxy_for
@@ -72,7 +72,7 @@ class Reply:
     async def read(self, function: Callable[..., V], *arguments: Any, **more: Any) -> V:
         """Call a function that reads the answer and return its result; use a thread if the answer is large."""
         if self.large:
-            return await asyncio.to_thread(function, *arguments, **more)
+            return await compute_in_thread(function, *arguments, **more)
         return function(*arguments, **more)
 
 
@@ -150,7 +150,7 @@ class JsonHttp:
                 request = SentRequest(self._base_url, path, data, self._credential)
                 if 200 <= response.status < 300:
                     large = len(content.content) > _LARGE_BYTES
-                    parsed = await asyncio.to_thread(parse, content, bounds) if large else parse(content, bounds)
+                    parsed = await compute_in_thread(parse, content, bounds) if large else parse(content, bounds)
                     return self._reply(parsed, response, request, large=large)
                 status = response.status
                 raise error_of(status, response.headers, content.content, route=self._route, request=request)

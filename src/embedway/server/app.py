@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from dataclasses import replace
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Any]]
     Send = Callable[[Any], Awaitable[None]]
 
-_log = logging.getLogger("embedway.server")
 
 #: A request that takes longer is watched for a client that disconnects, in seconds: most requests end earlier.
 _WATCH_AFTER_S = 0.02
@@ -104,7 +102,7 @@ class GatewayApp:
         self, batches: BatchService, exchange: Exchange, scope: Any, receive: Receive, send: Send
     ) -> None:
         """Let the application of files and batches answer a request, which may be large."""
-        started, status = time.perf_counter(), 500
+        started, status = time.perf_counter(), 0
         cors = cors_headers(scope["headers"], self._origins) if self._origins else ()
 
         async def send_with_headers(message: Any) -> None:
@@ -118,15 +116,15 @@ class GatewayApp:
         try:
             check_browser(scope["headers"], self._origins, loopback_only=self._access.is_loopback_only)
             exchange.caller = await self._access.caller_of(scope["headers"])
-        except EmbedwayError as error:
-            problem = problem_of(error)
-            status = problem.status
-            reply = Reply(openai.error(problem), status, headers=(*problem_headers(problem), *cors))
-            await _send(send, reply, exchange.request_id.encode(), scope)
-        else:
             await batches.app({**scope, CALLER: exchange.caller}, receive, send_with_headers)
+        except Exception as error:  # noqa: BLE001  answered as a fault, and logged
+            problem = problem_of(error) if isinstance(error, EmbedwayError) else unexpected(error)
+            if not status:
+                status = problem.status
+                reply = Reply(openai.error(problem), status, headers=(*problem_headers(problem), *cors))
+                await _send(send, reply, exchange.request_id.encode(), scope)
         finally:
-            self._stats.end(None, exchange, status, time.perf_counter() - started)
+            self._stats.end(None, exchange, status or 500, time.perf_counter() - started)
 
     async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Any, receive: Receive) -> Reply:
         """Check the caller, read the body, and run the handler; it is cancelled if the client disconnects."""

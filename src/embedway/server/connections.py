@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
@@ -11,8 +13,10 @@ if TYPE_CHECKING:
 
     from embedway.config.server import ServerSettings
 
-#: Maximum bytes of the head of a request.
+#: Maximum bytes of the head of a request, and of what follows its body: chunks without data, and trailers.
 _MOST_HEAD = 64 * 1024
+#: Maximum requests that a client sends before it has received the answer to an earlier one.
+_MOST_PIPELINED = 100
 #: Least bytes of a body per second.
 _LEAST_RATE = 16 * 1024
 
@@ -38,12 +42,19 @@ class _GuardedProtocol(HttpToolsProtocol):
     read_timeout_s: float
     write_timeout_s: float
     max_connections: int
+    #: Whether the server ends, so that each connection is closed after its next answer.
+    is_ending = False
     #: Closes the connection unless the head, or enough of the body, arrives before.
     _reading: asyncio.TimerHandle | None = None
     _writing: asyncio.TimerHandle | None = None
     #: Whether the head is complete, and the bytes since then, or of a head that is not complete.
     _in_body = False
     _received = 0
+    #: Bytes since the last ones of a body, or since the start of the head.
+    _without_body = 0
+    #: Bytes that are being read, and the head of a request that asks for another protocol, without that header.
+    _data = b""
+    _plain_head = b""
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
@@ -62,21 +73,65 @@ class _GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read a part of a request, and begin to wait for the rest."""
         self._received += len(data)
+        self._without_body += len(data)
+        self._data = data
         super().data_received(data)
         if self._reading is None and self._received and self.parser is not None:
             self._wait()
-        if not self._in_body and self._received > _MOST_HEAD and not self.transport.is_closing():
+        if self._without_body > _MOST_HEAD and not self.transport.is_closing():
             self.transport.abort()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header. Trailers are ignored: they could replace headers, and are not limited in number."""
+        if not self._in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        """Start the request: its head is complete."""
-        self._in_body, self._received = True, 0
+        """Start the request: its head is complete. Raises ValueError, which ends the connection, for too many."""
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            raise ValueError("too many requests at once")
+        if self._asks_for_upgrade():
+            self._plain_head = self._head_without_upgrade()
+            return
+        self._in_body, self._received, self._without_body = True, 0, 0
         super().on_headers_complete()
+        if self.is_ending:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Read a part of the body."""
+        self._without_body = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Stop to wait: the body is complete."""
+        if self._asks_for_upgrade():
+            return
         self._stop_reading()
         super().on_message_complete()
+
+    def _asks_for_upgrade(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Read a request again as one that does not ask for another protocol.
+
+        A server may ignore the wish (RFC 9110, 7.8). Java's HTTP client has it in each first request, for HTTP/2. The
+        parser reads no body of such a request, and uvicorn would answer without it.
+        """
+        upgrade = sys.exception()
+        if not self._plain_head or upgrade is None:  # CONNECT, which is answered
+            return
+        head, self._plain_head = self._plain_head, b""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._data = head + self._data[upgrade.args[0] :]
+        HttpToolsProtocol.data_received(self, self._data)
 
     def _wait(self) -> None:
         self._reading = self.loop.call_later(self.read_timeout_s, self._check)
@@ -90,7 +145,7 @@ class _GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _stop_reading(self) -> None:
-        self._in_body, self._received = False, 0
+        self._in_body, self._received, self._without_body = False, 0, 0
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None

@@ -53,7 +53,8 @@ class FairQueue:
     `max_running` calls run at the same time. An eighth of the slots is kept for keys that run nothing, and a key that
     holds `share` of the slots gets no more while others wait: bulk of one key never takes all of them. At most
     `max_waiting` calls wait, and calls of at most `max_waiting_cost` together, unless one call alone is larger. A key
-    may use as many of these places as it leaves free, so that there are places for other keys.
+    may use as many of these places as it leaves free, so that there are places for other keys. A call waits only if,
+    by the measured speed, its turn comes within `max_wait_s` seconds: the queue stays short where the service is slow.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class FairQueue:
         *,
         max_running: int,
         max_waiting: int,
+        max_wait_s: float = math.inf,
         max_waiting_cost: float = math.inf,
         share: float = 0.5,
         reserved: float = 0.125,
@@ -71,6 +73,7 @@ class FairQueue:
         self._common = max_running - int(max_running * reserved)
         self._most_of_key = max(1, math.ceil(max_running * share))
         self._max_waiting = max_waiting
+        self._max_wait_s = max_wait_s
         self._max_cost = max_waiting_cost
         self._clock = clock
         self._drain = Drain(clock)
@@ -185,6 +188,12 @@ class FairQueue:
             raise OverloadedError(
                 f"this server is busy: {self._waiting:,} calls wait, {key.waiting:,} of them with this key; try again "
                 f"in {retry_after_s:.0f} s",
+                retry_after_s=retry_after_s,
+            )
+        if wait_s is not None and key.waiting and wait_s > self._max_wait_s:
+            raise OverloadedError(
+                f"this server is busy: the turn of this call would come in about {wait_s:.1f} s, and calls wait for at "
+                f"most {self._max_wait_s:g} s; try again in {retry_after_s:.0f} s",
                 retry_after_s=retry_after_s,
             )
         if turn.deadline_s is not None and wait_s is not None and wait_s > turn.deadline_s:

@@ -6,10 +6,10 @@ import logging
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from embedway.config.local_models import AUTO
-from embedway.errors import EmbedwayError, InputError, UsageError
+from embedway.errors import BudgetExceededError, DeadlineError, EmbedwayError, InputError, UsageError
 from embedway.pipeline import rerank
 from embedway.pipeline.deadline import run_in_time
 from embedway.pipeline.request import Call
@@ -17,12 +17,12 @@ from embedway.selection.call_options import CallOptions
 from embedway.server.access import needs_keys
 from embedway.server.fair_queue import FairQueue
 from embedway.server.problems import BodyError
-from embedway.server.rates import correct_of, limits_of, take_of
+from embedway.server.rates import correct_tokens, limits_of, take_tokens
 from embedway.server.readiness import Readiness
 from embedway.text import shown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
     from decimal import Decimal
     from pathlib import Path
 
@@ -91,6 +91,7 @@ class Gateway:
         self.queue = FairQueue(
             max_running=settings.max_running,
             max_waiting=settings.max_waiting,
+            max_wait_s=settings.max_wait_s,
             max_waiting_cost=settings.max_tokens * _WAITING_REQUESTS,
         )
         self.readiness = Readiness(config, parts.engines)
@@ -113,7 +114,7 @@ class Gateway:
             async with self.engines.call() as engine:
                 return await engine.pipeline.embed(asked, options, left_s)
 
-        return await self._within_limits(caller, cost, self._in_turn(turn, deadline_s, embed))
+        return await self._within_limits(caller, cost, turn, deadline_s, embed)
 
     async def plan(self, caller: Caller, call: EmbedCall) -> Plan:
         """Return the plan of a call."""
@@ -141,7 +142,7 @@ class Gateway:
             async with self.engines.call() as engine:
                 return await run_in_time(rerank.rerank_call(asked, options, engine.models, self.config), left_s)
 
-        return await self._within_limits(caller, cost, self._in_turn(turn, deadline_s, score))
+        return await self._within_limits(caller, cost, turn, deadline_s, score)
 
     def default_name(self, task: Task) -> str:
         """Return the name of the default model of a task; it may be `auto`. Raises BodyError if there is none."""
@@ -180,28 +181,47 @@ class Gateway:
             name, weight = f"{name} (batches)", weight * _BACKGROUND_WEIGHT
         return self.queue.turn(name, cost=cost, priority=priority, weight=weight, query=query, deadline_s=deadline_s)
 
-    async def _in_turn(self, turn: Turn, deadline_s: float, work: Callable[[float], Awaitable[R]]) -> R:
+    async def _in_turn(self, caller: Caller, turn: Turn, deadline_s: float, work: Callable[[float], Awaitable[R]]) -> R:
         """Wait for a turn, and do the work in the time that is left, in seconds."""
         began = time.monotonic()
         async with turn:
-            return await work(max(_LEAST_S, deadline_s - (time.monotonic() - began)))
+            try:
+                return await work(max(_LEAST_S, deadline_s - (time.monotonic() - began)))
+            except BudgetExceededError as error:
+                if caller.may_see_budget(error.scope):
+                    raise
+                _log.warning("a call of key %s was refused: %s", caller.key_name, error)
+                message = "a budget of the gateway does not allow the call; ask its operator; the request was not sent"
+                raise BudgetExceededError(message, budget="", needed=error.needed, left=0) from None
 
-    async def _within_limits(self, caller: Caller, cost: float, work: Coroutine[Any, Any, R]) -> R:
-        """Await the work of a call within the limits per minute of its key. Raises KeyLimitError."""
+    async def _within_limits(
+        self, caller: Caller, cost: float, turn: Turn, deadline_s: float, work: Callable[[float], Awaitable[R]]
+    ) -> R:
+        """Do the work of a call in its turn, within the limits per minute of its key. Raises KeyLimitError.
+
+        A call that is cancelled, or whose deadline passes, keeps its estimated tokens: a service may have computed it.
+        """
         if limits_of(caller) is None:
-            return await work
+            return await self._in_turn(caller, turn, deadline_s, work)
         estimated, actual = math.ceil(cost), 0
+        await take_tokens(self._rates, caller, estimated)
+
+        async def counted(left_s: float) -> R:
+            nonlocal actual
+            actual = estimated
+            return await work(left_s)
+
         try:
-            await take_of(self._rates, caller, estimated)
-        except BaseException:
-            work.close()
+            result = await self._in_turn(caller, turn, deadline_s, counted)
+        except EmbedwayError as error:
+            if not isinstance(error, DeadlineError):
+                actual = 0
             raise
-        try:
-            result = await work
+        else:
             actual = result.receipt.input_tokens
             return result
         finally:
-            await correct_of(self._rates, caller, estimated=estimated, actual=actual)
+            await correct_tokens(self._rates, caller, estimated=estimated, actual=actual)
 
     async def _prepared(self, caller: Caller, call: EmbedCall) -> tuple[Call, CallOptions]:
         """Return the engine's call and options. Raises NotServedError and UsageError."""

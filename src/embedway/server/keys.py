@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from embedway.errors import LedgerError, UsageError
 from embedway.ledger.base import moment
 from embedway.ledger.records import Record, UnreadableRecordError, read_each
-from embedway.server.caller import Caller
+from embedway.server.caller import HIGHEST_PRIORITY, Caller
 from embedway.text import shown_name
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ _ID = re.compile(r"[0-9a-f]{12}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _NAME_RULE = "use 1 to 64 letters, digits and . _ @ + -, and begin with a letter or digit"
 _LOWEST_WEIGHT, _HIGHEST_WEIGHT = 0.01, 100.0
-_HIGHEST_PRIORITY = 9
 #: Maximum of a limit per minute: the stores of rates are exact to a microsecond.
 _LARGEST_RATE = 10**9
 _MOST_MODELS = 1000
@@ -63,7 +62,7 @@ class ApiKey:
     tenant: str = ""
     models: tuple[str, ...] | None = None
     weight: float = 1.0
-    max_priority: int = _HIGHEST_PRIORITY
+    max_priority: int = HIGHEST_PRIORITY
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     admin: bool = False
@@ -78,8 +77,8 @@ class ApiKey:
             raise UsageError(f"key {self.name}: models must name 1 to {_MOST_MODELS:,} models, or be left out for all")
         if not _LOWEST_WEIGHT <= self.weight <= _HIGHEST_WEIGHT:
             raise UsageError(f"key {self.name}: weight must be from {_LOWEST_WEIGHT:g} to {_HIGHEST_WEIGHT:g}")
-        if not 0 <= self.max_priority <= _HIGHEST_PRIORITY:
-            raise UsageError(f"key {self.name}: max_priority must be from 0 to {_HIGHEST_PRIORITY}")
+        if not 0 <= self.max_priority <= HIGHEST_PRIORITY:
+            raise UsageError(f"key {self.name}: max_priority must be from 0 to {HIGHEST_PRIORITY}")
         for limit in ("requests_per_minute", "tokens_per_minute"):
             value = getattr(self, limit)
             if value is not None and not 1 <= value <= _LARGEST_RATE:

@@ -38,7 +38,7 @@ def check_browser(headers: Sequence[Header], origins: Sequence[str], *, loopback
     if not origin:
         return
     asked = origin.decode("latin-1")
-    if asked not in origins and urlsplit(asked).netloc != host.decode("latin-1"):
+    if asked not in origins and not _is_of_host(asked, host.decode("latin-1")):
         raise BodyError(
             "pages of this origin may not use the gateway; add it to server.cors_origins",
             status=403,
@@ -70,6 +70,14 @@ def cors_headers(headers: Sequence[Header], origins: Sequence[str], *, preflight
             (b"access-control-max-age", b"600"),
         )
     return (*found, (b"access-control-expose-headers", _EXPOSED))
+
+
+def _is_of_host(origin: str, host: str) -> bool:
+    """Return whether an origin has the host and the port of a request."""
+    try:
+        return bool(host) and urlsplit(origin).netloc == host
+    except ValueError:
+        return False
 
 
 def _host_of(host: str) -> str:

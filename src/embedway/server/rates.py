@@ -71,7 +71,7 @@ def full_at(before: float, now: float, amount: int, interval_s: float) -> tuple[
     return after, wait_s if wait_s > 1e-6 else 0.0
 
 
-async def take_of(rates: RateLimits, caller: Caller, tokens: int) -> None:
+async def take_tokens(rates: RateLimits, caller: Caller, tokens: int) -> None:
     """Take one request and its estimated tokens of a caller. Raises KeyLimitError and LedgerError."""
     limits = limits_of(caller)
     if limits is None:
@@ -92,7 +92,7 @@ async def take_of(rates: RateLimits, caller: Caller, tokens: int) -> None:
     )
 
 
-async def correct_of(rates: RateLimits, caller: Caller, *, estimated: int, actual: int) -> None:
+async def correct_tokens(rates: RateLimits, caller: Caller, *, estimated: int, actual: int) -> None:
     """Replace the estimated tokens of a finished call by the actual ones; `actual` is 0 if it failed.
 
     Raises nothing if the store fails: the call is done and paid.

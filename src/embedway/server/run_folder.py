@@ -31,17 +31,20 @@ def run_folder(directory: Path) -> Iterator[Path]:
     _remove_abandoned(directory)
     try:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=directory))  # mode 0700
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Locked before it has its name, so that no other gateway finds it unlocked.
+        new = folder / f"{_LOCK}.new"
+        lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        new.rename(folder / _LOCK)
     except OSError as error:
         raise UsageError(
             f"cannot create a folder in {directory}: {error.strerror}; set server.run_directory to another folder"
         ) from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
     finally:
-        os.close(lock)
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 @contextlib.contextmanager

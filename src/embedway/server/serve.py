@@ -118,30 +118,30 @@ class _Inference:
     config: Config
     sockets: _Sockets
 
-    def __call__(self, beat: int, lifeline: int) -> None:
+    def __call__(self, heartbeat: int, lifeline: int) -> None:
         from embedway.server.inference.run import run_inference  # noqa: PLC0415  in its own process only
 
         self.sockets.close()
         assert self.sockets.inference is not None  # noqa: S101  it is started with one
-        run_inference(self.config, self.sockets.inference, beat, lifeline)
+        run_inference(self.config, self.sockets.inference, heartbeat, lifeline)
 
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
-    """An HTTP worker, started in its own process with descriptors for signs of life and of the lifeline."""
+    """An HTTP worker, started in its own process with descriptors for heartbeats and of the lifeline."""
 
     config: Config
     number: int
     sockets: _Sockets
     folder: Path
 
-    def __call__(self, beat: int, lifeline: int) -> None:
+    def __call__(self, heartbeat: int, lifeline: int) -> None:
         from embedway.server.worker import WorkerPlace, run_worker  # noqa: PLC0415  in the worker's process only
 
         if self.config.telemetry.prometheus:
             continue_files(f"worker{self.number}", self.folder / _METRICS)
         own, metrics, inference = self.sockets.of(self.number)
-        place = WorkerPlace(self.number, own, metrics, self.folder, inference, beat, lifeline)
+        place = WorkerPlace(self.number, own, metrics, self.folder, inference, heartbeat, lifeline)
         run_worker(self.config, place)
 
 

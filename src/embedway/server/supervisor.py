@@ -15,14 +15,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
-from embedway.server.beats import HANGING, SERVING
+from embedway.server.heartbeats import HANGING, SERVING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _log = logging.getLogger("embedway.server")
 
-#: Time without a sign of life after which a process is killed, in seconds.
+#: Time without a heartbeat after which a process is killed, in seconds.
 HANG_S = 10.0
 #: Maximum time until a process serves, in seconds: a model may be fetched.
 START_S = 600.0
@@ -39,7 +39,7 @@ _TICK_S = 0.2
 
 @dataclass(slots=True)
 class Child:
-    """A process of the gateway. `run` is called in it, with descriptors for signs of life and of the lifeline."""
+    """A process of the gateway. `run` is called in it, with descriptors for heartbeats and of the lifeline."""
 
     name: str
     run: Callable[[int, int], None]
@@ -47,9 +47,10 @@ class Child:
     ends_last: bool = False
     #: Process id; 0 if it is not running.
     pid: int = 0
-    beat: int = -1
+    #: Descriptor of its heartbeats; -1 if it is closed.
+    heartbeat: int = -1
     started_at: float = 0.0
-    beaten_at: float = 0.0
+    heartbeat_at: float = 0.0
     is_serving: bool = False
     has_served: bool = False
     failures: int = 0
@@ -122,8 +123,8 @@ class Supervisor:
         os.close(writing)
         os.set_blocking(reading, False)
         self._poll.register(reading, select.POLLIN)
-        child.pid, child.beat, child.is_serving = pid, reading, False
-        child.started_at = child.beaten_at = self.clock()
+        child.pid, child.heartbeat, child.is_serving = pid, reading, False
+        child.started_at = child.heartbeat_at = self.clock()
 
     def _run_child(self, child: Child, reading: int, writing: int) -> NoReturn:
         """Run a process, and end it without the clean-up of the supervisor's program."""
@@ -137,8 +138,8 @@ class Supervisor:
             for descriptor in self._wakeup:
                 os.close(descriptor)
             for other in self.children:
-                if other.beat >= 0:
-                    os.close(other.beat)
+                if other.heartbeat >= 0:
+                    os.close(other.heartbeat)
             child.run(writing, self._lifeline[0])
             code = 0
         except BaseException as error:  # noqa: BLE001  a forked process never returns
@@ -148,19 +149,19 @@ class Supervisor:
             os._exit(code)
 
     def _read(self, descriptor: int) -> None:
-        """Read signs of life, or the numbers of signals."""
+        """Read heartbeats, or the numbers of signals."""
         try:
             data = os.read(descriptor, 4096)
         except BlockingIOError:
             return
         for child in self.children:
-            if child.beat == descriptor:
+            if child.heartbeat == descriptor:
                 if not data:  # it closed the pipe, and will be reaped
                     self._poll.unregister(descriptor)
                     os.close(descriptor)
-                    child.beat = -1
+                    child.heartbeat = -1
                     return
-                child.beaten_at = self.clock()
+                child.heartbeat_at = self.clock()
                 if data[-1:] == HANGING:
                     _log.error("%s makes no progress; it is killed", child.name)
                     self._signal(child, signal.SIGKILL)
@@ -179,10 +180,10 @@ class Supervisor:
     def _note_end(self, child: Child, code: int) -> None:
         lived_s = self.clock() - child.started_at
         child.pid, child.is_serving = 0, False
-        if child.beat >= 0:
-            self._poll.unregister(child.beat)
-            os.close(child.beat)
-            child.beat = -1
+        if child.heartbeat >= 0:
+            self._poll.unregister(child.heartbeat)
+            os.close(child.heartbeat)
+            child.heartbeat = -1
         if self._ending:
             return
         child.failures = 1 if lived_s >= _STABLE_S else child.failures + 1
@@ -196,11 +197,11 @@ class Supervisor:
         _log.error("%s ended (%s) after %.1f s; it is started again", child.name, how, lived_s)
 
     def _check(self, child: Child) -> None:
-        """Kill a process that gives no sign of life."""
+        """Kill a process that sends no heartbeat."""
         limit_s = HANG_S if child.is_serving else START_S
-        if child.pid and self.clock() - child.beaten_at > limit_s:
-            _log.error("%s gave no sign of life for %.0f s; it is killed", child.name, limit_s)
-            child.beaten_at = self.clock()
+        if child.pid and self.clock() - child.heartbeat_at > limit_s:
+            _log.error("%s sent no heartbeat for %.0f s; it is killed", child.name, limit_s)
+            child.heartbeat_at = self.clock()
             self._signal(child, signal.SIGKILL)
 
     def _signal(self, child: Child, number: int) -> None:
@@ -237,6 +238,6 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wakeup[0], 4096)
         for child in self.children:
-            if child.beat >= 0:
+            if child.heartbeat >= 0:
                 with contextlib.suppress(BlockingIOError):
-                    os.read(child.beat, 4096)
+                    os.read(child.heartbeat, 4096)

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, Self
 
 from embedway.errors import DeadlineError
+from embedway.server.caller import HIGHEST_PRIORITY
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 #: Seconds by which a call's turn within its key comes later: for documents, and for each priority below the highest.
 _DOCUMENT_SLACK_S, _STEP_S = 5.0, 0.5
-_HIGHEST_PRIORITY = 9
 #: Levels of urgency within a key: ten priorities of documents, then of queries.
-_LEVELS = 2 * (_HIGHEST_PRIORITY + 1)
+_LEVELS = 2 * (HIGHEST_PRIORITY + 1)
 
 
 class Slots(Protocol):
@@ -51,7 +51,7 @@ class KeyCalls:
     def add(self, turn: Turn, number: int) -> None:
         """Add a waiting call. `number` orders calls of equal urgency."""
         query, priority = divmod(turn.level, _LEVELS // 2)
-        due = turn.arrived + (_HIGHEST_PRIORITY - priority) * _STEP_S + (0.0 if query else _DOCUMENT_SLACK_S)
+        due = turn.arrived + (HIGHEST_PRIORITY - priority) * _STEP_S + (0.0 if query else _DOCUMENT_SLACK_S)
         heapq.heappush(self._calls, (due, number, turn))
         self.waiting += 1
         self._costs[turn.level] += turn.cost
@@ -86,7 +86,7 @@ class KeyCalls:
 
 def level_of(priority: int, *, query: bool) -> int:
     """Return the level of urgency of a call within its key."""
-    return min(max(priority, 0), _HIGHEST_PRIORITY) + (_LEVELS // 2 if query else 0)
+    return min(max(priority, 0), HIGHEST_PRIORITY) + (_LEVELS // 2 if query else 0)
 
 
 class Turn:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import signal
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,11 +19,12 @@ from embedway._engine import Engines
 from embedway.server.access import Access
 from embedway.server.app import GatewayApp
 from embedway.server.batches.service import BatchService
-from embedway.server.beats import SERVING, STARTING, beat
 from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
 from embedway.server.gateway import Gateway, GatewayParts
 from embedway.server.health import METRICS_ENDPOINTS
+from embedway.server.heartbeats import SERVING, STARTING, send_heartbeats
+from embedway.server.http_server import HttpServer
 from embedway.server.inference.client import InferenceClient
 from embedway.server.key_ring import KeyRing
 from embedway.server.rates import open_rates
@@ -32,13 +34,16 @@ from embedway.server.stats import Stats
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
     from pathlib import Path
 
     from embedway.config import Config
     from embedway.config.server import ServerSettings
 
 _log = logging.getLogger("embedway.server")
+
+#: Time after which a thread that computes in Python passes the interpreter's lock to the event loop, in seconds. The
+#: loop needs the lock after each wait, some ten times for a request; Python's default is 5 ms.
+_SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +58,15 @@ class WorkerPlace:
     folder: Path
     #: Socket of the process that computes local models; None if the worker does.
     inference: Path | None
-    #: Descriptor for signs of life.
-    beat: int
+    #: Descriptor for heartbeats.
+    heartbeat: int
     #: Descriptor that ends when the supervisor has ended.
     lifeline: int
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server without its handlers of signals."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle no signals: the worker does."""
-        yield
-
-
 def run_worker(config: Config, place: WorkerPlace) -> None:
     """Serve until SIGTERM, or until the supervisor has ended."""
+    sys.setswitchinterval(_SWITCH_S)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the supervisor ends this one
     uvloop.run(_serve(config, place))
 
@@ -93,7 +90,7 @@ async def open_gateway(config: Config, folder: Path, inference: Path | None = No
 
 def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
     """Return a server of an application; it handles no signals."""
-    return _Server(
+    return HttpServer(
         uvicorn.Config(
             app,
             loop="none",
@@ -121,12 +118,11 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
 
     def stop() -> None:
         gateway.readiness.is_ending = True
-        gateway.queue.close()
         server.should_exit = True
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(place.lifeline, stop)
-    beating = asyncio.create_task(beat(place.beat, lambda: SERVING if server.started else STARTING))
+    beating = asyncio.create_task(send_heartbeats(place.heartbeat, lambda: SERVING if server.started else STARTING))
     writing = asyncio.create_task(_write_snapshots(gateway, place))
     try:
         await gateway.served.refresh()
@@ -136,6 +132,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         if place.metrics_socket is not None:
             serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
         await server.serve(sockets=[place.main_socket])
+        gateway.queue.close()  # lines of batches begin no more
         if place.metrics_socket is not None:
             metrics.should_exit = True
             await serving

@@ -21,7 +21,7 @@ from embedway.server.inference.client import InferenceClient
 from inference_service import until
 from inside import embedder_with
 
-#: Patience for a process on a busy machine, and time without a sign of life, in seconds.
+#: Patience for a process on a busy machine, and time without a heartbeat, in seconds.
 PATIENCE_S, HANG_S = 100, 4
 
 

@@ -57,6 +57,8 @@ class BatchService:
         # One route for a path, so that an answer of 405 names all of its methods.
         routes = [Route(path, _mounted(own), methods=list(own)) for path, own in handlers.items()]
         self.app = Starlette(routes=routes, exception_handlers={HTTPException: _refused})
+        # A redirect behind a proxy with TLS would send the key without it.
+        self.app.router.redirect_slashes = False
 
     def start(self) -> None:
         """Start to compute the batches of the store."""

@@ -30,7 +30,7 @@ from embedway.server.dialects.fields import (
 from embedway.server.endpoint import Endpoint
 from embedway.server.model_cards import model_card
 from embedway.server.problems import BodyError
-from embedway.server.replies import Reply, base64_rows, float_rows, json_reply, receipt_headers
+from embedway.server.replies import Reply, base64_rows, encoded, float_array, float_rows, json_reply, receipt_headers
 
 if TYPE_CHECKING:
     from embedway.server.endpoint import Exchange
@@ -120,7 +120,7 @@ async def _embed(exchange: Exchange, body: EmbedV1Body, call: EmbedCall, version
     answer = b'{"id":%b,"response_type":"%b","embeddings":%b,"texts":%b,"meta":%b}' % (
         orjson.dumps(exchange.request_id),
         kind.encode(),
-        _vectors(result, types),
+        await encoded(result.vectors, _vectors, result, types),
         orjson.dumps(body.texts),
         orjson.dumps(_meta(result, version)),
     )
@@ -129,7 +129,7 @@ async def _embed(exchange: Exchange, body: EmbedV1Body, call: EmbedCall, version
 
 def _vectors(result: EmbedResult, types: list[Literal["float", "base64"]] | None) -> bytes:
     if types is None:
-        return b"[%b]" % b",".join(float_rows(result.vectors))
+        return float_array(result.vectors)
     by_type = {"float": float_rows, "base64": base64_rows}
     rows = (b'"%b":[%b]' % (kind.encode(), b",".join(by_type[kind](result.vectors))) for kind in dict.fromkeys(types))
     return b"{%b}" % b",".join(rows)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from embedway.money import MOST_USD
 from embedway.server.bodies import Body
+from embedway.server.caller import HIGHEST_PRIORITY
 from embedway.server.problems import BodyError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ Collection = Annotated[str, Field(max_length=512, json_schema_extra={"pattern": 
 Dimensions = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_whole)]
 _NANO_USD = Decimal("1e-9")
 Count = Annotated[int, Field(ge=1, le=1_000_000_000), BeforeValidator(_whole)]
-Priority = Annotated[int, Field(ge=0, le=9), BeforeValidator(_whole)]
+Priority = Annotated[int, Field(ge=0, le=HIGHEST_PRIORITY), BeforeValidator(_whole)]
 CoherePriority = Annotated[int, Field(ge=0, le=999), BeforeValidator(_whole)]
 #: A field of a service that must be false here. A literal would accept 0.
 False_ = Annotated[bool, AfterValidator(_check_false), WithJsonSchema({"const": False})]

@@ -21,7 +21,7 @@ from embedway.server.dialects.fields import Dimensions, EmbedAdditions, Model, T
 from embedway.server.endpoint import Endpoint
 from embedway.server.model_cards import model_card, model_cards
 from embedway.server.problems import BodyError
-from embedway.server.replies import Reply, float_rows, json_reply, receipt_headers
+from embedway.server.replies import Reply, encoded, float_array, float_rows, json_reply, receipt_headers
 
 if TYPE_CHECKING:
     from embedway.server.endpoint import Exchange
@@ -108,9 +108,9 @@ async def embed(exchange: Exchange) -> Reply:
     result = await exchange.gateway.embed(exchange.caller, call)
     exchange.note(result.receipt)
     await _keep(exchange, kept_s)
-    answer = b'{"model":%b,"embeddings":[%b],"total_duration":%d,"load_duration":0,"prompt_eval_count":%d}' % (
+    answer = b'{"model":%b,"embeddings":%b,"total_duration":%d,"load_duration":0,"prompt_eval_count":%d}' % (
         orjson.dumps(body.model),
-        b",".join(float_rows(result.vectors)),
+        await encoded(result.vectors, float_array, result.vectors),
         time.perf_counter_ns() - started,
         result.receipt.input_tokens,
     )

@@ -26,7 +26,7 @@ from embedway.server.dialects.fields import (
     placed,
 )
 from embedway.server.endpoint import Endpoint
-from embedway.server.replies import Reply, base64_rows, float_rows, receipt_headers
+from embedway.server.replies import Reply, base64_rows, encoded, float_rows, receipt_headers
 
 if TYPE_CHECKING:
     from embedway.server.endpoint import Exchange
@@ -130,7 +130,8 @@ async def embeddings(exchange: Exchange) -> Reply:
     body = parse(EmbeddingsBody, exchange.body)
     result = await _embed(exchange, body.call())
     exchange.note(result.receipt)
-    return Reply(answer(result, body.encoding), headers=receipt_headers(result.receipt))
+    written = await encoded(result.vectors, answer, result, body.encoding)
+    return Reply(written, headers=receipt_headers(result.receipt))
 
 
 async def _embed(exchange: Exchange, call: EmbedCall) -> EmbedResult:

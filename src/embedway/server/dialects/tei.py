@@ -33,7 +33,7 @@ from embedway.server.dialects.openai import texts_of
 from embedway.server.endpoint import Endpoint
 from embedway.server.model_cards import default_card
 from embedway.server.problems import BodyError
-from embedway.server.replies import Reply, float_rows, json_reply, receipt_headers
+from embedway.server.replies import Reply, encoded, float_array, json_reply, receipt_headers
 
 if TYPE_CHECKING:
     from embedway.server.endpoint import Exchange
@@ -132,7 +132,8 @@ async def embed(exchange: Exchange) -> Reply:
     )
     result = await exchange.gateway.embed(exchange.caller, call)
     exchange.note(result.receipt)
-    return Reply(b"[%b]" % b",".join(float_rows(result.vectors)), headers=receipt_headers(result.receipt))
+    written = await encoded(result.vectors, float_array, result.vectors)
+    return Reply(written, headers=receipt_headers(result.receipt))
 
 
 async def similarity(exchange: Exchange) -> Reply:

@@ -26,7 +26,7 @@ from embedway.server.dialects.fields import (
     placed,
 )
 from embedway.server.endpoint import Endpoint
-from embedway.server.replies import Reply, json_reply, receipt_headers
+from embedway.server.replies import Reply, encoded, json_reply, receipt_headers
 
 if TYPE_CHECKING:
     from embedway.server.endpoint import Exchange
@@ -79,7 +79,8 @@ async def embeddings(exchange: Exchange) -> Reply:
     )
     result = await exchange.gateway.embed(exchange.caller, call)
     exchange.note(result.receipt)
-    return Reply(openai.answer(result, body.encoding_format or "float"), headers=receipt_headers(result.receipt))
+    written = await encoded(result.vectors, openai.answer, result, body.encoding_format or "float")
+    return Reply(written, headers=receipt_headers(result.receipt))
 
 
 async def rerank(exchange: Exchange) -> Reply:

@@ -46,7 +46,7 @@ class LoadedModel:
     async def run(self, job: Job) -> Vectors:
         """Compute a job, merged with those of other clients. Raises UsageError for ids that the model does not have."""
         self._check(job)
-        item = WorkItem(job.tokenized, job.batch)
+        item = WorkItem(job.tokenized, job.batch, job.urgency.query)
         if self._scheduler is None:
             return await self._backend.run(item)
         return await self._scheduler.run(item, job.urgency, behind_s=job.behind_s)

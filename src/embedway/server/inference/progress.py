@@ -1,4 +1,4 @@
-"""Progress of the batches of the inference process, for its signs of life."""
+"""Progress of the batches of the inference process, for its heartbeats."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from embedway.server.beats import HANGING, SERVING, beat
+from embedway.server.heartbeats import HANGING, SERVING, send_heartbeats
 from embedway.server.inference.service import InferenceService
 from embedway.server.inference.settings import InferenceLimits
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 _LATE_S = 5.0
 
 
-def run_inference(config: Config, listener: socket.socket, beats: int, lifeline: int) -> None:
+def run_inference(config: Config, listener: socket.socket, heartbeat: int, lifeline: int) -> None:
     """Compute the jobs of all workers until SIGTERM, or until the supervisor has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     watch = threading.Thread(target=_end_late, args=(lifeline, config.server.drain_s), daemon=True)
     watch.start()
-    uvloop.run(_serve(config, listener, beats, lifeline))
+    uvloop.run(_serve(config, listener, heartbeat, lifeline))
 
 
 def _end_late(lifeline: int, drain_s: float) -> None:
@@ -41,14 +41,16 @@ def _end_late(lifeline: int, drain_s: float) -> None:
     os._exit(1)
 
 
-async def _serve(config: Config, listener: socket.socket, beats: int, lifeline: int) -> None:
+async def _serve(config: Config, listener: socket.socket, heartbeat: int, lifeline: int) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_reader(lifeline, ended.set)
     service = InferenceService(config, InferenceLimits.of(config.server))
     listener.setblocking(False)
     await service.start(listener)
-    beating = asyncio.create_task(beat(beats, lambda: HANGING if service.progress.is_hanging() else SERVING))
+    beating = asyncio.create_task(
+        send_heartbeats(heartbeat, lambda: HANGING if service.progress.is_hanging() else SERVING)
+    )
     await ended.wait()
     loop.remove_reader(lifeline)
     await service.aclose(drain_s=config.server.drain_s)

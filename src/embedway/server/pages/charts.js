@@ -44,7 +44,8 @@ function drawTraffic(chart, history) {
   stripes.append(svg("line", { class: "stripe", x1: 0, x2: 0, y1: 0, y2: 5 }));
   nodes.push(stripes);
   history.forEach((one, at) => {
-    const failed = one.failed / PERIOD_S / top, all = rates[at] / top;
+    // A single failure stays visible.
+    const failed = one.failed ? Math.max(one.failed / PERIOD_S / top, 0.03) : 0, all = Math.max(rates[at] / top, failed);
     for (const [kind, from, to] of [["bar-failed", 0, failed], ["bar", failed, all]]) {
       if (to > from) nodes.push(svg("rect", { class: kind, x: x(at), width: Math.max(step - 1, 1), y: y(to), height: y(from) - y(to) }));
     }
