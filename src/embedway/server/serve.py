@@ -36,13 +36,7 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
     Raises UsageError, ConfigError and MissingExtraError before anything is started.
     """
     settings = config.server
-    if not hasattr(os, "fork"):
-        raise UsageError("embedway serve needs fork, which this system does not have; on Windows, use WSL")
-    _check_extra()
-    if needs_keys(settings) and config.ledger.backend == "none":
-        raise no_store_of_keys()
-    _check_certificate(settings)
-    _check_models(config)
+    check_settings(config)
     with contextlib.ExitStack() as opened:
         main = listen(settings.host, settings.port, settings.workers)
         opened.callback(_close, main)
@@ -149,6 +143,17 @@ class _Worker:
         own, metrics, inference = self.sockets.of(self.number)
         place = WorkerPlace(self.number, own, metrics, self.folder, inference, heartbeat, lifeline)
         run_worker(self.config, place)
+
+
+def check_settings(config: Config) -> None:
+    """Check whether a gateway can start with its settings on this system. Raises the errors of `serve`."""
+    if not hasattr(os, "fork"):
+        raise UsageError("embedway serve needs fork, which this system does not have; on Windows, use WSL")
+    _check_extra()
+    if needs_keys(config.server) and config.ledger.backend == "none":
+        raise no_store_of_keys()
+    _check_certificate(config.server)
+    _check_models(config)
 
 
 def _check_models(config: Config) -> None:

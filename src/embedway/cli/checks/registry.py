@@ -58,6 +58,7 @@ CHECKS = (
     Check("tuned choices", "models", lazily("models", "check_tuned")),
     Check("models", "routes", lazily("routes", "check_models")),
     Check("budgets", "routes", lazily("routes", "check_budgets")),
+    Check("gateway", "network", lazily("gateway", "check_gateway"), limit_s=IMPORT_LIMIT_S),
     Check("proxies", "network", lazily("network", "check_proxies"), needs_settings=False),
     Check("tls", "network", lazily("network", "check_tls"), needs_settings=False),
     Check("hub", "network", lazily("network", "check_hub")),
