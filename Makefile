@@ -33,12 +33,12 @@ run: $(VENV)/base
 
 # As many processes as cores, but no more than eight: each has its own servers and models in memory.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 20 -m 'not peers and not prometheus and not systemd and not chromium'
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 20 -m 'not peers and not prometheus and not systemd and not chromium and not schemathesis'
 
 # The same tests with the coverage of lines and branches, of this process and its workers; fails below the floor in
 # pyproject.toml.
 coverage: $(VENV)/dev
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --cov --cov-report term -m 'not peers and not prometheus and not systemd and not chromium'
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --cov --cov-report term -m 'not peers and not prometheus and not systemd and not chromium and not schemathesis'
 
 test-all: test test-peers test-deploy test-page
 
@@ -51,9 +51,10 @@ install-prometheus:
 	for one in prometheus promtool systemd-analyze; do command -v $$one >/dev/null || missing=1; done; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -qq && $(APT) prometheus systemd; }
 
-# What needs the programs prometheus, promtool and systemd-analyze (make install-prometheus). Fails without them.
+# What needs the programs prometheus, promtool and systemd-analyze (make install-prometheus). Fails without them. And
+# what takes minutes.
 test-deploy: $(VENV)/dev
-	$(BIN)/python -m pytest -q --durations 5 -m 'prometheus or systemd' tests/deploy
+	$(BIN)/python -m pytest -q --durations 5 -m 'prometheus or systemd or schemathesis' tests/deploy tests/server
 
 # Debian's package, unless the program is there.
 install-chromium:

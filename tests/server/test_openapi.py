@@ -25,30 +25,46 @@ def url(gateway_settings):  # noqa: F811
         yield address
 
 
-def test_schemathesis_finds_no_violation(url, gateway_settings, tmp_path):  # noqa: F811
+def judge(url, settings, folder, *options):
+    """Run schemathesis on a gateway."""
     done = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"),
             *("run", f"{url}/openapi.json", "--no-color", "--seed", "1"),
             # One worker: CPython 3.11 cannot parse source code, as hypothesis does, in two threads at the same time.
             *("--max-examples", "2", "--workers", "1", "--suppress-health-check", "all"),
-            *("--phases", "examples,coverage,fuzzing"),
-            # They are the same endpoints at other paths.
-            *("--exclude-path-regex", "^/(cohere|tei|ollama|$)"),
+            *options,
         ],
         env={
             **os.environ,
             "PYTHONPATH": str(SUPPORT),
-            "RERANKER": gateway_settings["rerank.default_model"],
+            "RERANKER": settings["rerank.default_model"],
             "SCHEMATHESIS_HOOKS": "schemathesis_hooks",
         },
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "generated" in done.stdout
+
+
+#: They are the same endpoints at other paths.
+REPEATED = "^/(cohere|tei|ollama|$)"
+
+
+def test_schemathesis_finds_no_violation_with_random_requests(url, gateway_settings, tmp_path):  # noqa: F811
+    judge(url, gateway_settings, tmp_path, "--phases", "examples,fuzzing", "--exclude-path-regex", REPEATED)
+
+
+def test_schemathesis_finds_no_violation_at_the_bounds_of_embeddings(url, gateway_settings, tmp_path):  # noqa: F811
+    judge(url, gateway_settings, tmp_path, "--phases", "coverage", "--include-path", "/v1/embeddings")
+
+
+@pytest.mark.schemathesis
+def test_schemathesis_finds_no_violation_at_the_bounds_of_all_endpoints(url, gateway_settings, tmp_path):  # noqa: F811
+    judge(url, gateway_settings, tmp_path, "--phases", "coverage", "--exclude-path-regex", REPEATED)
 
 
 def test_the_document_lists_all_endpoints_and_the_version(url):
