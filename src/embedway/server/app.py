@@ -87,7 +87,7 @@ class GatewayApp:
             self._stats.end(endpoint, exchange, _CLIENT_LEFT, time.perf_counter() - started, "client_left")
             return
         except EmbedwayError as error:
-            problem = problem_of(error)
+            problem = problem_of(error, is_admin=exchange.caller.admin)
         except Exception as error:  # noqa: BLE001  answered as a fault, and logged
             problem = unexpected(error)
         if problem is not None:
@@ -118,7 +118,11 @@ class GatewayApp:
             exchange.caller = await self._access.caller_of(scope["headers"])
             await batches.app({**scope, CALLER: exchange.caller}, receive, send_with_headers)
         except Exception as error:  # noqa: BLE001  answered as a fault, and logged
-            problem = problem_of(error) if isinstance(error, EmbedwayError) else unexpected(error)
+            problem = (
+                problem_of(error, is_admin=exchange.caller.admin)
+                if isinstance(error, EmbedwayError)
+                else unexpected(error)
+            )
             if not status:
                 status = problem.status
                 reply = Reply(openai.error(problem), status, headers=(*problem_headers(problem), *cors))

@@ -61,8 +61,11 @@ class _Kind:
     param: str | None = None
     may_retry: bool = False
     is_internal: bool = False
+    #: What a caller without admin rights reads instead of a message that names routes and addresses of the gateway.
+    instead: str = ""
 
 
+_UPSTREAM = "the service that computes this model"
 #: The first row whose class an error has decides.
 _KINDS = (
     _Kind(errors.TextTooLongError, 400, "context_length_exceeded", "input"),
@@ -76,14 +79,16 @@ _KINDS = (
     _Kind(errors.SpaceMismatchError, 409, "space_mismatch", "collection"),
     _Kind(errors.BudgetExceededError, 429, "insufficient_quota"),
     _Kind(errors.RefusedInputError, 400, "refused_input", "input"),
-    _Kind(errors.RateLimitedError, 429, "rate_limit_exceeded", may_retry=True),
-    _Kind(errors.QuotaExceededError, 502, "upstream_quota_exceeded"),
+    _Kind(errors.RateLimitedError, 429, "rate_limit_exceeded", may_retry=True, instead=f"{_UPSTREAM} is busy"),
+    _Kind(errors.QuotaExceededError, 502, "upstream_quota_exceeded", instead=f"{_UPSTREAM} refuses further requests"),
     _Kind(errors.AuthenticationError, 502, "upstream_authentication_failed", is_internal=True),
-    _Kind(errors.UnavailableError, 503, "upstream_unavailable", may_retry=True),
-    _Kind(errors.UpstreamError, 502, "upstream_error"),
-    _Kind(errors.BadVectorsError, 502, "invalid_vectors", may_retry=True),
-    _Kind(errors.BatchError, 500, "batch_failed", may_retry=True),
-    _Kind(errors.NoRouteError, 503, "no_route", may_retry=True),
+    _Kind(errors.UnavailableError, 503, "upstream_unavailable", may_retry=True, instead=f"{_UPSTREAM} is unavailable"),
+    _Kind(errors.UpstreamError, 502, "upstream_error", instead=f"{_UPSTREAM} failed"),
+    _Kind(
+        errors.BadVectorsError, 502, "invalid_vectors", may_retry=True, instead=f"{_UPSTREAM} returned invalid vectors"
+    ),
+    _Kind(errors.BatchError, 500, "batch_failed", may_retry=True, instead="the computation failed"),
+    _Kind(errors.NoRouteError, 503, "no_route", may_retry=True, instead=f"{_UPSTREAM} is unavailable"),
     _Kind(errors.DeadlineError, 504, "deadline_exceeded", may_retry=True),
     _Kind(errors.ClosedError, 503, "shutting_down", may_retry=True),
     _Kind(errors.NotAllowedError, 403, "permission_denied"),
@@ -100,8 +105,11 @@ _KINDS = (
 STATUSES = {kind.code: kind.status for kind in _KINDS}
 
 
-def problem_of(error: EmbedwayError) -> Problem:
-    """Return the answer to an error. The reason of an internal error is logged, and not in the answer."""
+def problem_of(error: EmbedwayError, *, is_admin: bool = False) -> Problem:
+    """Return the answer to an error. The reason of an internal error is logged, and not in the answer.
+
+    So is what a service failed with, unless the caller has admin rights: it names routes and addresses of the gateway.
+    """
     if isinstance(error, BodyError):
         return Problem(error.status, error.code, _shown(str(error)), error.param)
     kind = next(one for one in _KINDS if isinstance(error, one.error))
@@ -115,6 +123,10 @@ def problem_of(error: EmbedwayError) -> Problem:
     if kind.is_internal:
         _log.error("a request failed: %s: %s", type(error).__name__, printable(message))
         message = f"the gateway cannot do this now ({kind.code}); its log contains the reason"
+    elif kind.instead and not is_admin:
+        # Not a warning: an outage would log one for each request, and the engine warns of it.
+        _log.info("a request failed: %s: %s", type(error).__name__, printable(message))
+        message = kind.instead
     return Problem(kind.status, kind.code, _shown(message), param, wait_s, kind.may_retry)
 
 

@@ -75,7 +75,7 @@ class BatchService:
             parsed = parse(openai.EmbeddingsBody, orjson.dumps(body))
             result = await self._gateway.embed(caller, parsed.call(), background=True)
         except EmbedwayError as error:
-            problem = problem_of(error)
+            problem = problem_of(error, is_admin=caller.admin)
         except Exception as error:  # noqa: BLE001  answered as a fault, and logged
             problem = unexpected(error)
         else:
