@@ -158,14 +158,15 @@ def check_settings(config: Config) -> None:
 
 def _check_models(config: Config) -> None:
     """Raise ConfigError if the settings of the gateway name a model that does not exist."""
-    for key in ("models", "warm"):
-        for name in getattr(config.server, key) or ():
+    named = {"server.models": config.server.models, "server.warm": config.server.warm}
+    for key, names in named.items():
+        for name in names or ():
             if name == AUTO:
                 continue
             try:
                 full_name(name, config)
             except EmbedwayError as error:
-                raise ConfigError(str(error), key=f"server.{key}") from None
+                raise ConfigError(str(error), key=key) from None
 
 
 def _check_certificate(settings: ServerSettings) -> None:
