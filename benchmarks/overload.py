@@ -1,28 +1,22 @@
-"""A gateway under ten times the load that it can carry, and its memory in minutes of mixed load.
+"""A gateway under ten times the load that it can carry. soak.py measures minutes of mixed load.
 
     python benchmarks/overload.py [--model route|local] [--seconds 60]
-    python benchmarks/overload.py --soak 600
 
 The load is an open loop at ten times the rate of answers that a closed loop reaches. Prints what was answered, whether
 each refusal (429 or 503) says when to come back, the memory of all processes, and after how many seconds the median is
 back at 1.5 times that of half the load. `route` is a service on loopback that computes 100 texts per second; `local`
-are passages of the Python documentation on this machine. `--soak` sends queries, batches, repeated texts and invalid
-bodies, and cancels requests; it prints the slope of memory and the descriptors in the second half of the time.
+are passages of the Python documentation on this machine.
 """
 
 import argparse
 import asyncio
 import collections
-import contextlib
 import itertools
 import json
 import os
-import random
 import tempfile
 import threading
 from pathlib import Path
-
-import numpy as np
 
 import load
 from contestants import MODEL, read_texts
@@ -115,85 +109,26 @@ def overload(options, server):
     return {"capacity": capacity, "counts": counts, "told": told, "memory": sampler.rows}
 
 
-def mixed(target, share):
-    """Yield requests of a mixed load: queries, batches, repeated texts and invalid bodies."""
-    generator = random.Random(share)  # noqa: S311  a choice of requests
-    supply = load.texts()
-    repeated = [next(supply) for _ in range(200)]
-    while True:
-        kind = generator.random()
-        if kind < 0.6:
-            content = load.body(next(supply), target.model)
-        elif kind < 0.8:
-            content = load.body(generator.choice(repeated), target.model)
-        elif kind < 0.95:
-            content = load.body([next(supply) for _ in range(generator.randint(2, 64))], target.model)
-        else:
-            content = generator.choice((b"{", b'{"input": 5}', load.body([], target.model), b"[" * 1000))
-        yield load.request(target, content)
-
-
-async def cancelled(target, seconds):
-    """Send requests twice a second, and close each connection before the answer."""
-    end = asyncio.get_running_loop().time() + seconds
-    supply = mixed(target, 2)
-    while asyncio.get_running_loop().time() < end:
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", target.port)
-            writer.write(next(supply))
-            await writer.drain()
-            await asyncio.sleep(0.002)
-            writer.close()
-        await asyncio.sleep(0.5)
-
-
-async def soak_load(options, target):
-    sent = load.open_loop(target, mixed(target, 1), options.rate, options.soak, limit=200)
-    answers, _ = await asyncio.gather(sent, cancelled(target, options.soak))
-    return answers
-
-
-def soak(options, server):
-    with Sampler(server, max(1, options.soak / 120)) as sampler:
-        answers = load.run(soak_load(options, server.target()))
-    rows = np.array(sampler.rows[len(sampler.rows) // 2 :])
-    slope = np.polyfit(rows[:, 0], rows[:, 1], 1)[0]
-    counts = collections.Counter(answer.status for answer in answers)
-    print(f"{options.soak} s of mixed load at {options.rate:g} requests/s")
-    print("answers:", ", ".join(f"{status or 'none'}: {count:,}" for status, count in sorted(counts.items())))
-    print(
-        f"p50 {load.percentile(good(answers), 0.5) * 1e3:.1f} ms, p99 {load.percentile(good(answers), 0.99) * 1e3:.1f}"
-    )
-    print(f"memory: {sampler.rows[0][1]:.0f} MB at first, {rows[-1][1]:.0f} MB at the end", end="; ")
-    print(f"slope of the second half {slope * 60:+.3f} MB per minute")
-    print(
-        f"descriptors: {sampler.rows[0][2]} at first, {int(rows[:, 2].min())} to {int(rows[:, 2].max())} in that half"
-    )
-    return {"counts": counts, "slope_mb_per_minute": slope * 60, "memory": sampler.rows}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("route", "local"), default="route")
     parser.add_argument("--seconds", type=int, default=60, help="of the overload")
-    parser.add_argument("--soak", type=int, help="seconds of mixed load, instead of the overload")
-    parser.add_argument("--rate", type=float, default=40, help="requests per second of the mixed load")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--texts", help="lines of JSON with `text`; without it, the documentation of Python")
     parser.add_argument("--json")
     options = parser.parse_args()
-    service = loopback(**({} if options.soak else {"rate": SLOW, "delay": 0.02}))
+    service = loopback(rate=SLOW, delay=0.02)
     with tempfile.TemporaryDirectory() as place, running([service]):
         if options.model == "local":
             data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
             environment = {"XDG_DATA_HOME": data}
             made = embedway("gateway", place, SETTINGS, workers=options.workers, model=MODEL, environment=environment)
         else:
-            settings = route_settings(service.port, ledger="sqlite", cache="sqlite" if options.soak else "none")
+            settings = route_settings(service.port, ledger="sqlite", cache="none")
             made = embedway("gateway", place, settings, workers=options.workers)
         with running([made]):
             print(machine_line() + f"; {options.model} model")
-            found = soak(options, made) if options.soak else overload(options, made)
+            found = overload(options, made)
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
 

@@ -22,6 +22,7 @@ import concurrent.futures
 import contextlib
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -272,6 +273,7 @@ def main():
     parser.add_argument("--texts", type=int, default=4_000)
     parser.add_argument("--parts", default=",".join(PARTS))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers that are left would take parts of later batches
     print(machine_line())
     for name in options.parts.split(","):
         PARTS[name](options)
