@@ -71,6 +71,8 @@ class EmbedRequest:
     refused: Mapping[int, EmbedwayError] = field(default_factory=dict)
     #: 0 to 9; above 5 the request never waits for the work of other callers.
     priority: int = 0
+    #: Whether the caller is assumed to wait for it; None for queries.
+    is_interactive: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

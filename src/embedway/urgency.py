@@ -33,7 +33,7 @@ class Urgency:
         return now + (0.0 if self.query else _DOCUMENT_SLACK_S) + (MAY_WAIT - self.priority) * _STEP_S
 
 
-def is_interactive(texts: Sequence[str], input_type: str) -> bool:
+def is_interactive(texts: Sequence[str | list[int]], input_type: str) -> bool:
     """Return whether the caller of some texts is assumed to wait: for some queries, or for one short text.
 
     Most clients send no input type, and then all texts are documents. Many queries are bulk work like documents.

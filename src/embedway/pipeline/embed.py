@@ -38,7 +38,7 @@ from embedway.space import comparable
 from embedway.telemetry.operations import RequestDetails
 from embedway.text import shown_name
 from embedway.types import EmbedResult
-from embedway.urgency import Urgency, is_interactive
+from embedway.urgency import Urgency
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -375,6 +375,7 @@ def compute_request(
     on_ready: OnReady | None = None,
 ) -> ComputeRequest:
     """Return the request for unique texts of a checked call."""
+    is_query, asked = request.input_type == "query", request.is_interactive
     return ComputeRequest(
         texts,
         space,
@@ -382,7 +383,7 @@ def compute_request(
         input_type=request.input_type,
         on_overflow=request.on_overflow,
         partial=request.partial,
-        urgency=Urgency(request.priority, query=is_interactive(texts, request.input_type)),
+        urgency=Urgency(request.priority, query=is_query if asked is None else asked),
         outcome=outcome,
         on_ready=on_ready,
     )

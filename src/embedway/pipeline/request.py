@@ -38,6 +38,8 @@ class Call:
     priority: int = 0
     #: Whether vectors have length 1; None for those that the model returns.
     normalize: bool | None = None
+    #: Whether the caller is assumed to wait; None for queries. Not an option of public calls.
+    is_interactive: bool | None = None
 
     def __post_init__(self) -> None:
         """Validate all arguments except the texts. Raises UsageError."""
@@ -102,6 +104,7 @@ def inspect(call: Call, on_overflow: Overflow) -> EmbedRequest:
         call.partial,
         refused,
         call.priority,
+        call.is_interactive,
     )
 
 

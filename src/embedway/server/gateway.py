@@ -20,6 +20,7 @@ from embedway.server.problems import BodyError
 from embedway.server.rates import correct_tokens, limits_of, take_tokens
 from embedway.server.readiness import Readiness
 from embedway.text import shown_name
+from embedway.urgency import is_interactive
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -247,6 +248,7 @@ class Gateway:
             call.on_overflow,
             priority=call.priority,
             normalize=call.normalize,
+            is_interactive=is_interactive(call.texts, call.input_type),
         )
         return asked, options
 
