@@ -31,8 +31,8 @@ def test_a_text_at_fault_is_named_by_its_row():
     assert (problem.status, problem.param, problem.message) == (400, "input.3", "it is empty")
 
 
-def test_the_limit_of_the_request_itself_is_a_mistake_of_the_request():
+def test_the_limit_of_the_request_itself_has_its_own_code():
     own = errors.BudgetExceededError("the call may cost $2", budget="max_cost", needed=2, left=1)
-    assert (problem_of(own).status, problem_of(own).param) == (400, "max_cost")
+    assert (problem_of(own).code, problem_of(own).param) == ("max_cost_exceeded", "max_cost")
     budget = errors.BudgetExceededError("budget web", budget="key web", needed=2, left=1)
     assert (problem_of(budget).status, problem_of(budget).code) == (429, "insufficient_quota")

@@ -114,7 +114,7 @@ def problem_of(error: EmbedwayError, *, is_admin: bool = False) -> Problem:
     if isinstance(error, BodyError):
         return Problem(error.status, error.code, _shown(str(error)), error.param)
     if isinstance(error, errors.BudgetExceededError) and error.budget == MAX_COST:
-        return Problem(400, "max_cost_exceeded", _shown(str(error)), "max_cost")  # the request's own limit
+        return Problem(429, "max_cost_exceeded", _shown(str(error)), "max_cost")  # the request's own limit
     kind = next(one for one in _KINDS if isinstance(error, one.error))
     wait_s: float | None = getattr(error, "retry_after_s", None)
     if kind.may_retry and wait_s is None and kind.status in {429, 503}:
