@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import signal
 import sys
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.config.server import ServerSettings
 
-_log = logging.getLogger("embedway.server")
 
 #: Time after which a thread that computes in Python passes the interpreter's lock to the event loop, in seconds. The
 #: loop needs the lock after each wait, some ten times for a request; Python's default is 5 ms.

@@ -7,13 +7,14 @@ package `voyageai` 0.5.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import orjson
 
 from embedway.server.bodies import parse
 from embedway.server.calls import EmbedCall, RerankCall
 from embedway.server.dialects import openai
+from embedway.server.dialects import rerank as common
 from embedway.server.dialects.fields import (
     Count,
     Dimensions,
@@ -98,8 +99,7 @@ async def rerank(exchange: Exchange) -> Reply:
     )
     result = await exchange.gateway.rerank(exchange.caller, call)
     exchange.note(result.receipt)
-    scores = result.scores.tolist()
-    data: list[dict[str, Any]] = [{"relevance_score": scores[row], "index": row} for row in result.order]
+    data = common.results_of(result, None)
     if body.return_documents:
         data = [{**one, "document": body.documents[one["index"]]} for one in data]
     found = {
