@@ -13,26 +13,16 @@ import orjson
 from pydantic import Field
 
 from embedway.server.bodies import Body, parse
-from embedway.server.calls import EmbedCall, RerankCall
 from embedway.server.dialects import rerank as common
-from embedway.server.dialects.fields import (
-    Additions,
-    CoherePriority,
-    Count,
-    Dimensions,
-    Model,
-    RerankAdditions,
-    Text,
-    Texts,
-    placed,
-    warnings_of,
-)
+from embedway.server.dialects.additions import Additions, RerankAdditions
+from embedway.server.dialects.fields import CoherePriority, Count, Dimensions, Model, Text, Texts, placed, warnings_of
 from embedway.server.endpoint import Endpoint
 from embedway.server.model_cards import model_card
 from embedway.server.problems import BodyError
 from embedway.server.replies import Reply, base64_rows, encoded, float_array, float_rows, json_reply, receipt_headers
 
 if TYPE_CHECKING:
+    from embedway.server.calls import EmbedCall
     from embedway.server.endpoint import Exchange
     from embedway.server.problems import Problem
     from embedway.types import EmbedResult, InputType, Overflow
@@ -66,17 +56,8 @@ class EmbedV1Body(Additions):
 
     def call(self, dimensions: int | None = None) -> EmbedCall:
         """Return the call of this body."""
-        return EmbedCall(
-            self.texts,
-            self.model or "",
-            _INPUT_TYPES[self.input_type],
-            dimensions,
-            _OVERFLOWS[self.truncate],
-            self.collection or "",
-            0,
-            self.max_dollars,
-            self.deadline,
-        )
+        overflow = _OVERFLOWS[self.truncate]
+        return self.embed_call(self.texts, self.model, _INPUT_TYPES[self.input_type], dimensions, overflow)
 
 
 class EmbedV2Body(EmbedV1Body):
@@ -113,8 +94,7 @@ async def embed_v2(exchange: Exchange) -> Reply:
 
 
 async def _embed(exchange: Exchange, body: EmbedV1Body, call: EmbedCall, version: str) -> Reply:
-    result = await exchange.gateway.embed(exchange.caller, call)
-    exchange.note(result.receipt)
+    result = await exchange.embed(call)
     types = body.embedding_types or (["float"] if version == "2" else None)
     kind = "embeddings_floats" if types is None else "embeddings_by_type"
     answer = b'{"id":%b,"response_type":"%b","embeddings":%b,"texts":%b,"meta":%b}' % (
@@ -147,18 +127,8 @@ async def rerank_v2(exchange: Exchange) -> Reply:
     body = parse(RerankV2Body, exchange.body)
     if body.max_tokens_per_doc is not None:
         await _check_document_limit(exchange, body.model, body.max_tokens_per_doc)
-    call = RerankCall(
-        body.query,
-        body.documents,
-        body.model,
-        body.top_n,
-        body.on_overflow or "truncate",
-        body.collection or "",
-        body.max_dollars,
-        body.deadline,
-    )
-    result = await exchange.gateway.rerank(exchange.caller, call)
-    exchange.note(result.receipt)
+    call = body.rerank_call(body.query, body.documents, body.model, body.top_n, "truncate")
+    result = await exchange.rerank(call)
     found = {
         "id": exchange.request_id,
         "results": common.results_of(result, None),

@@ -1,0 +1,112 @@
+"""Our additions to each API, and the calls of bodies that have them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import ROUND_DOWN, Decimal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from embedway.money import MOST_USD
+from embedway.server.bodies import Body
+from embedway.server.calls import EmbedCall, RerankCall
+from embedway.server.dialects.fields import Collection, Priority  # noqa: TC001  pydantic evaluates them
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.types import InputType, Overflow
+
+_NANO_USD = Decimal("1e-9")
+
+
+class Additions(Body):
+    """Fields that each API has in addition to those of its service."""
+
+    #: Name of a set of vectors, which keeps the model and space of its first write; budgets may name it.
+    collection: Collection | None = None
+    #: Maximum cost in dollars.
+    max_cost: Annotated[float, Field(ge=0, le=MOST_USD, allow_inf_nan=False)] | None = None
+    #: Maximum time in seconds.
+    deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @property
+    def max_dollars(self) -> Decimal | None:
+        """`max_cost` as it was written, rounded down to a nano-dollar."""
+        return None if self.max_cost is None else Decimal(repr(self.max_cost)).quantize(_NANO_USD, ROUND_DOWN)
+
+    def embed_call(
+        self,
+        texts: Sequence[str | list[int]],
+        model: str | None,
+        input_type: InputType | None = None,
+        dimensions: int | None = None,
+        on_overflow: Overflow | None = None,
+        *,
+        normalize: bool | None = None,
+    ) -> EmbedCall:
+        """Return a call of these fields of an API, with the additions."""
+        return EmbedCall(
+            texts,
+            model or "",
+            input_type or "document",
+            dimensions,
+            on_overflow,
+            self.collection or "",
+            0,
+            self.max_dollars,
+            self.deadline,
+            normalize,
+        )
+
+
+class EmbedAdditions(Additions):
+    """Additions to an API of embeddings."""
+
+    #: 0 to 9; higher priorities are computed sooner.
+    priority: Priority = 0
+    #: Handling of a text over the model's limit.
+    on_overflow: Literal["truncate", "error", "mean"] | None = None
+
+    def embed_call(
+        self,
+        texts: Sequence[str | list[int]],
+        model: str | None,
+        input_type: InputType | None = None,
+        dimensions: int | None = None,
+        on_overflow: Overflow | None = None,
+        *,
+        normalize: bool | None = None,
+    ) -> EmbedCall:
+        """Return a call of these fields of an API, with the additions; `on_overflow` counts if they have none."""
+        overflow = self.on_overflow or on_overflow
+        call = super().embed_call(texts, model, input_type, dimensions, overflow, normalize=normalize)
+        return replace(call, priority=self.priority) if self.priority else call
+
+
+class RerankAdditions(Additions):
+    """Additions to an API of reranking."""
+
+    #: Handling of a document over the model's limit.
+    on_overflow: Literal["truncate", "error"] | None = None
+
+    def rerank_call(
+        self,
+        query: str,
+        documents: Sequence[str],
+        model: str | None,
+        top_n: int | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> RerankCall:
+        """Return a call of these fields of an API, with the additions; `on_overflow` counts if they have none."""
+        return RerankCall(
+            query,
+            documents,
+            model or "",
+            top_n,
+            self.on_overflow or on_overflow,
+            self.collection or "",
+            self.max_dollars,
+            self.deadline,
+        )
