@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -36,30 +35,6 @@ class Additions(Body):
         """`max_cost` as it was written, rounded down to a nano-dollar."""
         return None if self.max_cost is None else Decimal(repr(self.max_cost)).quantize(_NANO_USD, ROUND_DOWN)
 
-    def embed_call(
-        self,
-        texts: Sequence[str | list[int]],
-        model: str | None,
-        input_type: InputType | None = None,
-        dimensions: int | None = None,
-        on_overflow: Overflow | None = None,
-        *,
-        normalize: bool | None = None,
-    ) -> EmbedCall:
-        """Return a call of these fields of an API, with the additions."""
-        return EmbedCall(
-            texts,
-            model or "",
-            input_type or "document",
-            dimensions,
-            on_overflow,
-            self.collection or "",
-            0,
-            self.max_dollars,
-            self.deadline,
-            normalize,
-        )
-
 
 class EmbedAdditions(Additions):
     """Additions to an API of embeddings."""
@@ -80,9 +55,18 @@ class EmbedAdditions(Additions):
         normalize: bool | None = None,
     ) -> EmbedCall:
         """Return a call of these fields of an API, with the additions; `on_overflow` counts if they have none."""
-        overflow = self.on_overflow or on_overflow
-        call = super().embed_call(texts, model, input_type, dimensions, overflow, normalize=normalize)
-        return replace(call, priority=self.priority) if self.priority else call
+        return EmbedCall(
+            texts,
+            model or "",
+            input_type or "document",
+            dimensions,
+            self.on_overflow or on_overflow,
+            self.collection or "",
+            self.priority,
+            self.max_dollars,
+            self.deadline,
+            normalize,
+        )
 
 
 class RerankAdditions(Additions):

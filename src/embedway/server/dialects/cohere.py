@@ -13,6 +13,7 @@ import orjson
 from pydantic import Field
 
 from embedway.server.bodies import Body, parse
+from embedway.server.calls import EmbedCall
 from embedway.server.dialects import rerank as common
 from embedway.server.dialects.additions import Additions, RerankAdditions
 from embedway.server.dialects.fields import CoherePriority, Count, Dimensions, Model, Text, Texts, placed, warnings_of
@@ -22,7 +23,6 @@ from embedway.server.problems import BodyError
 from embedway.server.replies import Reply, base64_rows, encoded, float_array, float_rows, json_reply, receipt_headers
 
 if TYPE_CHECKING:
-    from embedway.server.calls import EmbedCall
     from embedway.server.endpoint import Exchange
     from embedway.server.problems import Problem
     from embedway.types import EmbedResult, InputType, Overflow
@@ -56,8 +56,16 @@ class EmbedV1Body(Additions):
 
     def call(self, dimensions: int | None = None) -> EmbedCall:
         """Return the call of this body."""
-        overflow = _OVERFLOWS[self.truncate]
-        return self.embed_call(self.texts, self.model, _INPUT_TYPES[self.input_type], dimensions, overflow)
+        return EmbedCall(
+            self.texts,
+            self.model or "",
+            _INPUT_TYPES[self.input_type],
+            dimensions,
+            _OVERFLOWS[self.truncate],
+            self.collection or "",
+            max_cost=self.max_dollars,
+            deadline_s=self.deadline,
+        )
 
 
 class EmbedV2Body(EmbedV1Body):

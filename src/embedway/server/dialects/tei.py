@@ -15,7 +15,7 @@ from pydantic import Field
 
 from embedway._version import __version__
 from embedway.server.bodies import Body, parse
-from embedway.server.dialects.additions import Additions, EmbedAdditions, RerankAdditions
+from embedway.server.dialects.additions import EmbedAdditions, RerankAdditions
 from embedway.server.dialects.fields import (
     Dimensions,
     False_,
@@ -83,7 +83,7 @@ class Parameters(Body):
     prompt_name: Prompt | None = None
 
 
-class TeiSimilarityBody(Additions):
+class TeiSimilarityBody(EmbedAdditions):
     """Body of TEI's `POST /similarity`."""
 
     inputs: Sentences
