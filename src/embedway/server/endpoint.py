@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from embedway.server.caller import Caller
-    from embedway.server.calls import EmbedCall, RerankCall
+    from embedway.server.calls import EmbedCall, ScoreCall
     from embedway.server.gateway import Gateway
     from embedway.server.problems import Problem
     from embedway.server.replies import Reply
@@ -52,7 +52,7 @@ class Exchange:
         self.note(result.receipt)
         return result
 
-    async def rerank(self, call: RerankCall) -> RerankResult:
+    async def rerank(self, call: ScoreCall) -> RerankResult:
         """Score documents for the caller."""
         result = await self.gateway.rerank(self.caller, call)
         self.note(result.receipt)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from embedway.money import MOST_USD
 from embedway.server.bodies import Body
-from embedway.server.calls import EmbedCall, RerankCall
+from embedway.server.calls import EmbedCall, ScoreCall
 from embedway.server.dialects.fields import Collection, Priority  # noqa: TC001  pydantic evaluates them
 
 if TYPE_CHECKING:
@@ -75,16 +75,16 @@ class RerankAdditions(Additions):
     #: Handling of a document over the model's limit.
     on_overflow: Literal["truncate", "error"] | None = None
 
-    def rerank_call(
+    def score_call(
         self,
         query: str,
         documents: Sequence[str],
         model: str | None,
         top_n: int | None = None,
         on_overflow: Overflow | None = None,
-    ) -> RerankCall:
+    ) -> ScoreCall:
         """Return a call of these fields of an API, with the additions; `on_overflow` counts if they have none."""
-        return RerankCall(
+        return ScoreCall(
             query,
             documents,
             model or "",

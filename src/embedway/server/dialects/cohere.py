@@ -135,7 +135,7 @@ async def rerank_v2(exchange: Exchange) -> Reply:
     body = parse(RerankV2Body, exchange.body)
     if body.max_tokens_per_doc is not None:
         await _check_document_limit(exchange, body.model, body.max_tokens_per_doc)
-    call = body.rerank_call(body.query, body.documents, body.model, body.top_n, "truncate")
+    call = body.score_call(body.query, body.documents, body.model, body.top_n, "truncate")
     result = await exchange.rerank(call)
     found = {
         "id": exchange.request_id,

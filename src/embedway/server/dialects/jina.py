@@ -92,7 +92,7 @@ async def rerank(exchange: Exchange) -> Reply:
     """Answer `POST /jina/v1/rerank`."""
     body = parse(JinaRerankBody, exchange.body)
     documents = common.texts_of(body.documents)
-    call = body.rerank_call(body.query, documents, body.model, body.top_n, overflow_of(body.truncate))
+    call = body.score_call(body.query, documents, body.model, body.top_n, overflow_of(body.truncate))
     result = await exchange.rerank(call)
     found = {
         "model": result.receipt.model,

@@ -19,7 +19,7 @@ from embedway.server.endpoint import Endpoint
 from embedway.server.replies import json_reply, receipt_headers
 
 if TYPE_CHECKING:
-    from embedway.server.calls import RerankCall
+    from embedway.server.calls import ScoreCall
     from embedway.server.endpoint import Exchange
     from embedway.server.problems import Problem
     from embedway.server.replies import Reply
@@ -60,7 +60,7 @@ class RerankBody(RerankAdditions):
     truncate: bool | None = None
     user: Annotated[str, Field(max_length=10_000)] | None = None
 
-    def call(self) -> RerankCall:
+    def call(self) -> ScoreCall:
         """Return the call of this body. Raises BodyError for fields that contradict one another."""
         overflow = first_given(
             ("on_overflow", self.on_overflow),
@@ -68,7 +68,7 @@ class RerankBody(RerankAdditions):
             ("truncate", overflow_of(self.truncate)),
         )
         top_n = first_given(("top_n", self.top_n), ("top_k", self.top_k))
-        return self.rerank_call(self.query, texts_of(self.documents), self.model, top_n, overflow)
+        return self.score_call(self.query, texts_of(self.documents), self.model, top_n, overflow)
 
 
 async def rerank(exchange: Exchange) -> Reply:

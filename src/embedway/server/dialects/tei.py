@@ -151,7 +151,7 @@ async def rerank(exchange: Exchange) -> Reply:
     """Answer `POST /rerank`."""
     body = parse(TeiRerankBody, exchange.body)
     overflow = _overflow(body.truncate, body.truncation_direction)
-    call = body.rerank_call(body.query, body.texts, body.model, on_overflow=overflow)
+    call = body.score_call(body.query, body.texts, body.model, on_overflow=overflow)
     result = await exchange.rerank(call)
     scores = result.scores.tolist()
     ranks: list[dict[str, Any]] = [{"index": row, "score": scores[row]} for row in result.order]

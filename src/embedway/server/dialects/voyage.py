@@ -67,7 +67,7 @@ async def embeddings(exchange: Exchange) -> Reply:
 async def rerank(exchange: Exchange) -> Reply:
     """Answer `POST /voyage/v1/rerank`."""
     body = parse(VoyageRerankBody, exchange.body)
-    call = body.rerank_call(body.query, body.documents, body.model, body.top_k, overflow_of(body.truncation))
+    call = body.score_call(body.query, body.documents, body.model, body.top_k, overflow_of(body.truncation))
     result = await exchange.rerank(call)
     data = common.results_of(result, None)
     if body.return_documents:
