@@ -8,14 +8,13 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from embedway.errors import EmbedwayError
 from embedway.server.batches.service import CALLER, PATHS
 from embedway.server.bodies import read_body
 from embedway.server.client_watch import ClientWatch
 from embedway.server.dialects import openai
 from embedway.server.endpoint import Exchange
 from embedway.server.origins import check_browser, cors_headers
-from embedway.server.problems import BodyError, Problem, problem_of, unexpected
+from embedway.server.problems import BodyError, problem_of
 from embedway.server.replies import Reply, problem_headers
 from embedway.server.routing import Routes
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from embedway.server.bulk import BulkRequests
     from embedway.server.endpoint import Endpoint
     from embedway.server.gateway import Gateway
+    from embedway.server.problems import Problem
     from embedway.server.replies import Header
 
     Receive = Callable[[], Awaitable[Any]]
@@ -83,34 +83,30 @@ class GatewayApp:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         endpoint, argument = self._routes.find(method, scope["path"])
         exchange = Exchange(self._gateway, self._access.nobody, b"", request_id, scope["query_string"], argument)
-        problem: Problem | None = None
+        code = ""
         try:
             if self._bulk is not None and self._bulk.takes(scope) and await self._bulk.pass_on(scope, receive, send):
                 return
             if endpoint is None and self._batches is not None and scope["path"].startswith(PATHS):
-                await self._pass_on(self._batches, exchange, scope, receive, send)
+                await self._answer_with_batches(self._batches, exchange, scope, receive, send)
                 return
             reply = await self._answer(endpoint or self._unknown(method, scope["path"]), exchange, scope, receive)
         except ConnectionError:
             self._stats.end(endpoint, exchange, _CLIENT_LEFT, time.perf_counter() - started, "client_left")
             return
-        except EmbedwayError as error:
+        except Exception as error:  # noqa: BLE001  each error is an answer
             problem = problem_of(error, is_admin=exchange.caller.admin)
-        except Exception as error:  # noqa: BLE001  answered as a fault, and logged
-            problem = unexpected(error)
-        if problem is not None:
-            reply = self._refusal(endpoint, problem, scope["path"])
+            reply, code = self._refusal(endpoint, problem, scope["path"]), problem.code
         if self._origins:
             reply = replace(reply, headers=(*reply.headers, *cors_headers(scope["headers"], self._origins)))
-        code = "" if problem is None else problem.code
         self._stats.end(endpoint, exchange, reply.status, time.perf_counter() - started, code)
         await _send(send, reply, request_id.encode(), scope)
 
-    async def _pass_on(
+    async def _answer_with_batches(
         self, batches: BatchService, exchange: Exchange, scope: Any, receive: Receive, send: Send
     ) -> None:
         """Let the application of files and batches answer a request, which may be large."""
-        started, status = time.perf_counter(), 0
+        started, status, code = time.perf_counter(), 0, ""
         cors = cors_headers(scope["headers"], self._origins) if self._origins else ()
 
         async def send_with_headers(message: Any) -> None:
@@ -122,28 +118,23 @@ class GatewayApp:
             await send(message)
 
         try:
-            check_browser(scope["headers"], self._origins, loopback_only=self._access.is_loopback_only)
-            exchange.caller = await self._access.caller_of(scope["headers"])
+            await self._identify(exchange, scope["headers"])
             await batches.app({**scope, CALLER: exchange.caller}, receive, send_with_headers)
-        except Exception as error:  # noqa: BLE001  answered as a fault, and logged
-            problem = (
-                problem_of(error, is_admin=exchange.caller.admin)
-                if isinstance(error, EmbedwayError)
-                else unexpected(error)
-            )
+        except Exception as error:  # noqa: BLE001  each error is an answer
+            problem = problem_of(error, is_admin=exchange.caller.admin)
+            code = problem.code
             if not status:
                 status = problem.status
                 reply = Reply(openai.error(problem), status, headers=(*problem_headers(problem), *cors))
                 await _send(send, reply, exchange.request_id.encode(), scope)
         finally:
-            self._stats.end(None, exchange, status or 500, time.perf_counter() - started)
+            self._stats.end(None, exchange, status or 500, time.perf_counter() - started, code)
 
     async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Any, receive: Receive) -> Reply:
         """Check the caller, read the body, and run the handler; it is cancelled if the client disconnects."""
         headers: Sequence[Header] = scope["headers"]
         if endpoint.access != "open":
-            check_browser(headers, self._origins, loopback_only=self._access.is_loopback_only)
-            exchange.caller = await self._access.caller_of(headers)
+            await self._identify(exchange, headers)
             if endpoint.access == "admin" and not exchange.caller.admin:
                 raise BodyError("this address needs an admin key", status=403, code="permission_denied")
         if endpoint.method == "POST":
@@ -158,6 +149,11 @@ class GatewayApp:
             raise
         finally:
             watch.end()
+
+    async def _identify(self, exchange: Exchange, headers: Sequence[Header]) -> None:
+        """Find the caller of a request. Raises BodyError for a page of another origin, and AccessError."""
+        check_browser(headers, self._origins, loopback_only=self._access.is_loopback_only)
+        exchange.caller = await self._access.caller_of(headers)
 
     def _refusal(self, endpoint: Endpoint | None, problem: Problem, path: str) -> Reply:
         """Return the answer to a problem, in the form of the endpoint, or of the API of an unknown path."""

@@ -33,7 +33,7 @@ class EmbedCall:
 
 
 @dataclass(frozen=True, slots=True)
-class RerankCall:
+class ScoreCall:
     """Documents to score for a query."""
 
     query: str

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from embedway.selection.scoring import Selection
     from embedway.server.batches.service import BatchService
     from embedway.server.caller import Caller
-    from embedway.server.calls import EmbedCall, RerankCall
+    from embedway.server.calls import EmbedCall, ScoreCall
     from embedway.server.key_ring import KeyRing
     from embedway.server.rates import RateLimits
     from embedway.server.served import ServedModels
@@ -125,7 +125,7 @@ class Gateway:
         async with self.engines.call() as engine:
             return await run_in_time(engine.pipeline.plan(asked, options), deadline_s)
 
-    async def rerank(self, caller: Caller, call: RerankCall) -> RerankResult:
+    async def rerank(self, caller: Caller, call: ScoreCall) -> RerankResult:
         """Score documents for a caller."""
         cost = self._check_texts(len(call.documents), sum(map(len, call.documents)))
         name = await self.served.resolve(call.model or self.default_name("rerank"), caller, "rerank")
