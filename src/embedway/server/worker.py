@@ -15,13 +15,14 @@ import uvicorn
 import uvloop
 
 from embedway._engine import Engines
+from embedway.config.addresses import is_loopback
 from embedway.server.access import Access
 from embedway.server.app import GatewayApp
 from embedway.server.batches.service import BatchService
 from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
 from embedway.server.gateway import Gateway, GatewayParts
-from embedway.server.health import METRICS_ENDPOINTS
+from embedway.server.health import ENDPOINTS as OPERATOR_ENDPOINTS
 from embedway.server.heartbeats import SERVING, STARTING, send_heartbeats
 from embedway.server.http_server import HttpServer
 from embedway.server.inference.client import InferenceClient
@@ -86,6 +87,17 @@ async def open_gateway(config: Config, folder: Path, inference: Path | None = No
     return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server, ring), batches)
 
 
+def make_metrics_app(gateway: Gateway) -> GatewayApp:
+    """Return the application of the port for metrics. It needs no key, because Prometheus has none.
+
+    On a loopback address, the host of a request must be this machine.
+    """
+    settings = gateway.config.server
+    auth = "auto" if is_loopback(settings.metrics_host) else "none"
+    access = Access(settings.model_copy(update={"host": settings.metrics_host, "auth": auth}), None)
+    return GatewayApp(gateway, OPERATOR_ENDPOINTS, access)
+
+
 def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
     """Return a server of an application; it handles no signals."""
     return HttpServer(
@@ -110,9 +122,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
     loop = asyncio.get_running_loop()
     gateway, app = await open_gateway(config, place.folder, place.inference)
     server = make_server(app, config.server)
-    # Its port is for Prometheus, which has no key and may be on another machine.
-    open_access = Access(config.server.model_copy(update={"auth": "none"}), None)
-    metrics = make_server(GatewayApp(gateway, METRICS_ENDPOINTS, open_access), config.server)
+    metrics = make_server(make_metrics_app(gateway), config.server)
 
     def stop() -> None:
         gateway.readiness.is_ending = True
