@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from embedway.errors import EmbedwayError
 from embedway.server.batches.service import CALLER, PATHS
 from embedway.server.bodies import read_body
+from embedway.server.calls import resolved_model
 from embedway.server.dialects import openai
 from embedway.server.endpoint import Exchange
 from embedway.server.origins import check_browser, cors_headers
@@ -141,6 +142,7 @@ class GatewayApp:
         if endpoint.method == "POST":
             exchange.body = await read_body(receive, headers, most_bytes=self._settings.body_mib << 20)
         watch = _Watch(receive)
+        resolved_model.set("")
         try:
             return await endpoint.handler(exchange)
         except asyncio.CancelledError:
@@ -150,6 +152,7 @@ class GatewayApp:
             raise
         finally:
             watch.end()
+            exchange.model = exchange.model or resolved_model.get()
 
     def _refusal(self, endpoint: Endpoint | None, problem: Problem, path: str) -> Reply:
         """Return the answer to a problem, in the form of the endpoint, or of the API of an unknown path."""
