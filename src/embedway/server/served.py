@@ -12,6 +12,7 @@ from embedway.local.outline import has_weights
 from embedway.models.reranker import names as reranker_names
 from embedway.providers.names import full_name, known_names, own_models, service_of
 from embedway.server.problems import NotServedError
+from embedway.server.unserved import explain_unserved
 from embedway.text import shown_name
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class ServedModels:
         #: Canonical names by lower-case name or alias, and tasks by canonical name.
         self._names: dict[str, str] = {}
         self._tasks: dict[str, Task] = {}
+        #: Canonical names of all models of the catalog and the settings, by lower-case name or alias.
+        self._known = known_names(config)
         self._listed_at = float("-inf")
         self._listing: asyncio.Task[None] | None = None
 
@@ -56,7 +59,7 @@ class ServedModels:
         self._listed_at = self._clock()
 
     def _read(self, embedding: list[str]) -> tuple[dict[str, str], dict[str, Task]]:
-        config, names = self._config, known_names(self._config)
+        config = self._config
         if config.server.models is not None:
             chosen = {full_name(name, config): name for name in config.server.models}
         else:
@@ -74,7 +77,7 @@ class ServedModels:
             tasks[reranker] = "rerank"
         found = {name.casefold(): name for name in chosen}
         found.update({spelling.casefold(): name for name, spelling in chosen.items()})
-        found.update({spelling: name for spelling, name in names.items() if name in chosen})
+        found.update({spelling: name for spelling, name in self._known.items() if name in chosen})
         return found, tasks
 
     def _is_ready(self, name: str) -> bool:
@@ -100,8 +103,17 @@ class ServedModels:
             canonical = self._names.get(name.casefold())
         allowed = self.allowed(caller)
         if canonical is None or (allowed is not None and canonical not in allowed):
-            raise NotServedError(f"model {shown_name(name)} is not served here; GET /v1/models lists the models")
+            raise await self._not_served(name, caller)
         return canonical, self._tasks[canonical]
+
+    async def _not_served(self, name: str, caller: Caller) -> NotServedError:
+        """Return the error for a model, with the reason for one of the catalog that the caller may know of."""
+        known, why = self._known.get(name.casefold()), ""
+        mine = {self._known.get(one.casefold()) for one in caller.models or ()}
+        if known is not None and known != AUTO and (caller.models is None or known in mine):
+            why = await asyncio.to_thread(explain_unserved, known, self._config)
+        reason = f"; {why}" if why else ""
+        return NotServedError(f"model {shown_name(name)} is not served here{reason}; GET /v1/models lists the models")
 
     def allowed(self, caller: Caller) -> frozenset[str] | None:
         """Return the canonical names of the models of a key; None for all."""
