@@ -163,7 +163,7 @@ class Gateway:
             raise BodyError("texts of a selection must be texts, not token ids", param="input")
         deadline_s = self._deadline_s(call.deadline_s)
         async with self.engines.call() as engine:
-            criteria = replace(engine.selector.criteria(preset), models=await self._selectable(caller))
+            criteria = replace(engine.selector.criteria(preset), models=await self.served.selectable(caller))
             return await run_in_time(engine.selector.select(tuple(texts), criteria), deadline_s)
 
     def _turn(
@@ -235,7 +235,7 @@ class Gateway:
         model = call.model or self.config.embedding.default_model
         if call.model == AUTO:
             async with self.engines.call() as engine:
-                criteria = replace(engine.selector.criteria(None), models=await self._selectable(caller))
+                criteria = replace(engine.selector.criteria(None), models=await self.served.selectable(caller))
             options = replace(options, criteria=criteria)
         elif model != AUTO:
             model = await self._resolve(model, caller, "embed")
@@ -256,11 +256,8 @@ class Gateway:
     async def _resolve(self, name: str, caller: Caller, task: Task) -> str:
         """Return the canonical name of a model, and note it for the log. Raises NotServedError."""
         canonical = await self.served.resolve(name, caller, task)
-        resolved_model.set(canonical)
+        resolved_model.set(self.served.shown(canonical))
         return canonical
-
-    async def _selectable(self, caller: Caller) -> tuple[str, ...]:
-        return tuple(name for name, task in await self.served.all(caller) if task == "embed")
 
     def _options(self, caller: Caller, collection: str, max_cost: Decimal | None) -> CallOptions:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,13 @@ from embedway.config.local_models import AUTO
 from embedway.local.loading import resolve
 from embedway.local.outline import has_weights
 from embedway.models.reranker import names as reranker_names
-from embedway.providers.names import full_name, known_names, own_models, service_of
+from embedway.providers.names import folder_of, full_name, known_names, own_models, service_of
 from embedway.server.problems import NotServedError
 from embedway.server.unserved import explain_unserved
 from embedway.text import shown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from embedway.catalog.types import Task
     from embedway.config import Config
@@ -40,8 +41,12 @@ class ServedModels:
         #: Canonical names by lower-case name or alias, and tasks by canonical name.
         self._names: dict[str, str] = {}
         self._tasks: dict[str, Task] = {}
+        #: Names of folders for callers, who must not read paths of the machine.
+        self._shown: dict[str, str] = {}
         #: Canonical names of all models of the catalog and the settings, by lower-case name or alias.
         self._known = known_names(config)
+        #: Canonical names of the models that a selection can compare.
+        self._comparable: frozenset[str] = frozenset()
         self._listed_at = float("-inf")
         self._listing: asyncio.Task[None] | None = None
 
@@ -55,10 +60,11 @@ class ServedModels:
 
     async def _list(self) -> None:
         embedding = await self._selector.available()
-        self._names, self._tasks = await asyncio.to_thread(self._read, embedding)
+        self._names, self._tasks, self._shown = await asyncio.to_thread(self._read, embedding)
+        self._comparable = frozenset(full_name(name, self._config) for name in embedding)
         self._listed_at = self._clock()
 
-    def _read(self, embedding: list[str]) -> tuple[dict[str, str], dict[str, Task]]:
+    def _read(self, embedding: list[str]) -> tuple[dict[str, str], dict[str, Task], dict[str, str]]:
         config = self._config
         if config.server.models is not None:
             chosen = {full_name(name, config): name for name in config.server.models}
@@ -78,7 +84,21 @@ class ServedModels:
         found = {name.casefold(): name for name in chosen}
         found.update({spelling.casefold(): name for name, spelling in chosen.items()})
         found.update({spelling: name for spelling, name in self._known.items() if name in chosen})
-        return found, tasks
+        shown = self._names_of_folders(chosen)
+        found.update({name.casefold(): folder for folder, name in shown.items()})
+        return found, tasks, shown
+
+    def _names_of_folders(self, chosen: Iterable[str]) -> dict[str, str]:
+        """Return a name for each folder: its last part, with a number if another model has that name."""
+        shown: dict[str, str] = {}
+        taken = set(self._known)
+        for model in chosen:
+            folder = folder_of(model, self._config)
+            if folder is not None:
+                names = (folder.name if number == 1 else f"{folder.name}-{number}" for number in itertools.count(1))
+                shown[model] = next(name for name in names if name.casefold() not in taken)
+                taken.add(shown[model].casefold())
+        return shown
 
     def _is_ready(self, name: str) -> bool:
         """Return whether a reranker of the catalog can run here now."""
@@ -115,6 +135,10 @@ class ServedModels:
         reason = f"; {why}" if why else ""
         return NotServedError(f"model {shown_name(name)} is not served here{reason}; GET /v1/models lists the models")
 
+    def shown(self, canonical: str) -> str:
+        """Return the name of a served model that callers read: the canonical one, but no path."""
+        return self._shown.get(canonical, canonical)
+
     def allowed(self, caller: Caller) -> frozenset[str] | None:
         """Return the canonical names of the models of a key; None for all."""
         if caller.models is None:
@@ -125,7 +149,16 @@ class ServedModels:
         """Return the models that a caller may use, by name."""
         await self.refresh()
         allowed = self.allowed(caller)
-        return sorted((name, task) for name, task in self._tasks.items() if allowed is None or name in allowed)
+        found = [(name, task) for name, task in self._tasks.items() if allowed is None or name in allowed]
+        return sorted(found, key=lambda one: self.shown(one[0]))
+
+    async def selectable(self, caller: Caller) -> tuple[str, ...]:
+        """Return the models among which a selection may choose. Raises NotServedError if there is none."""
+        served = await self.all(caller)
+        found = tuple(name for name, task in served if task == "embed" and name in self._comparable)
+        if not found:  # criteria without models would allow every model
+            raise NotServedError("none of the models that may be used here can be selected; name one")
+        return found
 
 
 def _task_of(name: str, config: Config) -> Task:
