@@ -10,6 +10,7 @@ from platformdirs import user_state_path
 from pydantic import AfterValidator, Field, model_validator
 
 from embedway.config.addresses import parse_address
+from embedway.config.problems import ContradictionError
 from embedway.config.types import File, Flag, Folder, NotNegative, Positive, Seconds, Section
 
 Port: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=65_535)]
@@ -114,11 +115,11 @@ class ServerSettings(Section):
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key must be set together")
+            raise ContradictionError("tls_certificate and tls_key must be set together", "tls_certificate", "tls_key")
         return self
 
     @model_validator(mode="after")
     def _check_deadlines(self) -> Self:
         if self.deadline_s > self.max_deadline_s:
-            raise ValueError("deadline_s must not be above max_deadline_s")
+            raise ContradictionError("deadline_s must not be above max_deadline_s", "deadline_s", "max_deadline_s")
         return self

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from embedway.server.batches.service import CALLER, PATHS
 from embedway.server.bodies import read_body
+from embedway.server.calls import resolved_model
 from embedway.server.client_watch import ClientWatch
 from embedway.server.dialects import openai
 from embedway.server.endpoint import Exchange
@@ -140,6 +141,7 @@ class GatewayApp:
         if endpoint.method == "POST":
             exchange.body = await read_body(receive, headers, most_bytes=self._settings.body_mib << 20)
         watch = ClientWatch(receive)
+        resolved_model.set("")
         try:
             return await endpoint.handler(exchange)
         except asyncio.CancelledError:
@@ -149,6 +151,7 @@ class GatewayApp:
             raise
         finally:
             watch.end()
+            exchange.model = exchange.model or resolved_model.get()
 
     async def _identify(self, exchange: Exchange, headers: Sequence[Header]) -> None:
         """Find the caller of a request. Raises BodyError for a page of another origin, and AccessError."""

@@ -16,6 +16,7 @@ import uvicorn
 import uvloop
 
 from embedway._engine import Engines
+from embedway.config.addresses import is_loopback
 from embedway.server.access import Access
 from embedway.server.app import GatewayApp
 from embedway.server.batches.service import BatchService
@@ -23,7 +24,7 @@ from embedway.server.bulk import BulkRequests
 from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
 from embedway.server.gateway import Gateway, GatewayParts
-from embedway.server.health import METRICS_ENDPOINTS
+from embedway.server.health import ENDPOINTS as OPERATOR_ENDPOINTS
 from embedway.server.heartbeats import SERVING, STARTING, send_heartbeats
 from embedway.server.http_server import HttpServer
 from embedway.server.inference.client import InferenceClient
@@ -100,6 +101,17 @@ async def open_gateway(
     return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server, ring), batches, bulk)
 
 
+def make_metrics_app(gateway: Gateway) -> GatewayApp:
+    """Return the application of the port for metrics. It needs no key, because Prometheus has none.
+
+    On a loopback address, the host of a request must be this machine.
+    """
+    settings = gateway.config.server
+    auth = "auto" if is_loopback(settings.metrics_host) else "none"
+    access = Access(settings.model_copy(update={"host": settings.metrics_host, "auth": auth}), None)
+    return GatewayApp(gateway, OPERATOR_ENDPOINTS, access)
+
+
 def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
     """Return a server of an application; it handles no signals."""
     return HttpServer(
@@ -127,9 +139,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
     # TLS ends in the worker that passes a bulk request on.
     plain = {"tls_certificate": None, "tls_key": None}
     server = make_server(app, config.server.model_copy(update=plain) if place.is_bulk else config.server)
-    # Its port is for Prometheus, which has no key and may be on another machine.
-    open_access = Access(config.server.model_copy(update={"auth": "none"}), None)
-    metrics = make_server(GatewayApp(gateway, METRICS_ENDPOINTS, open_access), config.server)
+    metrics = make_server(make_metrics_app(gateway), config.server)
 
     def stop() -> None:
         gateway.readiness.is_ending = True
