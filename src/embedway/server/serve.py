@@ -64,7 +64,8 @@ def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[s
         Child(f"worker {number}", _Worker(config, number, sockets, folder)) for number in range(settings.workers)
     ]
     if sockets.inference is not None:
-        children.insert(0, Child("the inference process", _Inference(config, sockets), ends_last=True))
+        inference = _Inference(config, sockets, folder)
+        children.insert(0, Child("the inference process", inference, ends_last=True))
     host, port = sockets.main[0].getsockname()[:2]
     scheme = "https" if settings.tls_certificate else "http"
     address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -117,10 +118,12 @@ class _Inference:
 
     config: Config
     sockets: _Sockets
+    folder: Path
 
     def __call__(self, heartbeat: int, lifeline: int) -> None:
         from embedway.server.inference.run import run_inference  # noqa: PLC0415  in its own process only
 
+        _count_start(self.config, "inference", self.folder)
         self.sockets.close()
         assert self.sockets.inference is not None  # noqa: S101  it is started with one
         run_inference(self.config, self.sockets.inference, heartbeat, lifeline)
@@ -138,11 +141,19 @@ class _Worker:
     def __call__(self, heartbeat: int, lifeline: int) -> None:
         from embedway.server.worker import WorkerPlace, run_worker  # noqa: PLC0415  in the worker's process only
 
-        if self.config.telemetry.prometheus:
-            continue_files(f"worker{self.number}", self.folder / _METRICS)
+        _count_start(self.config, f"worker{self.number}", self.folder)
         own, metrics, inference = self.sockets.of(self.number)
         place = WorkerPlace(self.number, own, metrics, self.folder, inference, heartbeat, lifeline)
         run_worker(self.config, place)
+
+
+def _count_start(config: Config, process: str, folder: Path) -> None:
+    """Count the start of a process in its file of metrics, which continues that of the ended one."""
+    if config.telemetry.prometheus:
+        from embedway.server.stats import count_start  # noqa: PLC0415  not in the supervisor
+
+        continue_files(process, folder / _METRICS)
+        count_start(process)
 
 
 def check_settings(config: Config) -> None:
