@@ -118,6 +118,8 @@ EVERY_KEY = {
     "server.access_log": True,
     "server.auth": "keys",
     "server.body_mib": 8,
+    "server.bulk_kib": 64,
+    "server.bulk_workers": 2,
     "server.cors_origins": ["https://search.example"],
     "server.deadline_s": 60.0,
     "server.drain_s": 20.0,

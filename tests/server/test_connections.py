@@ -3,9 +3,16 @@
 import asyncio
 import contextlib
 import socket
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
+from async_tests import in_loop
+from embedway.config.server import ServerSettings
+from embedway.server.connections import guarded_protocol
 from gateways import gateway_at
 
 SLOW = {
@@ -34,22 +41,59 @@ def test_a_client_that_sends_too_slowly_is_cut_off(sent):
     assert asyncio.run(main()) == b""
 
 
-def test_a_slow_body_that_goes_on_is_read():
-    body = b'{"model":"m","input":"a"}' + b" " * 50_000
+class Timers:
+    """The running event loop, but with timers that wait for the test."""
 
-    async def main():
-        async with gateway_at(**{"server.read_timeout_s": 0.3}) as (url, _):
-            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-            writer.write(b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n")
-            writer.write(b"content-length: %d\r\n\r\n" % len(body))
-            for start in range(0, len(body), 1000):
-                writer.write(body[start : start + 1000])
-                await asyncio.sleep(0.02)  # one second in all, three times the limit for a head
-            answer = await read_to_end(reader)
-            writer.close()
-            return answer
+    def __init__(self):
+        self._loop = asyncio.get_running_loop()
+        self._now = 0.0
+        self._waiting = []
 
-    assert b" 404 " in asyncio.run(main())
+    def __getattr__(self, name):
+        return getattr(self._loop, name)
+
+    def call_later(self, delay, callback):
+        timer = SimpleNamespace(due=self._now + delay, run=callback, cancel=lambda: self._waiting.remove(timer))
+        self._waiting.append(timer)
+        return timer
+
+    async def pass_time(self, seconds):
+        """Let the application read what has arrived, and then run the timers that are due."""
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self._now += seconds
+        for timer in [one for one in self._waiting if one.due <= self._now]:
+            self._waiting.remove(timer)
+            timer.run()
+
+
+async def read_body(scope, receive, send):
+    del scope
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"read"})
+
+
+@pytest.mark.parametrize(("rate", "is_read"), [(20_000, True), (12_000, False)])
+@in_loop
+async def test_a_body_may_take_longer_than_the_limit_if_it_arrives_fast_enough(rate, is_read):
+    timers, transport = Timers(), Mock(spec=asyncio.Transport)
+    transport.is_closing = lambda: transport.abort.called
+    protocol = guarded_protocol(ServerSettings(read_timeout_s=10.0))(
+        uvicorn.Config(read_body, lifespan="off", log_config=None), ServerState(), {}, timers
+    )
+    protocol.connection_made(transport)
+    protocol.data_received(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % (100 * rate))
+    for second in range(100):
+        if transport.is_closing():
+            break
+        assert is_read or second <= 10
+        protocol.data_received(b" " * rate)
+        await timers.pass_time(1.0)
+    sent = b"".join(call.args[0] for call in transport.write.call_args_list)
+    assert transport.is_closing() is not is_read
+    assert sent.startswith(b"HTTP/1.1 200") is is_read
 
 
 def test_a_head_without_end_is_cut_off():

@@ -37,7 +37,7 @@ class EmbedCall:
 
 
 @dataclass(frozen=True, slots=True)
-class RerankCall:
+class ScoreCall:
     """Documents to score for a query."""
 
     query: str

@@ -45,8 +45,8 @@ class Child:
 
     name: str
     run: Callable[[int, int], None]
-    #: Whether other processes need it, so that it ends after them.
-    ends_last: bool = False
+    #: Processes with a higher number end after those with a lower one, which need them.
+    ends: int = 0
     #: Process id; 0 if it is not running.
     pid: int = 0
     #: Descriptor of its heartbeats; -1 if it is closed.
@@ -233,8 +233,8 @@ class Supervisor:
         code = 1 if self._failed else 0
         if self._failed:
             _log.error("%s could not be started %d times; the gateway ends", self._failed, _MOST_FAILED_STARTS)
-        for ends_last in (False, True):
-            self._end_group([child for child in self.children if child.ends_last == ends_last])
+        for order in sorted({child.ends for child in self.children}):
+            self._end_group([child for child in self.children if child.ends == order])
         return code
 
     def _end_group(self, group: Sequence[Child]) -> None:

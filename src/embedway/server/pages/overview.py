@@ -43,7 +43,7 @@ async def overview(exchange: Exchange) -> Reply:
             "version": __version__,
             "time": time.time(),
             "not_ready": await gateway.readiness.reason(),
-            "configured_workers": gateway.config.server.workers,
+            "configured_workers": gateway.config.server.workers + gateway.config.server.bulk_workers,
             "served": served,
             "in_worker": in_worker,
             "inference": inference,
