@@ -68,7 +68,8 @@ def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[s
         for number in range(settings.workers, settings.workers + settings.bulk_workers)
     ]
     if sockets.inference is not None:
-        children.insert(0, Child("the inference process", _Inference(config, sockets), ends=2))
+        inference = _Inference(config, sockets, folder)
+        children.insert(0, Child("the inference process", inference, ends=2))
     host, port = sockets.main[0].getsockname()[:2]
     scheme = "https" if settings.tls_certificate else "http"
     address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -136,10 +137,12 @@ class _Inference:
 
     config: Config
     sockets: _Sockets
+    folder: Path
 
     def __call__(self, heartbeat: int, lifeline: int) -> None:
         from embedway.server.inference.run import run_inference  # noqa: PLC0415  in its own process only
 
+        _count_start(self.config, "inference", self.folder)
         run_inference(self.config, self.sockets.for_inference(), heartbeat, lifeline)
 
 
@@ -158,13 +161,21 @@ class _Worker:
     def __call__(self, heartbeat: int, lifeline: int) -> None:
         from embedway.server.worker import WorkerPlace, run_worker  # noqa: PLC0415  in the worker's process only
 
-        if self.config.telemetry.prometheus:
-            continue_files(f"worker{self.number}", self.folder / _METRICS)
+        _count_start(self.config, f"worker{self.number}", self.folder)
         is_bulk = self.number >= self.config.server.workers
         inference, bulk = _path(self.sockets.inference), None if is_bulk else _path(self.sockets.bulk)
         own, metrics = (self.sockets.for_bulk(), None) if is_bulk else self.sockets.of(self.number)
         place = WorkerPlace(self.number, own, metrics, self.folder, inference, bulk, is_bulk, heartbeat, lifeline)
         run_worker(self.config, place)
+
+
+def _count_start(config: Config, process: str, folder: Path) -> None:
+    """Count the start of a process in its file of metrics, which continues that of the ended one."""
+    if config.telemetry.prometheus:
+        from embedway.server.stats import count_start  # noqa: PLC0415  not in the supervisor
+
+        continue_files(process, folder / _METRICS)
+        count_start(process)
 
 
 def _path(listening: socket.socket | None) -> Path | None:
