@@ -93,6 +93,19 @@ def test_an_unknown_model_is_an_error_before_the_start(setting):
         serve(config, print)
 
 
+def test_a_wrong_setting_that_only_a_worker_finds_is_an_error_at_once(environment, tmp_path):
+    file = tmp_path / "embedway.toml"
+    file.write_text('[models.m]\nname = "all-MiniLM-L6-v2"\ndimensions = 5\nmax_tokens = 5\n')
+    command = [sys.executable, "-m", "embedway", "--config", str(file), "serve", "--port", "0", "--workers", "2"]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=60, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("belongs to another model") == 1
+    assert ended.stderr.splitlines()[-1].startswith("embedway: error: models.m: name: the name 'all-MiniLM-L6-v2'")
+    assert "ERROR" not in ended.stderr
+
+
 def test_a_port_in_use_for_metrics_names_its_setting():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from embedway.server.batches.service import CALLER, PATHS
 from embedway.server.bodies import read_body
+from embedway.server.calls import resolved_model
+from embedway.server.client_watch import ClientWatch
 from embedway.server.dialects import openai
 from embedway.server.endpoint import Exchange
 from embedway.server.origins import check_browser, cors_headers
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from embedway.server.access import Access
     from embedway.server.batches.service import BatchService
+    from embedway.server.bulk import BulkRequests
     from embedway.server.endpoint import Endpoint
     from embedway.server.gateway import Gateway
     from embedway.server.problems import Problem
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
     Send = Callable[[Any], Awaitable[None]]
 
 
-#: A request that takes longer is watched for a client that disconnects, in seconds: most requests end earlier.
-_WATCH_AFTER_S = 0.02
 #: Status in logs of a request whose client disconnected, as nginx writes it.
 _CLIENT_LEFT = 499
 _METHOD_NOT_ALLOWED = 405
@@ -50,12 +51,18 @@ class GatewayApp:
     """The endpoints of a gateway as an ASGI application."""
 
     def __init__(
-        self, gateway: Gateway, endpoints: Iterable[Endpoint], access: Access, batches: BatchService | None = None
+        self,
+        gateway: Gateway,
+        endpoints: Iterable[Endpoint],
+        access: Access,
+        batches: BatchService | None = None,
+        bulk: BulkRequests | None = None,
     ) -> None:
-        """Create the application. Without `batches`, it has no files and batches."""
+        """Create the application. Without `batches`, it has no files and batches; without `bulk`, it answers all."""
         self._gateway = gateway
         self._access = access
         self._batches = batches
+        self._bulk = bulk
         self._stats = gateway.stats
         self._settings = gateway.config.server
         self._routes = Routes(endpoints)
@@ -77,11 +84,13 @@ class GatewayApp:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         endpoint, argument = self._routes.find(method, scope["path"])
         exchange = Exchange(self._gateway, self._access.nobody, b"", request_id, scope["query_string"], argument)
-        if endpoint is None and self._batches is not None and scope["path"].startswith(PATHS):
-            await self._pass_on(self._batches, exchange, scope, receive, send)
-            return
         code = ""
         try:
+            if self._bulk is not None and self._bulk.takes(scope) and await self._bulk.pass_on(scope, receive, send):
+                return
+            if endpoint is None and self._batches is not None and scope["path"].startswith(PATHS):
+                await self._answer_with_batches(self._batches, exchange, scope, receive, send)
+                return
             reply = await self._answer(endpoint or self._unknown(method, scope["path"]), exchange, scope, receive)
         except ConnectionError:
             self._stats.end(endpoint, exchange, _CLIENT_LEFT, time.perf_counter() - started, "client_left")
@@ -94,7 +103,7 @@ class GatewayApp:
         self._stats.end(endpoint, exchange, reply.status, time.perf_counter() - started, code)
         await _send(send, reply, request_id.encode(), scope)
 
-    async def _pass_on(
+    async def _answer_with_batches(
         self, batches: BatchService, exchange: Exchange, scope: Any, receive: Receive, send: Send
     ) -> None:
         """Let the application of files and batches answer a request, which may be large."""
@@ -131,7 +140,8 @@ class GatewayApp:
                 raise BodyError("this address needs an admin key", status=403, code="permission_denied")
         if endpoint.method == "POST":
             exchange.body = await read_body(receive, headers, most_bytes=self._settings.body_mib << 20)
-        watch = _Watch(receive)
+        watch = ClientWatch(receive)
+        resolved_model.set("")
         try:
             return await endpoint.handler(exchange)
         except asyncio.CancelledError:
@@ -141,6 +151,7 @@ class GatewayApp:
             raise
         finally:
             watch.end()
+            exchange.model = exchange.model or resolved_model.get()
 
     async def _identify(self, exchange: Exchange, headers: Sequence[Header]) -> None:
         """Find the caller of a request. Raises BodyError for a page of another origin, and AccessError."""
@@ -168,38 +179,6 @@ class GatewayApp:
             status=_METHOD_NOT_ALLOWED,
             code="method_not_allowed",
         )
-
-
-class _Watch:
-    """Cancels the current task if the client disconnects. It begins late, because most requests end before."""
-
-    def __init__(self, receive: Receive) -> None:
-        self.has_left = False
-        self._receive = receive
-        self._task = asyncio.current_task()
-        self._watching: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
-
-    def _begin(self) -> None:
-        self._watching = asyncio.create_task(self._wait())
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.has_left = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def uncancel(self) -> None:
-        """Take the cancellation back: it is this class's own."""
-        if self._task is not None:
-            self._task.uncancel()
-
-    def end(self) -> None:
-        """Stop watching."""
-        self._timer.cancel()
-        if self._watching is not None:
-            self._watching.cancel()
 
 
 async def _send(send: Send, reply: Reply, request_id: bytes, scope: Any) -> None:

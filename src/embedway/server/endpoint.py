@@ -38,7 +38,7 @@ class Exchange:
     query: bytes = b""
     #: Value of the parameter in the path; empty without one.
     argument: str = ""
-    #: Model that answered, for logs and statistics.
+    #: Model that answered, or should have, for logs and statistics; empty if it is not known.
     model: str = ""
     texts: int = 0
     tokens: int = 0

@@ -15,6 +15,7 @@ from embedway.pipeline.deadline import run_in_time
 from embedway.pipeline.request import Call
 from embedway.selection.call_options import CallOptions
 from embedway.server.access import needs_keys
+from embedway.server.calls import resolved_model
 from embedway.server.fair_queue import FairQueue
 from embedway.server.problems import BodyError
 from embedway.server.rates import correct_tokens, limits_of, take_tokens
@@ -128,7 +129,7 @@ class Gateway:
     async def rerank(self, caller: Caller, call: ScoreCall) -> RerankResult:
         """Score documents for a caller."""
         cost = self._check_texts(len(call.documents), sum(map(len, call.documents)))
-        name = await self.served.resolve(call.model or self.default_name("rerank"), caller, "rerank")
+        name = await self._resolve(call.model or self.default_name("rerank"), caller, "rerank")
         options = self._options(caller, call.collection, call.max_cost)
         overflow = rerank.check_rerank_overflow(call.on_overflow)
         try:
@@ -162,7 +163,7 @@ class Gateway:
             raise BodyError("texts of a selection must be texts, not token ids", param="input")
         deadline_s = self._deadline_s(call.deadline_s)
         async with self.engines.call() as engine:
-            criteria = replace(engine.selector.criteria(preset), models=await self._selectable(caller))
+            criteria = replace(engine.selector.criteria(preset), models=await self.served.selectable(caller))
             return await run_in_time(engine.selector.select(tuple(texts), criteria), deadline_s)
 
     def _turn(
@@ -234,10 +235,10 @@ class Gateway:
         model = call.model or self.config.embedding.default_model
         if call.model == AUTO:
             async with self.engines.call() as engine:
-                criteria = replace(engine.selector.criteria(None), models=await self._selectable(caller))
+                criteria = replace(engine.selector.criteria(None), models=await self.served.selectable(caller))
             options = replace(options, criteria=criteria)
         elif model != AUTO:
-            model = await self.served.resolve(model, caller)
+            model = await self._resolve(model, caller, "embed")
         elif caller.models is not None:
             raise BodyError("name one of the models of this key", param="model")
         asked = Call(
@@ -252,8 +253,11 @@ class Gateway:
         )
         return asked, options
 
-    async def _selectable(self, caller: Caller) -> tuple[str, ...]:
-        return tuple(name for name, task in await self.served.all(caller) if task == "embed")
+    async def _resolve(self, name: str, caller: Caller, task: Task) -> str:
+        """Return the canonical name of a model, and note it for the log. Raises NotServedError."""
+        canonical = await self.served.resolve(name, caller, task)
+        resolved_model.set(self.served.shown(canonical))
+        return canonical
 
     def _options(self, caller: Caller, collection: str, max_cost: Decimal | None) -> CallOptions:
         try:

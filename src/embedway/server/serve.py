@@ -45,12 +45,12 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
             metrics = listen(settings.metrics_host, settings.metrics_port, settings.workers, _METRICS_REMEDY)
             opened.callback(_close, metrics)
         folder = opened.enter_context(run_folder(settings.run_directory))
-        inference = None
-        if settings.inference == "process":
-            inference = listen_at(opened.enter_context(short_folder(folder)) / "inference")
-            opened.callback(inference.close)
+        short = opened.enter_context(short_folder(folder))
+        inference = listen_at(short / "inference") if settings.inference == "process" else None
+        bulk = listen_at(short / "bulk") if settings.bulk_workers else None
+        opened.callback(_close, tuple(one for one in (inference, bulk) if one is not None))
         share_in(folder / _METRICS)
-        return _supervise(config, _Sockets(main, metrics, inference), folder, say)
+        return _supervise(config, _Sockets(main, metrics, inference, bulk), folder, say)
 
 
 def _close(sockets: tuple[socket.socket, ...]) -> None:
@@ -63,8 +63,12 @@ def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[s
     children = [
         Child(f"worker {number}", _Worker(config, number, sockets, folder)) for number in range(settings.workers)
     ]
+    children += [
+        Child(f"worker {number}, for bulk requests", _Worker(config, number, sockets, folder), ends=1)
+        for number in range(settings.workers, settings.workers + settings.bulk_workers)
+    ]
     if sockets.inference is not None:
-        children.insert(0, Child("the inference process", _Inference(config, sockets), ends_last=True))
+        children.insert(0, Child("the inference process", _Inference(config, sockets), ends=2))
     host, port = sockets.main[0].getsockname()[:2]
     scheme = "https" if settings.tls_certificate else "http"
     address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -74,7 +78,7 @@ def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[s
         say("warning: server.auth is 'none', so everyone who can reach this address can use it and spend money")
 
     def end() -> None:
-        sockets.close()
+        sockets.close_workers()
         say("ending; accepted requests are finished")
 
     hand_over()
@@ -85,30 +89,45 @@ def _supervise(config: Config, sockets: _Sockets, folder: Path, say: Callable[[s
 
 @dataclass(frozen=True, slots=True)
 class _Sockets:
-    """Sockets of the gateway and of its port for metrics, one for each worker, and of the inference process."""
+    """Sockets of the gateway and of its port for metrics, one for each worker, and of processes that workers need.
+
+    The processes for bulk requests share one.
+    """
 
     main: tuple[socket.socket, ...]
     metrics: tuple[socket.socket, ...]
     inference: socket.socket | None
+    bulk: socket.socket | None
 
-    def of(self, number: int) -> tuple[socket.socket, socket.socket | None, Path | None]:
-        """Return the sockets of a worker, and the path of that of the inference process.
-
-        Called in the process of the worker: the others are closed.
-        """
+    def of(self, number: int) -> tuple[socket.socket, socket.socket | None]:
+        """Return the sockets of a worker. Called in its process: the others are closed."""
         own = self.main[number % len(self.main)]
         metrics = self.metrics[number % len(self.metrics)] if self.metrics else None
-        path = None if self.inference is None else Path(self.inference.getsockname())
         self.close(keep=(own, metrics))
-        if self.inference is not None:
-            self.inference.close()
-        return own, metrics, path
+        return own, metrics
+
+    def for_bulk(self) -> socket.socket:
+        """Return the socket of a process for bulk requests. Called in it: the others are closed."""
+        assert self.bulk is not None  # noqa: S101  it is started with one
+        self.close(keep=(self.bulk,))
+        return self.bulk
+
+    def for_inference(self) -> socket.socket:
+        """Return the socket of the inference process. Called in it: the others are closed."""
+        assert self.inference is not None  # noqa: S101  as above
+        self.close(keep=(self.inference,))
+        return self.inference
 
     def close(self, keep: tuple[socket.socket | None, ...] = ()) -> None:
-        """Close the sockets of the workers."""
-        for one in (*self.main, *self.metrics):
-            if one not in keep:
+        """Close the sockets."""
+        for one in (*self.main, *self.metrics, self.inference, self.bulk):
+            if one is not None and one not in keep:
                 one.close()
+
+    def close_workers(self) -> None:
+        """Close the sockets of the workers; these still need the other processes."""
+        for one in (*self.main, *self.metrics):
+            one.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +140,15 @@ class _Inference:
     def __call__(self, heartbeat: int, lifeline: int) -> None:
         from embedway.server.inference.run import run_inference  # noqa: PLC0415  in its own process only
 
-        self.sockets.close()
-        assert self.sockets.inference is not None  # noqa: S101  it is started with one
-        run_inference(self.config, self.sockets.inference, heartbeat, lifeline)
+        run_inference(self.config, self.sockets.for_inference(), heartbeat, lifeline)
 
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
-    """An HTTP worker, started in its own process with descriptors for heartbeats and of the lifeline."""
+    """An HTTP worker, started in its own process with descriptors for heartbeats and of the lifeline.
+
+    Those from `server.workers` on are for bulk requests.
+    """
 
     config: Config
     number: int
@@ -140,9 +160,16 @@ class _Worker:
 
         if self.config.telemetry.prometheus:
             continue_files(f"worker{self.number}", self.folder / _METRICS)
-        own, metrics, inference = self.sockets.of(self.number)
-        place = WorkerPlace(self.number, own, metrics, self.folder, inference, heartbeat, lifeline)
+        is_bulk = self.number >= self.config.server.workers
+        inference, bulk = _path(self.sockets.inference), None if is_bulk else _path(self.sockets.bulk)
+        own, metrics = (self.sockets.for_bulk(), None) if is_bulk else self.sockets.of(self.number)
+        place = WorkerPlace(self.number, own, metrics, self.folder, inference, bulk, is_bulk, heartbeat, lifeline)
         run_worker(self.config, place)
+
+
+def _path(listening: socket.socket | None) -> Path | None:
+    """Return the path of a Unix socket."""
+    return None if listening is None else Path(listening.getsockname())
 
 
 def check_settings(config: Config) -> None:

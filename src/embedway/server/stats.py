@@ -126,7 +126,7 @@ class Stats:
         period.texts += exchange.texts
         period.hits += exchange.cache_hits
         period.times[_time_class(seconds)] += 1
-        if exchange.model:
+        if exchange.texts:  # the model answered
             counts = self.models.get(exchange.model)
             if counts is None:
                 counts = self.models[exchange.model] = ModelCounts()

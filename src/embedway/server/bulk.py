@@ -1,0 +1,162 @@
+"""Bulk requests, which processes of their own answer: a request with many texts would hold up all others of a worker.
+
+To parse and to encode many vectors holds Python's lock for milliseconds at a time. A worker only passes the bytes of a
+bulk request and its answer on, over a Unix socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from yarl import URL
+
+from embedway.errors import OverloadedError
+from embedway.server.batches.service import PATHS
+from embedway.server.client_watch import ClientWatch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    Receive = Callable[[], Awaitable[Any]]
+    Send = Callable[[Any], Awaitable[None]]
+
+_log = logging.getLogger("embedway.server")
+
+#: Headers of one connection (RFC 9110, 7.6.1), and those that the server of a connection adds or answers itself.
+_OF_CONNECTION = frozenset(
+    {b"connection", b"date", b"expect", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+)
+#: Time to connect, in seconds: the process is on this machine.
+_CONNECT_S = 5.0
+#: Maximum bytes of an answer that are read at once.
+_READ_BYTES = 1 << 18
+_AGAIN_S = 1.0
+
+
+class BulkRequests:
+    """Passes bulk requests on to the processes for them. Used from one event loop; close it at its end."""
+
+    def __init__(self, path: Path, *, least_bytes: int, most_s: float) -> None:
+        """Create it for the socket of the processes. Bodies from `least_bytes` on are bulk.
+
+        `most_s` is the maximum time without a part of an answer, in seconds.
+        """
+        self._least = least_bytes
+        self._session = aiohttp.ClientSession(
+            # A new connection for each request: one that was kept may be closed by the end of its process.
+            connector=aiohttp.UnixConnector(str(path), limit=0, force_close=True),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=most_s),
+            skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=_READ_BYTES,
+        )
+
+    def takes(self, scope: Any) -> bool:
+        """Return whether a request is bulk: its body is large, or it changes files or batches."""
+        if scope["method"] != "POST":
+            return False
+        if scope["path"].startswith(PATHS):
+            return True
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                return value.isdigit() and (len(value) > 18 or int(value) >= self._least)
+        return False
+
+    async def pass_on(self, scope: Any, receive: Receive, send: Send) -> bool:
+        """Pass a request on, and its answer back. Returns False, with nothing read or sent, if no process answers.
+
+        Raises OverloadedError if the process ends before it answers. If it ends later, or if the client leaves, the
+        answer stays incomplete.
+        """
+        request = _Request(receive)
+        try:
+            async with self._session.post(
+                URL.build(
+                    scheme="http",
+                    host="bulk",
+                    path=scope["raw_path"].decode("latin-1"),
+                    query_string=scope["query_string"].decode("latin-1"),
+                    encoded=True,
+                ),
+                headers=_headers_to_send(scope["headers"]),
+                data=request.body(),
+                allow_redirects=False,
+            ) as answer:
+                await _send_back(answer, request, send)
+        except asyncio.CancelledError:
+            if not request.has_left:
+                raise
+        except aiohttp.ClientConnectorError:
+            return False
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            if not request.has_left and not request.is_answered:
+                _log.error("the process for bulk requests did not answer: %s", type(error).__name__)
+                message = "the process that answers large requests has ended; try again"
+                raise OverloadedError(message, retry_after_s=_AGAIN_S) from None
+        finally:
+            request.end()
+        return True
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+
+class _Request:
+    """The body of a request while it is passed on, and its client."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._watch: ClientWatch | None = None
+        self._task = asyncio.current_task()
+        self._is_cut = self.is_complete = False
+        #: Whether the client has received the beginning of an answer.
+        self.is_answered = False
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the client has disconnected."""
+        if self._watch is not None and self._watch.has_left:
+            self._watch.uncancel()
+            return True
+        return self._is_cut
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """Yield the parts of the body. Raises ConnectionError if the client disconnects."""
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._is_cut = True
+                raise ConnectionError
+            if message.get("body"):
+                yield message["body"]
+            more = message.get("more_body", False)
+        self.is_complete = True
+        self._watch = ClientWatch(self._receive, self._task)
+
+    def end(self) -> None:
+        """Stop watching the client."""
+        if self._watch is not None:
+            self._watch.end()
+
+
+async def _send_back(answer: aiohttp.ClientResponse, request: _Request, send: Send) -> None:
+    headers = [(name.lower(), value) for name, value in answer.raw_headers]
+    kept = [header for header in headers if header[0] not in _OF_CONNECTION]
+    if not request.is_complete:
+        kept.append((b"connection", b"close"))  # what follows is the rest of the body, not the next request
+    request.is_answered = True
+    await send({"type": "http.response.start", "status": answer.status, "headers": kept})
+    async for part in answer.content.iter_any():
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _headers_to_send(headers: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if name not in _OF_CONNECTION]
