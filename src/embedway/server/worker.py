@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 #: Time after which a thread that computes in Python passes the interpreter's lock to the event loop, in seconds. The
 #: loop needs the lock after each wait, some ten times for a request; Python's default is 5 ms.
 _SWITCH_S = 0.0005
-#: Increment of the nice value of a process for bulk requests: one at 0 gets three times its share of a busy core.
+#: Increment of the nice value of a process for bulk requests: a process without it gets three times as much of a core
+#: that both need.
 _BULK_NICE = 5
 
 
@@ -54,13 +55,13 @@ class WorkerPlace:
     """Number, sockets, folder and descriptors of a worker, from its supervisor."""
 
     number: int
-    #: Socket of the gateway; of the processes for bulk requests, the one that they share.
+    #: Socket of the gateway; in a process for bulk requests, the one that these processes share.
     main_socket: socket.socket
     #: Socket of the port for metrics; None without one.
     metrics_socket: socket.socket | None
     #: Private folder of the running gateway.
     folder: Path
-    #: Socket of the process that computes local models; None if the worker does.
+    #: Path of the socket of the process that computes local models; None if the worker does.
     inference: Path | None
     #: Path of the socket of the processes for bulk requests; None without them, and in one of them.
     bulk: Path | None
