@@ -30,6 +30,7 @@ _log = logging.getLogger("embedway.server")
 _OF_CONNECTION = frozenset(
     {b"connection", b"date", b"expect", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 )
+_CLOSE = (b"connection", b"close")
 #: Time to connect, in seconds: the process is on this machine.
 _CONNECT_S = 5.0
 #: Maximum bytes of an answer that are read at once.
@@ -40,12 +41,12 @@ _AGAIN_S = 1.0
 class BulkRequests:
     """Passes bulk requests on to the processes for them. Used from one event loop; close it at its end."""
 
-    def __init__(self, path: Path, *, least_bytes: int, most_s: float) -> None:
-        """Create it for the socket of the processes. Bodies from `least_bytes` on are bulk.
+    def __init__(self, path: Path, *, least_bytes: int, most_bytes: int, most_s: float) -> None:
+        """Create it for the socket of the processes. Bodies of `least_bytes` to `most_bytes` are bulk.
 
         `most_s` is the maximum time without a part of an answer, in seconds.
         """
-        self._least = least_bytes
+        self._least, self._most = least_bytes, most_bytes
         self._session = aiohttp.ClientSession(
             # A new connection for each request: one that was kept may be closed by the end of its process.
             connector=aiohttp.UnixConnector(str(path), limit=0, force_close=True),
@@ -57,14 +58,17 @@ class BulkRequests:
         )
 
     def takes(self, scope: Any) -> bool:
-        """Return whether a request is bulk: its body is large, or it changes files or batches."""
+        """Return whether a request is bulk: its body is large, or it changes files or batches.
+
+        A body that is too large is not: it is refused before it is read.
+        """
         if scope["method"] != "POST":
             return False
         if scope["path"].startswith(PATHS):
             return True
         for name, value in scope["headers"]:
             if name == b"content-length":
-                return value.isdigit() and (len(value) > 18 or int(value) >= self._least)
+                return len(value) < 19 and value.isdigit() and self._least <= int(value) <= self._most
         return False
 
     async def pass_on(self, scope: Any, receive: Receive, send: Send) -> bool:
@@ -148,9 +152,7 @@ class _Request:
 
 async def _send_back(answer: aiohttp.ClientResponse, request: _Request, send: Send) -> None:
     headers = [(name.lower(), value) for name, value in answer.raw_headers]
-    kept = [header for header in headers if header[0] not in _OF_CONNECTION]
-    if not request.is_complete:
-        kept.append((b"connection", b"close"))  # what follows is the rest of the body, not the next request
+    kept = [header for header in headers if header[0] not in _OF_CONNECTION or header == _CLOSE]
     request.is_answered = True
     await send({"type": "http.response.start", "status": answer.status, "headers": kept})
     async for part in answer.content.iter_any():
@@ -159,4 +161,8 @@ async def _send_back(answer: aiohttp.ClientResponse, request: _Request, send: Se
 
 
 def _headers_to_send(headers: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if name not in _OF_CONNECTION]
+    kept = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if name not in _OF_CONNECTION]
+    # An empty host replaces the one that would be added to a request without it. The process must not close the
+    # connection after an answer to an incomplete body: the rest of the body could then not be written, which would be
+    # an error before the answer is read.
+    return [("host", ""), *kept, ("connection", "keep-alive")]

@@ -173,7 +173,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
 
 def _open_bulk(path: Path, settings: ServerSettings) -> BulkRequests:
     most_s = settings.max_deadline_s + settings.drain_s  # a process that answers ends each call by its deadline
-    return BulkRequests(path, least_bytes=settings.bulk_kib << 10, most_s=most_s)
+    return BulkRequests(path, least_bytes=settings.bulk_kib << 10, most_bytes=settings.body_mib << 20, most_s=most_s)
 
 
 async def _write_snapshots(gateway: Gateway, place: WorkerPlace) -> None:
