@@ -29,7 +29,7 @@ from embedway.server.heartbeats import SERVING, STARTING, send_heartbeats
 from embedway.server.http_server import HttpServer
 from embedway.server.inference.client import InferenceClient
 from embedway.server.key_ring import KeyRing
-from embedway.server.rates import open_rates
+from embedway.server.rate_stores import open_rates
 from embedway.server.served import ServedModels
 from embedway.server.snapshots import WRITE_S, snapshot_of, write_snapshot
 from embedway.server.stats import Stats
