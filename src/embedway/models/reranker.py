@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from embedway.catalog.types import Task
     from embedway.compute import ComputeRequest
     from embedway.dispatch.request import UpstreamRequest, UpstreamResponse
-    from embedway.ledger.account import Prices
     from embedway.local.cross_encoder import CrossEncoder
     from embedway.models.base import Profile
     from embedway.models.service import Service
@@ -109,11 +108,6 @@ class ServiceReranker(ServiceModel):
             replace(route, provider=cast("Scoring", route.provider).asking(request.query)) for route in self.routes
         ]
         return await self._environment.client.send(upstream, routes)
-
-    def _prices(self, dimensions: int) -> Prices:
-        del dimensions  # scores have no dimensions to pay for
-        facts = self.service.facts
-        return facts.cost_nanousd
 
 
 def names() -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import decimal
-import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from typing_extensions import override
 
 from embedway.batching.backends import UpstreamBackend
 from embedway.batching.scheduler import BatchScheduler
-from embedway.catalog.services import tokens_nanousd
+from embedway.catalog.services import TodaysPrice, tokens_nanousd
 from embedway.dispatch.billing import make_bill, reserve_for
 from embedway.dispatch.request import UpstreamRequest
 from embedway.dispatch.waits import waited_for
@@ -76,6 +75,7 @@ class ServiceModel(Model):
         self.blocked = service.blocked
         self._environment = environment
         space = self.space
+        self._price_by_size: dict[int | None, Prices] = {}
         self._prompts: dict[InputType, str] = {"query": space.query_prompt, "document": space.document_prompt}
         self._is_free = all(self._prices(size)(1_000_000, 1000) == 0 for size in service.facts.sizes_by_price)
         self._reader: TextComparer | None = None
@@ -187,9 +187,12 @@ class ServiceModel(Model):
             late.route = route.name
             raise late from None
 
-    def _prices(self, dimensions: int) -> Prices:
+    def _prices(self, dimensions: int | None) -> Prices:
         """Return the price function of tokens and searches, for vectors of a size."""
-        return functools.partial(self.service.facts.cost_nanousd, dimensions=dimensions)
+        found = self._price_by_size.get(dimensions)
+        if found is None:
+            found = self._price_by_size[dimensions] = TodaysPrice(self.service.facts, dimensions)
+        return found
 
     async def _add_alternatives(self, errors: Iterable[EmbedwayError]) -> None:
         """Add the other models that are set up here to errors of all routes."""
@@ -206,7 +209,7 @@ class ServiceModel(Model):
 
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
         """Return the list price of `tokens`, for vectors of a size; None if it is unknown."""
-        return self.service.facts.cost_nanousd(tokens, dimensions=dimensions)
+        return self._prices(dimensions)(tokens, 0)
 
     @property
     @override
