@@ -18,7 +18,7 @@ from embedway.server.supervisor import Child, Supervisor
 kind, message, count = json.loads(sys.argv[1])
 
 def run(heartbeat, lifeline):
-    os.write(1, b"run\\n")  # whole, also if several processes write
+    os.write(1, b"run\\n")  # whole: the supervisor may end this process between two writes
     raise getattr(errors, kind)(message)
 
 children = [Child(f"worker {number}", run) for number in range(count)]
