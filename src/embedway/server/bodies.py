@@ -86,7 +86,9 @@ async def read_body(receive: Callable[[], Awaitable[Any]], headers: Sequence[Hea
         if name == b"content-length" and value.isdigit() and int(value[:20]) > most_bytes:
             raise _too_large(most_bytes)
         if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
-            raise BodyError("content-encoding is not supported; send the body uncompressed", status=415)
+            raise BodyError(
+                "content-encoding is not supported; send the body uncompressed", status=415, code="unsupported_encoding"
+            )
     parts: list[bytes] = []
     size = 0
     while True:

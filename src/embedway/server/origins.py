@@ -51,7 +51,7 @@ _ALLOWED, _EXPOSED = (
     b"authorization, content-type, x-api-key",
     (
         b"retry-after, x-embedway-averaged, x-embedway-cache, x-embedway-cost-usd, x-embedway-model, x-embedway-notes, "
-        b"x-embedway-request-id, x-embedway-space, x-embedway-truncated"
+        b"x-embedway-request-id, x-embedway-space, x-embedway-truncated, x-should-retry"
     ),
 )
 
