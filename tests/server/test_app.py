@@ -169,8 +169,10 @@ def test_a_client_that_leaves_ends_its_call(settings, monkeypatch):
 def test_an_allowed_page_may_read_the_answer(settings):
     allowed = {**settings, "server.cors_origins": ["https://search.example"]}
     origin = {"Origin": "https://search.example"}
-    status, headers, _ = ask(allowed, "/v1/embeddings", headers=origin, method="OPTIONS")
+    asked = {**origin, "Access-Control-Request-Headers": "authorization,x-stainless-lang"}
+    status, headers, _ = ask(allowed, "/v1/embeddings", headers=asked, method="OPTIONS")
     assert (status, headers["access-control-allow-origin"]) == (204, "https://search.example")
+    assert headers["access-control-allow-headers"] == "authorization,x-stainless-lang"
     for path in ("/v1/files", "/v1/files/file-unknown"):
         _, headers, _ = ask(allowed, path, headers=origin)
         assert headers["access-control-allow-origin"] == "https://search.example"
