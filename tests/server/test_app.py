@@ -118,6 +118,7 @@ def test_pages_of_other_origins_are_refused(settings):
     foreign = ask(settings, "/v1/embeddings", body, headers={"Origin": "https://evil.example"})
     rebound = ask(settings, "/v1/embeddings", body, headers={"Host": "evil.example"})
     assert (foreign[0], rebound[0]) == (403, 403)
+    assert "server.metrics_host" in json.loads(rebound[2])["error"]["message"]
     for path in ("/v1/embeddings", "/v1/files"):
         status, _, answer = ask(settings, path, body, headers={"Origin": "http://["})
         assert (status, json.loads(answer)["error"]["code"]) == (403, "foreign_origin")

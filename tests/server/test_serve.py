@@ -121,6 +121,12 @@ def test_a_gateway_that_needs_keys_and_has_none_says_how_to_create_one(environme
         assert any("`embedway keys create NAME`" in line for line in gateway.lines)
 
 
+def memory(processes):
+    """Return the resident memory of processes, in bytes."""
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in processes)
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_metrics_of_all_workers_on_their_own_port(environment):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -136,6 +142,7 @@ def test_metrics_of_all_workers_on_their_own_port(environment):
         for number in range(12):
             embed(gateway.url, f"text {number}")
         counted = read("embedway_gateway_requests_total")
+        wait_until(lambda: sum(read("embedway_resident_memory_bytes").values()) > 0.8 * memory(gateway.children))
         started = read("embedway_gateway_process_starts_total")
         for pid in gateway.children:
             os.kill(pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -20,6 +21,7 @@ from embedway.server.fair_queue import FairQueue
 from embedway.server.problems import BodyError
 from embedway.server.rates import correct_tokens, limits_of, take_tokens
 from embedway.server.readiness import Readiness
+from embedway.server.unserved import without_route
 from embedway.text import shown_name
 from embedway.urgency import MAY_WAIT, is_interactive
 
@@ -329,8 +331,10 @@ class Gateway:
         await self._rates.aclose()
         await self.engines.aclose()
 
-    async def warn_without_keys(self) -> None:
-        """Log a warning if requests need a key and none exists."""
+    async def warn_of_gaps(self) -> None:
+        """Log a warning if requests need a key and none exists, and for each model that has no usable route."""
+        for name, lacks in await asyncio.to_thread(without_route, self.config):
+            _log.warning("server.models: %s cannot answer: %s", shown_name(name), lacks)
         if self._ring is not None and needs_keys(self.config.server) and await self._ring.is_empty():
             _log.warning("no API key exists, so all requests are refused: create one with `embedway keys create NAME`")
 

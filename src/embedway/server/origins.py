@@ -31,7 +31,8 @@ def check_browser(headers: Sequence[Header], origins: Sequence[str], *, loopback
             host = value
     if loopback_only and host and not is_loopback(_host_of(host.decode("latin-1"))):
         raise BodyError(
-            "the host of the request is not this machine; set server.auth = 'keys' to serve other names",
+            "the host of the request is not this machine: use 127.0.0.1 or localhost; to serve other names, set "
+            "server.auth = 'keys', or server.metrics_host for the port of metrics",
             status=403,
             code="foreign_host",
         )

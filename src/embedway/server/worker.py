@@ -155,7 +155,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         await gateway.served.refresh()
         await gateway.warm()
         if place.number == 0:
-            await gateway.warn_without_keys()
+            await gateway.warn_of_gaps()
         spare_what_is_loaded()
         if place.metrics_socket is not None:
             serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
