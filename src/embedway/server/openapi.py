@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 
 #: Codes and statuses of the body and the address of a request.
 _OF_REQUESTS = {"foreign_host": 403, "foreign_origin": 403}
-_OF_BODIES = {"request_timeout": 408, "request_too_large": 413, "unsupported_encoding": 415}
+_OF_BODIES = {"request_too_large": 413, "unsupported_encoding": 415}
 _MEANINGS = {
     400: "The request is invalid.",
     401: "The API key is missing or invalid.",
     403: "The key or the page may not do this.",
     404: "The model or the object is not known here.",
-    408: "The body did not arrive in time.",
     409: "The collection has vectors of another space.",
     413: "The body or the batch is too large.",
     415: "The encoding of the body is not supported.",
