@@ -7,7 +7,7 @@ import weakref
 from contextvars import ContextVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from async_tests import in_loop
@@ -110,6 +110,7 @@ async def test_a_computation_leaves_the_event_loop_free_and_returns_its_result()
 
 
 @given(st.lists(st.sampled_from(["result", "error", "cancelled"]), min_size=1, max_size=6))
+@settings(max_examples=25)  # each has an event loop with threads
 def test_one_computation_runs_at_a_time_and_each_caller_gets_its_own_outcome(fates):
     class Counted(Computation):
         pass

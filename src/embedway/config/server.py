@@ -112,6 +112,11 @@ class ServerSettings(Section):
     #: Folder of sockets and temporary files of a running gateway.
     run_directory: Folder = Field(default_factory=lambda: Path(tempfile.gettempdir()))
 
+    @property
+    def batches_file(self) -> Path:
+        """SQLite file of files and batches."""
+        return self.state_directory / "batches.sqlite"
+
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):

@@ -105,7 +105,10 @@ class GatewayApp:
     async def _answer_with_batches(
         self, batches: BatchService, exchange: Exchange, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Let the application of files and batches answer a request, which may be large."""
+        """Let the application of files and batches answer a request, which may be large.
+
+        Raises its error if no answer has begun.
+        """
         started, status, code = time.perf_counter(), 0, ""
         cors = cors_headers(scope["headers"], self._origins) if self._origins else ()
 
@@ -120,15 +123,11 @@ class GatewayApp:
         try:
             await self._identify(exchange, scope["headers"])
             await batches.app({**scope, CALLER: exchange.caller}, receive, send_with_headers)
-        except Exception as error:  # noqa: BLE001  each error is an answer
-            problem = problem_of(error, is_admin=exchange.caller.admin)
-            code = problem.code
+        except Exception as error:
             if not status:
-                status = problem.status
-                reply = Reply(openai.error(problem), status, headers=(*problem_headers(problem), *cors))
-                await _send(send, reply, exchange.request_id.encode(), scope)
-        finally:
-            self._stats.end(None, exchange, status or 500, time.perf_counter() - started, code)
+                raise
+            code = problem_of(error).code
+        self._stats.end(None, exchange, status, time.perf_counter() - started, code)
 
     async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Scope, receive: Receive) -> Reply:
         """Check the caller, read the body, and run the handler; it is cancelled if the client disconnects."""

@@ -82,7 +82,7 @@ def _children(config: Config, sockets: _Sockets, folder: Path) -> list[Child]:
     workers, bulk_workers = config.server.workers, config.server.bulk_workers
     children = []
     if sockets.inference is not None:
-        children.append(Child("the inference process", _Inference(config, sockets), end_order=2))
+        children.append(Child("the inference process", _Inference(config, sockets, folder), end_order=2))
     for number in range(workers + bulk_workers):
         is_bulk = number >= workers
         name = f"worker {number}, for bulk requests" if is_bulk else f"worker {number}"
@@ -126,10 +126,12 @@ class _Inference:
 
     config: Config
     sockets: _Sockets
+    folder: Path
 
     def __call__(self, heartbeat: int, lifeline: int) -> None:
         from embedway.server.inference.run import run_inference  # noqa: PLC0415  in its own process only
 
+        _count_start(self.config, "inference", self.folder)
         own = self.sockets.inference
         assert own is not None  # noqa: S101  it is started with one
         self.sockets.close_others(own)
@@ -150,8 +152,7 @@ class _Worker:
     def __call__(self, heartbeat: int, lifeline: int) -> None:
         from embedway.server.worker import WorkerPlace, run_worker  # noqa: PLC0415  in the worker's process only
 
-        if self.config.telemetry.prometheus:
-            continue_files(f"worker{self.number}", self.folder / _METRICS)
+        _count_start(self.config, f"worker{self.number}", self.folder)
         # Closed sockets have no path.
         inference, bulk = _path(self.sockets.inference), None if self.is_bulk else _path(self.sockets.bulk)
         own, metrics = (self.sockets.bulk, None) if self.is_bulk else self.sockets.of(self.number)
@@ -159,6 +160,15 @@ class _Worker:
         self.sockets.close_others(own, metrics)
         place = WorkerPlace(self.number, own, metrics, self.folder, inference, bulk, self.is_bulk, heartbeat, lifeline)
         run_worker(self.config, place)
+
+
+def _count_start(config: Config, process: str, folder: Path) -> None:
+    """Count the start of a process in its file of metrics, which continues that of the ended one."""
+    if config.telemetry.prometheus:
+        from embedway.server.stats import count_start  # noqa: PLC0415  not in the supervisor
+
+        continue_files(process, folder / _METRICS)
+        count_start(process)
 
 
 def _path(listening: socket.socket | None) -> Path | None:
