@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from embedway import Config, Embedder
+from embedway.server.endpoints import ENDPOINTS
+from embedway.server.openapi import document
 from gateways import gateway_at
 
 
@@ -105,6 +107,13 @@ def test_a_body_that_is_no_request_is_refused(settings, data):
 def test_a_large_body_is_refused(settings):
     status, _, answer = ask({**settings, "server.body_mib": 1}, "/v1/embeddings", data=io.BytesIO(b"a" * (2 << 20)))
     assert (status, json.loads(answer)["error"]["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embed"])
+def test_a_compressed_body_is_refused_as_the_description_says(settings, path):
+    status, _, _ = ask(settings, path, data=b"x", headers={"content-encoding": "gzip"})
+    assert status == 415
+    assert "415" in document(ENDPOINTS, keys=False, max_deadline_s=60)["paths"][path]["post"]["responses"]
 
 
 def test_unknown_addresses_and_methods(settings):
