@@ -331,8 +331,8 @@ class Gateway:
         await self._rates.aclose()
         await self.engines.aclose()
 
-    async def warn_of_gaps(self) -> None:
-        """Log a warning if requests need a key and none exists, and for each model that has no usable route."""
+    async def warn_of_missing_keys(self) -> None:
+        """Log a warning if requests need an API key and none exists, and for each model that no route can reach."""
         for name, lacks in await asyncio.to_thread(without_route, self.config):
             _log.warning("server.models: %s cannot answer: %s", shown_name(name), lacks)
         if self._ring is not None and needs_keys(self.config.server) and await self._ring.is_empty():

@@ -150,7 +150,7 @@ class _Worker:
     is_bulk: bool
 
     def __call__(self, heartbeat: int, lifeline: int) -> None:
-        from embedway.server.worker import WorkerPlace, run_worker  # noqa: PLC0415  in the worker's process only
+        from embedway.server.worker import WorkerResources, run_worker  # noqa: PLC0415  in the worker's process only
 
         _count_start(self.config, f"worker{self.number}", self.folder)
         # Closed sockets have no path.
@@ -158,8 +158,10 @@ class _Worker:
         own, metrics = (self.sockets.bulk, None) if self.is_bulk else self.sockets.of(self.number)
         assert own is not None  # noqa: S101  as above
         self.sockets.close_others(own, metrics)
-        place = WorkerPlace(self.number, own, metrics, self.folder, inference, bulk, self.is_bulk, heartbeat, lifeline)
-        run_worker(self.config, place)
+        resources = WorkerResources(
+            self.number, own, metrics, self.folder, inference, bulk, self.is_bulk, heartbeat, lifeline
+        )
+        run_worker(self.config, resources)
 
 
 def _count_start(config: Config, process: str, folder: Path) -> None:

@@ -52,7 +52,7 @@ _BULK_NICE = 5
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerPlace:
+class WorkerResources:
     """Number, sockets, folder and descriptors of a worker, from its supervisor."""
 
     number: int
@@ -74,13 +74,13 @@ class WorkerPlace:
     lifeline: int
 
 
-def run_worker(config: Config, place: WorkerPlace) -> None:
+def run_worker(config: Config, resources: WorkerResources) -> None:
     """Serve until SIGTERM, or until the supervisor has ended."""
     sys.setswitchinterval(_SWITCH_S)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the supervisor ends this one
-    if place.is_bulk:
+    if resources.is_bulk:
         os.nice(_BULK_NICE)
-    uvloop.run(_serve(config, place))
+    uvloop.run(_serve(config, resources))
 
 
 async def open_gateway(
@@ -134,13 +134,13 @@ def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
     )
 
 
-async def _serve(config: Config, place: WorkerPlace) -> None:
+async def _serve(config: Config, resources: WorkerResources) -> None:
     loop = asyncio.get_running_loop()
-    bulk = None if place.bulk is None else _open_bulk_proxy(place.bulk, config.server)
-    gateway, app = await open_gateway(config, place.folder, place.inference, bulk)
+    bulk = None if resources.bulk is None else _open_bulk_proxy(resources.bulk, config.server)
+    gateway, app = await open_gateway(config, resources.folder, resources.inference, bulk)
     # TLS ends in the worker that forwards a bulk request.
     plain = {"tls_certificate": None, "tls_key": None}
-    server = make_server(app, config.server.model_copy(update=plain) if place.is_bulk else config.server)
+    server = make_server(app, config.server.model_copy(update=plain) if resources.is_bulk else config.server)
     metrics = make_server(make_metrics_app(gateway), config.server)
 
     def stop() -> None:
@@ -148,24 +148,24 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         server.should_exit = True
 
     loop.add_signal_handler(signal.SIGTERM, stop)
-    loop.add_reader(place.lifeline, stop)
-    beating = asyncio.create_task(send_heartbeats(place.heartbeat, lambda: SERVING if server.started else STARTING))
-    writing = asyncio.create_task(_write_snapshots(gateway, place))
+    loop.add_reader(resources.lifeline, stop)
+    beating = asyncio.create_task(send_heartbeats(resources.heartbeat, lambda: SERVING if server.started else STARTING))
+    writing = asyncio.create_task(_write_snapshots(gateway, resources))
     try:
         await gateway.served.refresh()
         await gateway.warm()
-        if place.number == 0:
-            await gateway.warn_of_gaps()
+        if resources.number == 0:
+            await gateway.warn_of_missing_keys()
         freeze_loaded_objects()
-        if place.metrics_socket is not None:
-            serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
-        await server.serve(sockets=[place.main_socket])
+        if resources.metrics_socket is not None:
+            serving = asyncio.create_task(metrics.serve(sockets=[resources.metrics_socket]))
+        await server.serve(sockets=[resources.main_socket])
         gateway.queue.close()  # lines of batches begin no more
-        if place.metrics_socket is not None:
+        if resources.metrics_socket is not None:
             metrics.should_exit = True
             await serving
     finally:
-        loop.remove_reader(place.lifeline)
+        loop.remove_reader(resources.lifeline)
         beating.cancel()
         writing.cancel()
         if bulk is not None:
@@ -183,10 +183,10 @@ def _open_bulk_proxy(path: Path, settings: ServerSettings) -> BulkProxy:
     )
 
 
-async def _write_snapshots(gateway: Gateway, place: WorkerPlace) -> None:
+async def _write_snapshots(gateway: Gateway, resources: WorkerResources) -> None:
     """Share the statistics with the other workers."""
     while True:
         gateway.report_queue()
         with contextlib.suppress(OSError):
-            await asyncio.to_thread(write_snapshot, place.folder, snapshot_of(gateway, place.number))
+            await asyncio.to_thread(write_snapshot, resources.folder, snapshot_of(gateway, resources.number))
         await asyncio.sleep(WRITE_S)
