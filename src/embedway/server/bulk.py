@@ -74,8 +74,8 @@ class BulkRequests:
     async def pass_on(self, scope: Any, receive: Receive, send: Send) -> bool:
         """Pass a request on, and its answer back. Returns False, with nothing read or sent, if no process answers.
 
-        Raises OverloadedError if the process ends before it answers. If it ends later, or if the client leaves, the
-        answer stays incomplete.
+        Raises OverloadedError if the process ends before it answers, and ConnectionError if the client leaves before
+        the process knows of the request. If either happens later, the answer stays incomplete.
         """
         request = _Request(receive)
         try:
@@ -98,6 +98,8 @@ class BulkRequests:
         except aiohttp.ClientConnectorError:
             return False
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            if request.has_left and not request.is_begun:
+                raise ConnectionError from None
             if not request.has_left and not request.is_answered:
                 _log.error("the process for bulk requests did not answer: %s", type(error).__name__)
                 message = "the process that answers large requests has ended; try again"
@@ -118,7 +120,9 @@ class _Request:
         self._receive = receive
         self._watch: ClientWatch | None = None
         self._task = asyncio.current_task()
-        self._is_cut = self.is_complete = False
+        self._is_cut = False
+        #: Whether the head is sent, which waits for the first part of the body.
+        self.is_begun = False
         #: Whether the client has received the beginning of an answer.
         self.is_answered = False
 
@@ -139,9 +143,10 @@ class _Request:
                 self._is_cut = True
                 raise ConnectionError
             if message.get("body"):
+                self.is_begun = True
                 yield message["body"]
             more = message.get("more_body", False)
-        self.is_complete = True
+        self.is_begun = True
         self._watch = ClientWatch(self._receive, self._task)
 
     def end(self) -> None:
