@@ -18,6 +18,7 @@ from typing import TypeAlias, TypeVar
 
 from embedway import files, formats
 from embedway.errors import ConfigError, EmbedwayError, newer_version
+from embedway.sqlite_open import note_log
 
 R = TypeVar("R")
 
@@ -80,6 +81,7 @@ def _open(path: Path, form: Format, busy_s: float) -> tuple[sqlite3.Connection, 
         afterwards = _retry_while_locked(lambda: _migrate(connection, path, form), until)
         _retry_while_locked(lambda: connection.execute("PRAGMA journal_mode = WAL"), until)
         _check_tables(connection, form)
+        note_log(connection)
     except BaseException:
         connection.close()
         raise

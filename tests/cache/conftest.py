@@ -5,6 +5,7 @@ import contextlib
 import pytest
 import redis
 
+from clocks import Clock
 from embedway.cache.base import REFRESH_SHARE, Group
 from embedway.cache.memory import MemoryCache
 from embedway.cache.redis import RedisCache
@@ -13,14 +14,6 @@ from embedway.cache.tiered import TieredCache
 
 GROUP = Group("m", "m@1/4")
 MIB = 2**20
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1_000_000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

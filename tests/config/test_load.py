@@ -118,6 +118,8 @@ EVERY_KEY = {
     "server.access_log": True,
     "server.auth": "keys",
     "server.body_mib": 8,
+    "server.bulk_kib": 64,
+    "server.bulk_workers": 2,
     "server.cors_origins": ["https://search.example"],
     "server.deadline_s": 60.0,
     "server.drain_s": 20.0,
@@ -318,8 +320,11 @@ def test_relative_folders_start_at_the_file(tmp_path):
         ("local.token_budgett", "local.token_budget"),
         ("weights.hub_tokn", "weights.hub_token"),
         ("weights.threads", "local.threads"),
-        ("embeding.default_model", "embedding"),
-        ("lokal.threads", "the nearest is local"),
+        ("embeding.default_model", "the nearest is embedding\n"),
+        ("lokal.threads", "the nearest is local\n"),
+        ("sever.port", "the nearest is server\n"),
+        ("model.name", "the nearest is models\n"),
+        ("server_port", "the nearest is server.port"),
         ("threads", "local.threads"),
         ("local.zzz", "backend"),
     ],
@@ -330,7 +335,7 @@ def test_unknown_key_names_the_nearest(tmp_path, key, nearest):
     message = str(refused(path))
     assert message.startswith(f"{path}: {key if section in Config.model_fields or not section else section}: ")
     assert "is not a setting" in message
-    assert nearest in message
+    assert nearest in f"{message}\n"
     assert SECRET not in message
 
 
@@ -924,3 +929,42 @@ def test_settings_that_are_made_directly_raise_our_error(make, said):
     assert said in str(raised.value)
     assert SECRET not in str(raised.value)
     assert raised.value.__context__ is None
+
+
+CONTRADICTIONS = {
+    # Fields of a section that contradict one another, and a harmless field that a higher layer sets.
+    "server": ("[server]\ndeadline_s = 900\n", {"server.port": 1}, "deadline_s must not be above"),
+    "cache": ("[cache]\nsecret_previous = 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'\n", {"cache.ttl_s": 5}, "secret is unset"),
+    "models.m": (
+        "[models.m]\nname = 'm'\ntask = 'embed'\nmax_tokens = 9\n",
+        {"models.m.query_prompt": "q"},
+        "dimensions must be set",
+    ),
+    "routes.r": (
+        "[routes.r]\nmodel = 'm'\nprovider = 'openai'\napi_key_env = 'A_KEY'\nauth = 'none'\n",
+        {"routes.r.upstream_model": "m"},
+        "must be unset if auth",
+    ),
+}
+
+
+@pytest.mark.parametrize("section", CONTRADICTIONS)
+def test_fields_that_contradict_are_blamed_on_their_own_layer(section, tmp_path):
+    """Not on the layer that last set another field of the section, such as a flag of the command."""
+    text, more, message = CONTRADICTIONS[section]
+    file = tmp_path / "a.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        Config.load([file], environ={}, overrides=more)
+    assert (caught.value.where, caught.value.key) == (str(file), section)
+
+
+def test_fields_of_two_layers_that_contradict_name_both_and_the_variable(tmp_path):
+    file = tmp_path / "a.toml"
+    file.write_text("[server]\ndeadline_s = 900\n")
+    with pytest.raises(ConfigError) as caught:
+        Config.load([file], environ={"EMBEDWAY_SERVER__MAX_DEADLINE_S": "800"}, overrides={"server.port": 1})
+    assert str(caught.value) == (
+        f"{file}, environment: server: deadline_s must not be above max_deadline_s "
+        "(set by EMBEDWAY_SERVER__MAX_DEADLINE_S)"
+    )

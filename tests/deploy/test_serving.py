@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 
+from child_lines import ChildLines
 from containers import SETTINGS, compose, free_port
 from prometheus_server import wait_until
 from valkey_server import start_valkey
@@ -53,17 +54,12 @@ def gateway(variables):
     with subprocess.Popen(
         [*COMMAND, "serve"], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
+        lines = ChildLines(process.stderr)
         try:
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                if found := re.search(r"serving on (\S+)", line):
-                    yield process, found[1]
-                    break
-            else:
-                pytest.fail("".join(lines))
+            yield process, lines.wait_for(r"serving on (\S+)", 120)
         finally:
             process.kill()
+            lines.close()
 
 
 TEXTS = {"model": "all-MiniLM-L6-v2", "input": ["a text", "another"]}

@@ -2,20 +2,13 @@
 
 import pytest
 
+from clocks import Clock
 from embedway.dispatch.circuit_breaker import CircuitBreaker
-
-
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture

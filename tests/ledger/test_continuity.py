@@ -66,6 +66,52 @@ def test_an_idle_ledger_does_not_remember_the_log_of_one_that_was_closed(tmp_pat
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("moment", ["before it is opened", "before its first read"])
+@pytest.mark.parametrize("others", [False, True])
+def test_a_ledger_that_opens_while_the_last_other_one_closes_is_used(tmp_path, monkeypatch, moment, others):
+    """The log goes with the other one, or with another program that closes next: after this one checked the file."""
+    path = tmp_path / "l"
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        first, second = SqliteLedger(path), SqliteLedger(path)
+        await spend(first, 10)
+        program = sqlite3.connect(path, check_same_thread=False)
+        if others:
+            program.execute("SELECT * FROM meta").fetchall()
+
+        def close_others():
+            (tmp_path / "inode").hardlink_to(tmp_path / "l-wal")  # so that the next log has another one
+            asyncio.run_coroutine_threadsafe(first.aclose(), loop).result(60)
+            program.close()
+            assert not (tmp_path / "l-wal").exists()
+
+        calls = []
+        real = formats.open_checked
+
+        def open_checked(*arguments, **options):
+            calls.append(True)
+            if moment == "before it is opened":
+                close_others()
+            connection = real(*arguments, **options)
+            if moment == "before its first read":
+                close_others()
+            return connection
+
+        with monkeypatch.context() as patched:
+            patched.setattr(formats, "open_checked", open_checked)
+            await spend(second, 20)
+        assert calls == [True]
+        await spend(second, 30)
+        assert await standing(second) == (60, 0)
+        (tmp_path / "l-wal").unlink()  # still noticed
+        with pytest.raises(LedgerError, match="lost its write-ahead log"):
+            await spend(second, 1)
+        await second.aclose()
+
+    asyncio.run(main())
+
+
 # ---- clocks
 
 

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from api_servers import AzureServer
+from clocks import Clock
 from embedway import AsyncEmbedder, Config
 from embedway.errors import AuthenticationError, ConfigError, UnavailableError
 from embedway.providers.base import Endpoint
@@ -40,13 +41,6 @@ class Credential:
         if self.errors:
             raise self.errors.pop(0)
         return SimpleNamespace(token=f"{SECRET}-{len(self.scopes)}", expires_on=self.clock() + 3600)
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 def token_of(credential, clock, url="https://n.openai.azure.com/openai/v1"):

@@ -2,15 +2,8 @@
 
 import pytest
 
+from clocks import Clock
 from embedway.server.drain import Drain
-
-
-class Clock:
-    def __init__(self):
-        self.now = 50.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

@@ -8,16 +8,9 @@ import time
 import pytest
 
 from async_tests import in_loop
+from clocks import Clock
 from embedway.errors import DeadlineError, OverloadedError
 from embedway.server.fair_queue import FairQueue
-
-
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
 
 
 class Calls:

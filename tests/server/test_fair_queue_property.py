@@ -5,19 +5,12 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clocks import Clock
 from embedway.server.fair_queue import FairQueue
 
 KEYS = "abcd"
 WEIGHTS = st.sampled_from([0.25, 1.0, 2.0, 7.0])
 COSTS = st.integers(1, 100)
-
-
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 def enter(queue, key, **options):
@@ -37,7 +30,7 @@ def runs(turn):
 )
 @settings(deadline=None, max_examples=200)
 def test_served_costs_of_two_waiting_keys_differ_by_one_largest_call_of_each(weights, data):
-    queue = FairQueue(max_running=1, max_waiting=100_000, share=1.0, reserved=0.0, clock=Clock())
+    queue = FairQueue(max_running=1, max_waiting=100_000, share=1.0, reserved=0.0, clock=Clock(0.0))
     first = enter(queue, "first", cost=1.0)
     calls = {key: data.draw(st.lists(COSTS, min_size=3, max_size=25), label=key) for key in weights}
     order = data.draw(st.permutations([(key, cost) for key, costs in calls.items() for cost in costs]))
@@ -63,7 +56,7 @@ class Simulation:
     """The numbers of a queue, counted anew from its turns."""
 
     def __init__(self, max_running, share, reserved):
-        self.clock = Clock()
+        self.clock = Clock(0.0)
         self.queue = FairQueue(
             max_running=max_running, max_waiting=10**6, share=share, reserved=reserved, clock=self.clock
         )
@@ -152,7 +145,7 @@ def test_any_calls_and_cancellations_keep_every_rule(max_running, share, reserve
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans(), st.floats(0.01, 1.0)), min_size=60, max_size=60))
 @settings(deadline=None, max_examples=50)
 def test_the_least_urgent_call_of_a_key_waits_for_a_bounded_time(stream):
-    clock = Clock()
+    clock = Clock(0.0)
     queue = FairQueue(max_running=1, max_waiting=10**6, clock=clock)
     running = [enter(queue, "a", cost=1.0)]
     least = enter(queue, "a", cost=1.0, priority=0)
@@ -174,7 +167,7 @@ def test_the_least_urgent_call_of_a_key_waits_for_a_bounded_time(stream):
 @given(st.integers(2, 40), COSTS)
 @settings(deadline=None, max_examples=50)
 def test_a_bulk_never_delays_a_query_of_another_key_by_more_than_one_call(bulk, cost):
-    queue = FairQueue(max_running=1, max_waiting=10**6, clock=Clock())
+    queue = FairQueue(max_running=1, max_waiting=10**6, clock=Clock(0.0))
     turns = [enter(queue, "bulk", cost=cost) for _ in range(bulk)]
     query = enter(queue, "other", cost=1, query=True)
     queue.leave(turns[0])

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from async_tests import in_loop
+from clocks import Clock
 from embedway.errors import AccessError, LedgerError
 from embedway.ledger.records import Record
 from embedway.ledger.redis_records import RedisRecords
@@ -17,14 +18,6 @@ from embedway.server import keys
 from embedway.server.key_ring import KeyRing
 from embedway.server.keys import new_key, revoke_key, store_new_key
 from memory_records import MemoryRecords
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 class WatchedRecords(MemoryRecords):

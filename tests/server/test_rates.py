@@ -11,20 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from async_tests import in_loop
+from clocks import Clock
 from embedway import Config
 from embedway.errors import KeyLimitError, LedgerError
 from embedway.server.caller import Caller
 from embedway.server.local_rates import LocalRates
-from embedway.server.rates import MinuteLimits, correct_tokens, full_at, limits_of, open_rates, take_tokens
+from embedway.server.rate_stores import open_rates
+from embedway.server.rates import MinuteLimits, correct_tokens, full_at, limits_of, take_tokens
 from embedway.server.redis_rates import RedisRates
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1_000_000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

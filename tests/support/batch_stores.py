@@ -13,16 +13,6 @@ from embedway.server.batches.values import Batch, StoredFile, new_id
 FAR = 9e9
 
 
-class Clock:
-    """Clock that tests set."""
-
-    def __init__(self, now=1_000_000.0):
-        self.now = now
-
-    def __call__(self):
-        return self.now
-
-
 def open_stores(kind, folder, url, clock=None, count=1):
     """Return stores of one place, each as another process would open it."""
     if kind == "redis":

@@ -6,13 +6,13 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
-import threading
 
 import aiohttp
+
+from child_lines import ChildLines
 
 #: Maximum time for the browser to start, and for a condition to become true, on a busy machine, in seconds.
 PATIENCE_S = 60.0
@@ -48,29 +48,15 @@ def running_chromium(folder):
         start_new_session=True,
         env={**os.environ, "HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "XDG_CACHE_HOME": str(folder)},
     )
-    lines, found = [], threading.Event()
-
-    def read():
-        for line in process.stderr:
-            lines.append(line)
-            if "DevTools listening on" in line:
-                found.set()
-        found.set()
-
-    reader = threading.Thread(target=read)
-    reader.start()
+    lines = ChildLines(process.stderr)
     try:
-        found.wait(PATIENCE_S)
-        address = next((one[1] for line in lines if (one := re.search(r"listening on (ws://\S+)", line))), None)
-        assert address, "".join(lines)
-        yield address
+        yield lines.wait_for(r"DevTools listening on (ws://\S+)", PATIENCE_S)
     finally:
         # The browser has processes of its own, which are in its session.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
-        reader.join()
-        process.stderr.close()
+        lines.close()
 
 
 @contextlib.asynccontextmanager

@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
 
+from child_lines import ChildLines
 from embedway.config import Config
 from embedway.server.listening import listen
 from embedway.server.worker import make_server, open_gateway
@@ -95,22 +95,9 @@ def gateway_process(*arguments, files=(), environment=None):
         text=True,
         env={**os.environ, **(environment or {})},
     )
-    lines, serving = [], threading.Event()
-
-    def read():
-        for line in process.stderr:
-            lines.append(line)
-            if "serving on" in line:
-                serving.set()
-        serving.set()
-
-    reader = threading.Thread(target=read)
-    reader.start()
+    lines = ChildLines(process.stderr)
     try:
-        serving.wait(120)
-        found = next((re.search(r"serving on (\S+)", line) for line in lines if "serving on" in line), None)
-        assert found, "".join(lines)
-        yield GatewayProcess(found[1], process, lines)
+        yield GatewayProcess(lines.wait_for(r"serving on (\S+)", 120), process, lines.lines)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -119,5 +106,4 @@ def gateway_process(*arguments, files=(), environment=None):
         finally:
             if process.poll() is None:
                 process.kill()
-            reader.join()
-            process.stderr.close()
+            lines.close()

@@ -55,13 +55,3 @@ def spec_of(name, config):
     named = loading.resolve(name)
     loaded = loading.load(named, config)
     return ModelSpec.of(named.key, loaded.recipe, loaded.choice)
-
-
-class Clock:
-    """Clock that a test sets."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now

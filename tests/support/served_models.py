@@ -1,14 +1,18 @@
 """A gateway for tests of its APIs: it serves the default model, a tiny reranker, and models of a fake service."""
 
+import asyncio
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from embedway import Config, Embedder
+from embedway import AsyncEmbedder, Config, Embedder
 from gateways import gateway_in_thread
 from tiny_models import tiny_reranker
 
+#: A served model, and texts for it; two of them are the same.
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+TEXTS = ["A cat sits on the mat.", "Steuern in Österreich", "A cat sits on the mat.", "x"]
 #: Models of a provider that returns vectors of 16 numbers from the text, at once. The second has OpenAI's tokenizer.
 FAKE, FAKE_OF_OPENAI = "tests/fake", "tests/fake-of-openai"
 _FAKE = {"dimensions": 16, "min_dimensions": 1, "max_tokens": 512, "price_usd_per_million_tokens": "1"}
@@ -66,8 +70,46 @@ def library(gateway_settings):
         yield embedder
 
 
+@pytest.fixture(scope="module")
+def expected(library):
+    """Return the vectors of the library."""
+    return library.embed(TEXTS, model=MODEL).vectors
+
+
 def same(vectors, expected):
     """Return whether each row has a cosine of at least 0.99999 with that of the library."""
     rows = np.asarray(vectors, np.float64)
     cosines = (rows * expected).sum(axis=1) / (np.linalg.norm(rows, axis=1) * np.linalg.norm(expected, axis=1))
     return rows.shape == expected.shape and bool((cosines >= 0.99999).all())
+
+
+def embed_far(texts, **route):
+    """Return the vectors of texts by our own provider of the API of a gateway."""
+
+    async def run():
+        async with AsyncEmbedder(config=_far({"dimensions": 384, "max_tokens": 256}, route)) as embedder:
+            return (await embedder.embed(texts, model="far")).vectors
+
+    return asyncio.run(run())
+
+
+def rerank_far(query, documents, **route):
+    """Return the result of our own provider of an API of reranking of a gateway."""
+
+    async def run():
+        async with AsyncEmbedder(config=_far({"task": "rerank", "max_tokens": 512}, route)) as embedder:
+            return await embedder.rerank(query, documents, model="far")
+
+    return asyncio.run(run())
+
+
+def _far(model, route):
+    return Config.load(
+        environ={},
+        overrides={
+            "models": {"far": {"name": "far", "tokenizer": "estimate", **model}},
+            "routes": {"far": {"model": "far", **route}},
+            "ledger.backend": "none",
+            "cache.backend": "none",
+        },
+    )

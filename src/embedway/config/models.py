@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from embedway.config.problems import ContradictionError
 from embedway.config.types import Flag, Positive, PriceText, Section
 from embedway.sizes import min_dimensions_fault
 
@@ -62,7 +63,14 @@ class ModelSettings(Section):
     @model_validator(mode="after")
     def _check_dimensions(self) -> Self:
         if (self.task == "embed") != (self.dimensions is not None):
-            raise ValueError("dimensions must be set for an embedding model, and unset for a reranker")
+            raise ContradictionError(
+                "dimensions must be set for an embedding model, and unset for a reranker", "task", "dimensions"
+            )
         if self.dimensions is None and (self.matryoshka or self.min_dimensions):
-            raise ValueError("matryoshka and min_dimensions must be unset for a reranker, which has no vectors")
+            raise ContradictionError(
+                "matryoshka and min_dimensions must be unset for a reranker, which has no vectors",
+                "task",
+                "matryoshka",
+                "min_dimensions",
+            )
         return self

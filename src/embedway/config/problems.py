@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 
@@ -35,6 +35,14 @@ _OPTIONS = frozenset(
 _REPLACED = {
     "quality_comparable": "instead of true, write quality_scale = 'mteb-en'; instead of false, nothing",
 }
+
+
+class ContradictionError(ValueError):
+    """Fields of one section contradict one another: a validator of the section raises it with their names."""
+
+    def __init__(self, message: str, *fields: str) -> None:
+        self.fields = fields
+        super().__init__(message)
 
 
 def key_types(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, frozenset[type]]]:
@@ -101,6 +109,9 @@ class KnownKeys:
         within = [known for word, known in names.items() if f"_{name}_" in f"_{word}_"]
         if not close and len(within) == 1:
             close = within
+        if not close and not section:
+            # Before complete keys: a short key of the section may be more similar than its name.
+            close = difflib.get_close_matches(key, self.sections, n=1, cutoff=0.75)
         if not close:
             same = [known for known in self.all if known.rpartition(".")[2] == name]
             close = same or ([] if within else difflib.get_close_matches(key, self.all, n=1, cutoff=0.6))
@@ -161,13 +172,24 @@ def _set_by(source: SettingSource) -> str:
     return f" (set by {source.variable})" if source.variable else ""
 
 
+def _source_of(details: ErrorDetails, key: str, sources: Mapping[str, SettingSource]) -> SettingSource:
+    """Return the source of a value; for fields that contradict one another, all sources of those that are set."""
+    error = details.get("ctx", {}).get("error")
+    fields = error.fields if isinstance(error, ContradictionError) else ()
+    found = [sources[f"{key}.{name}"] for name in fields if f"{key}.{name}" in sources]
+    if not found:
+        return sources.get(key, SettingSource())
+    layers, variables = (dict.fromkeys(filter(None, names)) for names in zip(*map(astuple, found), strict=True))
+    return SettingSource(", ".join(layers), " and ".join(variables))
+
+
 def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: KnownKeys, under: str) -> Problem:
     """Convert an error of pydantic to plain words, with the source of the value."""
     parts = [part for part in under.split(".") if part] + [str(part) for part in details["loc"]]
     while sources and parts and ".".join(parts) not in sources:
         parts.pop()  # for an item of a list, the list is what was set
     key = ".".join(parts)
-    source = sources.get(key, SettingSource())
+    source = _source_of(details, key, sources)
     key = known_part(key.removesuffix(".[key]"))
     where, suffix = source.layer, _set_by(source)
     pattern, name = pattern_and_name(key)

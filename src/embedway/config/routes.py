@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 
 from embedway.config.addresses import parse_http_url, suggest_scheme
 from embedway.config.known_services import BUILT_IN, SERVED_BY, SERVICES, key_header
+from embedway.config.problems import ContradictionError
 from embedway.config.request_headers import check_header_name, check_header_value
 from embedway.config.types import File, Flag, Positive, Section
 from embedway.text import shown_name
@@ -20,6 +21,8 @@ from embedway.text import shown_name
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 #: Similarity above which an unknown name is a misspelled one.
 _TYPO = 0.75
+#: Fields with the key of a route, and with headers.
+_KEYS, _HEADERS = ("api_key", "api_key_env", "api_key_file"), ("headers", "headers_env", "headers_file")
 _GROUPS = ("embedway.providers", "embedway.rerankers")
 
 
@@ -143,7 +146,7 @@ class RouteSettings(Section):
         names = [name.casefold() for table in (self.headers, self.headers_env, self.headers_file) for name in table]
         double = next((name for name in names if names.count(name) > 1), None)
         if double is not None:
-            raise ValueError(f"the header {double} is set twice; set it once")
+            raise ContradictionError(f"the header {double} is set twice; set it once", *_HEADERS)
         return self
 
     @model_validator(mode="after")
@@ -152,15 +155,24 @@ class RouteSettings(Section):
         if not self.has_own_key:
             return self
         if self.auth in {"entra", "none"}:
-            raise ValueError(f'api_key, api_key_env and api_key_file must be unset if auth is "{self.auth}"')
+            raise ContradictionError(
+                f'api_key, api_key_env and api_key_file must be unset if auth is "{self.auth}"', "auth", *_KEYS
+            )
         if header in self.header_names:
-            raise ValueError(f"has a key and the header {header}, which would contain the key; set one of them")
+            raise ContradictionError(
+                f"has a key and the header {header}, which would contain the key; set one of them", *_KEYS, *_HEADERS
+            )
         return self
 
     @model_validator(mode="after")
     def _check_openai_account(self) -> Self:
         if self.provider not in {"openai", "openai-compatible"} and (self.organization or self.project):
-            raise ValueError("organization and project are accounts of OpenAI; set headers for other services")
+            raise ContradictionError(
+                "organization and project are accounts of OpenAI; set headers for other services",
+                "provider",
+                "organization",
+                "project",
+            )
         return self
 
     @property

@@ -14,6 +14,7 @@ from embedway.config.alerts import WebhookUrl  # noqa: TC001  pydantic evaluates
 from embedway.config.benchmark_layers import complete_benchmarks
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
 from embedway.config.paths import expand_user
+from embedway.config.problems import ContradictionError
 from embedway.config.redis_urls import Cluster, RedisUrl  # noqa: TC001  pydantic evaluates the annotations
 from embedway.config.types import (
     SECRET_RULE,
@@ -218,18 +219,16 @@ class CacheSettings(Section):
     @model_validator(mode="after")
     def _check_secrets(self) -> Self:
         if self.secret_previous is not None and self.secret is None:
-            raise ValueError("secret_previous must be unset if secret is unset")
+            raise ContradictionError("secret_previous must be unset if secret is unset", "secret_previous")
         if self.secret_previous is not None and self.secret_previous == self.secret:
-            raise ValueError("secret_previous must differ from secret")
+            raise ContradictionError("secret_previous must differ from secret", "secret", "secret_previous")
         return self
 
     @model_validator(mode="after")
     def _compression_that_helps(self) -> Self:
         if self.zstd and self.codec == "i8":
-            raise ValueError(
-                "zstd must be false if codec is 'i8': compressed i8 entries are larger, not smaller; existing "
-                "compressed entries are still read"
-            )
+            why = "compressed i8 entries are larger, not smaller; existing compressed entries are still read"
+            raise ContradictionError(f"zstd must be false if codec is 'i8': {why}", "zstd", "codec")
         return self
 
 

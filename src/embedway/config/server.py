@@ -10,6 +10,7 @@ from platformdirs import user_state_path
 from pydantic import AfterValidator, Field, model_validator
 
 from embedway.config.addresses import parse_address
+from embedway.config.problems import ContradictionError
 from embedway.config.types import File, Flag, Folder, NotNegative, Positive, Seconds, Section
 
 Port: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=65_535)]
@@ -66,6 +67,12 @@ class ServerSettings(Section):
     #: Maximum deadline that a request may name, in seconds.
     max_deadline_s: Seconds = 600.0
 
+    #: Processes that answer bulk requests and compute batches, with a lower CPU priority, so that these do not delay
+    #: other requests. With 0, the workers do.
+    bulk_workers: Annotated[int, Field(strict=True, ge=0, le=256)] = 1
+    #: Minimum size of the body of a bulk request, in KiB. POST requests for files and batches are bulk with any body.
+    bulk_kib: Positive = 8
+
     #: Requests of a worker that compute at the same time.
     max_running: Positive = 128
     #: Requests of a worker that wait for their turn; more are refused with the time to come back.
@@ -105,14 +112,19 @@ class ServerSettings(Section):
     #: Folder of sockets and temporary files of a running gateway.
     run_directory: Folder = Field(default_factory=lambda: Path(tempfile.gettempdir()))
 
+    @property
+    def batches_file(self) -> Path:
+        """SQLite file of files and batches."""
+        return self.state_directory / "batches.sqlite"
+
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key must be set together")
+            raise ContradictionError("tls_certificate and tls_key must be set together", "tls_certificate", "tls_key")
         return self
 
     @model_validator(mode="after")
     def _check_deadlines(self) -> Self:
         if self.deadline_s > self.max_deadline_s:
-            raise ValueError("deadline_s must not be above max_deadline_s")
+            raise ContradictionError("deadline_s must not be above max_deadline_s", "deadline_s", "max_deadline_s")
         return self

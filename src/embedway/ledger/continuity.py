@@ -17,7 +17,7 @@ from embedway.files import place_of
 from embedway.forks import at_fork
 from embedway.formats import beside
 from embedway.ledger.shared_states import SharedState, SharedStates
-from embedway.sqlite_open import OPENING, is_open
+from embedway.sqlite_open import OPENING, is_open, logs_left
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,8 +93,9 @@ class Seen(SharedState):
     place: tuple[int, int] | None = None
     id: str = ""
     changes: int = 0
-    #: The files beside an open database, each with its device and inode.
+    #: The files beside an open database, each with its device and inode, and how often they were left by then.
     beside: list[tuple[Path, tuple[int, int] | None]] = field(default_factory=list)
+    left: int = 0
 
     def check(self, identity: LedgerIdentity, changes: int, what: str) -> None:
         """Raise LedgerError if the ledger is another one or an older copy. A restored one is accepted."""
@@ -136,8 +137,9 @@ class FileWatch:
             if place != self.seen.place:
                 raise ReplacedFileError("was removed" if place is None else "was replaced by another file")
         with OPENING:  # closing the last connection removes the files beside the database
-            if not is_open(self.seen.place):
-                self.seen.beside = []
+            left = logs_left(self.seen.place)
+            if not is_open(self.seen.place) or left != self.seen.left:
+                self.seen.beside, self.seen.left = [], left
             elif any(place_of(path) != place for path, place in self.seen.beside):
                 raise ReplacedFileError("lost its write-ahead log: another program removed files beside it")
 

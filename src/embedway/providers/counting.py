@@ -27,8 +27,6 @@ _log = logging.getLogger(__name__)
 # As for local models: tokenize only as many characters as the limit can need, so that a book costs little.
 _CHARACTERS_PER_TOKEN = 16
 _WINDOW_GROWTH = 8
-#: Maximum characters to tokenize without threads: to start them takes as long as 10,000 characters.
-_ALONE_CHARACTERS = 10_000
 #: Estimate if no tokenizer is published. Cohere's token has 4.8 characters of English, or 1.1 of Chinese (3 bytes each)
 #: (https://huggingface.co/Cohere/multilingual-22-12), so 3 bytes overestimate the tokens of prose. Each digit is a
 #: separate token, as in Gemma's tokenizer (https://arxiv.org/abs/2403.08295, 2.2) and similar ones.
@@ -135,7 +133,10 @@ class TiktokenCounter:
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
         window = self.max_tokens * _CHARACTERS_PER_TOKEN
-        encoded = self._encode_all([text[:window] for text in texts])
+        # One text after the other: `encode_ordinary_batch` starts a thread for every few texts, which takes five times
+        # as long for short texts, and holds up the event loop. A special token that is written in a text is plain text:
+        # it ends no document.
+        encoded = [self._encoding.encode_ordinary(text[:window]) for text in texts]
         lengths = np.fromiter(map(len, encoded), np.int32, len(texts))
         truncations = []
         for row, (text, tokens) in enumerate(zip(texts, encoded, strict=True)):
@@ -147,13 +148,6 @@ class TiktokenCounter:
                 else:
                     lengths[row] = len(self._encoding.encode_ordinary(text))
         return TokenizedTexts((), lengths, tuple(truncations))
-
-    def _encode_all(self, texts: list[str]) -> list[list[int]]:
-        """Return the ids of each text. A special token that is written in a text is plain text: it ends no document."""
-        if len(texts) == 1 or sum(map(len, texts)) <= _ALONE_CHARACTERS:
-            return [self._encoding.encode_ordinary(text) for text in texts]
-        ids: list[list[int]] = self._encoding.encode_ordinary_batch(texts)
-        return ids
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> Encoded:
         """Return ids and offsets of a text's tokens, without truncation; the tokenizer interface for chunking."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import difflib
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedway.catalog import default_catalog
@@ -110,6 +111,16 @@ def full_name(name: str, config: Config) -> str:
     key_of(name, config)
     known = None if library_of(name) else local.resolve(name).facts
     return name if known is None else known.name
+
+
+def folder_of(name: str, config: Config) -> Path | None:
+    """Return the folder that a name of a local model, or of a library's, is; None for other names."""
+    if service_of(name, config) is not None:
+        return None
+    library = library_of(name)
+    if library is None:
+        return local.resolve(name).folder
+    return Path(library[1]) if library[1].startswith((".", "/", "~")) else None
 
 
 def known_names(config: Config) -> dict[str, str]:

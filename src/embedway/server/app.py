@@ -8,31 +8,31 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from embedway.errors import EmbedwayError
 from embedway.server.batches.service import CALLER, PATHS
 from embedway.server.bodies import read_body
+from embedway.server.calls import resolved_model
+from embedway.server.client_watch import ClientWatch
 from embedway.server.dialects import openai
 from embedway.server.endpoint import Exchange
 from embedway.server.origins import check_browser, cors_headers
-from embedway.server.problems import BodyError, Problem, problem_of, unexpected
+from embedway.server.problems import BodyError, problem_of
 from embedway.server.replies import Reply, problem_headers
 from embedway.server.routing import Routes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
+
+    from starlette.types import Receive, Scope, Send
 
     from embedway.server.access import Access
     from embedway.server.batches.service import BatchService
+    from embedway.server.bulk import BulkProxy
     from embedway.server.endpoint import Endpoint
     from embedway.server.gateway import Gateway
+    from embedway.server.problems import Problem
     from embedway.server.replies import Header
 
-    Receive = Callable[[], Awaitable[Any]]
-    Send = Callable[[Any], Awaitable[None]]
 
-
-#: A request that takes longer is watched for a client that disconnects, in seconds: most requests end earlier.
-_WATCH_AFTER_S = 0.02
 #: Status in logs of a request whose client disconnected, as nginx writes it.
 _CLIENT_LEFT = 499
 _METHOD_NOT_ALLOWED = 405
@@ -50,12 +50,18 @@ class GatewayApp:
     """The endpoints of a gateway as an ASGI application."""
 
     def __init__(
-        self, gateway: Gateway, endpoints: Iterable[Endpoint], access: Access, batches: BatchService | None = None
+        self,
+        gateway: Gateway,
+        endpoints: Iterable[Endpoint],
+        access: Access,
+        batches: BatchService | None = None,
+        bulk: BulkProxy | None = None,
     ) -> None:
-        """Create the application. Without `batches`, it has no files and batches."""
+        """Create the application. `batches` answers requests for files and batches; `bulk` forwards bulk requests."""
         self._gateway = gateway
         self._access = access
         self._batches = batches
+        self._bulk = bulk
         self._stats = gateway.stats
         self._settings = gateway.config.server
         self._routes = Routes(endpoints)
@@ -63,7 +69,7 @@ class GatewayApp:
         self._ids = os.urandom(6).hex()
         self._count = 0
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             return
@@ -77,32 +83,33 @@ class GatewayApp:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         endpoint, argument = self._routes.find(method, scope["path"])
         exchange = Exchange(self._gateway, self._access.nobody, b"", request_id, scope["query_string"], argument)
-        problem: Problem | None = None
-        if endpoint is None and self._batches is not None and scope["path"].startswith(PATHS):
-            await self._pass_on(self._batches, exchange, scope, receive, send)
-            return
+        code = ""
         try:
+            if self._bulk is not None and self._bulk.is_bulk(scope) and await self._bulk.forward(scope, receive, send):
+                return
+            if endpoint is None and self._batches is not None and scope["path"].startswith(PATHS):
+                await self._answer_with_batches(self._batches, exchange, scope, receive, send)
+                return
             reply = await self._answer(endpoint or self._unknown(method, scope["path"]), exchange, scope, receive)
         except ConnectionError:
             self._stats.end(endpoint, exchange, _CLIENT_LEFT, time.perf_counter() - started, "client_left")
             return
-        except EmbedwayError as error:
+        except Exception as error:  # noqa: BLE001  each error is an answer
             problem = problem_of(error, is_admin=exchange.caller.admin)
-        except Exception as error:  # noqa: BLE001  answered as a fault, and logged
-            problem = unexpected(error)
-        if problem is not None:
-            reply = self._refusal(endpoint, problem, scope["path"])
+            reply, code = self._refusal(endpoint, problem, scope["path"]), problem.code
         if self._origins:
             reply = replace(reply, headers=(*reply.headers, *cors_headers(scope["headers"], self._origins)))
-        code = "" if problem is None else problem.code
         self._stats.end(endpoint, exchange, reply.status, time.perf_counter() - started, code)
         await _send(send, reply, request_id.encode(), scope)
 
-    async def _pass_on(
-        self, batches: BatchService, exchange: Exchange, scope: Any, receive: Receive, send: Send
+    async def _answer_with_batches(
+        self, batches: BatchService, exchange: Exchange, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Let the application of files and batches answer a request, which may be large."""
-        started, status = time.perf_counter(), 0
+        """Let the application of files and batches answer a request, which may be large.
+
+        Raises its error if no answer has begun.
+        """
+        started, status, code = time.perf_counter(), 0, ""
         cors = cors_headers(scope["headers"], self._origins) if self._origins else ()
 
         async def send_with_headers(message: Any) -> None:
@@ -114,33 +121,25 @@ class GatewayApp:
             await send(message)
 
         try:
-            check_browser(scope["headers"], self._origins, loopback_only=self._access.is_loopback_only)
-            exchange.caller = await self._access.caller_of(scope["headers"])
+            await self._identify(exchange, scope["headers"])
             await batches.app({**scope, CALLER: exchange.caller}, receive, send_with_headers)
-        except Exception as error:  # noqa: BLE001  answered as a fault, and logged
-            problem = (
-                problem_of(error, is_admin=exchange.caller.admin)
-                if isinstance(error, EmbedwayError)
-                else unexpected(error)
-            )
+        except Exception as error:
             if not status:
-                status = problem.status
-                reply = Reply(openai.error(problem), status, headers=(*problem_headers(problem), *cors))
-                await _send(send, reply, exchange.request_id.encode(), scope)
-        finally:
-            self._stats.end(None, exchange, status or 500, time.perf_counter() - started)
+                raise
+            code = problem_of(error).code
+        self._stats.end(None, exchange, status, time.perf_counter() - started, code)
 
-    async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Any, receive: Receive) -> Reply:
+    async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Scope, receive: Receive) -> Reply:
         """Check the caller, read the body, and run the handler; it is cancelled if the client disconnects."""
         headers: Sequence[Header] = scope["headers"]
         if endpoint.access != "open":
-            check_browser(headers, self._origins, loopback_only=self._access.is_loopback_only)
-            exchange.caller = await self._access.caller_of(headers)
+            await self._identify(exchange, headers)
             if endpoint.access == "admin" and not exchange.caller.admin:
                 raise BodyError("this address needs an admin key", status=403, code="permission_denied")
         if endpoint.method == "POST":
             exchange.body = await read_body(receive, headers, most_bytes=self._settings.body_mib << 20)
-        watch = _Watch(receive)
+        watch = ClientWatch(receive)
+        resolved_model.set("")  # a pipelined request runs in a copy of the context of the one before it
         try:
             return await endpoint.handler(exchange)
         except asyncio.CancelledError:
@@ -150,6 +149,12 @@ class GatewayApp:
             raise
         finally:
             watch.end()
+            exchange.model = exchange.model or resolved_model.get()
+
+    async def _identify(self, exchange: Exchange, headers: Sequence[Header]) -> None:
+        """Find the caller of a request. Raises BodyError for a page of another origin, and AccessError."""
+        check_browser(headers, self._origins, loopback_only=self._access.is_loopback_only)
+        exchange.caller = await self._access.caller_of(headers)
 
     def _refusal(self, endpoint: Endpoint | None, problem: Problem, path: str) -> Reply:
         """Return the answer to a problem, in the form of the endpoint, or of the API of an unknown path."""
@@ -174,39 +179,7 @@ class GatewayApp:
         )
 
 
-class _Watch:
-    """Cancels the current task if the client disconnects. It begins late, because most requests end before."""
-
-    def __init__(self, receive: Receive) -> None:
-        self.has_left = False
-        self._receive = receive
-        self._task = asyncio.current_task()
-        self._watching: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
-
-    def _begin(self) -> None:
-        self._watching = asyncio.create_task(self._wait())
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.has_left = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def uncancel(self) -> None:
-        """Take the cancellation back: it is this class's own."""
-        if self._task is not None:
-            self._task.uncancel()
-
-    def end(self) -> None:
-        """Stop watching."""
-        self._timer.cancel()
-        if self._watching is not None:
-            self._watching.cancel()
-
-
-async def _send(send: Send, reply: Reply, request_id: bytes, scope: Any) -> None:
+async def _send(send: Send, reply: Reply, request_id: bytes, scope: Scope) -> None:
     headers = [
         (b"content-type", reply.media),
         (b"content-length", b"%d" % len(reply.body)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from embedway.types import InputType, Overflow
+
+#: Canonical name of the model of the request that the current task answers, for the log of one that fails.
+resolved_model: ContextVar[str] = ContextVar("embedway_resolved_model", default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class EmbedCall:
 
 
 @dataclass(frozen=True, slots=True)
-class RerankCall:
+class ScoreCall:
     """Documents to score for a query."""
 
     query: str

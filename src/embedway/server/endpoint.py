@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from embedway.server.caller import Caller
+    from embedway.server.calls import EmbedCall, ScoreCall
     from embedway.server.gateway import Gateway
     from embedway.server.problems import Problem
     from embedway.server.replies import Reply
-    from embedway.types import Receipt
+    from embedway.types import EmbedResult, Receipt, RerankResult
 
     Handler: TypeAlias = Callable[["Exchange"], Awaitable[Reply]]
     #: Returns the body of an error in the form of an API.
@@ -37,13 +38,25 @@ class Exchange:
     query: bytes = b""
     #: Value of the parameter in the path; empty without one.
     argument: str = ""
-    #: Model that answered, for logs and statistics.
+    #: Model that answered, or should have, for logs and statistics; empty if it is not known.
     model: str = ""
     texts: int = 0
     tokens: int = 0
     cache_hits: int = 0
     cost_nanousd: int = 0
     saved_nanousd: int = 0
+
+    async def embed(self, call: EmbedCall) -> EmbedResult:
+        """Embed texts for the caller."""
+        result = await self.gateway.embed(self.caller, call)
+        self.note(result.receipt)
+        return result
+
+    async def rerank(self, call: ScoreCall) -> RerankResult:
+        """Score documents for the caller."""
+        result = await self.gateway.rerank(self.caller, call)
+        self.note(result.receipt)
+        return result
 
     def note(self, receipt: Receipt) -> None:
         """Note the facts of a receipt for logs and statistics."""

@@ -15,12 +15,13 @@ from embedway.pipeline.deadline import run_in_time
 from embedway.pipeline.request import Call
 from embedway.selection.call_options import CallOptions
 from embedway.server.access import needs_keys
+from embedway.server.calls import resolved_model
 from embedway.server.fair_queue import FairQueue
 from embedway.server.problems import BodyError
 from embedway.server.rates import correct_tokens, limits_of, take_tokens
 from embedway.server.readiness import Readiness
 from embedway.text import shown_name
-from embedway.urgency import is_interactive
+from embedway.urgency import MAY_WAIT, is_interactive
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from embedway.selection.scoring import Selection
     from embedway.server.batches.service import BatchService
     from embedway.server.caller import Caller
-    from embedway.server.calls import EmbedCall, RerankCall
+    from embedway.server.calls import EmbedCall, ScoreCall
     from embedway.server.key_ring import KeyRing
     from embedway.server.rates import RateLimits
     from embedway.server.served import ServedModels
@@ -51,10 +52,18 @@ _TOKENS_A_TEXT = 4
 _WAITING_REQUESTS = 4
 #: Share of a key's batches, relative to its online calls.
 _BACKGROUND_WEIGHT = 0.1
+#: Running calls of a key above which a further one is bulk work. Computed as queries, all would be before the query of
+#: another key.
+_MOST_INTERACTIVE = 16
 #: Least time for a call that waited nearly until its deadline, in seconds.
 _LEAST_S = 0.001
 
 R = TypeVar("R", "EmbedResult", "RerankResult")
+
+
+def _among_documents(call: Call) -> Call:
+    """Return a call that is computed among documents, before those of the same age."""
+    return replace(call, is_interactive=False, priority=max(call.priority, MAY_WAIT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +121,10 @@ class Gateway:
         )
 
         async def embed(left_s: float) -> EmbedResult:
+            is_one_of_many = turn.key is not None and turn.key.running > _MOST_INTERACTIVE
+            now = _among_documents(asked) if asked.is_interactive and is_one_of_many else asked
             async with self.engines.call() as engine:
-                return await engine.pipeline.embed(asked, options, left_s)
+                return await engine.pipeline.embed(now, options, left_s)
 
         return await self._within_limits(caller, cost, turn, deadline_s, embed)
 
@@ -125,10 +136,10 @@ class Gateway:
         async with self.engines.call() as engine:
             return await run_in_time(engine.pipeline.plan(asked, options), deadline_s)
 
-    async def rerank(self, caller: Caller, call: RerankCall) -> RerankResult:
+    async def rerank(self, caller: Caller, call: ScoreCall) -> RerankResult:
         """Score documents for a caller."""
         cost = self._check_texts(len(call.documents), sum(map(len, call.documents)))
-        name = await self.served.resolve(call.model or self.default_name("rerank"), caller, "rerank")
+        name = await self._resolve(call.model or self.default_name("rerank"), caller, "rerank")
         options = self._options(caller, call.collection, call.max_cost)
         overflow = rerank.check_rerank_overflow(call.on_overflow)
         try:
@@ -162,7 +173,7 @@ class Gateway:
             raise BodyError("texts of a selection must be texts, not token ids", param="input")
         deadline_s = self._deadline_s(call.deadline_s)
         async with self.engines.call() as engine:
-            criteria = replace(engine.selector.criteria(preset), models=await self._selectable(caller))
+            criteria = replace(engine.selector.criteria(preset), models=await self.served.selectable(caller))
             return await run_in_time(engine.selector.select(tuple(texts), criteria), deadline_s)
 
     def _turn(
@@ -234,10 +245,10 @@ class Gateway:
         model = call.model or self.config.embedding.default_model
         if call.model == AUTO:
             async with self.engines.call() as engine:
-                criteria = replace(engine.selector.criteria(None), models=await self._selectable(caller))
+                criteria = replace(engine.selector.criteria(None), models=await self.served.selectable(caller))
             options = replace(options, criteria=criteria)
         elif model != AUTO:
-            model = await self.served.resolve(model, caller)
+            model = await self._resolve(model, caller, "embed")
         elif caller.models is not None:
             raise BodyError("name one of the models of this key", param="model")
         asked = Call(
@@ -252,8 +263,11 @@ class Gateway:
         )
         return asked, options
 
-    async def _selectable(self, caller: Caller) -> tuple[str, ...]:
-        return tuple(name for name, task in await self.served.all(caller) if task == "embed")
+    async def _resolve(self, name: str, caller: Caller, task: Task) -> str:
+        """Return the canonical name of a model, and note it for the log. Raises NotServedError."""
+        canonical = await self.served.resolve(name, caller, task)
+        resolved_model.set(self.served.shown(canonical))
+        return canonical
 
     def _options(self, caller: Caller, collection: str, max_cost: Decimal | None) -> CallOptions:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from embedway.server.dialects import openai
@@ -40,17 +39,7 @@ _ANSWER = {
     "required": ["status"],
     "properties": {"status": {"type": "string"}, "reason": {"type": "string"}},
 }
-METRICS = Endpoint(
-    "GET",
-    "/metrics",
-    metrics,
-    "Metrics, as Prometheus reads them",
-    openai.error,
-    "health",
-    access="admin",
-    media=CONTENT_TYPE,
-)
-_HEALTH = (
+ENDPOINTS = (
     Endpoint("GET", "/health/live", live, "Whether the process answers", openai.error, "health", None, _ANSWER, "open"),
     Endpoint(
         "GET",
@@ -64,7 +53,14 @@ _HEALTH = (
         "open",
         answered=(200, 503),
     ),
+    Endpoint(
+        "GET",
+        "/metrics",
+        metrics,
+        "Metrics, as Prometheus reads them",
+        openai.error,
+        "health",
+        access="admin",
+        media=CONTENT_TYPE,
+    ),
 )
-ENDPOINTS = (*_HEALTH, METRICS)
-#: Endpoints of the port for metrics, which needs no key.
-METRICS_ENDPOINTS = (*_HEALTH, replace(METRICS, access="open"))

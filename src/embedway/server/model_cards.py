@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from embedway.catalog import DEFAULT_MODEL
@@ -87,11 +87,13 @@ async def default_card(gateway: Gateway, caller: Caller) -> ModelCard:
 
 
 async def _read(gateway: Gateway, served: list[tuple[str, Task]]) -> list[ModelCard]:
-    models = (await gateway.engines.current()).models
-    loaded = {name for name, task in served if models.opened(name, task=task) is not None}
+    models, shown = (await gateway.engines.current()).models, gateway.served.shown
+    loaded = {name for name, task in served if models.opened(shown(name), task=task) is not None}
     # A name in the settings may be a folder, so that facts are read from disk.
     return await asyncio.to_thread(
-        lambda: [_card(name, task, gateway.config, loaded=name in loaded) for name, task in served]
+        lambda: [
+            replace(_card(name, task, gateway.config, loaded=name in loaded), name=shown(name)) for name, task in served
+        ]
     )
 
 

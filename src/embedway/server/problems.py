@@ -6,15 +6,11 @@ import logging
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from embedway import errors
-from embedway.errors import UsageError, without_row
+from embedway.errors import EmbedwayError, UsageError, without_row
 from embedway.ledger.refusals import MAX_COST
 from embedway.text import printable
-
-if TYPE_CHECKING:
-    from embedway.errors import EmbedwayError
 
 _log = logging.getLogger("embedway.server")
 
@@ -106,11 +102,13 @@ _KINDS = (
 STATUSES = {kind.code: kind.status for kind in _KINDS}
 
 
-def problem_of(error: EmbedwayError, *, is_admin: bool = False) -> Problem:
+def problem_of(error: Exception, *, is_admin: bool = False) -> Problem:
     """Return the answer to an error. The reason of an internal error is logged, and not in the answer.
 
     So is what a service failed with, unless the caller has admin rights: it names routes and addresses of the gateway.
     """
+    if not isinstance(error, EmbedwayError):
+        return _unexpected(error)
     if isinstance(error, BodyError):
         return Problem(error.status, error.code, _shown(str(error)), error.param)
     if isinstance(error, errors.BudgetExceededError) and error.budget == MAX_COST:
@@ -133,7 +131,7 @@ def problem_of(error: EmbedwayError, *, is_admin: bool = False) -> Problem:
     return Problem(kind.status, kind.code, _shown(message), param, wait_s, kind.may_retry)
 
 
-def unexpected(error: Exception) -> Problem:
+def _unexpected(error: Exception) -> Problem:
     """Return the answer to an error that no request should cause. Its place is logged; its message may be a text."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown place"

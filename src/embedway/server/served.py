@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,13 @@ from embedway.config.local_models import AUTO
 from embedway.local.loading import resolve
 from embedway.local.outline import has_weights
 from embedway.models.reranker import names as reranker_names
-from embedway.providers.names import full_name, known_names, own_models, service_of
+from embedway.providers.names import folder_of, full_name, known_names, own_models, service_of
 from embedway.server.problems import NotServedError
+from embedway.server.unserved import explain_unserved
 from embedway.text import shown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from embedway.catalog.types import Task
     from embedway.config import Config
@@ -39,6 +41,12 @@ class ServedModels:
         #: Canonical names by lower-case name or alias, and tasks by canonical name.
         self._names: dict[str, str] = {}
         self._tasks: dict[str, Task] = {}
+        #: Names of folders for callers, who must not read paths of the machine.
+        self._shown: dict[str, str] = {}
+        #: Canonical names of all models of the catalog and the settings, by lower-case name or alias.
+        self._known = known_names(config)
+        #: Canonical names of the models that a selection can compare.
+        self._comparable: frozenset[str] = frozenset()
         self._listed_at = float("-inf")
         self._listing: asyncio.Task[None] | None = None
 
@@ -52,11 +60,12 @@ class ServedModels:
 
     async def _list(self) -> None:
         embedding = await self._selector.available()
-        self._names, self._tasks = await asyncio.to_thread(self._read, embedding)
+        self._names, self._tasks, self._shown = await asyncio.to_thread(self._read, embedding)
+        self._comparable = frozenset(full_name(name, self._config) for name in embedding)
         self._listed_at = self._clock()
 
-    def _read(self, embedding: list[str]) -> tuple[dict[str, str], dict[str, Task]]:
-        config, names = self._config, known_names(self._config)
+    def _read(self, embedding: list[str]) -> tuple[dict[str, str], dict[str, Task], dict[str, str]]:
+        config = self._config
         if config.server.models is not None:
             chosen = {full_name(name, config): name for name in config.server.models}
         else:
@@ -74,8 +83,22 @@ class ServedModels:
             tasks[reranker] = "rerank"
         found = {name.casefold(): name for name in chosen}
         found.update({spelling.casefold(): name for name, spelling in chosen.items()})
-        found.update({spelling: name for spelling, name in names.items() if name in chosen})
-        return found, tasks
+        found.update({spelling: name for spelling, name in self._known.items() if name in chosen})
+        shown = self._names_of_folders(chosen)
+        found.update({name.casefold(): folder for folder, name in shown.items()})
+        return found, tasks, shown
+
+    def _names_of_folders(self, chosen: Iterable[str]) -> dict[str, str]:
+        """Return a name for each folder: its last part, with a number if another model has that name."""
+        shown: dict[str, str] = {}
+        taken = set(self._known)
+        for model in chosen:
+            folder = folder_of(model, self._config)
+            if folder is not None:
+                names = (folder.name if number == 1 else f"{folder.name}-{number}" for number in itertools.count(1))
+                shown[model] = next(name for name in names if name.casefold() not in taken)
+                taken.add(shown[model].casefold())
+        return shown
 
     def _is_ready(self, name: str) -> bool:
         """Return whether a reranker of the catalog can run here now."""
@@ -100,8 +123,21 @@ class ServedModels:
             canonical = self._names.get(name.casefold())
         allowed = self.allowed(caller)
         if canonical is None or (allowed is not None and canonical not in allowed):
-            raise NotServedError(f"model {shown_name(name)} is not served here; GET /v1/models lists the models")
+            raise await self._not_served(name, caller)
         return canonical, self._tasks[canonical]
+
+    async def _not_served(self, name: str, caller: Caller) -> NotServedError:
+        """Return the error for a model, with the reason for one of the catalog that the caller may know of."""
+        known, why = self._known.get(name.casefold()), ""
+        mine = {self._known.get(one.casefold()) for one in caller.models or ()}
+        if known is not None and known != AUTO and (caller.models is None or known in mine):
+            why = await asyncio.to_thread(explain_unserved, known, self._config)
+        reason = f"; {why}" if why else ""
+        return NotServedError(f"model {shown_name(name)} is not served here{reason}; GET /v1/models lists the models")
+
+    def shown(self, canonical: str) -> str:
+        """Return the name of a served model that callers read: the canonical one, but no path."""
+        return self._shown.get(canonical, canonical)
 
     def allowed(self, caller: Caller) -> frozenset[str] | None:
         """Return the canonical names of the models of a key; None for all."""
@@ -113,7 +149,16 @@ class ServedModels:
         """Return the models that a caller may use, by name."""
         await self.refresh()
         allowed = self.allowed(caller)
-        return sorted((name, task) for name, task in self._tasks.items() if allowed is None or name in allowed)
+        found = [(name, task) for name, task in self._tasks.items() if allowed is None or name in allowed]
+        return sorted(found, key=lambda one: self.shown(one[0]))
+
+    async def selectable(self, caller: Caller) -> tuple[str, ...]:
+        """Return the models among which a selection may choose. Raises NotServedError if there is none."""
+        served = await self.all(caller)
+        found = tuple(name for name, task in served if task == "embed" and name in self._comparable)
+        if not found:  # criteria without models would allow every model
+            raise NotServedError("none of the models that may be used here can be selected; name one")
+        return found
 
 
 def _task_of(name: str, config: Config) -> Task:

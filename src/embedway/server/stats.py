@@ -16,6 +16,7 @@ from embedway.telemetry.names import (
     GATEWAY_REQUESTS,
     GATEWAY_RUNNING,
     GATEWAY_SECONDS,
+    GATEWAY_STARTS,
     GATEWAY_WAITING,
 )
 
@@ -126,7 +127,7 @@ class Stats:
         period.texts += exchange.texts
         period.hits += exchange.cache_hits
         period.times[_time_class(seconds)] += 1
-        if exchange.model:
+        if exchange.texts:  # the model answered
             counts = self.models.get(exchange.model)
             if counts is None:
                 counts = self.models[exchange.model] = ModelCounts()
@@ -157,6 +158,12 @@ class Stats:
         """Report the requests that compute and wait now."""
         if self._metrics is not None:
             self._metrics.set_queue(running, waiting)
+
+
+def count_start(process: str) -> None:
+    """Count the start of this process of a gateway."""
+    with lock:
+        process_metrics().child(GATEWAY_STARTS, process).inc()
 
 
 class _GatewayMetrics:

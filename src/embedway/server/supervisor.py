@@ -15,10 +15,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
-from embedway.server.heartbeats import HANGING, SERVING
+from embedway.server.heartbeats import FAILED, HANGING, SERVING, read_failure, send_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from embedway.errors import EmbedwayError
 
 _log = logging.getLogger("embedway.server")
 
@@ -43,8 +45,8 @@ class Child:
 
     name: str
     run: Callable[[int, int], None]
-    #: Whether other processes need it, so that it ends after them.
-    ends_last: bool = False
+    #: Processes with a higher number end after those with a lower one, which need them.
+    end_order: int = 0
     #: Process id; 0 if it is not running.
     pid: int = 0
     #: Descriptor of its heartbeats; -1 if it is closed.
@@ -54,13 +56,18 @@ class Child:
     is_serving: bool = False
     has_served: bool = False
     failures: int = 0
+    #: Message of an error with which it cannot start; see `heartbeats.send_failure`.
+    failure: bytes = b""
     #: Time of the next start, if it is not running.
     start_at: float = 0.0
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs processes until SIGTERM, SIGINT or SIGHUP. Its exit code is 0, or 1 if they cannot be started."""
+    """Runs processes until SIGTERM, SIGINT or SIGHUP. Its exit code is 0, or 1 if they cannot be started.
+
+    An error that another start would not heal, such as a wrong setting, is raised instead, once for all processes.
+    """
 
     children: Sequence[Child]
     drain_s: float
@@ -71,13 +78,18 @@ class Supervisor:
     clock: Callable[[], float] = time.monotonic
     _ending: bool = False
     _ready: bool = False
+    #: Pipe that is closed when the supervisor has ended; its processes read that.
     _lifeline: tuple[int, int] = (-1, -1)
+    #: Pipe with the numbers of signals, which end a wait.
     _wakeup: tuple[int, int] = (-1, -1)
+    #: Name of the process whose failed starts end the gateway.
     _failed: str = ""
+    #: Error that another start would not heal.
+    _error: EmbedwayError | None = None
     _poll: select.poll = field(default_factory=select.poll)
 
     def run(self) -> int:
-        """Start the processes and watch them. Return the exit code."""
+        """Start the processes and watch them. Return the exit code. Raises the error of a process that cannot start."""
         self._lifeline = os.pipe()
         self._wakeup = os.pipe()
         for descriptor in self._wakeup:
@@ -89,13 +101,16 @@ class Supervisor:
         try:
             while not self._ending:
                 self._step()
-            return self._end()
+            code = self._end()
         finally:
             signal.set_wakeup_fd(-1)
             for number, handler in zip(numbers, before, strict=True):
                 signal.signal(number, handler)
             for descriptor in (*self._lifeline, *self._wakeup):
                 os.close(descriptor)
+        if self._error is not None:
+            raise self._error
+        return code
 
     def _handle(self, number: int, _frame: object) -> None:
         if number != signal.SIGCHLD:
@@ -143,30 +158,39 @@ class Supervisor:
             child.run(writing, self._lifeline[0])
             code = 0
         except BaseException as error:  # noqa: BLE001  a forked process never returns
-            _log.error("%s ended: %s: %s", child.name, type(error).__name__, error)
+            if not send_failure(writing, error):
+                _log.error("%s ended: %s: %s", child.name, type(error).__name__, error)
         finally:
             logging.shutdown()
             os._exit(code)
 
     def _read(self, descriptor: int) -> None:
-        """Read heartbeats, or the numbers of signals."""
+        """Read heartbeats, or the numbers of signals, which are not needed."""
         try:
             data = os.read(descriptor, 4096)
         except BlockingIOError:
             return
-        for child in self.children:
-            if child.heartbeat == descriptor:
-                if not data:  # it closed the pipe, and will be reaped
-                    self._poll.unregister(descriptor)
-                    os.close(descriptor)
-                    child.heartbeat = -1
-                    return
-                child.heartbeat_at = self.clock()
-                if data[-1:] == HANGING:
-                    _log.error("%s makes no progress; it is killed", child.name)
-                    self._signal(child, signal.SIGKILL)
-                child.is_serving = data[-1:] == SERVING
-                child.has_served = child.has_served or child.is_serving
+        child = next((one for one in self.children if one.heartbeat == descriptor), None)
+        if child is None:
+            return
+        if not data:  # it closed the pipe, and will be reaped
+            self._close_heartbeat(child)
+            return
+        child.heartbeat_at = self.clock()
+        if child.failure or FAILED in data:
+            child.failure += data
+            return
+        if data[-1:] == HANGING:
+            _log.error("%s makes no progress; it is killed", child.name)
+            self._signal(child, signal.SIGKILL)
+        child.is_serving = data[-1:] == SERVING
+        child.has_served = child.has_served or child.is_serving
+
+    def _close_heartbeat(self, child: Child) -> None:
+        if child.heartbeat >= 0:
+            self._poll.unregister(child.heartbeat)
+            os.close(child.heartbeat)
+            child.heartbeat = -1
 
     def _reap(self) -> None:
         """Note processes that ended, and when to start them again."""
@@ -180,11 +204,12 @@ class Supervisor:
     def _note_end(self, child: Child, code: int) -> None:
         lived_s = self.clock() - child.started_at
         child.pid, child.is_serving = 0, False
-        if child.heartbeat >= 0:
-            self._poll.unregister(child.heartbeat)
-            os.close(child.heartbeat)
-            child.heartbeat = -1
+        error, child.failure = read_failure(child.failure + _unread(child.heartbeat)), b""
+        self._close_heartbeat(child)
         if self._ending:
+            return
+        if error is not None and not child.has_served:
+            self._error, self._ending = error, True
             return
         child.failures = 1 if lived_s >= _STABLE_S else child.failures + 1
         if not child.has_served and child.failures >= _MOST_FAILED_STARTS:
@@ -214,8 +239,8 @@ class Supervisor:
         code = 1 if self._failed else 0
         if self._failed:
             _log.error("%s could not be started %d times; the gateway ends", self._failed, _MOST_FAILED_STARTS)
-        for ends_last in (False, True):
-            self._end_group([child for child in self.children if child.ends_last == ends_last])
+        for order in sorted({child.end_order for child in self.children}):
+            self._end_group([child for child in self.children if child.end_order == order])
         return code
 
     def _end_group(self, group: Sequence[Child]) -> None:
@@ -241,3 +266,12 @@ class Supervisor:
             if child.heartbeat >= 0:
                 with contextlib.suppress(BlockingIOError):
                     os.read(child.heartbeat, 4096)
+
+
+def _unread(descriptor: int) -> bytes:
+    """Return what an ended process has written and nobody has read."""
+    parts: list[bytes] = []
+    with contextlib.suppress(BlockingIOError):  # a process that it has left behind may hold the pipe
+        while descriptor >= 0 and (data := os.read(descriptor, 2**16)):
+            parts.append(data)
+    return b"".join(parts)

@@ -39,10 +39,6 @@ class KeyCalls:
     time: float = 0.0
     running: int = 0
     waiting: int = 0
-    #: Whether it is in the heap of all waiting keys, in the heap of those that run nothing, and set aside.
-    is_queued: bool = False
-    is_idle_queued: bool = False
-    is_parked: bool = False
     #: Cost of the waiting calls by level of urgency.
     _costs: list[float] = field(default_factory=lambda: [0.0] * _LEVELS)
     #: Waiting calls by urgency; calls that have left are skipped.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -15,18 +16,21 @@ import uvicorn
 import uvloop
 
 from embedway._engine import Engines
+from embedway.config.addresses import is_loopback
 from embedway.server.access import Access
 from embedway.server.app import GatewayApp
 from embedway.server.batches.service import BatchService
+from embedway.server.bulk import BulkProxy
 from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
+from embedway.server.garbage import spare_what_is_loaded
 from embedway.server.gateway import Gateway, GatewayParts
-from embedway.server.health import METRICS_ENDPOINTS
+from embedway.server.health import ENDPOINTS as OPERATOR_ENDPOINTS
 from embedway.server.heartbeats import SERVING, STARTING, send_heartbeats
 from embedway.server.http_server import HttpServer
 from embedway.server.inference.client import InferenceClient
 from embedway.server.key_ring import KeyRing
-from embedway.server.rates import open_rates
+from embedway.server.rate_stores import open_rates
 from embedway.server.served import ServedModels
 from embedway.server.snapshots import WRITE_S, snapshot_of, write_snapshot
 from embedway.server.stats import Stats
@@ -42,6 +46,9 @@ if TYPE_CHECKING:
 #: Time after which a thread that computes in Python passes the interpreter's lock to the event loop, in seconds. The
 #: loop needs the lock after each wait, some ten times for a request; Python's default is 5 ms.
 _SWITCH_S = 0.0005
+#: Increment of the nice value of a process for bulk requests: a process without it gets three times as much of a core
+#: that both need.
+_BULK_NICE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +56,18 @@ class WorkerPlace:
     """Number, sockets, folder and descriptors of a worker, from its supervisor."""
 
     number: int
+    #: Socket of the gateway; in a process for bulk requests, the one that these processes share.
     main_socket: socket.socket
     #: Socket of the port for metrics; None without one.
     metrics_socket: socket.socket | None
     #: Private folder of the running gateway.
     folder: Path
-    #: Socket of the process that computes local models; None if the worker does.
+    #: Path of the socket of the process that computes local models; None if the worker does.
     inference: Path | None
+    #: Path of the socket of the processes for bulk requests; None without them, and in one of them.
+    bulk: Path | None
+    #: Whether it is a process for bulk requests.
+    is_bulk: bool
     #: Descriptor for heartbeats.
     heartbeat: int
     #: Descriptor that ends when the supervisor has ended.
@@ -66,14 +78,18 @@ def run_worker(config: Config, place: WorkerPlace) -> None:
     """Serve until SIGTERM, or until the supervisor has ended."""
     sys.setswitchinterval(_SWITCH_S)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the supervisor ends this one
+    if place.is_bulk:
+        os.nice(_BULK_NICE)
     uvloop.run(_serve(config, place))
 
 
-async def open_gateway(config: Config, folder: Path, inference: Path | None = None) -> tuple[Gateway, GatewayApp]:
+async def open_gateway(
+    config: Config, folder: Path, inference: Path | None = None, bulk: BulkProxy | None = None
+) -> tuple[Gateway, GatewayApp]:
     """Return a gateway of the running event loop, and its application. The caller closes the gateway.
 
     `folder` is private and shared by the workers of a gateway. `inference` is the socket of the process that computes
-    local models; None if this one does.
+    local models; None if this one does. With `bulk`, other processes answer bulk requests and compute batches.
     """
     engines = Engines(config, (), None, None if inference is None else partial(InferenceClient, inference))
     engine = await engines.current()
@@ -82,8 +98,20 @@ async def open_gateway(config: Config, folder: Path, inference: Path | None = No
     ring = None if engine.records is None else KeyRing(engine.records, keys_stale_s=config.server.keys_stale_s)
     gateway = Gateway(GatewayParts(config, engines, served, rates, stats, ring, folder))
     batches = gateway.batches = BatchService(config, gateway, engine.records)
-    batches.start()
-    return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server, ring), batches)
+    if bulk is None:
+        batches.start()
+    return gateway, GatewayApp(gateway, ENDPOINTS, Access(config.server, ring), batches, bulk)
+
+
+def make_metrics_app(gateway: Gateway) -> GatewayApp:
+    """Return the application of the port for metrics. It needs no key, because Prometheus has none.
+
+    On a loopback address, the host of a request must be this machine.
+    """
+    settings = gateway.config.server
+    auth = "auto" if is_loopback(settings.metrics_host) else "none"
+    access = Access(settings.model_copy(update={"host": settings.metrics_host, "auth": auth}), None)
+    return GatewayApp(gateway, OPERATOR_ENDPOINTS, access)
 
 
 def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
@@ -108,11 +136,12 @@ def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
 
 async def _serve(config: Config, place: WorkerPlace) -> None:
     loop = asyncio.get_running_loop()
-    gateway, app = await open_gateway(config, place.folder, place.inference)
-    server = make_server(app, config.server)
-    # Its port is for Prometheus, which has no key and may be on another machine.
-    open_access = Access(config.server.model_copy(update={"auth": "none"}), None)
-    metrics = make_server(GatewayApp(gateway, METRICS_ENDPOINTS, open_access), config.server)
+    bulk = None if place.bulk is None else _open_bulk_proxy(place.bulk, config.server)
+    gateway, app = await open_gateway(config, place.folder, place.inference, bulk)
+    # TLS ends in the worker that forwards a bulk request.
+    plain = {"tls_certificate": None, "tls_key": None}
+    server = make_server(app, config.server.model_copy(update=plain) if place.is_bulk else config.server)
+    metrics = make_server(make_metrics_app(gateway), config.server)
 
     def stop() -> None:
         gateway.readiness.is_ending = True
@@ -127,6 +156,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         await gateway.warm()
         if place.number == 0:
             await gateway.warn_without_keys()
+        spare_what_is_loaded()
         if place.metrics_socket is not None:
             serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
         await server.serve(sockets=[place.main_socket])
@@ -138,7 +168,19 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         loop.remove_reader(place.lifeline)
         beating.cancel()
         writing.cancel()
+        if bulk is not None:
+            await bulk.aclose()
         await gateway.aclose()
+
+
+def _open_bulk_proxy(path: Path, settings: ServerSettings) -> BulkProxy:
+    return BulkProxy(
+        path,
+        least_bytes=settings.bulk_kib << 10,
+        most_bytes=settings.body_mib << 20,
+        # The process ends each call by its deadline, so that this time passes only if it hangs.
+        read_timeout_s=settings.max_deadline_s + settings.drain_s,
+    )
 
 
 async def _write_snapshots(gateway: Gateway, place: WorkerPlace) -> None:

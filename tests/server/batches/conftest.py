@@ -2,7 +2,8 @@
 
 import pytest
 
-from batch_stores import Clock, empty_server
+from batch_stores import empty_server
+from clocks import Clock
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 import redis
 
 from async_tests import in_loop
-from batch_stores import Clock, a_batch, content_of, empty_server, open_stores, put_file
+from batch_stores import a_batch, content_of, empty_server, open_stores, put_file
+from clocks import Clock
 from embedway.errors import ConfigError, StateError
 from embedway.server.batches.base import Listing
 from embedway.server.batches.contents import read_content

@@ -73,6 +73,21 @@ async def until_end(store, batch, runner, clock):
     return batch
 
 
+async def look_again(store, runner):
+    """Let a runner look for work a few times, and begin what it finds."""
+    looks, open_batches = asyncio.Semaphore(0), store.open_batches
+
+    async def counted():
+        looks.release()
+        return await open_batches()
+
+    store.open_batches = counted
+    for _ in range(5):
+        runner.wake()
+        await looks.acquire()
+    store.open_batches = open_batches
+
+
 async def results(store, batch):
     return [results_of(await content_of(store, one)) for one in (batch.output_file_id, batch.error_file_id)]
 
@@ -144,8 +159,7 @@ async def test_temporary_failures_are_tried_again_after_their_wait(place, clock)
         assert batch.completed <= 1
         assert batch.paused_until == clock.now + 100
         clock.now += 99
-        runner.wake()
-        await asyncio.sleep(0.2)
+        await look_again(store, runner)
         assert len(compute.inputs) == 4, "nothing is sent before the wait has passed"
         clock.now += 2
         batch = await until(store, batch)
@@ -368,19 +382,21 @@ async def test_runners_share_a_batch_and_compute_each_line_once(place):
 
 @in_loop
 async def test_a_small_batch_of_a_tenant_does_not_wait_for_a_large_one_of_another(place):
-    finished, busy = [], asyncio.Event()
+    finished, busy, both_are_there = [], asyncio.Event(), asyncio.Event()
 
     async def note(body):
         finished.append(body["input"])
         if len(finished) > 20:
             busy.set()
-        await asyncio.sleep(0.002)
+            await both_are_there.wait()
 
     async with stores_of(place) as store:
         await add(store, 2000, tenant="a")
         async with running(store, FakeCompute(note)):
             await busy.wait()
-            small = await until(store, await add(store, tenant="b", data=request_line(1, "small")))
+            added = await add(store, tenant="b", data=request_line(1, "small"))
+            both_are_there.set()
+            small = await until(store, added)
         assert small.status == "completed"
         assert len(finished) < 1000
 

@@ -1,3 +1,3 @@
 """Fixtures for tests of the dialects."""
 
-from served_models import gateway, gateway_settings, library  # noqa: F401 - fixtures
+from served_models import expected, gateway, gateway_settings, library  # noqa: F401 - fixtures

@@ -1,6 +1,5 @@
 """Cohere's API with both classes of its official client, and our own provider."""
 
-import asyncio
 import base64
 
 import cohere
@@ -8,16 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from embedway import AsyncEmbedder, Config
-from served_models import FAKE, same
-
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-TEXTS = ["A cat sits on the mat.", "Steuern in Österreich", "A cat sits on the mat."]
-
-
-@pytest.fixture(scope="module")
-def expected(library):
-    return library.embed(TEXTS, model=MODEL).vectors
+from served_models import FAKE, MODEL, TEXTS, embed_far, same
 
 
 @pytest.fixture(params=["", "/cohere"])
@@ -101,18 +91,5 @@ def test_errors_have_the_classes_of_the_client(client):
 
 
 def test_our_own_provider(gateway, expected):
-    async def run():
-        route = {"model": "embed-v4.0", "provider": "cohere", "base_url": gateway.url, "upstream_model": MODEL}
-        config = Config.load(
-            environ={},
-            overrides={
-                "models": {"far": {"name": "far", "dimensions": 384, "max_tokens": 256, "tokenizer": "estimate"}},
-                "routes": {"far": {**route, "model": "far", "api_key": "none"}},
-                "ledger.backend": "none",
-                "cache.backend": "none",
-            },
-        )
-        async with AsyncEmbedder(config=config) as embedder:
-            return await embedder.embed(TEXTS, model="far")
-
-    assert same(asyncio.run(run()).vectors, expected)
+    route = {"provider": "cohere", "base_url": gateway.url, "api_key": "none"}
+    assert same(embed_far(TEXTS, upstream_model=MODEL, **route), expected)

@@ -1,20 +1,9 @@
 """Jina's API, which has no official client, by requests of its reference and our own provider."""
 
-import asyncio
-
 import httpx
 import pytest
 
-from embedway import AsyncEmbedder, Config
-from served_models import FAKE, same
-
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-TEXTS = ["A cat sits on the mat.", "Steuern in Österreich", "A cat sits on the mat."]
-
-
-@pytest.fixture(scope="module")
-def expected(library):
-    return library.embed(TEXTS, model=MODEL).vectors
+from served_models import FAKE, MODEL, TEXTS, embed_far, same
 
 
 def post(gateway, path, **body):
@@ -68,18 +57,5 @@ def test_reranking_returns_the_documents(gateway, gateway_settings, library):
 
 
 def test_our_own_provider(gateway, expected):
-    async def run():
-        route = {"model": "far", "provider": "jina", "base_url": f"{gateway.url}/jina/v1", "upstream_model": MODEL}
-        config = Config.load(
-            environ={},
-            overrides={
-                "models": {"far": {"name": "far", "dimensions": 384, "max_tokens": 256, "tokenizer": "estimate"}},
-                "routes": {"far": {**route, "api_key": "none"}},
-                "ledger.backend": "none",
-                "cache.backend": "none",
-            },
-        )
-        async with AsyncEmbedder(config=config) as embedder:
-            return await embedder.embed(TEXTS, model="far")
-
-    assert same(asyncio.run(run()).vectors, expected)
+    route = {"provider": "jina", "base_url": f"{gateway.url}/jina/v1", "api_key": "none"}
+    assert same(embed_far(TEXTS, upstream_model=MODEL, **route), expected)

@@ -12,15 +12,7 @@ from embedway import __version__
 from embedway.server.bodies import parse
 from embedway.server.dialects.ollama import OllamaEmbedBody, seconds_of
 from embedway.server.problems import BodyError
-from served_models import FAKE, same
-
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-TEXTS = ["A cat sits on the mat.", "Steuern in Österreich", "A cat sits on the mat."]
-
-
-@pytest.fixture(scope="module")
-def expected(library):
-    return library.embed(TEXTS, model=MODEL).vectors
+from served_models import FAKE, MODEL, TEXTS, same
 
 
 @pytest.fixture(params=["", "/ollama/"])

@@ -14,17 +14,7 @@ import pytest
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.openai import OpenAIEmbedding
 
-from embedway import AsyncEmbedder, Config
-from served_models import FAKE, FAKE_OF_OPENAI, running, same
-
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-TEXTS = ["A cat sits on the mat.", "Steuern in Österreich", "A cat sits on the mat.", "x"]
-
-
-@pytest.fixture(scope="module")
-def expected(library):
-    """Return the vectors of the library."""
-    return library.embed(TEXTS, model=MODEL).vectors
+from served_models import FAKE, FAKE_OF_OPENAI, MODEL, TEXTS, embed_far, running, same
 
 
 @pytest.fixture
@@ -150,21 +140,8 @@ def test_curl_with_and_without_a_content_type(gateway, expected, header):
 
 
 def test_our_own_provider(gateway, expected):
-    async def embed():
-        route = {"provider": "openai-compatible", "base_url": f"{gateway.url}/v1", "auth": "none"}
-        config = Config.load(
-            environ={},
-            overrides={
-                "models": {"far": {"name": "far", "dimensions": 384, "max_tokens": 256, "tokenizer": "estimate"}},
-                "routes": {"far": {**route, "model": "far", "upstream_model": MODEL}},
-                "ledger.backend": "none",
-                "cache.backend": "none",
-            },
-        )
-        async with AsyncEmbedder(config=config) as embedder:
-            return await embedder.embed(TEXTS, model="far")
-
-    assert same(asyncio.run(embed()).vectors, expected)
+    route = {"provider": "openai-compatible", "base_url": f"{gateway.url}/v1", "auth": "none"}
+    assert same(embed_far(TEXTS, upstream_model=MODEL, **route), expected)
 
 
 def post(gateway, **body):

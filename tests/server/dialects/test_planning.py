@@ -2,9 +2,7 @@
 
 import httpx
 
-from served_models import FAKE
-
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+from served_models import FAKE, MODEL
 
 
 def post(gateway, path, **body):

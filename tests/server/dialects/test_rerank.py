@@ -1,11 +1,9 @@
 """Reranking at `/v1/rerank`, with our own providers for compatible servers, and errors."""
 
-import asyncio
-
 import httpx
 import pytest
 
-from embedway import AsyncEmbedder, Config
+from served_models import rerank_far
 
 QUERY, DOCUMENTS = "Where does the cat sleep?", ["Taxes are due.", "The cat sleeps on the sofa.", "A dog", "A dog"]
 
@@ -60,26 +58,7 @@ def test_errors_name_the_field(gateway, fields, param, message):
 
 
 def test_our_own_provider_of_compatible_servers(gateway, gateway_settings, expected):
-    async def rerank():
-        config = Config.load(
-            environ={},
-            overrides={
-                "models": {"far": {"name": "far", "task": "rerank", "max_tokens": 512, "tokenizer": "estimate"}},
-                "routes": {
-                    "far": {
-                        "model": "far",
-                        "provider": "openai-compatible",
-                        "base_url": f"{gateway.url}/v1",
-                        "upstream_model": gateway_settings["rerank.default_model"],
-                        "auth": "none",
-                    }
-                },
-                "ledger.backend": "none",
-            },
-        )
-        async with AsyncEmbedder(config=config) as embedder:
-            return await embedder.rerank(QUERY, DOCUMENTS, model="far")
-
-    found = asyncio.run(rerank())
+    route = {"provider": "openai-compatible", "base_url": f"{gateway.url}/v1", "auth": "none"}
+    found = rerank_far(QUERY, DOCUMENTS, upstream_model=gateway_settings["rerank.default_model"], **route)
     assert found.order == expected.order
     assert found.scores.tolist() == pytest.approx(expected.scores.tolist(), abs=1e-5)

@@ -1,20 +1,9 @@
 """Voyage's API with its official client and our own provider."""
 
-import asyncio
-
 import pytest
 import voyageai
 
-from embedway import AsyncEmbedder, Config
-from served_models import FAKE, same
-
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-TEXTS = ["A cat sits on the mat.", "Steuern in Österreich", "A cat sits on the mat."]
-
-
-@pytest.fixture(scope="module")
-def expected(library):
-    return library.embed(TEXTS, model=MODEL).vectors
+from served_models import FAKE, MODEL, TEXTS, embed_far, same
 
 
 @pytest.fixture
@@ -56,18 +45,5 @@ def test_errors_have_the_classes_of_the_client(client):
 
 
 def test_our_own_provider(gateway, expected):
-    async def run():
-        route = {"model": "far", "provider": "voyage", "base_url": f"{gateway.url}/voyage/v1", "upstream_model": MODEL}
-        config = Config.load(
-            environ={},
-            overrides={
-                "models": {"far": {"name": "far", "dimensions": 384, "max_tokens": 256, "tokenizer": "estimate"}},
-                "routes": {"far": {**route, "api_key": "none"}},
-                "ledger.backend": "none",
-                "cache.backend": "none",
-            },
-        )
-        async with AsyncEmbedder(config=config) as embedder:
-            return await embedder.embed(TEXTS, model="far")
-
-    assert same(asyncio.run(run()).vectors, expected)
+    route = {"provider": "voyage", "base_url": f"{gateway.url}/voyage/v1", "api_key": "none"}
+    assert same(embed_far(TEXTS, upstream_model=MODEL, **route), expected)

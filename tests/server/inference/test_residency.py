@@ -5,12 +5,13 @@ import asyncio
 import pytest
 
 from async_tests import in_loop
+from clocks import Clock
 from embedway.errors import ClosedError, RuntimeUnavailableError, UnavailableError, UnsupportedModelError, WeightsError
 from embedway.local.backend import SessionOptions
 from embedway.local.remote import ModelSpec
 from embedway.local.runtime_choice import RuntimeChoice
 from embedway.server.inference.residency import Residents
-from inference_service import Clock, until
+from inference_service import until
 
 OPTIONS = SessionOptions("onnxruntime", "f32", 1, 1)
 CHOICE = RuntimeChoice(OPTIONS, OPTIONS, 2048)

@@ -31,6 +31,18 @@ BUDGETS = {
     "budgets.all": {"usd": "5", "period": "month"},
     "budgets.none": {"usd": "0", "model": "acme/m", "hard": False},
 }
+FAILING = [
+    ("/v1/embeddings", {"model": "acme/m", "input": "one text"}),
+    (
+        "/v2/embed",
+        {"model": "acme/m", "texts": ["one text"], "input_type": "search_query", "embedding_types": ["float"]},
+    ),
+    ("/api/embed", {"model": "acme/m", "input": "one text"}),
+    ("/v1/embeddings", {"model": "acme/m", "input": "long " * 500, "on_overflow": "error"}),
+    ("/v1/embeddings", {"model": "acme/m", "input": [[1, 2, 3]]}),
+    ("/v1/embeddings", {"model": "acme/m", "input": 5}),
+    ("/v1/embeddings", {"model": "unknown", "input": "secret text"}),
+]
 
 
 def overview(requests=(), **settings):
@@ -76,6 +88,33 @@ def test_counts_money_and_budgets():
     assert {one["spent_usd"] for one in data["spending"]} == {model["cost_usd"]}
     assert [(one["status"], one["path"]) for one in data["remembered"]] == [(404, "/v1/embeddings")]
     assert "text" not in str(data["remembered"]).replace("'texts'", "")
+
+
+def test_a_request_that_failed_has_its_model_where_it_is_known():
+    """Also one that the engine refuses, in each API; not one that was read before its model was known."""
+    over_budget = {"budgets.all": {"usd": "0.000001", "period": "month"}}
+
+    async def main():
+        config = Config.load([], overrides={**PAID, **over_budget})
+        async with gateway_at(config) as (url, gateway), aiohttp.ClientSession() as session:
+            for path, body in FAILING:
+                async with session.post(url + path, json=body) as answer:
+                    await answer.read()
+            async with session.get(f"{url}/overview.json") as answer:
+                return await answer.json(), gateway.stats.models
+
+    data, models = asyncio.run(main())
+    rows = [(one["path"], one["model"], one["code"]) for one in reversed(data["remembered"])]
+    assert rows == [
+        ("/v1/embeddings", "acme/m", "insufficient_quota"),
+        ("/v2/embed", "acme/m", "insufficient_quota"),
+        ("/api/embed", "acme/m", "insufficient_quota"),
+        ("/v1/embeddings", "acme/m", "context_length_exceeded"),
+        ("/v1/embeddings", "acme/m", "invalid_input"),
+        ("/v1/embeddings", "", "invalid_request_error"),
+        ("/v1/embeddings", "", "model_not_found"),
+    ]
+    assert models == {}  # counts of models are those of answers
 
 
 def test_without_a_ledger_spending_is_not_known():

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from embedway.errors import EmbedwayError, UsageError
+from embedway.errors import UsageError
 from embedway.ledger.records import UnreadableRecordError
 from embedway.server.batches.api import BatchApi, Handler
 from embedway.server.batches.computing import Answer
@@ -21,7 +21,7 @@ from embedway.server.bodies import parse
 from embedway.server.caller import ANYONE
 from embedway.server.dialects import openai
 from embedway.server.keys import find_key
-from embedway.server.problems import problem_of, unexpected
+from embedway.server.problems import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -74,14 +74,10 @@ class BatchService:
         try:
             parsed = parse(openai.EmbeddingsBody, orjson.dumps(body))
             result = await self._gateway.embed(caller, parsed.call(), background=True)
-        except EmbedwayError as error:
+        except Exception as error:  # noqa: BLE001  each error is an answer
             problem = problem_of(error, is_admin=caller.admin)
-        except Exception as error:  # noqa: BLE001  answered as a fault, and logged
-            problem = unexpected(error)
-        else:
-            answer = openai.answer(result, parsed.encoding)
-            return Answer(200, answer, None, result.receipt.input_tokens)
-        return Answer(problem.status, openai.error(problem), problem.retry_after_s)
+            return Answer(problem.status, openai.error(problem), problem.retry_after_s)
+        return Answer(200, openai.answer(result, parsed.encoding), None, result.receipt.input_tokens)
 
     async def _find_caller(self, key_name: str) -> Caller | None:
         """Return the caller of a key; None if it was revoked."""

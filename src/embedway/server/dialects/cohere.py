@@ -13,20 +13,10 @@ import orjson
 from pydantic import Field
 
 from embedway.server.bodies import Body, parse
-from embedway.server.calls import EmbedCall, RerankCall
+from embedway.server.calls import EmbedCall
 from embedway.server.dialects import rerank as common
-from embedway.server.dialects.fields import (
-    Additions,
-    CoherePriority,
-    Count,
-    Dimensions,
-    Model,
-    RerankAdditions,
-    Text,
-    Texts,
-    placed,
-    warnings_of,
-)
+from embedway.server.dialects.additions import Additions, RerankAdditions
+from embedway.server.dialects.fields import CoherePriority, Count, Dimensions, Model, Text, Texts, placed, warnings_of
 from embedway.server.endpoint import Endpoint
 from embedway.server.model_cards import model_card
 from embedway.server.problems import BodyError
@@ -73,9 +63,8 @@ class EmbedV1Body(Additions):
             dimensions,
             _OVERFLOWS[self.truncate],
             self.collection or "",
-            0,
-            self.max_dollars,
-            self.deadline,
+            max_cost=self.max_dollars,
+            deadline_s=self.deadline,
         )
 
 
@@ -113,8 +102,7 @@ async def embed_v2(exchange: Exchange) -> Reply:
 
 
 async def _embed(exchange: Exchange, body: EmbedV1Body, call: EmbedCall, version: str) -> Reply:
-    result = await exchange.gateway.embed(exchange.caller, call)
-    exchange.note(result.receipt)
+    result = await exchange.embed(call)
     types = body.embedding_types or (["float"] if version == "2" else None)
     kind = "embeddings_floats" if types is None else "embeddings_by_type"
     answer = b'{"id":%b,"response_type":"%b","embeddings":%b,"texts":%b,"meta":%b}' % (
@@ -147,18 +135,8 @@ async def rerank_v2(exchange: Exchange) -> Reply:
     body = parse(RerankV2Body, exchange.body)
     if body.max_tokens_per_doc is not None:
         await _check_document_limit(exchange, body.model, body.max_tokens_per_doc)
-    call = RerankCall(
-        body.query,
-        body.documents,
-        body.model,
-        body.top_n,
-        body.on_overflow or "truncate",
-        body.collection or "",
-        body.max_dollars,
-        body.deadline,
-    )
-    result = await exchange.gateway.rerank(exchange.caller, call)
-    exchange.note(result.receipt)
+    call = body.score_call(body.query, body.documents, body.model, body.top_n, "truncate")
+    result = await exchange.rerank(call)
     found = {
         "id": exchange.request_id,
         "results": common.results_of(result, None),

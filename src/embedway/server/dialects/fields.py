@@ -1,13 +1,11 @@
-"""Fields and steps that the dialects share: types of fields, our additions to each API, and places in messages."""
+"""Fields and steps that the dialects share: types of fields, and places in messages."""
 
 from __future__ import annotations
 
-from decimal import ROUND_DOWN, Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from embedway.money import MOST_USD
 from embedway.server.bodies import Body
 from embedway.server.caller import HIGHEST_PRIORITY
 from embedway.server.problems import BodyError
@@ -45,7 +43,6 @@ Model = Annotated[str, Field(min_length=1, max_length=512)]
 #: `@` begins the names of the collections of tenants.
 Collection = Annotated[str, Field(max_length=512, json_schema_extra={"pattern": r"^([^@\u0000][^\u0000]*)?$"})]
 Dimensions = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_whole)]
-_NANO_USD = Decimal("1e-9")
 Count = Annotated[int, Field(ge=1, le=1_000_000_000), BeforeValidator(_whole)]
 Priority = Annotated[int, Field(ge=0, le=HIGHEST_PRIORITY), BeforeValidator(_whole)]
 CoherePriority = Annotated[int, Field(ge=0, le=999), BeforeValidator(_whole)]
@@ -53,36 +50,10 @@ CoherePriority = Annotated[int, Field(ge=0, le=999), BeforeValidator(_whole)]
 False_ = Annotated[bool, AfterValidator(_check_false), WithJsonSchema({"const": False})]
 
 
-class Additions(Body):
-    """Fields that each API has in addition to those of its service."""
+class TextItem(Body):
+    """A text as an object."""
 
-    #: Name of a set of vectors, which keeps the model and space of its first write; budgets may name it.
-    collection: Collection | None = None
-    #: Maximum cost in dollars.
-    max_cost: Annotated[float, Field(ge=0, le=MOST_USD, allow_inf_nan=False)] | None = None
-    #: Maximum time in seconds.
-    deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-
-    @property
-    def max_dollars(self) -> Decimal | None:
-        """`max_cost` as it was written, rounded down to a nano-dollar."""
-        return None if self.max_cost is None else Decimal(repr(self.max_cost)).quantize(_NANO_USD, ROUND_DOWN)
-
-
-class EmbedAdditions(Additions):
-    """Additions to an API of embeddings."""
-
-    #: 0 to 9; higher priorities are computed sooner.
-    priority: Priority = 0
-    #: Handling of a text over the model's limit.
-    on_overflow: Literal["truncate", "error", "mean"] | None = None
-
-
-class RerankAdditions(Additions):
-    """Additions to an API of reranking."""
-
-    #: Handling of a document over the model's limit.
-    on_overflow: Literal["truncate", "error"] | None = None
+    text: Text
 
 
 def first_given(*fields: tuple[str, Any]) -> Any:
@@ -92,6 +63,13 @@ def first_given(*fields: tuple[str, Any]) -> Any:
         if value != given[0][1]:
             raise BodyError(f"{given[0][0]} and {name} differ, and mean the same; send one of them", param=name)
     return given[0][1] if given else None
+
+
+def texts_of(given: Any) -> Any:
+    """Return the texts of an input: strings, or lists of token ids."""
+    if isinstance(given, str) or (given and isinstance(given[0], int)):
+        return [given]
+    return [one.text for one in given] if given and isinstance(given[0], TextItem) else given
 
 
 def overflow_of(truncate: bool | None) -> Literal["truncate", "error"] | None:

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from embedway.server.bodies import parse
-from embedway.server.calls import EmbedCall, RerankCall
 from embedway.server.dialects import openai
 from embedway.server.dialects import rerank as common
+from embedway.server.dialects.additions import EmbedAdditions, RerankAdditions
 from embedway.server.dialects.fields import (
     Count,
     Dimensions,
-    EmbedAdditions,
     False_,
     Model,
-    RerankAdditions,
     Text,
+    TextItem,
     Texts,
     overflow_of,
+    texts_of,
 )
 from embedway.server.dialects.voyage import ERROR_SCHEMA, error
 from embedway.server.endpoint import Endpoint
@@ -44,7 +44,7 @@ class JinaEmbedBody(EmbedAdditions):
         "late_chunking": openai.NO_LATE_CHUNKING,
     }
 
-    input: Text | Texts | Annotated[list[openai.TextItem], Field(json_schema_extra={"minItems": 1})]
+    input: Text | Texts | Annotated[list[TextItem], Field(json_schema_extra={"minItems": 1})]
     model: Model
     task: openai.JinaTask | None = None
     dimensions: Dimensions | None = None
@@ -75,20 +75,15 @@ class JinaRerankBody(RerankAdditions):
 async def embeddings(exchange: Exchange) -> Reply:
     """Answer `POST /jina/v1/embeddings`."""
     body = parse(JinaEmbedBody, exchange.body)
-    call = EmbedCall(
-        openai.texts_of(body.input),
+    call = body.embed_call(
+        texts_of(body.input),
         body.model,
-        openai.TASKS[body.task] or "document",
+        openai.TASKS[body.task],
         body.dimensions,
-        body.on_overflow or overflow_of(body.truncate),
-        body.collection or "",
-        body.priority,
-        body.max_dollars,
-        body.deadline,
-        body.normalized or None,
+        overflow_of(body.truncate),
+        normalize=body.normalized or None,
     )
-    result = await exchange.gateway.embed(exchange.caller, call)
-    exchange.note(result.receipt)
+    result = await exchange.embed(call)
     written = await encoded(result.vectors, openai.answer, result, body.embedding_type or "float")
     return Reply(written, headers=receipt_headers(result.receipt))
 
@@ -97,18 +92,8 @@ async def rerank(exchange: Exchange) -> Reply:
     """Answer `POST /jina/v1/rerank`."""
     body = parse(JinaRerankBody, exchange.body)
     documents = common.texts_of(body.documents)
-    call = RerankCall(
-        body.query,
-        documents,
-        body.model,
-        body.top_n,
-        body.on_overflow or overflow_of(body.truncate),
-        body.collection or "",
-        body.max_dollars,
-        body.deadline,
-    )
-    result = await exchange.gateway.rerank(exchange.caller, call)
-    exchange.note(result.receipt)
+    call = body.score_call(body.query, documents, body.model, body.top_n, overflow_of(body.truncate))
+    result = await exchange.rerank(call)
     found = {
         "model": result.receipt.model,
         "object": "list",

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import orjson
 from pydantic import Field
 
 from embedway._version import __version__
 from embedway.server.bodies import Body, parse
-from embedway.server.calls import EmbedCall
-from embedway.server.dialects.fields import Dimensions, EmbedAdditions, Model, Text, overflow_of, placed
+from embedway.server.dialects.additions import EmbedAdditions
+from embedway.server.dialects.fields import Dimensions, Model, Text, overflow_of, placed, texts_of
 from embedway.server.endpoint import Endpoint
 from embedway.server.model_cards import model_card, model_cards
 from embedway.server.problems import BodyError
@@ -50,32 +50,34 @@ Options = Annotated[
 ]
 
 
-class OllamaEmbedBody(EmbedAdditions):
-    """Body of `POST /api/embed`."""
+_EXPECTED = {"keep_alive": "a number of seconds, or a duration such as 5m"}
 
-    expected: ClassVar[dict[str, str]] = {
-        "input": "a text or a list of texts",
-        "keep_alive": "a number of seconds, or a duration such as 5m",
-    }
+
+class _LoadingBody(EmbedAdditions):
+    """Fields of both bodies: the model, and how it is loaded."""
+
+    expected: ClassVar[dict[str, str]] = _EXPECTED
 
     model: Model
+    keep_alive: KeepAlive | None = None
+    options: Options | None = None
+
+
+class OllamaEmbedBody(_LoadingBody):
+    """Body of `POST /api/embed`."""
+
+    expected: ClassVar[dict[str, str]] = {**_EXPECTED, "input": "a text or a list of texts"}
+
     #: No text has no vector.
     input: Annotated[str, Field(max_length=0)] | Text | list[Text]
     truncate: bool | None = None
     dimensions: Dimensions | None = None
-    keep_alive: KeepAlive | None = None
-    options: Options | None = None
 
 
-class OllamaEmbeddingsBody(EmbedAdditions):
+class OllamaEmbeddingsBody(_LoadingBody):
     """Body of `POST /api/embeddings`, which is older."""
 
-    expected: ClassVar[dict[str, str]] = {"keep_alive": "a number of seconds, or a duration such as 5m"}
-
-    model: Model
     prompt: Annotated[str, Field(max_length=0)] | Text
-    keep_alive: KeepAlive | None = None
-    options: Options | None = None
 
 
 class OllamaShowBody(Body):
@@ -89,25 +91,13 @@ async def embed(exchange: Exchange) -> Reply:
     """Answer `POST /api/embed`: vectors of length 1, as Ollama."""
     started = time.perf_counter_ns()
     body = parse(OllamaEmbedBody, exchange.body)
-    kept_s: float | Literal["default"] | None = "default" if body.keep_alive is None else seconds_of(body.keep_alive)
-    texts = [body.input] if isinstance(body.input, str) else body.input
-    name = await _name(exchange, body.model, body.options)
-    if not texts or not body.input:
+    name = await _name(exchange, body)
+    if not body.input:
         return json_reply({"model": body.model, "embeddings": []})
-    call = EmbedCall(
-        texts,
-        name,
-        dimensions=body.dimensions,
-        on_overflow=body.on_overflow or overflow_of(body.truncate is not False),
-        collection=body.collection or "",
-        priority=body.priority,
-        max_cost=body.max_dollars,
-        deadline_s=body.deadline,
-        normalize=True,
-    )
-    result = await exchange.gateway.embed(exchange.caller, call)
-    exchange.note(result.receipt)
-    await _keep(exchange, kept_s)
+    overflow = overflow_of(body.truncate is not False)
+    call = body.embed_call(texts_of(body.input), name, None, body.dimensions, overflow, normalize=True)
+    result = await exchange.embed(call)
+    await _keep(exchange, body)
     answer = b'{"model":%b,"embeddings":%b,"total_duration":%d,"load_duration":0,"prompt_eval_count":%d}' % (
         orjson.dumps(body.model),
         await encoded(result.vectors, float_array, result.vectors),
@@ -120,30 +110,19 @@ async def embed(exchange: Exchange) -> Reply:
 async def embeddings(exchange: Exchange) -> Reply:
     """Answer `POST /api/embeddings`: the vector as the model returns it."""
     body = parse(OllamaEmbeddingsBody, exchange.body)
-    kept_s: float | Literal["default"] | None = "default" if body.keep_alive is None else seconds_of(body.keep_alive)
-    name = await _name(exchange, body.model, body.options)
+    name = await _name(exchange, body)
     if not body.prompt:
         return json_reply({"embedding": []})
-    call = EmbedCall(
-        [body.prompt],
-        name,
-        on_overflow=body.on_overflow or "truncate",
-        collection=body.collection or "",
-        priority=body.priority,
-        max_cost=body.max_dollars,
-        deadline_s=body.deadline,
-    )
-    result = await exchange.gateway.embed(exchange.caller, call)
-    exchange.note(result.receipt)
-    await _keep(exchange, kept_s)
+    result = await exchange.embed(body.embed_call([body.prompt], name, on_overflow="truncate"))
+    await _keep(exchange, body)
     answer = b'{"embedding":%b}' % float_rows(result.vectors)[0]
     return Reply(answer, headers=receipt_headers(result.receipt))
 
 
-async def _keep(exchange: Exchange, kept_s: float | Literal["default"] | None) -> None:
-    """Keep the model that answered loaded for a time in seconds; None for ever."""
-    if kept_s != "default" and exchange.caller.admin:
-        await exchange.gateway.keep(exchange.model, kept_s)
+async def _keep(exchange: Exchange, body: _LoadingBody) -> None:
+    """Keep the model that answered loaded for the time that the body asks for."""
+    if body.keep_alive is not None and exchange.caller.admin:
+        await exchange.gateway.keep(exchange.model, seconds_of(body.keep_alive))
 
 
 def seconds_of(asked: float | str) -> float | None:
@@ -154,10 +133,10 @@ def seconds_of(asked: float | str) -> float | None:
     return None if asked < 0 or asked > _LONGEST_S else asked
 
 
-async def _name(exchange: Exchange, model: str, options: dict[str, Any] | None) -> str:
+async def _name(exchange: Exchange, body: _LoadingBody) -> str:
     """Return the canonical name of a model. Raises NotServedError, and BodyError if an option would change vectors."""
-    name = await exchange.gateway.served.resolve(model.removesuffix(_TAG), exchange.caller)
-    asked = (options or {}).get("num_ctx")
+    name = await exchange.gateway.served.resolve(body.model.removesuffix(_TAG), exchange.caller)
+    asked = (body.options or {}).get("num_ctx")
     if asked is not None:
         most = (await model_card(exchange.gateway, exchange.caller, name)).max_tokens
         if type(asked) is not int or (most is not None and 0 < asked < most):

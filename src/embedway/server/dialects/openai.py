@@ -5,30 +5,32 @@ Source: https://platform.openai.com/docs/api-reference/embeddings, and the types
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import orjson
 from pydantic import Field
 
 from embedway.errors import InputError, without_row
-from embedway.server.bodies import Body, parse
-from embedway.server.calls import EmbedCall
+from embedway.server.bodies import parse
+from embedway.server.dialects.additions import EmbedAdditions
 from embedway.server.dialects.fields import (
     Dimensions,
-    EmbedAdditions,
     False_,
     Model,
     Text,
+    TextItem,
     Texts,
     TokenIds,
     first_given,
     overflow_of,
     placed,
+    texts_of,
 )
 from embedway.server.endpoint import Endpoint
 from embedway.server.replies import Reply, base64_rows, encoded, float_rows, receipt_headers
 
 if TYPE_CHECKING:
+    from embedway.server.calls import EmbedCall
     from embedway.server.endpoint import Exchange
     from embedway.server.problems import Problem
     from embedway.types import EmbedResult, InputType
@@ -44,12 +46,6 @@ TASKS: dict[JinaTask | None, InputType | None] = {
 NO_LATE_CHUNKING = "false: vectors of late chunking depend on neighbouring texts, and are not computed here"
 
 
-class TextItem(Body):
-    """A text as an object, as in Jina's API."""
-
-    text: Text
-
-
 Input = (
     Text
     | Texts
@@ -57,13 +53,6 @@ Input = (
     | Annotated[list[TokenIds], Field(json_schema_extra={"minItems": 1})]
     | Annotated[list[TextItem], Field(json_schema_extra={"minItems": 1})]
 )
-
-
-def texts_of(given: Any) -> Any:
-    """Return the texts of an input: strings, or lists of token ids."""
-    if isinstance(given, str) or (given and isinstance(given[0], int)):
-        return [given]
-    return [one.text for one in given] if given and isinstance(given[0], TextItem) else given
 
 
 class EmbeddingsBody(EmbedAdditions):
@@ -102,21 +91,17 @@ class EmbeddingsBody(EmbedAdditions):
 
     def call(self) -> EmbedCall:
         """Return the call of this body. Raises BodyError for fields that contradict one another."""
-        return EmbedCall(
+        return self.embed_call(
             texts_of(self.input),
             self.model,
-            first_given(("input_type", self.input_type), ("task", TASKS[self.task])) or "document",
+            first_given(("input_type", self.input_type), ("task", TASKS[self.task])),
             first_given(("dimensions", self.dimensions), ("output_dimension", self.output_dimension)),
             first_given(
                 ("on_overflow", self.on_overflow),
                 ("truncation", overflow_of(self.truncation)),
                 ("truncate", overflow_of(self.truncate)),
             ),
-            self.collection or "",
-            self.priority,
-            self.max_dollars,
-            self.deadline,
-            first_given(("normalize", self.normalize), ("normalized", self.normalized or None)),
+            normalize=first_given(("normalize", self.normalize), ("normalized", self.normalized or None)),
         )
 
     @property
@@ -129,7 +114,6 @@ async def embeddings(exchange: Exchange) -> Reply:
     """Answer `POST /v1/embeddings`."""
     body = parse(EmbeddingsBody, exchange.body)
     result = await _embed(exchange, body.call())
-    exchange.note(result.receipt)
     written = await encoded(result.vectors, answer, result, body.encoding)
     return Reply(written, headers=receipt_headers(result.receipt))
 
@@ -137,7 +121,7 @@ async def embeddings(exchange: Exchange) -> Reply:
 async def _embed(exchange: Exchange, call: EmbedCall) -> EmbedResult:
     """Embed texts; an error about token ids tells how to send texts instead."""
     try:
-        return await exchange.gateway.embed(exchange.caller, call)
+        return await exchange.embed(call)
     except InputError as error:
         if error.row is None or isinstance(call.texts[error.row], str):
             raise

@@ -11,7 +11,7 @@ from embedway.pipeline.request import Call, inspect
 from embedway.selection.criteria import PRESETS
 from embedway.server.bodies import Body, parse
 from embedway.server.calls import EmbedCall
-from embedway.server.dialects.fields import Text, Texts  # noqa: TC001  pydantic evaluates them
+from embedway.server.dialects.fields import Text, Texts, texts_of
 from embedway.server.dialects.openai import ERROR_SCHEMA, EmbeddingsBody, error
 from embedway.server.endpoint import Endpoint
 from embedway.server.replies import json_reply
@@ -39,7 +39,7 @@ class SelectBody(Body):
 async def select(exchange: Exchange) -> Reply:
     """Answer `POST /v1/select` with the fields of `embedway select --json`."""
     body = parse(SelectBody, exchange.body)
-    texts = [body.input] if isinstance(body.input, str) else body.input
+    texts = texts_of(body.input)
     inspect(Call(texts), "truncate")
     call = EmbedCall(texts, deadline_s=body.deadline)
     selection = await exchange.gateway.select(exchange.caller, call, body.preset)

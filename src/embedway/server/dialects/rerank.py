@@ -11,40 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from embedway.server.bodies import Body, parse
-from embedway.server.calls import RerankCall
+from embedway.server.bodies import parse
 from embedway.server.dialects import openai
-from embedway.server.dialects.fields import (
-    Count,
-    Model,
-    RerankAdditions,
-    Text,
-    first_given,
-    overflow_of,
-    placed,
-    warnings_of,
-)
+from embedway.server.dialects.additions import RerankAdditions
+from embedway.server.dialects.fields import Count, Model, Text, TextItem, first_given, overflow_of, placed, warnings_of
 from embedway.server.endpoint import Endpoint
 from embedway.server.replies import json_reply, receipt_headers
 
 if TYPE_CHECKING:
+    from embedway.server.calls import ScoreCall
     from embedway.server.endpoint import Exchange
     from embedway.server.problems import Problem
     from embedway.server.replies import Reply
     from embedway.types import RerankResult
 
 
-class Document(Body):
-    """A document as an object."""
-
-    text: Text
-
-
 #: Documents as texts or objects.
-Documents = Annotated[list[Text | Document], Field(json_schema_extra={"minItems": 1})]
+Documents = Annotated[list[Text | TextItem], Field(json_schema_extra={"minItems": 1})]
 
 
-def texts_of(documents: list[str | Document]) -> list[str]:
+def texts_of(documents: list[str | TextItem]) -> list[str]:
     """Return the texts of documents."""
     return [one if isinstance(one, str) else one.text for one in documents]
 
@@ -74,31 +60,22 @@ class RerankBody(RerankAdditions):
     truncate: bool | None = None
     user: Annotated[str, Field(max_length=10_000)] | None = None
 
-    def call(self) -> RerankCall:
+    def call(self) -> ScoreCall:
         """Return the call of this body. Raises BodyError for fields that contradict one another."""
         overflow = first_given(
             ("on_overflow", self.on_overflow),
             ("truncation", overflow_of(self.truncation)),
             ("truncate", overflow_of(self.truncate)),
         )
-        return RerankCall(
-            self.query,
-            texts_of(self.documents),
-            self.model or "",
-            first_given(("top_n", self.top_n), ("top_k", self.top_k)),
-            overflow,
-            self.collection or "",
-            self.max_dollars,
-            self.deadline,
-        )
+        top_n = first_given(("top_n", self.top_n), ("top_k", self.top_k))
+        return self.score_call(self.query, texts_of(self.documents), self.model, top_n, overflow)
 
 
 async def rerank(exchange: Exchange) -> Reply:
     """Answer `POST /v1/rerank`."""
     body = parse(RerankBody, exchange.body)
     call = body.call()
-    result = await exchange.gateway.rerank(exchange.caller, call)
-    exchange.note(result.receipt)
+    result = await exchange.rerank(call)
     found = {
         "id": exchange.request_id,
         "object": "list",

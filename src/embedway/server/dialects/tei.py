@@ -15,21 +15,18 @@ from pydantic import Field
 
 from embedway._version import __version__
 from embedway.server.bodies import Body, parse
-from embedway.server.calls import EmbedCall, RerankCall
+from embedway.server.dialects.additions import EmbedAdditions, RerankAdditions
 from embedway.server.dialects.fields import (
-    Additions,
     Dimensions,
-    EmbedAdditions,
     False_,
     Model,
-    RerankAdditions,
     Text,
     Texts,
     TokenIds,
     overflow_of,
     placed,
+    texts_of,
 )
-from embedway.server.dialects.openai import texts_of
 from embedway.server.endpoint import Endpoint
 from embedway.server.model_cards import default_card
 from embedway.server.problems import BodyError
@@ -86,7 +83,7 @@ class Parameters(Body):
     prompt_name: Prompt | None = None
 
 
-class TeiSimilarityBody(Additions):
+class TeiSimilarityBody(EmbedAdditions):
     """Body of TEI's `POST /similarity`."""
 
     inputs: Sentences
@@ -118,20 +115,15 @@ def _overflow(truncate: bool | None, direction: Direction | None) -> Overflow | 
 async def embed(exchange: Exchange) -> Reply:
     """Answer `POST /embed`, and `POST /` as TEI does."""
     body = parse(TeiEmbedBody, exchange.body)
-    call = EmbedCall(
+    call = body.embed_call(
         texts_of(body.inputs),
-        body.model or "",
+        body.model,
         _INPUT_TYPES[body.prompt_name],
         body.dimensions,
-        body.on_overflow or _overflow(body.truncate, body.truncation_direction),
-        body.collection or "",
-        body.priority,
-        body.max_dollars,
-        body.deadline,
-        body.normalize,
+        _overflow(body.truncate, body.truncation_direction),
+        normalize=body.normalize,
     )
-    result = await exchange.gateway.embed(exchange.caller, call)
-    exchange.note(result.receipt)
+    result = await exchange.embed(call)
     written = await encoded(result.vectors, float_array, result.vectors)
     return Reply(written, headers=receipt_headers(result.receipt))
 
@@ -142,18 +134,14 @@ async def similarity(exchange: Exchange) -> Reply:
     asked = body.parameters or Parameters()
     if not body.inputs.sentences:
         raise BodyError("inputs.sentences is empty; send at least one", param="inputs", code="invalid_input")
-    call = EmbedCall(
+    call = body.embed_call(
         [body.inputs.source_sentence, *body.inputs.sentences],
-        body.model or "",
+        body.model,
         _INPUT_TYPES[asked.prompt_name],
         on_overflow=_overflow(asked.truncate, asked.truncation_direction),
-        collection=body.collection or "",
-        max_cost=body.max_dollars,
-        deadline_s=body.deadline,
         normalize=True,
     )
-    result = await exchange.gateway.embed(exchange.caller, call)
-    exchange.note(result.receipt)
+    result = await exchange.embed(call)
     cosines = np.clip(result.vectors[1:] @ result.vectors[0], -1, 1)
     body_bytes = orjson.dumps(np.ascontiguousarray(cosines), option=orjson.OPT_SERIALIZE_NUMPY)
     return Reply(body_bytes, headers=receipt_headers(result.receipt))
@@ -162,27 +150,14 @@ async def similarity(exchange: Exchange) -> Reply:
 async def rerank(exchange: Exchange) -> Reply:
     """Answer `POST /rerank`."""
     body = parse(TeiRerankBody, exchange.body)
-    call = RerankCall(
-        body.query,
-        body.texts,
-        body.model or "",
-        None,
-        body.on_overflow or _rerank_overflow(body),
-        body.collection or "",
-        body.max_dollars,
-        body.deadline,
-    )
-    result = await exchange.gateway.rerank(exchange.caller, call)
-    exchange.note(result.receipt)
+    overflow = _overflow(body.truncate, body.truncation_direction)
+    call = body.score_call(body.query, body.texts, body.model, on_overflow=overflow)
+    result = await exchange.rerank(call)
     scores = result.scores.tolist()
     ranks: list[dict[str, Any]] = [{"index": row, "score": scores[row]} for row in result.order]
     if body.return_text:
         ranks = [{**one, "text": body.texts[one["index"]]} for one in ranks]
     return json_reply(ranks, headers=receipt_headers(result.receipt))
-
-
-def _rerank_overflow(body: TeiRerankBody) -> Literal["truncate", "error"] | None:
-    return "error" if _overflow(body.truncate, body.truncation_direction) == "error" else overflow_of(body.truncate)
 
 
 async def info(exchange: Exchange) -> Reply:

@@ -12,20 +12,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import orjson
 
 from embedway.server.bodies import parse
-from embedway.server.calls import EmbedCall, RerankCall
 from embedway.server.dialects import openai
 from embedway.server.dialects import rerank as common
-from embedway.server.dialects.fields import (
-    Count,
-    Dimensions,
-    EmbedAdditions,
-    Model,
-    RerankAdditions,
-    Text,
-    Texts,
-    overflow_of,
-    placed,
-)
+from embedway.server.dialects.additions import EmbedAdditions, RerankAdditions
+from embedway.server.dialects.fields import Count, Dimensions, Model, Text, Texts, overflow_of, placed, texts_of
 from embedway.server.endpoint import Endpoint
 from embedway.server.replies import Reply, encoded, json_reply, receipt_headers
 
@@ -67,19 +57,9 @@ class VoyageRerankBody(RerankAdditions):
 async def embeddings(exchange: Exchange) -> Reply:
     """Answer `POST /voyage/v1/embeddings`."""
     body = parse(VoyageEmbedBody, exchange.body)
-    call = EmbedCall(
-        openai.texts_of(body.input),
-        body.model,
-        body.input_type or "document",
-        body.output_dimension,
-        body.on_overflow or overflow_of(body.truncation),
-        body.collection or "",
-        body.priority,
-        body.max_dollars,
-        body.deadline,
-    )
-    result = await exchange.gateway.embed(exchange.caller, call)
-    exchange.note(result.receipt)
+    overflow = overflow_of(body.truncation)
+    call = body.embed_call(texts_of(body.input), body.model, body.input_type, body.output_dimension, overflow)
+    result = await exchange.embed(call)
     written = await encoded(result.vectors, openai.answer, result, body.encoding_format or "float")
     return Reply(written, headers=receipt_headers(result.receipt))
 
@@ -87,18 +67,8 @@ async def embeddings(exchange: Exchange) -> Reply:
 async def rerank(exchange: Exchange) -> Reply:
     """Answer `POST /voyage/v1/rerank`."""
     body = parse(VoyageRerankBody, exchange.body)
-    call = RerankCall(
-        body.query,
-        body.documents,
-        body.model,
-        body.top_k,
-        body.on_overflow or overflow_of(body.truncation),
-        body.collection or "",
-        body.max_dollars,
-        body.deadline,
-    )
-    result = await exchange.gateway.rerank(exchange.caller, call)
-    exchange.note(result.receipt)
+    call = body.score_call(body.query, body.documents, body.model, body.top_k, overflow_of(body.truncation))
+    result = await exchange.rerank(call)
     data = common.results_of(result, None)
     if body.return_documents:
         data = [{**one, "document": body.documents[one["index"]]} for one in data]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from embedway.types import Vectors
 
 
-class LoadedModel:
+class ComputingModel:
     """An encoder with loaded sessions. Used from one event loop."""
 
     def __init__(self, encoder: Encoder, config: Config, progress: Progress, measured_bytes: int) -> None:
@@ -69,7 +69,7 @@ class LoadedModel:
         await self._encoder.close()
 
 
-def load_model(spec: ModelSpec, config: Config, progress: Progress) -> LoadedModel:
+def load_model(spec: ModelSpec, config: Config, progress: Progress) -> ComputingModel:
     """Load a model and its sessions, and measure its memory. Blocking.
 
     Raises the errors of weights and runtimes, and WeightsError if the files are not those of the specification.
@@ -88,7 +88,7 @@ def load_model(spec: ModelSpec, config: Config, progress: Progress) -> LoadedMod
     encoder.warm()
     return_memory()
     # Memory that an unloaded model left behind is used again, and the difference may then be too small.
-    return LoadedModel(encoder, config, progress, max((resident_bytes() or 0) - before, spec.weights_bytes // 2))
+    return ComputingModel(encoder, config, progress, max((resident_bytes() or 0) - before, spec.weights_bytes // 2))
 
 
 def return_memory() -> None:

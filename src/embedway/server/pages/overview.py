@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from embedway._engine import Engine
     from embedway.catalog.types import Task
-    from embedway.config import Config
     from embedway.server.endpoint import Exchange
     from embedway.server.gateway import Gateway
     from embedway.server.replies import Reply
@@ -38,13 +37,13 @@ async def overview(exchange: Exchange) -> Reply:
         inference, money = await asyncio.gather(_inference(engine), _money(engine))
         in_worker = _opened_here(engine)
     names = await gateway.served.all(exchange.caller)
-    served, counts = await asyncio.gather(asyncio.to_thread(_served, names, gateway.config), _counts(gateway))
+    served, counts = await asyncio.gather(asyncio.to_thread(_served, names, gateway), _counts(gateway))
     return json_reply(
         {
             "version": __version__,
             "time": time.time(),
             "not_ready": await gateway.readiness.reason(),
-            "configured_workers": gateway.config.server.workers,
+            "configured_workers": gateway.config.server.workers + gateway.config.server.bulk_workers,
             "served": served,
             "in_worker": in_worker,
             "inference": inference,
@@ -54,14 +53,15 @@ async def overview(exchange: Exchange) -> Reply:
     )
 
 
-def _served(names: Sequence[tuple[str, Task]], config: Config) -> list[dict[str, Any]]:
+def _served(names: Sequence[tuple[str, Task]], gateway: Gateway) -> list[dict[str, Any]]:
     """Return the models with their task, and whether this machine or a service computes them."""
+    config = gateway.config
     default = config.embedding.default_model
     if default != AUTO:
         default = full_name(default, config)
     return [
         {
-            "model": name,
+            "model": gateway.served.shown(name),
             "task": task,
             "kind": "local" if service_of(name, config) is None else "service",
             "default": name == default,

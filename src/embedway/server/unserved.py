@@ -1,0 +1,38 @@
+"""Reason why a gateway does not serve a model of the catalog, in words that may be told to every caller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedway.errors import EmbedwayError
+from embedway.local.loading import resolve
+from embedway.local.outline import has_weights
+from embedway.providers.names import service_of
+from embedway.providers.requirements import missing
+
+if TYPE_CHECKING:
+    from embedway.config import Config
+
+
+def explain_unserved(name: str, config: Config) -> str:
+    """Return what a known model lacks, and what to do; empty if only the operator may know. Reads the weights store.
+
+    The texts name no files and no addresses of the gateway.
+    """
+    if config.server.models is not None:
+        return "server.models of the gateway does not name it"
+    try:
+        return _lacks(name, config)
+    except EmbedwayError:  # its message names a file or a URL
+        return ""
+
+
+def _lacks(name: str, config: Config) -> str:
+    facts = service_of(name, config)
+    if facts is None:
+        if has_weights(resolve(name), config):
+            return ""
+        return f"its weights are missing: run `embedway models pull {name}` on the gateway's machine"
+    found = (missing(route.provider, config.access(route.provider)) for route in facts.routes)
+    lacks = next(filter(None, found), "")
+    return lacks and f"the gateway has {lacks}, and restart it"
