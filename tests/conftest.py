@@ -96,6 +96,12 @@ def patient_cache(monkeypatch):
     set_cache_patience(monkeypatch, 30.0)
 
 
+@pytest.fixture(autouse=True)
+def patient_ledger(monkeypatch):
+    """Let stores on the ledger's server connect on a busy machine, where a process may get no CPU for seconds."""
+    monkeypatch.setattr("embedway.ledger.redis._CONNECT_S", 30.0)
+
+
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory):
     """Return the URL of a Valkey server that runs as long as the tests."""

@@ -51,7 +51,7 @@ def as_texts(texts: Any, name: str) -> tuple[Any, ...]:
     frames and bytes. An error of the iteration is the caller's, and is not caught.
     """
     kind: Any = type(texts)  # attributes of a series itself may be labels of its index
-    if kind is tuple:
+    if kind is tuple or (kind is list and len(texts) <= MOST_TEXTS):
         return tuple(texts)
     if issubclass(kind, str):
         return (texts,)
@@ -174,6 +174,8 @@ def check_progress(sink: Any) -> Any:
 
 def check_name(text: Any, name: str) -> str:
     """Return the name of a model, a collection or a key as a plain string. Raises UsageError unless it is valid."""
+    if type(text) is str and text.isascii() and len(text) <= _LONGEST_NAME and "\0" not in text:
+        return text
     if not is_a(text, str):
         raise UsageError(f"{name} is of type {type(text).__name__}; it must be a string")
     plain = str.__str__(text)

@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
 V = TypeVar("V")
 
-#: The right to compute in a thread, for each event loop.
-_computing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+@dataclass(slots=True)
+class _Thread:
+    """The thread that computes for an event loop."""
+
+    lock: asyncio.Lock
+    #: Number of computations that run in it or wait for it.
+    used_by: int = 0
+
+
+#: Those that are used. A lock keeps its event loop in memory, so it must not outlast its use.
+_threads: dict[asyncio.AbstractEventLoop, _Thread] = {}
 
 
 async def compute_in_thread(function: Callable[..., V], *arguments: Any, **more: Any) -> V:
     """Call a function in a thread and return its result; one such thread runs at a time for each event loop.
 
     For long computations that hold the interpreter's lock: several threads would be no faster together, and the event
-    loop would wait for each of them whenever it needs the lock.
+    loop would wait for each of them whenever it needs the lock. A thread cannot be stopped: after a cancellation, the
+    next one still waits for its end.
     """
     loop = asyncio.get_running_loop()
-    lock = _computing.get(loop)
-    if lock is None:
-        lock = _computing[loop] = asyncio.Lock()
-    async with lock:
-        return await asyncio.to_thread(function, *arguments, **more)
+    thread = _threads.get(loop)
+    if thread is None:
+        thread = _threads[loop] = _Thread(asyncio.Lock())
+    thread.used_by += 1
+
+    def leave() -> None:
+        thread.used_by -= 1
+        if not thread.used_by:
+            del _threads[loop]
+
+    def end(_: object) -> None:
+        thread.lock.release()
+        leave()
+
+    try:
+        await thread.lock.acquire()
+    except asyncio.CancelledError:
+        leave()
+        raise
+    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **more))
+    running.add_done_callback(end)
+    return await asyncio.shield(running)
 
 
 async def run_together(runs: Iterable[Coroutine[Any, Any, None]]) -> None:

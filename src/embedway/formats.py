@@ -46,7 +46,7 @@ class Kind:
         return tuple(re.sub("^CREATE (TABLE|INDEX) ", r"CREATE \1 IF NOT EXISTS ", one) for one in self.unstamped)
 
 
-#: The application IDs are ASCII: `eWCa`, `eWLe`, `eWPi`, `eWKe`, `eWBa`.
+#: The application IDs are ASCII: `eWCa`, `eWLe`, `eWPi`, `eWBa`.
 CACHE = Kind(
     "cache",
     0x65574361,
@@ -94,10 +94,9 @@ LEDGER = Kind(
 )
 PINS = Kind("pins", 0x65575069, "pins.path", ("CREATE TABLE pins (collection TEXT PRIMARY KEY, pin TEXT NOT NULL)",))
 #: The gateway's keys. No such file exists yet; the ID is reserved.
-KEYS = Kind("keys", 0x65574B65, "")
 #: The gateway's files and batches.
 BATCHES = Kind("batches", 0x65574261, "server.state_directory")
-KINDS = (CACHE, LEDGER, PINS, KEYS, BATCHES)
+KINDS = (CACHE, LEDGER, PINS, BATCHES)
 
 _HEADER = b"SQLite format 3\0"
 _HEADER_BYTES = 100

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedway.catalog import default_catalog
-from embedway.catalog.services import default_services, read_services
+from embedway.catalog.services import TodaysPrice, default_services, read_services
 from embedway.errors import ConfigError
 from embedway.providers.registry import PROVIDERS, RERANKERS, provider_names
 
@@ -197,6 +197,18 @@ def test_prices_by_day_size_and_batch(day, dimensions, batch, price):
     (facts,) = read_services(DATED, where="x.toml")
     found = facts.price(day=dt.date.fromisoformat(day), dimensions=dimensions, batch=batch)
     assert found == (None if price is None else decimal.Decimal(price))
+
+
+def test_a_price_is_found_again_on_the_next_day():
+    (facts,) = read_services(DATED, where="x.toml")
+    last, first = (dt.datetime.fromisoformat(day).timestamp() for day in ("2025-05-31T23:59:59Z", "2025-06-01T00:00Z"))
+    now = [last]
+    price = TodaysPrice(facts, 16, clock=lambda: now[0])
+    assert price(1_000_000) == 100_000_000
+    now[0] = first
+    assert price(1_000_000) == 40_000_000
+    now[0] = last - 1000 * 86_400
+    assert price(1) is None
 
 
 def test_dated_prices_are_those_of_today():

@@ -320,8 +320,11 @@ def test_relative_folders_start_at_the_file(tmp_path):
         ("local.token_budgett", "local.token_budget"),
         ("weights.hub_tokn", "weights.hub_token"),
         ("weights.threads", "local.threads"),
-        ("embeding.default_model", "embedding"),
-        ("lokal.threads", "the nearest is local"),
+        ("embeding.default_model", "the nearest is embedding\n"),
+        ("lokal.threads", "the nearest is local\n"),
+        ("sever.port", "the nearest is server\n"),
+        ("model.name", "the nearest is models\n"),
+        ("server_port", "the nearest is server.port"),
         ("threads", "local.threads"),
         ("local.zzz", "backend"),
     ],
@@ -332,7 +335,7 @@ def test_unknown_key_names_the_nearest(tmp_path, key, nearest):
     message = str(refused(path))
     assert message.startswith(f"{path}: {key if section in Config.model_fields or not section else section}: ")
     assert "is not a setting" in message
-    assert nearest in message
+    assert nearest in f"{message}\n"
     assert SECRET not in message
 
 

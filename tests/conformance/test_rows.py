@@ -1,5 +1,7 @@
 """Reading of rows, and comparisons of vectors."""
 
+import base64
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,7 @@ def test_rows_are_read_by_index_and_by_position_if_the_indexes_are_no_order():
         (rows((0, [])), "no list of numbers"),
         (rows((0, {})), "no list of numbers"),
         (rows((0, "%%")), "not base64"),
+        (rows((0, base64.b64encode(np.float32([1, np.nan]).tobytes()).decode())), "base64 of NaN or infinity"),
     ],
 )
 def test_what_is_no_vector_is_described(seen, message):

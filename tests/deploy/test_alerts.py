@@ -6,10 +6,13 @@ import pytest
 
 from deployed import DEPLOY, SERIES, labels_of, rules, selectors
 from embedway import errors
+from embedway.server import health, problems
 from embedway.telemetry.labels import outcome_label
 from embedway.telemetry.operations import DriftDetails, RequestDetails, StoreErrorDetails
 
 RULES = pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+#: The endpoints that the rules are about, and the codes and statuses.
+PATHS = {endpoint.path for endpoint in health.ENDPOINTS}
 COUNTERS = {name for name in SERIES if name.endswith(("_total", "_bucket", "_sum", "_count"))}
 
 
@@ -20,6 +23,9 @@ def words(details, field):
 
 OUTCOMES = {"ok", "partial", "cancelled", "other", *(name for name in vars(errors) if name.endswith("Error"))}
 VALUES = {
+    "status": {str(kind.status) for kind in problems._KINDS} | {"200"},  # noqa: SLF001  the table of errors
+    "code": {kind.code for kind in problems._KINDS},  # noqa: SLF001  as above
+    "path": PATHS | {"/health/.*"},
     "outcome": OUTCOMES,
     "task": words(RequestDetails, "task"),
     "store": words(StoreErrorDetails, "store"),

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from containers import DEPLOY, KUBERNETES, SETTINGS, manifest, manifests, pod
+from deployed import GATEWAY_ALERTS
 
 #: Oldest version with all fields that are used, and the newest one whose schemas are installed.
 VERSIONS = ["1.31", kubernetes_validate.latest_version()]
@@ -132,6 +133,9 @@ def test_the_optional_files_agree_with_the_service_and_the_autoscaler():
     assert monitor["metadata"]["namespace"] == KUSTOMIZATION["namespace"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert {one["port"] for one in monitor["spec"]["endpoints"]} <= {one["name"] for one in service["spec"]["ports"]}
+    rule = yaml.safe_load((KUBERNETES / "optional" / "prometheusrule.yaml").read_text("utf-8"))
+    assert rule["metadata"] == monitor["metadata"]
+    assert rule["spec"] == yaml.safe_load(GATEWAY_ALERTS.read_text("utf-8"))
     adapter = yaml.safe_load((KUBERNETES / "optional" / "prometheus-adapter.yaml").read_text("utf-8"))
     pods = next(one["pods"] for one in manifest("HorizontalPodAutoscaler")["spec"]["metrics"] if one["type"] == "Pods")
     (rule,) = adapter["rules"]["custom"]

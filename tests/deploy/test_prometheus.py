@@ -13,7 +13,7 @@ import yaml
 
 import alert_cases
 import metered_program
-from deployed import ALERTS, DEPLOY, filled, queries, rules
+from deployed import ALERTS, DEPLOY, GATEWAY_ALERTS, filled, queries, rules
 from embedway.telemetry.exposition import write_metrics_file
 from embedway.telemetry.run_metrics import Run
 from prometheus_server import check_metrics, promtool, running_prometheus, wait_until
@@ -49,13 +49,13 @@ def metrics_port(tmp_path_factory, default_model_directory):
 def prometheus(metrics_port, tmp_path_factory):
     """Run a server that scrapes the program and evaluates the rules, without their `for`."""
     folder = tmp_path_factory.mktemp("prometheus")
-    document = yaml.safe_load(ALERTS.read_text("utf-8"))
-    for rule in document["groups"][0]["rules"]:
+    tested = rules()
+    for rule in tested:
         rule.pop("for", None)
         if change := LOWERED.get(rule["alert"]):
             assert change[0] in rule["expr"]
             rule["expr"] = rule["expr"].replace(*change)
-    (folder / "alerts.yml").write_text(yaml.safe_dump(document))
+    (folder / "alerts.yml").write_text(yaml.safe_dump({"groups": [{"name": "tested", "rules": tested}]}))
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text("utf-8"))
     config["global"] = {"scrape_interval": "200ms", "evaluation_interval": "500ms"}
     config["scrape_configs"] = config["scrape_configs"][:1]
@@ -71,8 +71,9 @@ def test_the_configurations_are_valid(name):
     promtool("check", "config", DEPLOY / "prometheus" / name)
 
 
-def test_rules_are_valid():
-    promtool("check", "rules", "--lint=all", "--lint-fatal", ALERTS)
+@pytest.mark.parametrize("file", [ALERTS, GATEWAY_ALERTS], ids=lambda file: file.name)
+def test_rules_are_valid(file):
+    promtool("check", "rules", "--lint=all", "--lint-fatal", file)
 
 
 def test_the_files_of_two_jobs_are_valid_together(tmp_path):
@@ -98,7 +99,7 @@ def test_metrics_have_names_and_help_that_promtool_accepts(metrics_port, prometh
 
 def test_alerts_fire_after_their_time_and_not_before(tmp_path):
     file = tmp_path / "cases.yml"
-    file.write_text(yaml.safe_dump(alert_cases.document(ALERTS)))
+    file.write_text(yaml.safe_dump(alert_cases.document(ALERTS, GATEWAY_ALERTS)))
     promtool("test", "rules", file)
 
 

@@ -34,6 +34,9 @@ class SlowAccount:
     def prices(self, tokens, searches):
         return tokens
 
+    def settle_last(self, sent, share, route):
+        return False
+
     async def settle_answer(self, sent, share, *, last_route):
         self.booking.set()
         await self.go.wait()
@@ -80,6 +83,9 @@ class RecordingAccount:
 
     async def mark_sent(self, tokens, searches):
         return 7
+
+    def settle_last(self, sent, share, route):
+        return False
 
     async def settle_answer(self, sent, share, *, last_route):
         self.answers.append(share)

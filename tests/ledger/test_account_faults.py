@@ -23,7 +23,7 @@ from embedway.ledger.sqlite import SqliteLedger
 from embedway.money import usd
 from embedway.telemetry.hooks import BaseHook
 from embedway.telemetry.operations import BudgetStandingDetails, CostDetails, StoreErrorDetails
-from inside import routes_of, set_failures, set_faults
+from inside import budgets_of, routes_of, set_failures, set_faults
 
 NAME = "acme/m"
 WAVES, CALLS = 12, 5
@@ -201,6 +201,7 @@ def test_a_ledger_that_fails_is_reported_and_logged_once(tmp_path, monkeypatch, 
     async def main():
         async with AsyncEmbedder(config=config, hooks=[hook]) as embedder:
             receipts = [(await embedder.embed([f"text {number}"], model=NAME)).receipt for number in range(5)]
+            await budgets_of(embedder).settle()  # calls do not wait for it
             is_broken[0] = False
             return [*receipts, (await embedder.embed(["more"], model=NAME)).receipt]
 

@@ -355,6 +355,7 @@ def failing(method, *, after=False, once=False):
 def test_what_was_paid_for_is_given_although_the_ledger_fails_afterwards(monkeypatch, caplog):
     async def work(embedder, server):
         await embed(embedder, ["warm"])
+        await budgets_of(embedder).settle()  # calls do not wait for it
         ledger = ledger_of(embedder)
         with monkeypatch.context() as patch:
             patch.setattr(ledger, "settle", failing(ledger.settle))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 
+import numpy as np
 import pytest
 
 from books import MODEL, PRICE, PaidServer, settings_of, sqlite_books
@@ -14,6 +15,7 @@ from embedway.ledger import reservation
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Limit, Purpose
 from embedway.ledger.budgets import Budgets
+from embedway.ledger.sqlite import SqliteLedger
 from inside import ask_ledger_file, budgets_of, ledger_of
 
 ALL = Limit("all", 1000)
@@ -23,18 +25,9 @@ def by_token(tokens, _searches):
     return tokens
 
 
-class Request:
-    """Request of one text of 100 tokens."""
-
-    def __init__(self, tokens=100):
-        import numpy as np
-
-        self.texts, self.lengths, self.by_search = ("a text",), np.array([tokens], np.int32), False
-
-
 def reserving(budgets, spending=None, *, tokens=100, later=True):
     spending = CallBudget(Purpose("m")) if spending is None else spending
-    return reserve_for(Request(tokens), budgets, spending, by_token, exact=True, later=later)
+    return reserve_for(np.array([tokens], np.int32), budgets, spending, by_token, exact=True, later=later)
 
 
 async def kept(ledger):
@@ -237,10 +230,12 @@ def test_a_call_that_is_answered_once_takes_two_transactions(tmp_path, never, te
         books = sqlite_books(tmp_path)
         async with PaidServer().running() as server, AsyncEmbedder(config=settings_of(server, books)) as embedder:
             await embedder.embed("to open the ledger", model=MODEL)
-            ledger = ledger_of(embedder)
+            ledger, budgets = ledger_of(embedder), budgets_of(embedder)
+            await budgets.settle()  # calls do not wait for it
             before = await transactions(ledger)
             for number in range(4):
                 await embedder.embed([f"text {number} {row}" for row in range(texts)], model=MODEL)
+                await budgets.settle()
             taken = await transactions(ledger) - before
         return taken, server.bill, await books.spent(), await books.entries()
 
@@ -248,6 +243,32 @@ def test_a_call_that_is_answered_once_takes_two_transactions(tmp_path, never, te
     assert taken == 8
     assert spent == (bill * PRICE, 0)
     assert {(one.state, one.route) for one in entries} == {("done", "routes.r")}
+
+
+def test_an_answer_does_not_wait_for_its_booking(tmp_path, monkeypatch):
+    """Until it is booked, its money is under way, so that nothing else can spend it, also after a crash."""
+    settle = SqliteLedger.settle
+
+    async def main():
+        books, go = sqlite_books(tmp_path), asyncio.Event()
+
+        async def slow(self, *arguments, **options):
+            await go.wait()
+            return await settle(self, *arguments, **options)
+
+        monkeypatch.setattr(SqliteLedger, "settle", slow)
+        async with PaidServer().running() as server, AsyncEmbedder(config=settings_of(server, books)) as embedder:
+            receipt = (await embedder.embed("a text", model=MODEL)).receipt
+            (before,) = await kept(ledger_of(embedder))
+            go.set()
+            await budgets_of(embedder).settle()
+            (after,) = await kept(ledger_of(embedder))
+            return receipt.cost_nanousd, server.bill * PRICE, before, after
+
+    cost, bill, before, after = asyncio.run(main())
+    assert cost == bill
+    assert before == ("open", 0, 2 * cost, 0)  # estimated tokens are sent twice
+    assert after == ("done", 0, 0, cost)
 
 
 def test_what_a_service_receives_is_marked_as_under_way(tmp_path):
@@ -288,6 +309,7 @@ def test_refused_calls_do_not_keep_other_callers_from_one_request(tmp_path):
                     refused += sum(isinstance(one, BudgetExceededError) for one in ended)
                     assert sum(isinstance(one, EmbedwayError) for one in ended) == 2
                     requests = len(server.bodies) - before
+                await budgets_of(embedder).settle()  # calls do not wait for it
                 assert not budgets_of(embedder).open_accounts
             return refused, requests, server.bill, await books.spent()
 

@@ -143,3 +143,32 @@ def test_a_call_that_is_left_keeps_its_estimated_tokens(settings, monkeypatch):
             return [(await embed(session, url, key, text=one))[0] for one in (text, "short")]
 
     assert asyncio.run(main()) == [429, 200]
+
+
+@pytest.mark.parametrize(("priority", "expected"), [(0, 5), (7, 7)])
+def test_the_seventeenth_running_call_of_a_key_is_computed_among_documents(settings, monkeypatch, priority, expected):
+    """As queries, many calls of one key would all be before the query of another key."""
+
+    async def main():
+        web, other = await new_key(settings, "web", max_priority=9), await new_key(settings, "other")
+        async with gateway_at(**settings) as (url, gateway), aiohttp.ClientSession() as session:
+            begun, asked = asyncio.Queue(), []
+
+            async def compute(_, call, *__):
+                begun.put_nowait(call)
+                await asyncio.Event().wait()
+
+            engine = await gateway.engines.current()
+            monkeypatch.setattr(type(engine.pipeline), "embed", compute)
+            calls = []
+            for key in [web] * 17 + [other]:
+                more = {"priority": priority} if key is web else {}
+                asked.append(asyncio.create_task(embed(session, url, key, **more)))
+                calls.append(await asyncio.wait_for(begun.get(), 30))
+            for one in asked:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+            await asyncio.wait_for(gateway.queue.finished(), 30)
+            return [(call.is_interactive, call.priority) for call in calls]
+
+    assert asyncio.run(main()) == [(True, priority)] * 16 + [(False, expected), (True, 0)]

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import logging
 
 import aiohttp
 import numpy as np
@@ -204,6 +205,18 @@ def test_unknown_addresses_and_methods_of_files_and_batches(settings, tmp_path, 
     assert json.loads(answer)["error"]["type"] == "invalid_request_error"
     if status == 405:
         assert set(headers["allow"].split(", ")) == {"GET", "DELETE", "HEAD"}
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/files"])
+def test_a_refused_request_is_logged_with_its_code(settings, tmp_path, caplog, path):
+    here = {**settings, "server.state_directory": str(tmp_path), "server.access_log": True}
+    with caplog.at_level(logging.INFO, "embedway.access"):
+        status, headers, _ = ask(here, path, method="GET", headers={"Origin": "https://evil.example"})
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "embedway.access"]
+    code = "method_not_allowed" if path == "/v1/embeddings" else "foreign_origin"
+    assert f" {status} in " in line
+    assert f"code {code}, " in line
+    assert headers["x-embedway-request-id"] in line
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Bulk requests, which a worker passes on to another process."""
+"""Bulk requests, which a worker forwards to another process."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from embedway.config.server import ServerSettings
 from embedway.errors import OverloadedError
-from embedway.server.bulk import BulkRequests
+from embedway.server.bulk import BulkProxy
 from embedway.server.listening import listen, listen_at
 from embedway.server.worker import make_server
 from gateways import gateway_process
@@ -38,8 +38,8 @@ async def served(app, listening):
 
 
 @contextlib.asynccontextmanager
-async def passing_on(far, folder, problems=None):
-    """Serve `far` at a Unix socket, and before it a server that passes bulk requests on. Yield its address."""
+async def forwarding(far, folder, problems=None):
+    """Serve `far` at a Unix socket, and before it a server that forwards bulk requests. Yield its address."""
     listening = listen_at(folder / "bulk")
     async with served(far, listening), worker(folder / "bulk", problems) as address:
         yield address
@@ -47,11 +47,11 @@ async def passing_on(far, folder, problems=None):
 
 @contextlib.asynccontextmanager
 async def worker(path, problems=None):
-    bulk = BulkRequests(path, least_bytes=LEAST, most_bytes=MOST, most_s=60)
+    bulk = BulkProxy(path, least_bytes=LEAST, most_bytes=MOST, read_timeout_s=60)
 
     async def app(scope, receive, send):
         try:
-            if bulk.takes(scope) and await bulk.pass_on(scope, receive, send):
+            if bulk.is_bulk(scope) and await bulk.forward(scope, receive, send):
                 return
         except OverloadedError as error:
             problems.append(error)
@@ -126,9 +126,9 @@ def run(main):
 )
 def test_large_bodies_that_are_allowed_and_changes_of_files_and_batches_are_bulk(method, path, length):
     async def main():
-        bulk = BulkRequests(Path("nowhere"), least_bytes=LEAST, most_bytes=MOST, most_s=60)
+        bulk = BulkProxy(Path("nowhere"), least_bytes=LEAST, most_bytes=MOST, read_timeout_s=60)
         headers = [] if length is None else [(b"content-length", b"%d" % length)]
-        found = bulk.takes({"method": method, "path": path, "headers": headers})
+        found = bulk.is_bulk({"method": method, "path": path, "headers": headers})
         await bulk.aclose()
         return found
 
@@ -136,12 +136,12 @@ def test_large_bodies_that_are_allowed_and_changes_of_files_and_batches_are_bulk
     assert run(main) == (method == "POST" and (large or path.startswith(("/v1/files", "/v1/batches"))))
 
 
-def test_a_request_and_its_answer_are_passed_on_unchanged(tmp_path):
+def test_a_request_and_its_answer_are_forwarded_unchanged(tmp_path):
     body = b"x" * 3 * LEAST
     sent = (b"authorization: Bearer \xe4\xff", b"x-two: a", b"x-two: b", b"expect: 100-continue", b"te: trailers")
 
     async def main():
-        async with passing_on(echo, tmp_path) as address:
+        async with forwarding(echo, tmp_path) as address:
             return await exchange(address, request(body, headers=sent)), await exchange(address, request(b"small"))
 
     (head, answer), small = run(main)
@@ -161,18 +161,18 @@ def test_a_request_without_a_host_gets_none(tmp_path):
     sent = request(b"x" * LEAST, head=b"POST /v1 HTTP/1.0").replace(b"host: 127.0.0.1\r\n", b"")
 
     async def main():
-        async with passing_on(echo, tmp_path) as address:
+        async with forwarding(echo, tmp_path) as address:
             return json.loads((await exchange(address, sent))[1])
 
     assert dict(run(main)["headers"])["host"] == ""
 
 
-def test_a_body_in_chunks_of_a_file_is_passed_on(tmp_path):
+def test_a_body_in_chunks_of_a_file_is_forwarded(tmp_path):
     head = b"POST /v1/files HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n"
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in (b"a" * 5_000, b"b" * 70_000, b"c"))
 
     async def main():
-        async with passing_on(echo, tmp_path) as address:
+        async with forwarding(echo, tmp_path) as address:
             return json.loads((await exchange(address, head + chunks + b"0\r\n\r\n"))[1])
 
     assert run(main)["body"] == "a" * 5_000 + "b" * 70_000 + "c"
@@ -186,7 +186,7 @@ def test_a_large_answer_arrives_whole(tmp_path):
         await reply(send, whole)
 
     async def main():
-        async with passing_on(large, tmp_path) as address:
+        async with forwarding(large, tmp_path) as address:
             found = await asyncio.gather(*(exchange(address, request(b"x" * LEAST)) for _ in range(3)))
             return [body == whole for _, body in found]
 
@@ -198,7 +198,7 @@ def test_an_answer_before_the_body_is_complete_arrives(tmp_path):
         await reply(send, b"too large", 413, [(b"connection", b"close")])
 
     async def main():
-        async with passing_on(refuse, tmp_path) as address:
+        async with forwarding(refuse, tmp_path) as address:
             return await exchange(address, request(b"x" * LEAST, length=MOST))
 
     head, body = run(main)
@@ -212,7 +212,7 @@ def test_after_an_answer_to_an_incomplete_body_the_connection_can_be_used(tmp_pa
         await reply(send, b"no", 401)
 
     async def main():
-        async with passing_on(refuse, tmp_path) as address:
+        async with forwarding(refuse, tmp_path) as address:
             reader, writer = await asyncio.open_connection(*address)
             writer.write(request(b"x" * LEAST, length=MOST))
             refused = await reader.readuntil(b"\r\n\r\nno")
@@ -285,7 +285,7 @@ def test_a_client_that_leaves_is_seen_by_the_process(tmp_path, complete):
                 pass
             left.set()
 
-        async with passing_on(wait, tmp_path) as address:
+        async with forwarding(wait, tmp_path) as address:
             _, writer = await asyncio.open_connection(*address)
             writer.write(request(b"x" * 2 * LEAST, length=(2 if complete else 3) * LEAST))
             await begun.wait()
@@ -298,12 +298,12 @@ def test_a_client_that_leaves_is_seen_by_the_process(tmp_path, complete):
 
 def test_a_client_that_leaves_before_its_body_is_an_error_of_the_worker(tmp_path):
     async def main():
-        bulk = BulkRequests(tmp_path / "bulk", least_bytes=LEAST, most_bytes=MOST, most_s=60)
+        bulk = BulkProxy(tmp_path / "bulk", least_bytes=LEAST, most_bytes=MOST, read_timeout_s=60)
         left = asyncio.get_running_loop().create_future()
 
         async def app(scope, receive, send):
             try:
-                left.set_result(await bulk.pass_on(scope, receive, send))
+                left.set_result(await bulk.forward(scope, receive, send))
             except ConnectionError as error:
                 left.set_result(type(error))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -197,6 +198,100 @@ def test_a_wish_for_another_protocol_is_ignored(form, parts):
     answer = asyncio.run(main())
     assert answer.count(b"HTTP/1.1 404") == 2  # the model is unknown, which is in the body
     assert answer.count(b"HTTP/1.1 200") == 1
+
+
+MIB = 2**20
+#: Requests that are answered before their body is read: path, further headers, form of the body, status.
+EARLY = {
+    "too large": ("/v1/embeddings", b"", "length", 413),
+    "too large, in chunks": ("/v1/embeddings", b"", "chunks", 413),
+    "no key": ("/v1/embeddings", b"", "length", 401),
+    "no key, closing": ("/v1/embeddings", b"connection: close\r\n", "length", 401),
+    "no key, in chunks, closing": ("/v1/embeddings", b"connection: close\r\n", "chunks", 401),
+    "no address": ("/v1/nothing", b"connection: close\r\n", "length", 404),
+    "encoded": ("/v1/embeddings", b"content-encoding: gzip\r\nconnection: close\r\n", "length", 415),
+    "a file without a key": ("/v1/files", b"connection: close\r\n", "length", 401),
+}
+
+
+def send_all_then_read(url, head, parts):
+    """Send everything before anything is read, as simple clients do; return the answers."""
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=60) as connection:
+        connection.sendall(head)
+        for part in parts:
+            connection.sendall(part)
+        connection.settimeout(30)
+        answer = b""
+        while data := connection.recv(65_536):
+            answer += data
+        return answer
+
+
+@pytest.mark.parametrize("case", EARLY)
+def test_an_answer_before_the_end_of_the_body_reaches_a_client_that_still_sends(case):
+    path, more, form, status = EARLY[case]
+    keyed = status == 401
+    head = b"POST %s HTTP/1.1\r\nhost: localhost\r\n%s" % (path.encode(), more)
+    part, count = b"x" * 16_384, 120  # nearly twice the limit, and more than a socket takes before it is read
+    if form == "length":
+        head += b"content-length: %d\r\n\r\n" % (len(part) * count)
+        parts = [part] * count
+    else:
+        head += b"transfer-encoding: chunked\r\n\r\n"
+        parts = [*[chunk(part)] * count, b"0\r\n\r\n"]
+    # A connection that stays open has its next request, after which it is closed.
+    last = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+
+    async def main():
+        settings = {"server.body_mib": 1, "server.auth": "keys" if keyed else "auto"}
+        async with gateway_at(**settings) as (url, _):
+            return await asyncio.to_thread(send_all_then_read, url, head, [*parts, last])
+
+    answer = asyncio.run(main())
+    assert answer.startswith(b"HTTP/1.1 %d" % status)
+    stays_open = case == "no key"
+    assert answer.count(b"HTTP/1.1 ") == 1 + stays_open
+    assert (b"connection: close" in answer.partition(b"\r\n\r\n")[0]) != stays_open
+
+
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"])
+def test_a_body_after_its_answer_has_an_end(more):
+    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n%stransfer-encoding: chunked\r\n\r\n" % more
+
+    async def main():
+        async with gateway_at(**{"server.body_mib": 1, "server.auth": "keys"}) as (url, _):
+            return await exchange(int(url.rpartition(":")[2]), head, *[chunk(b"x" * 65_536)] * 1_000)
+
+    assert asyncio.run(main())[1] is False
+
+
+async def write_on(writer):
+    """Write until the connection is closed."""
+    while True:
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"])
+def test_a_body_that_stops_after_its_answer_is_not_waited_for_longer_than_a_request(more):
+    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n%scontent-length: 50000\r\n\r\n" % more
+
+    async def main():
+        settings = {"server.read_timeout_s": 0.2, "server.auth": "keys"}
+        async with gateway_at(**settings) as (url, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            writer.write(head + b"x" * 40_000)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                while await asyncio.wait_for(reader.read(65_536), 30):
+                    pass
+            with pytest.raises(ConnectionError):  # the connection is closed, not only the answer complete
+                await asyncio.wait_for(write_on(writer), 30)
+            writer.close()
+            return answer
+
+    assert asyncio.run(main()).startswith(b"HTTP/1.1 401")
 
 
 def test_requests_that_wait_on_a_connection_are_limited():

@@ -16,7 +16,8 @@ from embedway import Config
 from embedway.errors import KeyLimitError, LedgerError
 from embedway.server.caller import Caller
 from embedway.server.local_rates import LocalRates
-from embedway.server.rates import MinuteLimits, correct_tokens, full_at, limits_of, open_rates, take_tokens
+from embedway.server.rate_stores import open_rates
+from embedway.server.rates import MinuteLimits, correct_tokens, full_at, limits_of, take_tokens
 from embedway.server.redis_rates import RedisRates
 
 

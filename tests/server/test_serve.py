@@ -126,10 +126,23 @@ def test_metrics_of_all_workers_on_their_own_port(environment):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**environment, "EMBEDWAY_SERVER__METRICS_PORT": str(port)}
+
+    def read(name):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+        return {line.split()[0]: float(line.split()[-1]) for line in lines if line.startswith(name)}
+
     with gateway_process("--workers", "2", environment=environment) as gateway:
         for number in range(12):
             embed(gateway.url, f"text {number}")
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
-            lines = answer.read().decode().splitlines()
-    counted = [line for line in lines if line.startswith("embedway_gateway_requests_total") and "embeddings" in line]
-    assert sum(float(line.split()[-1]) for line in counted) == 12
+        counted = read("embedway_gateway_requests_total")
+        started = read("embedway_gateway_process_starts_total")
+        for pid in gateway.children:
+            os.kill(pid, signal.SIGKILL)
+        embed(gateway.url, "a text")  # with a worker and an inference process that were started again
+        started_again = read("embedway_gateway_process_starts_total")
+    assert sum(value for name, value in counted.items() if "embeddings" in name) == 12
+    processes = ("inference", "worker0", "worker1", "worker2")  # the last one is for bulk requests
+    assert sorted(started) == [f'embedway_gateway_process_starts_total{{process="{name}"}}' for name in processes]
+    assert set(started.values()) == {1}
+    assert started_again['embedway_gateway_process_starts_total{process="inference"}'] == 2

@@ -11,14 +11,14 @@ from embedway.errors import ConfigError, LedgerError, UsageError
 from embedway.server.heartbeats import FAILED, read_failure, send_failure
 
 PROGRAM = """
-import json, sys
+import json, os, sys
 from embedway import errors
 from embedway.server.supervisor import Child, Supervisor
 
 kind, message, count = json.loads(sys.argv[1])
 
 def run(heartbeat, lifeline):
-    print("run", flush=True)
+    os.write(1, b"run\\n")  # whole: the supervisor may end this process between two writes
     raise getattr(errors, kind)(message)
 
 children = [Child(f"worker {number}", run) for number in range(count)]

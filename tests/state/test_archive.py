@@ -86,7 +86,7 @@ def test_a_part_that_the_manifest_does_not_list(files, tmp_path):
     files.fill()
     with zipfile.ZipFile(back_up(files.parts, tmp_path / "good.zip").file) as good:
         parts = {one: good.read(one) for one in good.namelist()}
-    bad = packed(tmp_path / "bad.zip", parts, also=[("keys.sqlite", b"x")])
+    bad = packed(tmp_path / "bad.zip", parts, also=[("batches.sqlite", b"x")])
     refused(files, bad, files.look(), "does not contain the parts that its manifest lists")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -17,17 +18,20 @@ import pytest
 import redis
 
 import state_places
-from embedway import formats
+from batch_stores import a_batch, content_of, put_file
+from embedway.config import Config
 from embedway.errors import BudgetExceededError, LedgerError, StateError, UsageError
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Limit, Refused, Restored, Settlement
 from embedway.ledger.budgets import Budgets
 from embedway.ledger.records import Record
+from embedway.server.batches.base import Listing
+from embedway.server.batches.opening import open_batch_store
 from embedway.state import redis as state_redis
 from embedway.state import sqlite as state_sqlite
 from embedway.state.archive import open_archive
-from embedway.state.backup import back_up, restore
-from embedway.state.databases import KeysPart
+from embedway.state.backup import back_up, parts_of, restore
+from embedway.state.databases import BatchesPart
 from embedway.state.trust import TrustPart
 from state_places import NOON, PURPOSE, spend
 
@@ -169,9 +173,11 @@ def test_a_backup_never_replaces_a_pipe_or_a_link_to_one(files, tmp_path):
 def test_a_backup_is_never_written_over_what_it_is_of(files, tmp_path):
     files.fill()
     before = files.look()
-    parts = [*files.parts, KeysPart(files.folder / "keys.sqlite")]
+    parts = [*files.parts, BatchesPart(files.folder / "batches.sqlite")]
     databases = [
-        f"{name}.sqlite{ending}" for name in ("ledger", "pins", "keys") for ending in ("", "-wal", "-shm", "-journal")
+        f"{name}.sqlite{ending}"
+        for name in ("ledger", "pins", "batches")
+        for ending in ("", "-wal", "-shm", "-journal")
     ]
     for name in (*databases, "trust.json", ".trust.lock"):
         with pytest.raises(UsageError, match="is a file to be backed up, or belongs to one"):
@@ -236,24 +242,71 @@ def test_trust_is_a_file_or_nothing(tmp_path, what):
     assert not (tmp_path / "out").exists()
 
 
-def test_another_kind_of_sqlite_file_is_backed_up_and_restored(tmp_path):
-    part = KeysPart(tmp_path / "keys.sqlite")
+@pytest.fixture
+def gateway_settings(tmp_path):
+    """Return settings of a gateway with all its state in a folder."""
+    folder = tmp_path / "gateway"
+    paths = {"ledger.path": folder / "ledger.sqlite", "pins.path": folder / "pins.sqlite"}
+    return Config.load([], environ={}, overrides={**paths, "server.state_directory": folder / "server"})
 
-    def write(text):
-        with contextlib.closing(sqlite3.connect(part.path)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA application_id = {formats.KEYS.application_id}")
-            connection.execute("CREATE TABLE IF NOT EXISTS keys (key TEXT)")
-            connection.execute("INSERT INTO keys VALUES (?)", (text,))
-            connection.commit()
 
-    write("one")
-    back_up([part], tmp_path / "state.zip")
-    write("two")
-    done = restore([part], tmp_path / "state.zip", overwrite=True)
-    with contextlib.closing(sqlite3.connect(part.path)) as connection:
-        assert connection.execute("SELECT key FROM keys").fetchall() == [("one",)]
-    assert not done.to_confirm
+def in_store(config, work):
+    """Run an asynchronous function with the store of files and batches."""
+
+    async def main():
+        store = open_batch_store(config)
+        try:
+            return await work(store)
+        finally:
+            await store.aclose()
+
+    return asyncio.run(main())
+
+
+async def add_some(store):
+    file = await put_file(store, b"lines")
+    assert await store.add_batch(a_batch(file, await store.now()), 5) == "added"
+    return file
+
+
+async def everything(store):
+    listing = Listing("", 100)
+    files, batches = await store.list_files(listing), await store.list_batches(listing)
+    contents = [await content_of(store, file.id) for file in files.items]
+    return files, batches, contents, await store.open_batches(), await store.used_bytes("")
+
+
+def test_files_and_batches_are_backed_up_and_restored(gateway_settings, tmp_path):
+    in_store(gateway_settings, add_some)
+    before = in_store(gateway_settings, everything)
+    assert before[2] == [b"lines"]
+    parts = parts_of(gateway_settings, tmp_path / "trust")
+    done = back_up(parts, tmp_path / "state.zip")
+    assert done.places["batches.sqlite"] == str(tmp_path / "gateway" / "server" / "batches.sqlite")
+    in_store(gateway_settings, add_some)
+    assert in_store(gateway_settings, everything) != before
+    assert restore(parts, tmp_path / "state.zip", overwrite=True).kept is not None
+    assert in_store(gateway_settings, everything) == before
+
+
+def test_files_and_batches_are_restored_where_none_were(gateway_settings, tmp_path):
+    in_store(gateway_settings, add_some)
+    before = in_store(gateway_settings, everything)
+    parts = parts_of(gateway_settings, tmp_path / "trust")
+    back_up(parts, tmp_path / "state.zip")
+    shutil.rmtree(tmp_path / "gateway")
+    assert not restore(parts, tmp_path / "state.zip").to_confirm  # no ledger was in it
+    assert in_store(gateway_settings, everything) == before
+
+
+def test_files_and_batches_on_the_server_of_the_ledger_are_no_part(gateway_settings, tmp_path):
+    in_store(gateway_settings, add_some)
+    back_up(parts_of(gateway_settings, tmp_path / "trust"), tmp_path / "state.zip")
+    ledger = gateway_settings.ledger.model_copy(update={"backend": "redis", "url": "redis://127.0.0.1:1"})
+    shared = gateway_settings.model_copy(update={"ledger": ledger})
+    assert "batches.sqlite" not in {part.name for part in parts_of(shared, tmp_path / "trust")}
+    with pytest.raises(UsageError, match=r"contains batches of the backend sqlite, but ledger\.backend is another"):
+        restore(parts_of(shared, tmp_path / "trust"), tmp_path / "state.zip")
 
 
 # ------------------------------------------------------------- backups during bookings

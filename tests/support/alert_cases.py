@@ -13,6 +13,10 @@ FAILURES = 'embedway_validation_failures_total{job="j",instance="a",route="r",ch
 ROUTE = '{job="j",instance="a",model="m",route="r"}'
 CHECKED = 'embedway_drift_check_timestamp_seconds{{job="j",instance="{0}",model="m",route="r",result="{1}"}}'
 RUN = '{metric}{{job="node",instance="a",run="{run}"}}'
+GATEWAY = 'embedway_gateway_requests_total{{job="j",instance="{0}",path="{1}",status="{2}"}}'
+GATEWAY_REFUSED = 'embedway_gateway_refused_requests_total{{job="j",instance="a",code="{0}"}}'
+GATEWAY_STARTS = 'embedway_gateway_process_starts_total{{job="j",instance="a",process="{0}"}}'
+EMBEDDINGS, READY = "/v1/embeddings", "/health/ready"
 WAITING = 'embedway_waiting{{job="j",instance="{0}",reason="scheduler",route="r"}}'
 
 
@@ -277,10 +281,80 @@ CASES = [
         {RUN.format(metric="embedway_run_end_timestamp_seconds", run="a"): "-172200x5 300x60"},
         {15: False, 60: False},
     ),
+    Case(
+        "EmbedwayGatewayFails",
+        "a tenth of the requests to two gateways fail, also while probes outnumber them",
+        {
+            GATEWAY.format("a", EMBEDDINGS, "200"): "0+60x60",
+            GATEWAY.format("b", EMBEDDINGS, "200"): "0+30x60",
+            GATEWAY.format("b", EMBEDDINGS, "502"): "0+10x60",
+            GATEWAY.format("a", READY, "200"): "0+1000x60",
+        },
+        {4: False, 12: True},
+    ),
+    Case(
+        "EmbedwayGatewayFails",
+        "mistakes of callers and refusals are no failures",
+        {
+            GATEWAY.format("a", EMBEDDINGS, "200"): "0+60x60",
+            GATEWAY.format("a", EMBEDDINGS, "400"): "0+60x60",
+            GATEWAY.format("a", EMBEDDINGS, "503"): "0+60x60",
+            GATEWAY.format("a", READY, "503"): "0+60x60",
+        },
+        {30: False},
+    ),
+    Case(
+        "EmbedwayGatewayRefuses",
+        "a tenth is refused by the queue",
+        {
+            GATEWAY.format("a", EMBEDDINGS, "200"): "0+90x60",
+            GATEWAY.format("a", EMBEDDINGS, "503"): "0+10x60",
+            GATEWAY_REFUSED.format("overloaded"): "0+10x60",
+        },
+        {4: False, 12: True},
+    ),
+    Case(
+        "EmbedwayGatewayRefuses",
+        "wrong keys, and a short peak",
+        {
+            GATEWAY.format("a", EMBEDDINGS, "200"): "0+90x60",
+            GATEWAY_REFUSED.format("invalid_api_key"): "0+90x60",
+            GATEWAY_REFUSED.format("overloaded"): "0x10 50+0x49",
+        },
+        {12: False, 30: False},
+    ),
+    Case(
+        "EmbedwayGatewayNotReady",
+        "every probe of one of two gateways fails",
+        {
+            GATEWAY.format("a", READY, "200"): "0+30x20 600x40",
+            GATEWAY.format("a", READY, "503"): "0x20 0+30x40",
+            GATEWAY.format("b", READY, "200"): "0+30x60",
+        },
+        {15: False, 30: True},
+    ),
+    Case(
+        "EmbedwayGatewayNotReady",
+        "one of the workers was not ready at its start",
+        {GATEWAY.format("a", READY, "200"): "0+30x60", GATEWAY.format("a", READY, "503"): "0 5 5x58"},
+        {2: False, 5: False, 30: False},
+    ),
+    Case(
+        "EmbedwayGatewayRestarts",
+        "a process ends every two minutes",
+        {GATEWAY_STARTS.format("inference"): "1 1 2 2 3 3 4 4 5 5 6 6 7"},
+        {2: False, 10: True},
+    ),
+    Case(
+        "EmbedwayGatewayRestarts",
+        "the gateway is started, and each of its processes ends once",
+        {GATEWAY_STARTS.format("inference"): "_ 1x10 2x30", GATEWAY_STARTS.format("worker0"): "_ 1x10 2x30"},
+        {5: False, 12: False, 20: False},
+    ),
 ]
 
 
-def document(rule_file):
+def document(*rule_files):
     """Return the input of `promtool test rules`."""
     tests = []
     for case in CASES:
@@ -297,4 +371,4 @@ def document(rule_file):
         tests.append(
             {"name": f"{case.alert}: {case.name}", "interval": "1m", "input_series": series, "promql_expr_test": checks}
         )
-    return {"rule_files": [str(rule_file)], "evaluation_interval": "1m", "tests": tests}
+    return {"rule_files": [*map(str, rule_files)], "evaluation_interval": "1m", "tests": tests}

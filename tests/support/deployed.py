@@ -11,7 +11,8 @@ from embedway.telemetry.names import METRICS
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = DEPLOY / "grafana" / "embedway.json"
-ALERTS = DEPLOY / "prometheus" / "alerts.yml"
+#: Rules for every program with embedway, and for gateways.
+ALERTS, GATEWAY_ALERTS = (DEPLOY / "prometheus" / f"{name}.yml" for name in ("alerts", "gateway-alerts"))
 #: Labels that Prometheus adds to each series.
 TARGET_LABELS = {"job", "instance"}
 #: Names of the series of each metric in the exposition, with their labels.
@@ -38,8 +39,8 @@ def queries():
 
 
 def rules():
-    """Return the alert rules."""
-    groups = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]
+    """Return the alert rules of both files."""
+    groups = [group for file in (ALERTS, GATEWAY_ALERTS) for group in yaml.safe_load(file.read_text("utf-8"))["groups"]]
     return [rule for group in groups for rule in group["rules"]]
 
 

@@ -23,7 +23,8 @@ from embedway.providers.fake import vector_of
 from embedway.quality.pairs import built_in_pairs
 from embedway.server.caller import Caller
 from embedway.server.endpoint import Exchange
-from embedway.server.stats import Stats
+from embedway.server.health import ENDPOINTS
+from embedway.server.stats import Stats, count_start
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.labels import Labels
 from embedway.telemetry.operations import RequestDetails, WaitDetails
@@ -116,6 +117,9 @@ def settings(folder, weights, port, **more):
     return Config.load(environ={}, overrides={**values, **more})
 
 
+READY = next(endpoint for endpoint in ENDPOINTS if endpoint.path == "/health/ready")
+
+
 class Program:
     """Embedders with failing services and stores, and the calls to them."""
 
@@ -133,7 +137,7 @@ class Program:
             [PrometheusHook(Labels({"acme/m": "acme/m", "acme/slow": "acme/slow"}.copy))],
             clock=itertools.count(0, 20).__next__,
         )
-        #: Of a gateway whose queue is full.
+        #: Of a gateway that fails, whose queue is full, and whose worker ends again and again.
         self.gateway = Stats()
         #: Checks a route, and puts it in quarantine.
         self.checking = embedder(**{"quality.on_drift": "quarantine"})
@@ -174,7 +178,10 @@ class Program:
             job.end(succeeded=False)
         exchange = Exchange(None, Caller(), b"", "request")
         self.gateway.end(None, exchange, 200, 0.01)
-        self.gateway.end(None, exchange, 503, 0.01, "queue_full")
+        self.gateway.end(None, exchange, 502, 0.01, "upstream_error")
+        self.gateway.end(None, exchange, 503, 0.01, "overloaded")
+        self.gateway.end(READY, exchange, 503, 0.01)
+        count_start("worker0")
         self.gateway.report_queue(running=1, waiting=2)
         with self.hooks.operation(RequestDetails, "embed", "acme/slow", 1):
             pass

@@ -7,6 +7,7 @@ import decimal
 import functools
 import itertools
 import re
+import time
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from types import MappingProxyType
@@ -28,7 +29,7 @@ from embedway.errors import ConfigError
 from embedway.sizes import VectorSizes, min_dimensions_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from embedway.catalog.types import Source, Task
 
@@ -50,6 +51,7 @@ _PROVIDER = re.compile(r"[a-z][a-z0-9-]*")
 _NANOUSD = 1000
 #: Nano-dollars per search for one dollar per thousand searches.
 _NANOUSD_A_SEARCH = 1_000_000
+_DAY_S, _FIRST_DAY = 86_400, dt.date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,24 +162,57 @@ class ServiceFacts:
 
         None if no price is known.
         """
-        if self.price_usd_per_thousand_searches is not None:
-            return _cost(self.price_usd_per_thousand_searches, _NANOUSD_A_SEARCH, searches)
-        price = self.price(dimensions=dimensions) if self.prices else self.price_usd_per_million_tokens
-        return None if price is None else tokens_nanousd(price, tokens)
+        return TodaysPrice(self, dimensions)(tokens, searches)
+
+
+class TodaysPrice:
+    """Cost of tokens or searches at a model's list price for vectors of a size, on the day of the call (UTC).
+
+    The price is found once a day, because the cost of one request is computed several times. `clock` returns seconds
+    since 1970.
+    """
+
+    __slots__ = ("_by_search", "_clock", "_day", "_denominator", "_dimensions", "_facts", "_numerator")
+
+    def __init__(
+        self, facts: ServiceFacts, dimensions: int | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._facts = facts
+        self._dimensions = dimensions
+        self._clock = clock
+        self._by_search = facts.price_usd_per_thousand_searches is not None
+        self._day = -1
+        #: Nano-dollars of a token or search, as a fraction; None if no price is known.
+        self._numerator: int | None = None
+        self._denominator = 1
+
+    def __call__(self, tokens: int, searches: int = 0) -> int | None:
+        """Return nano-dollars, rounded up; None if no price is known."""
+        day = int(self._clock()) // _DAY_S
+        if day != self._day:
+            self._find(day)
+        if self._numerator is None:
+            return None
+        return -(-self._numerator * (searches if self._by_search else tokens) // self._denominator)
+
+    def _find(self, day: int) -> None:
+        facts, self._day = self._facts, day
+        price = facts.price_usd_per_thousand_searches
+        unit = _NANOUSD_A_SEARCH
+        if price is None:
+            price, unit = facts.price(dimensions=self._dimensions, day=_FIRST_DAY + dt.timedelta(day)), _NANOUSD
+        if price is None:
+            self._numerator = None
+            return
+        numerator, self._denominator = price.as_integer_ratio()
+        self._numerator = numerator * unit
 
 
 def tokens_nanousd(price: decimal.Decimal, tokens: int) -> int:
     """Return the cost of tokens at a price in dollars per million, in nano-dollars, rounded up."""
-    return _cost(price, _NANOUSD, tokens)
-
-
-def _cost(price: decimal.Decimal, nanousd: int, count: int) -> int:
-    """Return price * nanousd * count, rounded up.
-
-    It uses integers, because a product of decimals is rounded to the precision of the caller's decimal context.
-    """
+    # Integers, because a product of decimals is rounded to the precision of the caller's decimal context.
     numerator, denominator = price.as_integer_ratio()
-    return -(-numerator * nanousd * count // denominator)
+    return -(-numerator * _NANOUSD * tokens // denominator)
 
 
 def read_services(text: str, *, where: str) -> tuple[ServiceFacts, ...]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.conformance.reference import Reference
     from embedway.conformance.report import Report
-    from embedway.conformance.verdicts import Check
+    from embedway.conformance.table import Check
 
 #: Exit code if a check failed; 1 means that the server could not be judged.
 _FAILED = 4

@@ -21,13 +21,19 @@ def backup(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the ledger, pins, trust and keys to one file. They may be in use."""
+    """Write the ledger with API keys, pins, trust, and files and batches of a gateway to one file. They may be in use.
+
+    Files and batches on the ledger's server are not contained.
+    """
     from embedway.ledger.base import moment
     from embedway.state.backup import back_up, parts_of
 
     explain(describe_destination(file))
     invocation = Invocation.of(context)
-    done = back_up(parts_of(invocation.config()), file, overwrite=overwrite)
+    config = invocation.config()
+    done = back_up(parts_of(config), file, overwrite=overwrite)
+    if config.ledger.backend == "redis":
+        note(invocation, "files and batches of a gateway stay on the server: `valkey-cli --rdb` backs them up")
     parts = {
         name: {"place": done.places[name], "bytes": count, "sha256": sha256}
         for name, (count, sha256) in done.manifest.parts.items()

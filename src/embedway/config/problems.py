@@ -109,6 +109,9 @@ class KnownKeys:
         within = [known for word, known in names.items() if f"_{name}_" in f"_{word}_"]
         if not close and len(within) == 1:
             close = within
+        if not close and not section:
+            # Before complete keys: a short key of the section may be more similar than its name.
+            close = difflib.get_close_matches(key, self.sections, n=1, cutoff=0.75)
         if not close:
             same = [known for known in self.all if known.rpartition(".")[2] == name]
             close = same or ([] if within else difflib.get_close_matches(key, self.all, n=1, cutoff=0.6))

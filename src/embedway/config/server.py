@@ -67,10 +67,10 @@ class ServerSettings(Section):
     #: Maximum deadline that a request may name, in seconds.
     max_deadline_s: Seconds = 600.0
 
-    #: Processes that answer bulk requests, with a lower priority of the system, so that these do not hold up others:
-    #: bodies of `bulk_kib` or more, files and batches. With 0, the workers do.
+    #: Processes that answer bulk requests and compute batches, with a lower CPU priority, so that these do not delay
+    #: other requests. With 0, the workers do.
     bulk_workers: Annotated[int, Field(strict=True, ge=0, le=256)] = 1
-    #: Size from which a body is a bulk request, in KiB.
+    #: Minimum size of the body of a bulk request, in KiB. POST requests for files and batches are bulk with any body.
     bulk_kib: Positive = 8
 
     #: Requests of a worker that compute at the same time.
@@ -111,6 +111,11 @@ class ServerSettings(Section):
     state_directory: Folder = Field(default_factory=lambda: user_state_path("embedway", appauthor=False) / "server")
     #: Folder of sockets and temporary files of a running gateway.
     run_directory: Folder = Field(default_factory=lambda: Path(tempfile.gettempdir()))
+
+    @property
+    def batches_file(self) -> Path:
+        """SQLite file of files and batches."""
+        return self.state_directory / "batches.sqlite"
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

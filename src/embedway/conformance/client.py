@@ -81,6 +81,32 @@ class _StaleError(NoAnswerError):
     """A connection of an earlier request was closed before it had an answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request; `rows` bounds its answer."""
+
+    method: str
+    url: str
+    key: str | None = field(repr=False)
+    data: bytes | None = field(default=None, repr=False)
+    rows: int = 0
+    #: Maximum time; None for that of the place.
+    timeout_s: float | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the request."""
+        found = {"accept": "application/json", "accept-encoding": ACCEPT_ENCODING}
+        found |= {} if self.data is None else {"content-type": "application/json"}
+        return found if self.key is None else {**found, "authorization": f"Bearer {self.key}"}
+
+    @property
+    def body(self) -> bytes | io.BytesIO | None:
+        """Body for aiohttp, which sends a large one in pieces if it is a stream."""
+        is_large = self.data is not None and len(self.data) > _LARGE_BODY_BYTES
+        return io.BytesIO(self.data or b"") if is_large else self.data
+
+
 @dataclass(slots=True)
 class _Sent:
     """Facts of a request while it is sent."""
@@ -123,7 +149,8 @@ class Client:
 
     async def get(self, url: str, *, is_document: bool = False) -> Answer:
         """Send a GET request for a list, or for a long document. Raises NoAnswerError."""
-        return await self._send("GET", url, None, rows=_DOCUMENT_ROWS if is_document else 0, key=self.place.key)
+        rows = _DOCUMENT_ROWS if is_document else 0
+        return await self._send(_Request("GET", url, self.place.key, rows=rows))
 
     async def post(self, url: str, body: Any, *, rows: int = 1, timeout_s: float | None = None) -> Answer:
         """Send a JSON document, or bytes as they are. `rows` bounds the answer. A busy server is asked again.
@@ -131,23 +158,24 @@ class Client:
         Raises NoAnswerError.
         """
         data = body if isinstance(body, bytes) else orjson.dumps(body)
+        request = _Request("POST", url, self.place.key, data, rows, timeout_s)
         for _ in range(_REPEATS):
-            answer = await self._send("POST", url, data, rows=rows, key=self.place.key, timeout_s=timeout_s)
+            answer = await self._send(request)
             if answer.status not in _BUSY:
                 return answer
             wait_s = retry_after_s(answer.headers)
             await self.sleep(_WAIT_S if wait_s is None else min(wait_s, _LONGEST_WAIT_S))
-        return await self._send("POST", url, data, rows=rows, key=self.place.key, timeout_s=timeout_s)
+        return await self._send(request)
 
     async def post_with_key(self, url: str, body: Any, key: str | None) -> Answer:
         """Send a JSON document with another key, or with none. Raises NoAnswerError."""
-        return await self._send("POST", url, orjson.dumps(body), rows=1, key=key)
+        return await self._send(_Request("POST", url, key, orjson.dumps(body), rows=1))
 
     async def abandon(self, url: str, body: Any, *, rows: int) -> None:
         """Send a JSON document, and disconnect before its answer."""
-        sent, data = _Sent(), orjson.dumps(body)
-        request = self._send_once("POST", url, data, sent, rows=rows, key=self.place.key, timeout_s=None)
-        work, begun = asyncio.ensure_future(request), asyncio.ensure_future(sent.has_body.wait())
+        sent, request = _Sent(), _Request("POST", url, self.place.key, orjson.dumps(body), rows)
+        work = asyncio.ensure_future(self._send_once(request, sent))
+        begun = asyncio.ensure_future(sent.has_body.wait())
         try:
             await asyncio.wait({work, begun}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({work}, timeout=_ABANDON_S)
@@ -156,45 +184,29 @@ class Client:
             work.cancel()
             await asyncio.gather(work, begun, return_exceptions=True)
 
-    async def _send(
-        self, method: str, url: str, data: bytes | None, *, rows: int, key: str | None, timeout_s: float | None = None
-    ) -> Answer:
+    async def _send(self, request: _Request) -> Answer:
         """Send a request. If its connection of an earlier one was just closed, send it again."""
         for _ in range(_STALE):
             with contextlib.suppress(_StaleError):
-                return await self._send_once(method, url, data, _Sent(), rows=rows, key=key, timeout_s=timeout_s)
+                return await self._send_once(request, _Sent())
         try:
-            return await self._send_once(method, url, data, _Sent(), rows=rows, key=key, timeout_s=timeout_s)
+            return await self._send_once(request, _Sent())
         except _StaleError as error:
             raise NoAnswerError(str(error)) from None
 
-    async def _send_once(
-        self,
-        method: str,
-        url: str,
-        data: bytes | None,
-        sent: _Sent,
-        *,
-        rows: int,
-        key: str | None,
-        timeout_s: float | None,
-    ) -> Answer:
+    async def _send_once(self, request: _Request, sent: _Sent) -> Answer:
         session, start = self._opened(), time.monotonic()
-        headers = {"accept": "application/json", "accept-encoding": ACCEPT_ENCODING}
-        headers |= {} if data is None else {"content-type": "application/json"}
-        headers |= {} if key is None else {"authorization": f"Bearer {key}"}
-        bounds = Bounds.of(rows, len(data or b""))
-        proxy = self._proxy(url)
-        limit_s = self.place.timeout_s if timeout_s is None else timeout_s
+        bounds = Bounds.of(request.rows, len(request.data or b""))
+        proxy = self._proxy(request.url)
+        limit_s = self.place.timeout_s if request.timeout_s is None else request.timeout_s
         try:
             async with (
                 asyncio.timeout(limit_s),
                 session.request(
-                    method,
-                    url,
-                    # As a stream, aiohttp sends a large body in pieces.
-                    data=io.BytesIO(data) if data is not None and len(data) > _LARGE_BODY_BYTES else data,
-                    headers=headers,
+                    request.method,
+                    request.url,
+                    data=request.body,
+                    headers=request.headers,
                     allow_redirects=False,
                     trace_request_ctx=sent,
                     proxy=proxy[0],
@@ -218,7 +230,7 @@ class Client:
             parsed.problem or content.problem,
             time.monotonic() - start,
             sent.is_reused,
-            _cut(redact(message_of(parsed.value), key, self.place.key)),
+            _cut(redact(message_of(parsed.value), request.key, self.place.key)),
         )
         if answer.status in _BUSY:
             self.busy_answers.append(retry_after_s(answer.headers) is not None)

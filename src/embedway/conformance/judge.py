@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from embedway.conformance.reference import Reference
+    from embedway.conformance.table import Check
     from embedway.conformance.target import Place
-    from embedway.conformance.verdicts import Check
 
 _log = logging.getLogger(__name__)
 

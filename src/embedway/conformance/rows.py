@@ -48,7 +48,7 @@ def read_vectors(answer: Answer, count: int) -> Vectors:
     vectors = []
     for number, row in enumerate(data):
         vector = decode(row.get("embedding"))
-        if vector is None:
+        if vector is None or not np.isfinite(vector).all():
             raise CheckFailedError(f"row {number} has {describe_bad(row.get('embedding'))}")
         vectors.append(vector)
     widths = sorted({len(vector) for vector in vectors})
@@ -62,7 +62,7 @@ def describe_bad(value: Any) -> str:
     if value is None:
         return "null in place of a vector"
     if isinstance(value, str):
-        return "a text that is not base64 of float32"
+        return "a text that is not base64 of float32" if decode(value) is None else "base64 of NaN or infinity"
     if not isinstance(value, list) or not value:
         return "no list of numbers"
     if any(number is None for number in value):

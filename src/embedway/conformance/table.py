@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from embedway.conformance.checks import errors, formats, identity, lengths, load, numbers, rerank, tokens
-from embedway.conformance.verdicts import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from embedway.conformance.server import Server
+    from embedway.conformance.verdicts import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: its name, why clients need it, and the function that sends requests and judges the answers."""
+
+    name: str
+    why: str
+    run: Callable[[Server], Awaitable[Verdict]]
+
 
 CHECKS: tuple[Check, ...] = (
     Check("distinct", "Texts with one vector cannot be told apart by any search.", identity.distinct),

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from embedway.text import single_line
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from embedway.conformance.server import Server
 
 Status: TypeAlias = Literal["passed", "failed", "skipped", "warned"]
 
@@ -29,15 +24,6 @@ class Verdict:
         line = single_line(self.seen)
         cut = line if len(line) <= _SEEN_CHARACTERS else f"{line[: _SEEN_CHARACTERS - 1]}…"
         object.__setattr__(self, "seen", cut)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check: its name, why clients need it, and the function that sends requests and judges the answers."""
-
-    name: str
-    why: str
-    run: Callable[[Server], Awaitable[Verdict]]
 
 
 class CheckEndedError(Exception):

@@ -27,6 +27,7 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers.answers import checked_answer, checked_rates
+from embedway.providers.base import sum_of
 from embedway.providers.delivery import forget_attempt, of_attempt, record_attempt
 from embedway.quality.checks import DiversityCheck, report_refusal
 from embedway.telemetry.operations import AttemptDetails, Outcome, ValidationDetails, WaitDetails
@@ -111,11 +112,11 @@ class Attempt:
         The rows of `invalid` are NaN. Raises BadVectorsError if no row is valid.
         """
         request, response, route = self.context.request, self.context.response, self.route
-        tokens = int(request.lengths[self.rows].sum(dtype=np.int64))
+        tokens = sum_of(request.lengths[self.rows])
         forget_attempt()
         if route.circuit.opened_at is not None and route.circuit.state == "open":
             raise skipped(route)
-        async with contextlib.AsyncExitStack() as places:
+        with contextlib.ExitStack() as places:
             await self._wait(tokens, places)
             self.check_first()
             if route.circuit.opened_at is not None and not route.circuit.allow():
@@ -128,7 +129,7 @@ class Attempt:
             response.routes.append(route.name)
         return answer.vectors
 
-    async def _wait(self, tokens: int, places: contextlib.AsyncExitStack) -> None:
+    async def _wait(self, tokens: int, places: contextlib.ExitStack) -> None:
         """Wait for the semaphore and the rate limiter of the route; `places` releases the slots."""
         context, route = self.context, self.route
         fairness = context.fairness.get(route.name)
@@ -140,9 +141,11 @@ class Attempt:
             async with asyncio.timeout(self._left_s()) if waits else contextlib.nullcontext():
                 hooks = context.hooks
                 with hooks.operation(WaitDetails, "semaphore", route.name) if busy else contextlib.nullcontext():
-                    await places.enter_async_context(fairness)
-                await places.enter_async_context(route.semaphore.hold(context.request.urgency))
-                await self.pass_limits(tokens)
+                    await fairness.acquire()
+                places.callback(fairness.release)
+                places.callback(await route.semaphore.take(context.request.urgency))
+                if not route.limiter.is_unlimited:
+                    await self.pass_limits(tokens)
         except DeadlineError:
             raise
         except TimeoutError as error:
@@ -155,7 +158,7 @@ class Attempt:
         if obstacle is not None:
             raise RateLimitedError(str(obstacle), route=route.name, retry_after_s=obstacle.wait_s)
 
-    async def _exchange(self, tokens: int, places: contextlib.AsyncExitStack) -> Answer:
+    async def _exchange(self, tokens: int, places: contextlib.ExitStack) -> Answer:
         """Mark the money as under way, call the provider, check the answer, update the circuit, and book the cost.
 
         The hooks' attempt starts after the money is marked, because nothing is sent before, and ends with `places`.

@@ -12,6 +12,7 @@ import numpy as np
 
 from embedway.errors import EmbedwayError, LedgerError
 from embedway.ledger.account import Share
+from embedway.providers.base import sum_of
 from embedway.types import Bill
 
 if TYPE_CHECKING:
@@ -32,15 +33,16 @@ DOCUMENTS_A_SEARCH, _DOCUMENT_TOKENS = 100, 500
 
 @contextlib.asynccontextmanager
 async def reserve_for(
-    request: UpstreamRequest,
+    lengths: npt.NDArray[np.int32],
     budgets: Budgets | None,
     spending: CallBudget,
     prices: Prices,
     *,
     exact: bool,
+    by_search: bool = False,
     later: bool = False,
 ) -> AsyncIterator[Account | None]:
-    """Reserve the possible cost of a request, and release the rest afterwards; None without `budgets`.
+    """Reserve the possible cost of texts of these lengths, and release the rest afterwards; None without `budgets`.
 
     `prices` returns nano-dollars for tokens and searches, None if no price is known. `exact` is true if the tokens were
     counted with the model's own tokenizer. With `later`, the reservation may be made when the first texts are sent; if
@@ -52,9 +54,9 @@ async def reserve_for(
     account = await budgets.open(
         spending,
         prices,
-        tokens=int(request.lengths.sum(dtype=np.int64)),
-        texts=len(request.texts),
-        searches=searches_of(request.lengths) if request.by_search else 0,
+        tokens=sum_of(lengths),
+        texts=len(lengths),
+        searches=searches_of(lengths) if by_search else 0,
         exact=exact,
         later=later,
     )
@@ -125,7 +127,7 @@ async def mark_under_way(request: UpstreamRequest, rows: Rows, charges: list[Cha
 
     async def mark(caller: int, own: Rows) -> None:
         account, lengths = request.accounts[caller], request.lengths[own]
-        tokens, searches = int(lengths.sum(dtype=np.int64)), searches_of(lengths) if request.by_search else 0
+        tokens, searches = sum_of(lengths), searches_of(lengths) if request.by_search else 0
         sent = await account.mark_sent(tokens, searches)
         charges.append(Charge(account, sent, tokens, searches, is_whole=len(own) == request.count_of(caller)))
 
@@ -143,23 +145,26 @@ async def book(charges: Sequence[Charge], usage: Usage | None, *, billed: bool, 
     """Book a finished attempt for every caller, even if the waiting caller is cancelled.
 
     Without an answer, `billed` is true if the attempt may be on the bill. With `last_route`, the routes that answered,
-    the attempt is the last one of each caller whose texts are all in it.
+    the attempt is the last one of each caller whose texts are all in it. Its booking is not waited for.
     """
-    budgets, booking = charges[0].account.budgets, _book_each(charges, usage, billed=billed, last_route=last_route)
+    if usage is None:
+        bookings = [charge.account.settle_failure(charge.sent_nanousd, billed=billed) for charge in charges]
+    else:
+        bookings = []
+        for charge, share in zip(charges, shares_of(charges, usage), strict=True):
+            account, route = charge.account, last_route if charge.is_whole else ""
+            if not (route and account.settle_last(charge.sent_nanousd, share, route)):
+                bookings.append(account.settle_answer(charge.sent_nanousd, share, last_route=route))
+    if not bookings:
+        return
+    budgets, booking = charges[0].account.budgets, _run_bookings(charges, bookings)
     if budgets.ledger is None:
         await booking  # does not wait
     else:
         await asyncio.shield(budgets.run_in_background(booking))
 
 
-async def _book_each(charges: Sequence[Charge], usage: Usage | None, *, billed: bool, last_route: str) -> None:
-    if usage is None:
-        bookings = [charge.account.settle_failure(charge.sent_nanousd, billed=billed) for charge in charges]
-    else:
-        bookings = [
-            charge.account.settle_answer(charge.sent_nanousd, share, last_route=last_route if charge.is_whole else "")
-            for charge, share in zip(charges, shares_of(charges, usage), strict=True)
-        ]
+async def _run_bookings(charges: Sequence[Charge], bookings: Sequence[Coroutine[Any, Any, None]]) -> None:
     for error in await _outcomes(bookings):
         if isinstance(error, LedgerError):
             # The answer is here and paid for. A missing booking is booked as unsure when the lease expires.

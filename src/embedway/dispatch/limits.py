@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from embedway.providers.base import RequestLimits, lowest
+from embedway.providers.base import RequestLimits, lowest, sum_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -158,7 +158,8 @@ def with_advice(error: E, advice: str) -> E:
 
 def _sizes(lengths: npt.NDArray[np.int32]) -> tuple[int, int, int]:
     """Return the inputs, the tokens, and the tokens of the longest text of a request."""
-    return len(lengths), int(lengths.sum(dtype=np.int64)), int(lengths.max(initial=0))
+    tokens = sum_of(lengths)
+    return len(lengths), tokens, tokens if len(lengths) == 1 else int(lengths.max(initial=0))
 
 
 def _positive(number: int | None) -> int | None:

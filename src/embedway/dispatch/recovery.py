@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ from embedway.errors import (
     RateLimitedError,
     RefusedInputError,
 )
+from embedway.providers.base import sum_of
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import BatchDetails, FailoverDetails, WaitDetails
 
@@ -72,7 +73,7 @@ class UpstreamClient:
         """
         if not self._hooks.operating:  # no hook needs the counts
             return await self._send(request, routes)
-        texts, tokens, first = len(request.texts), int(request.lengths.sum(dtype=np.int64)), routes[0].name
+        texts, tokens, first = len(request.texts), sum_of(request.lengths), routes[0].name
         with self._hooks.merged_operation(request.operations, BatchDetails, request.model, first, texts, tokens):
             return await self._send(request, routes)
 
@@ -118,8 +119,8 @@ class _Recovery:
     decisions: Decisions
     errors: RowErrors
     #: Answers by route, and texts by route that had a valid vector when they were asked again.
-    answers: Counter[str] = field(default_factory=Counter)
-    healed: Counter[str] = field(default_factory=Counter)
+    answers: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    healed: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     log: RequestLog = field(default_factory=RequestLog)
 
     async def deliver(self, rows: Rows, plan: RoutePlan, attempts: int, cause: EmbedwayError | None = None) -> None:
@@ -316,7 +317,7 @@ class _Recovery:
             await self.deliver(rows, RoutePlan(plan.routes[1:], failed, waiting, suspect), attempts, error)
             return
         if plan.waiting:
-            tokens = int(self.context.request.lengths[rows].sum(dtype=np.int64))
+            tokens = sum_of(self.context.request.lengths[rows])
             wait_s, soonest = min(((one.limiter.wait_s(tokens), one) for one in waiting), key=lambda pair: pair[0])
             if self.context.clock() + wait_s < self.context.deadline and attempts < self.policy.max_attempts:
                 others = tuple(reason for reason in failed if reason[0] != soonest.name)

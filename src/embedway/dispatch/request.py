@@ -82,11 +82,16 @@ class ServiceRoute:
     checks: AnswerHistory = field(default_factory=AnswerHistory)
     #: Faults of its usage that were logged.
     logged: set[str] = field(default_factory=set)
+    #: The provider's properties when they were read last, and the same within the user's limits.
+    _limited: list[Declared] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def declared(self) -> Declared:
         """The provider's properties, within the user's and the learned limits."""
-        return self.learned.applied_to(self.limits.applied_to(self.provider.declared))
+        declared, limited = self.provider.declared, self._limited
+        if not limited or limited[0] is not declared:  # each request asks several times
+            limited[:] = declared, self.limits.applied_to(declared)
+        return self.learned.applied_to(limited[1])
 
     def note_outcome(self, error: EmbedwayError | None = None) -> None:
         """Count a request that was sent for alerts, with its error."""

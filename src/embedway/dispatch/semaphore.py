@@ -71,24 +71,25 @@ class PrioritySemaphore:
     @contextlib.asynccontextmanager
     async def hold(self, urgency: Urgency = DOCUMENTS) -> AsyncIterator[None]:
         """Wait for a slot and hold it."""
+        release = await self.take(urgency)
+        try:
+            yield
+        finally:
+            release()
+
+    async def take(self, urgency: Urgency = DOCUMENTS) -> Callable[[], None]:
+        """Wait for a slot, and return the function that releases it."""
         is_full = self._taken >= self.allowed
         may_exceed = self._express and self.allowed == self.limit  # an overloaded service gets none beyond
         if is_full and may_exceed and not self._express_taken and (urgency.query or urgency.never_waits):
             self._express_taken = True
-            try:
-                yield
-            finally:
-                self._express_taken = False
-            return
+            return self._release_express
         if is_full or self._waiting:
             with self._on_wait():
                 await self._wait(urgency)
         else:
             self._taken += 1
-        try:
-            yield
-        finally:
-            self._release()
+        return self._release
 
     async def _wait(self, urgency: Urgency) -> None:
         """Wait until a slot is granted."""
@@ -102,6 +103,9 @@ class PrioritySemaphore:
                 # The slot was granted in the same event loop iteration in which the caller was cancelled.
                 self._release()
             raise
+
+    def _release_express(self) -> None:
+        self._express_taken = False
 
     def _release(self) -> None:
         """Release a slot and grant it to the next waiter."""

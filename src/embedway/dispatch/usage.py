@@ -12,9 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import numpy as np
-
 from embedway.dispatch.billing import DOCUMENTS_A_SEARCH, searches_of
+from embedway.providers.base import sum_of
 from embedway.providers.usage import MOST_COUNT
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class Usage:
 
 def usage_of(answer: Answer, request: UpstreamRequest, rows: Rows, declared: Declared) -> Usage:
     """Return the usage of a provider's answer. Reports of a free provider are not checked."""
-    own, searches = int(request.lengths[rows].sum(dtype=np.int64)), 0
+    own, searches = sum_of(request.lengths[rows]), 0
     if request.by_search:
         searches = searches_of(request.lengths[rows])
     if declared.free:

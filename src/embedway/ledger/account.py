@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from embedway.errors import EmbedwayError, LedgerError
@@ -247,17 +247,47 @@ class Account:
         `last_route` names the routes that answered if nothing more will be sent. The account is then closed with it, in
         one transaction, unless an attempt is still under way.
         """
-        totals, cost = self.totals, share.cost
-        if cost is None:
-            totals.unpriced, cost = True, 0
+        settlement = self._settlement_of(sent, share)
+        if share.source == "unsure":
+            sent += await self._send_up_to(settlement.cost - sent)
+            settlement = replace(settlement, sent=sent, cost=min(settlement.cost, sent))
+            self.totals.unsure += settlement.cost
+        await self._settle(settlement, last_route)
+
+    def _settlement_of(self, sent: int, share: Share) -> Settlement:
+        """Add an answer to the totals, except its cost, and return its settlement."""
+        totals = self.totals
+        totals.unpriced = totals.unpriced or share.cost is None
         totals.tokens += share.tokens
         totals.searches += share.searches
         totals.estimated = totals.estimated or share.is_own
-        if share.source == "unsure":
-            sent += await self._send_up_to(cost - sent)
-            cost = min(cost, sent)
-            totals.unsure += cost
-        await self._settle(Settlement(sent, cost, share.tokens, share.source), last_route)
+        return Settlement(sent, share.cost or 0, share.tokens, share.source)
+
+    def settle_last(self, sent: int, share: Share, route: str) -> bool:
+        """Settle the answered attempt that ends the account, and book it in the background, as one transaction.
+
+        Until it is booked, the ledger lists the money as under way, so that nothing else can spend it. Returns False,
+        and does nothing, if the cost is not certain or something else is under way; `settle_answer` then waits.
+        """
+        is_alone = self.sent == sent and not self._holders and not self._lock.locked()
+        if share.source == "unsure" or self._state != "open" or not is_alone:
+            return False
+        settlement = self._settlement_of(sent, share)
+        self._count(settlement)
+        self._end()
+        if self.entry is not None:
+            self.budgets.open_accounts[self.entry] = self  # its lease is renewed until it is booked
+            self.budgets.run_in_background(self._book_last(self.entry, settlement, route))
+        return True
+
+    async def _book_last(self, entry: str, settlement: Settlement, route: str) -> None:
+        try:
+            await self._book(entry, settlement, route)
+        except LedgerError as error:
+            self.budgets.note_unbooked(error)
+            await self._close_entry(entry, route)
+        finally:
+            self.budgets.open_accounts.pop(entry, None)
 
     async def settle_failure(self, sent: int, *, billed: bool) -> None:
         """Settle a failed attempt; with `billed`, all of it may be on the bill."""
@@ -267,30 +297,35 @@ class Account:
         await self._settle(Settlement(sent, sent if billed else 0, 0, "unsure" if billed else "unbilled"))
 
     async def _settle(self, settlement: Settlement, last_route: str = "") -> None:
-        budgets = self.budgets
         try:
             async with self._lock:
                 self._count(settlement)
-                if budgets.ledger is None or self.entry is None:
+                if self.entry is None:
                     return
                 is_last = not self._is_in_use and (bool(last_route) or self._state == "closing")
-                closing = {"last_route": last_route or self.route} if is_last else {}
                 try:
-                    with reported(budgets.hooks, "ledger", "settle"):
-                        crossings = await budgets.ledger.settle(self.entry, settlement, budgets.limits, **closing)
+                    await self._book(self.entry, settlement, (last_route or self.route) if is_last else None)
                 except LedgerError:
                     self._unbooked += settlement.sent
                     raise
                 if is_last:
                     self._end()
-                budgets.note_booked()
-                if settlement.cost:
-                    budgets.standings.note_change(self.call_budget.purpose)
-                for crossing in crossings:
-                    budgets.hooks.event(_warning_of, crossing)
         finally:
             if self._state == "closing":
                 await self.close()
+
+    async def _book(self, entry: str, settlement: Settlement, last_route: str | None) -> None:
+        """Book a settlement in the ledger; with `last_route`, it closes the entry."""
+        budgets = self.budgets
+        assert budgets.ledger is not None  # noqa: S101  the entry comes from it
+        closing = {} if last_route is None else {"last_route": last_route}
+        with reported(budgets.hooks, "ledger", "settle"):
+            crossings = await budgets.ledger.settle(entry, settlement, budgets.limits, **closing)
+        budgets.note_booked()
+        if settlement.cost:
+            budgets.standings.note_change(self.call_budget.purpose)
+        for crossing in crossings:
+            budgets.hooks.event(_warning_of, crossing)
 
     def _count(self, settlement: Settlement) -> None:
         """Count the outcome of an attempt here, before it is booked."""
@@ -335,13 +370,17 @@ class Account:
             if self._is_in_use or self._state == "closed":
                 return
             self._end()
-            if self.budgets.ledger is not None and self.entry is not None:
-                try:
-                    with reported(self.budgets.hooks, "ledger", "close"):
-                        await self.budgets.ledger.close(self.entry, route=self.route)
-                except LedgerError as error:
-                    # The result is paid for, and must not be lost because of this.
-                    _log.warning("a reservation could not be released; it ends when its lease expires: %s", error)
+            if self.entry is not None:
+                await self._close_entry(self.entry, self.route)
+
+    async def _close_entry(self, entry: str, route: str) -> None:
+        assert self.budgets.ledger is not None  # noqa: S101  the entry comes from it
+        try:
+            with reported(self.budgets.hooks, "ledger", "close"):
+                await self.budgets.ledger.close(entry, route=route)
+        except LedgerError as error:
+            # The result is paid for, and must not be lost because of this.
+            _log.warning("a reservation could not be released; it ends when its lease expires: %s", error)
 
     def _end(self) -> None:
         self._state = "closed"

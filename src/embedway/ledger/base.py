@@ -12,6 +12,7 @@ Days and months are in UTC, and are those in which an entry was opened.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import uuid
 from dataclasses import asdict, dataclass
@@ -33,6 +34,7 @@ RESTORED = "restored"
 #: Remedy of a damaged file.
 RESTORE = "restore a backup (`embedway state restore`)"
 WARN_AT = (50, 80, 100)
+_DAY_S = 86_400
 RAN_OUT = "the reservation of this call expired before use: the process was paused for longer than ledger.lease_s"
 #: Kinds of scopes of limits; a scope starts with its kind.
 SCOPES = ("api_key", "collection", "model")
@@ -341,8 +343,13 @@ def new_entry() -> str:
 
 def periods_at(seconds: float) -> dict[Period, str]:
     """Return the names of the periods of a time: `total`, `2026-11-23`, `2026-11`."""
-    day = dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d")
-    return {"total": "total", "day": day, "month": day[:7]}
+    return _periods_of(int(seconds // _DAY_S))
+
+
+@functools.lru_cache(maxsize=16)
+def _periods_of(day: int) -> dict[Period, str]:
+    name = dt.datetime.fromtimestamp(day * _DAY_S, dt.UTC).strftime("%Y-%m-%d")
+    return {"total": "total", "day": name, "month": name[:7]}
 
 
 def account_keys(purpose: Purpose, periods: Mapping[Period, str]) -> list[tuple[str, str]]:

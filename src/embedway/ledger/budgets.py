@@ -177,8 +177,9 @@ class Budgets:
         try:
             for account in list(self.open_accounts.values()):
                 await account.close()
-            for entry in list(self.open_accounts):
-                await self.ledger.close(entry)  # attempts still under way may be billed
+            for entry, account in list(self.open_accounts.items()):
+                if not account.is_closed:  # otherwise it is being booked
+                    await self.ledger.close(entry)  # attempts still under way may be billed
             await self.settle()
         except LedgerError as error:
             _log.warning("some costs could not be booked; reservations end when their leases expire: %s", error)

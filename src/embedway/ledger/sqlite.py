@@ -63,6 +63,11 @@ UPDATE entries SET sent = sent - ?, reserved = reserved + ?, spent = spent + ?, 
     estimated = estimated + ?, unsure = unsure + ?
 WHERE id = ?
 """
+_SETTLE_LAST = """
+UPDATE entries SET state = 'done', closed = ?, route = ?, reserved = 0, sent = 0, spent = spent + ?,
+    tokens = tokens + ?, estimated = estimated + ?, unsure = unsure + ?, lease_until = NULL
+WHERE id = ?
+"""
 _CLOSE = """
 UPDATE entries SET state = :state, closed = :now, route = :route, reserved = 0, sent = 0, spent = spent + sent,
     unsure = unsure + sent, lease_until = NULL
@@ -121,7 +126,8 @@ class SqliteLedger:
         sent: int = 0,
         entry: str | None = None,
     ) -> str | Refused:
-        self._expire(connection)
+        if not self._watch.has_expired:  # calls that share the transaction need it once
+            self._expire(connection)
         self._watch.lease(connection, lease_s)
         now = self._clock()
         periods = periods_at(now)
@@ -178,10 +184,18 @@ class SqliteLedger:
         tokens = settlement.tokens if kind in {"reported", "estimated"} else 0
         estimated = cost if kind == "estimated" else 0
         unsure = (cost if kind == "unsure" else 0) - booked
-        connection.execute(_SETTLE, (over, back, cost - booked, tokens, estimated, unsure, entry))
-        accounts.add(connection, found.keys, held=back - over, spent=cost - booked)
-        if last_route is not None:
-            self._close(connection, entry, "done", last_route)
+        spent = cost - booked
+        if last_route is not None and found.state == "open":
+            # As if it were settled and then closed: what is left under way is booked as unsure.
+            left = found.sent - over
+            changes = (spent + left, tokens, estimated, unsure + left)
+            connection.execute(_SETTLE_LAST, (self._clock(), last_route, *changes, entry))
+            accounts.add(connection, found.keys, held=-found.reserved - found.sent, spent=spent + left)
+        else:
+            connection.execute(_SETTLE, (over, back, spent, tokens, estimated, unsure, entry))
+            accounts.add(connection, found.keys, held=back - over, spent=spent)
+            if last_route is not None:
+                self._close(connection, entry, "done", last_route)
         return accounts.crossings(connection, found.purpose, found.periods, limits) if cost else []
 
     @transacted
@@ -262,6 +276,7 @@ class SqliteLedger:
 
     def _expire(self, connection: Connection) -> int:
         now = self._clock()
+        self._watch.has_expired = True
         self._watch.shorten(connection, now)
         # A lease of any other type was not written by us.
         expired = connection.execute(_EXPIRED, (now,)).fetchall()

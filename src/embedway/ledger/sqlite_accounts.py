@@ -5,6 +5,8 @@ An account contains the spent, held and saved amounts of one scope in a period. 
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,10 +21,16 @@ if TYPE_CHECKING:
     from embedway.ledger.base import Purpose
 
 _ADD = """
-INSERT INTO accounts (scope, period, spent, held, saved) VALUES (?, ?, ?, ?, ?)
+INSERT INTO accounts (scope, period, spent, held, saved) VALUES {}
 ON CONFLICT (scope, period) DO UPDATE
 SET spent = spent + excluded.spent, held = held + excluded.held, saved = saved + excluded.saved
 """
+
+
+@functools.cache
+def _add_to(accounts: int) -> str:
+    """Return the statement that adds to a number of accounts. The thread waits for the interpreter after each one."""
+    return _ADD.format(", ".join(["(?, ?, ?, ?, ?)"] * accounts))
 
 
 def add(
@@ -31,7 +39,8 @@ def add(
     """Add amounts to accounts, by scope and period."""
     if not (held or spent or saved):
         return
-    connection.executemany(_ADD, [(*key, spent, held, saved) for key in keys])
+    rows = ((scope, period, spent, held, saved) for scope, period in keys)
+    connection.execute(_add_to(len(keys)), tuple(itertools.chain.from_iterable(rows)))
 
 
 def spent_and_held(connection: Connection, scope: str, period: str) -> tuple[int, int]:

@@ -36,9 +36,12 @@ class LedgerWatch(FileWatch):
         self._identity = LedgerIdentity("")
         self._written = ""
         self._changes = 0
+        #: Whether expired leases were ended in this transaction.
+        self.has_expired = False
 
     def begin(self, connection: Connection) -> None:
         """Check the ledger, and count the transaction. Raises LedgerError."""
+        self.has_expired = False
         rows = dict(connection.execute(_READ).fetchall())
         identity = self._read(rows.get(IDENTITY_RECORD))
         self._changes = int(rows.get(CHANGES, 0))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from embedway.catalog.types import Task
     from embedway.compute import ComputeRequest
     from embedway.dispatch.request import UpstreamRequest, UpstreamResponse
-    from embedway.ledger.account import Prices
+    from embedway.ledger.account import Account
     from embedway.local.cross_encoder import CrossEncoder
     from embedway.models.base import Profile
     from embedway.models.service import Service
@@ -56,6 +56,7 @@ class ServiceReranker(ServiceModel):
     task: ClassVar[Task] = "rerank"
     check = staticmethod(check_scores)
     merges = False
+    by_search = True
 
     def _profile(self, service: Service) -> Profile:
         return profile_of(service, score_space(service.facts.name, f"service:{service.facts.name}"))
@@ -92,14 +93,15 @@ class ServiceReranker(ServiceModel):
         lost = len(offsets) - keep if len(window) == len(document) else None
         return Truncation(row, most, characters, len(document) - characters, lost)
 
-    def _upstream(self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None) -> UpstreamRequest:
-        upstream = super()._upstream(work, request, on_ready)
+    def _upstream(
+        self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None, accounts: tuple[Account, ...]
+    ) -> UpstreamRequest:
+        upstream = super()._upstream(work, request, on_ready, accounts)
         return replace(
             upstream,
             full_width=1,
             default_width=None,
             one_answer=True,
-            by_search=True,
             uncounted=about_tokens(request.query),
             check=check_scores,
         )
@@ -109,11 +111,6 @@ class ServiceReranker(ServiceModel):
             replace(route, provider=cast("Scoring", route.provider).asking(request.query)) for route in self.routes
         ]
         return await self._environment.client.send(upstream, routes)
-
-    def _prices(self, dimensions: int) -> Prices:
-        del dimensions  # scores have no dimensions to pay for
-        facts = self.service.facts
-        return facts.cost_nanousd
 
 
 def names() -> tuple[str, ...]:

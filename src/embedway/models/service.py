@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import decimal
-import functools
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,13 @@ from typing_extensions import override
 
 from embedway.batching.backends import UpstreamBackend
 from embedway.batching.scheduler import BatchScheduler
-from embedway.catalog.services import tokens_nanousd
+from embedway.catalog.services import TodaysPrice, tokens_nanousd
 from embedway.dispatch.billing import make_bill, reserve_for
 from embedway.dispatch.request import UpstreamRequest
 from embedway.dispatch.waits import waited_for
 from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
 from embedway.models.base import Estimate, Model, Profile, not_here
-from embedway.providers.base import KnowsTokenizer, KnowsWeights
+from embedway.providers.base import KnowsTokenizer, KnowsWeights, sum_of
 from embedway.providers.counting import TiktokenCounter, about_tokens
 from embedway.providers.requirements import set_up_here
 from embedway.quality.checks import AnswerHistory
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from embedway.compute import ComputeRequest
     from embedway.dispatch.request import ServiceRoute, UpstreamResponse
     from embedway.errors import ConfigError, EmbedwayError
-    from embedway.ledger.account import Prices
+    from embedway.ledger.account import Account, Prices
     from embedway.local.encoder import Encoder
     from embedway.models.base import ModelEnvironment
     from embedway.providers.counting import TokenCounter
@@ -64,6 +64,8 @@ class ServiceModel(Model):
     checks_answers = True
     #: Whether requests of several callers may be merged.
     merges = True
+    #: Whether a service may bill it by search, like reranking.
+    by_search = False
 
     def __init__(self, service: Service, environment: ModelEnvironment, profile: Profile | None = None) -> None:
         """Create the model. Blocking if a library is the first route, because its weights are a fact of the space."""
@@ -76,6 +78,7 @@ class ServiceModel(Model):
         self.blocked = service.blocked
         self._environment = environment
         space = self.space
+        self._price_by_size: dict[int | None, Prices] = {}
         self._prompts: dict[InputType, str] = {"query": space.query_prompt, "document": space.document_prompt}
         self._is_free = all(self._prices(size)(1_000_000, 1000) == 0 for size in service.facts.sizes_by_price)
         self._reader: TextComparer | None = None
@@ -110,15 +113,20 @@ class ServiceModel(Model):
             return np.empty((0, request.space.dimensions), np.float32), {}, Bill(0, 0, 0, ())
         if self.blocked is not None:
             raise self.blocked
-        upstream = self._upstream(work, request, on_ready)
         prices = self._prices(request.space.dimensions)
         budgets = None if self._is_free else self._environment.budgets
         # A free route marks nothing as sent, with which the reservation could be made.
         later = not any(route.provider.declared.free for route in self.routes)
-        reserving = reserve_for(upstream, budgets, request.spending, prices, exact=self.profile.exact, later=later)
-        async with reserving as account:
-            if account is not None:
-                upstream = replace(upstream, accounts=(account,))
+        async with reserve_for(
+            work.tokenized.lengths,
+            budgets,
+            request.spending,
+            prices,
+            exact=self.profile.exact,
+            by_search=self.by_search,
+            later=later,
+        ) as account:
+            upstream = self._upstream(work, request, on_ready, () if account is None else (account,))
             try:
                 response = await self._send(upstream, request)
             except (NoRouteError, UpstreamError) as error:
@@ -129,7 +137,10 @@ class ServiceModel(Model):
                 account.route = ", ".join(response.routes)
         return response.vectors, response.errors, make_bill(response, prices, account)
 
-    def _upstream(self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None) -> UpstreamRequest:
+    def _upstream(
+        self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None, accounts: tuple[Account, ...]
+    ) -> UpstreamRequest:
+        prompt = self._prompts[request.input_type]
         return UpstreamRequest(
             work.texts,
             work.tokenized.lengths,
@@ -139,9 +150,11 @@ class ServiceModel(Model):
             default_width=self.profile.default_dimensions,
             partial=request.partial,
             urgency=request.urgency,
+            accounts=accounts,
             on_ready=on_ready,
-            prompt=self._prompts[request.input_type],
-            uncounted=about_tokens(self._prompts[request.input_type]),
+            by_search=self.by_search,
+            prompt=prompt,
+            uncounted=about_tokens(prompt),
             model=self.name,
             operations=(current_operation.get(),),
             reads=self._reads(),
@@ -171,14 +184,19 @@ class ServiceModel(Model):
             return await client.send(replace(upstream, quarantined={}), routes)
         if self._scheduling is None or self._scheduling[0].is_large(upstream):
             return await client.send(upstream, self.routes)
-        here = any(route.provider.declared.local for route in self.routes)
+        scheduler = self._scheduling[1]
+        own, now = upstream.deadline, time.monotonic()
+        # The deadline of the call, if that is sooner, ends it without a further timer.
+        is_sooner = own is not None and own.end <= now + settings.deadline_s
+        if is_sooner or any(route.provider.declared.local for route in self.routes):
+            return await scheduler.run(upstream, upstream.urgency)
         try:
-            async with asyncio.timeout(None if here else settings.deadline_s):
-                return await self._scheduling[1].run(upstream, upstream.urgency)
+            async with asyncio.timeout(settings.deadline_s):
+                return await scheduler.run(upstream, upstream.urgency)
         except DeadlineError:
             raise  # it counts its attempts
         except TimeoutError:
-            route, tokens = self.routes[0], int(upstream.lengths.sum(dtype=np.int64))
+            route, tokens = self.routes[0], sum_of(upstream.lengths)
             late = DeadlineError(
                 f"{self.name}: no request to {route.name} could start or finish within {settings.deadline_s:g} s "
                 f"(upstream.deadline_s), {waited_for(route, tokens)}",
@@ -187,9 +205,12 @@ class ServiceModel(Model):
             late.route = route.name
             raise late from None
 
-    def _prices(self, dimensions: int) -> Prices:
+    def _prices(self, dimensions: int | None) -> Prices:
         """Return the price function of tokens and searches, for vectors of a size."""
-        return functools.partial(self.service.facts.cost_nanousd, dimensions=dimensions)
+        found = self._price_by_size.get(dimensions)
+        if found is None:
+            found = self._price_by_size[dimensions] = TodaysPrice(self.service.facts, dimensions)
+        return found
 
     async def _add_alternatives(self, errors: Iterable[EmbedwayError]) -> None:
         """Add the other models that are set up here to errors of all routes."""
@@ -206,7 +227,7 @@ class ServiceModel(Model):
 
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
         """Return the list price of `tokens`, for vectors of a size; None if it is unknown."""
-        return self.service.facts.cost_nanousd(tokens, dimensions=dimensions)
+        return self._prices(dimensions)(tokens, 0)
 
     @property
     @override
@@ -227,7 +248,7 @@ class ServiceModel(Model):
         """Estimate the bill; each request to the first route is billed separately. See `Model.estimate`."""
         lengths, tokens = work.tokenized.lengths, work.tokenized.tokens
         parts = self.routes[0].split(np.arange(len(work.texts), dtype=np.int64), lengths)
-        costs = [self.cost_nanousd(int(lengths[part].sum(dtype=np.int64)), dimensions) for part in parts]
+        costs = [self.cost_nanousd(sum_of(lengths[part]), dimensions) for part in parts]
         known = [cost for cost in costs if cost is not None]
         price = self.service.facts.price(dimensions=dimensions, batch=True)
         batch = None if price is None else tokens_nanousd(price, tokens)

@@ -31,14 +31,18 @@ def checked_answer(answer: Any, *, route: str) -> Answer:
         raise BadVectorsError(
             "answered with something that is not an array of one row per text", route=route, check="type"
         )
-    tokens, searches = (_count(value, route) for value in (answer.tokens, answer.searches))
-    return replace(answer, tokens=tokens, searches=searches, rates=checked_rates(answer.rates))
+    tokens, searches, rates = _count(answer.tokens, route), _count(answer.searches, route), checked_rates(answer.rates)
+    if tokens is answer.tokens and searches is answer.searches and rates is answer.rates:
+        return answer
+    return replace(answer, tokens=tokens, searches=searches, rates=rates)
 
 
 def _count(value: Any, route: str) -> int | None:
+    if value is None or (type(value) is int and 0 <= value <= MOST_COUNT):
+        return value
     number = as_number(value)
-    if value is None or (type(number) is int and 0 <= number <= MOST_COUNT):
-        return None if number is None else int(number)
+    if type(number) is int and 0 <= number <= MOST_COUNT:
+        return number
     raise ProtocolError("answered with an invalid number of tokens or searches", route=route, billed=True)
 
 

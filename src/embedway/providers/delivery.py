@@ -9,12 +9,6 @@ from __future__ import annotations
 
 import contextvars
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    import aiohttp
 
 
 @dataclass(slots=True)
@@ -34,6 +28,7 @@ class Delivery:
         return self.had_connection or not self.is_recorded
 
 
+_of_request: contextvars.ContextVar[Delivery | None] = contextvars.ContextVar("embedway_request", default=None)
 _of_attempt: contextvars.ContextVar[Delivery | None] = contextvars.ContextVar("embedway_delivery", default=None)
 
 
@@ -56,25 +51,17 @@ def of_attempt() -> Delivery:
 
 
 def record_request() -> Delivery:
-    """Return the record of a request, for `trace_request_ctx` of aiohttp."""
+    """Return the record of the request that begins in this context, and record it in its attempt."""
     attempt = _of_attempt.get()
     if attempt is not None:
         attempt.is_recorded = True
-    return Delivery(is_recorded=True)
+    delivery = Delivery(is_recorded=True)
+    _of_request.set(delivery)
+    return delivery
 
 
-def tracing() -> aiohttp.TraceConfig:
-    """Return the configuration with which a session records its connections."""
-    import aiohttp  # noqa: PLC0415  local models need no HTTP
-
-    config = aiohttp.TraceConfig()
-    config.on_connection_create_end.append(_connected)
-    config.on_connection_reuseconn.append(_connected)
-    return config
-
-
-async def _connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-    attempt = _of_attempt.get()
-    for delivery in (context.trace_request_ctx, attempt):
+def record_connection() -> None:
+    """Record that the request of this context has a connection."""
+    for delivery in (_of_request.get(), _of_attempt.get()):
         if delivery is not None:
             delivery.had_connection = True

@@ -12,20 +12,23 @@ from typing import Any
 
 #: Maximum tokens or searches of one request. More is not plausible, and its cost would overflow the ledger.
 MOST_COUNT = 10**9
-#: Paths to the number of tokens: OpenAI's format and its variants, Gemini, Amazon Bedrock, Ollama.
-_TOKENS = (
-    ("usage", "total_tokens"),
-    ("usage", "prompt_tokens"),
-    ("usage", "input_tokens"),
-    ("usage", "totalTokens"),
-    ("usage", "promptTokens"),
-    ("usage", "inputTokens"),
-    ("usage", "inputTextTokenCount"),
-    ("usageMetadata", "totalTokenCount"),
-    ("usageMetadata", "promptTokenCount"),
-    ("inputTextTokenCount",),
-    ("prompt_eval_count",),
-)
+#: Names of the number of tokens in objects of an answer: OpenAI's format and its variants, Gemini.
+_TOKENS = {
+    "usage": frozenset(
+        (
+            "total_tokens",
+            "prompt_tokens",
+            "input_tokens",
+            "totalTokens",
+            "promptTokens",
+            "inputTokens",
+            "inputTextTokenCount",
+        )
+    ),
+    "usageMetadata": frozenset(("totalTokenCount", "promptTokenCount")),
+}
+#: The same in the answer itself: Amazon Bedrock, Ollama.
+_TOP_TOKENS = frozenset(("inputTextTokenCount", "prompt_eval_count"))
 #: Lists of rows, and the tokens of a row, as in the output of Amazon Titan.
 _ROWS, _ROW_TOKENS = ("data", "embeddings", "results"), "inputTextTokenCount"
 _WRITTEN = re.compile(r"(\d{1,32})(\.0{1,9})?", re.ASCII)
@@ -57,7 +60,13 @@ def count_of(body: Any, *path: str) -> int | None:
     Some services write it as text, or with a decimal point.
     """
     for key in path:
-        body = body.get(key) if isinstance(body, dict) else None
+        if not isinstance(body, dict) or key not in body:
+            return None
+        body = body[key]
+    return _count(body)
+
+
+def _count(body: Any) -> int | None:
     if isinstance(body, str) and (written := _WRITTEN.fullmatch(body)):
         body = int(written[1])
     elif isinstance(body, float) and body.is_integer():
@@ -76,7 +85,13 @@ def _read_tokens(body: Any) -> int | None:
 
 
 def _named_tokens(body: Any) -> int | None:
-    return max((count for path in _TOKENS if (count := count_of(body, *path)) is not None), default=None)
+    if not isinstance(body, dict):
+        return None
+    places = [(body, _TOP_TOKENS), *((body.get(key), names) for key, names in _TOKENS.items())]
+    counts = [
+        _count(place[name]) for place, names in places if isinstance(place, dict) for name in names & place.keys()
+    ]
+    return max((count for count in counts if count is not None), default=None)
 
 
 def _tokens_of_rows(body: Any) -> int | None:

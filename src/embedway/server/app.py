@@ -20,18 +20,17 @@ from embedway.server.replies import Reply, problem_headers
 from embedway.server.routing import Routes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
+
+    from starlette.types import Receive, Scope, Send
 
     from embedway.server.access import Access
     from embedway.server.batches.service import BatchService
-    from embedway.server.bulk import BulkRequests
+    from embedway.server.bulk import BulkProxy
     from embedway.server.endpoint import Endpoint
     from embedway.server.gateway import Gateway
     from embedway.server.problems import Problem
     from embedway.server.replies import Header
-
-    Receive = Callable[[], Awaitable[Any]]
-    Send = Callable[[Any], Awaitable[None]]
 
 
 #: Status in logs of a request whose client disconnected, as nginx writes it.
@@ -56,9 +55,9 @@ class GatewayApp:
         endpoints: Iterable[Endpoint],
         access: Access,
         batches: BatchService | None = None,
-        bulk: BulkRequests | None = None,
+        bulk: BulkProxy | None = None,
     ) -> None:
-        """Create the application. Without `batches`, it has no files and batches; without `bulk`, it answers all."""
+        """Create the application. `batches` answers requests for files and batches; `bulk` forwards bulk requests."""
         self._gateway = gateway
         self._access = access
         self._batches = batches
@@ -70,7 +69,7 @@ class GatewayApp:
         self._ids = os.urandom(6).hex()
         self._count = 0
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             return
@@ -86,7 +85,7 @@ class GatewayApp:
         exchange = Exchange(self._gateway, self._access.nobody, b"", request_id, scope["query_string"], argument)
         code = ""
         try:
-            if self._bulk is not None and self._bulk.takes(scope) and await self._bulk.pass_on(scope, receive, send):
+            if self._bulk is not None and self._bulk.is_bulk(scope) and await self._bulk.forward(scope, receive, send):
                 return
             if endpoint is None and self._batches is not None and scope["path"].startswith(PATHS):
                 await self._answer_with_batches(self._batches, exchange, scope, receive, send)
@@ -104,9 +103,12 @@ class GatewayApp:
         await _send(send, reply, request_id.encode(), scope)
 
     async def _answer_with_batches(
-        self, batches: BatchService, exchange: Exchange, scope: Any, receive: Receive, send: Send
+        self, batches: BatchService, exchange: Exchange, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Let the application of files and batches answer a request, which may be large."""
+        """Let the application of files and batches answer a request, which may be large.
+
+        Raises its error if no answer has begun.
+        """
         started, status, code = time.perf_counter(), 0, ""
         cors = cors_headers(scope["headers"], self._origins) if self._origins else ()
 
@@ -121,17 +123,13 @@ class GatewayApp:
         try:
             await self._identify(exchange, scope["headers"])
             await batches.app({**scope, CALLER: exchange.caller}, receive, send_with_headers)
-        except Exception as error:  # noqa: BLE001  each error is an answer
-            problem = problem_of(error, is_admin=exchange.caller.admin)
-            code = problem.code
+        except Exception as error:
             if not status:
-                status = problem.status
-                reply = Reply(openai.error(problem), status, headers=(*problem_headers(problem), *cors))
-                await _send(send, reply, exchange.request_id.encode(), scope)
-        finally:
-            self._stats.end(None, exchange, status or 500, time.perf_counter() - started, code)
+                raise
+            code = problem_of(error).code
+        self._stats.end(None, exchange, status, time.perf_counter() - started, code)
 
-    async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Any, receive: Receive) -> Reply:
+    async def _answer(self, endpoint: Endpoint, exchange: Exchange, scope: Scope, receive: Receive) -> Reply:
         """Check the caller, read the body, and run the handler; it is cancelled if the client disconnects."""
         headers: Sequence[Header] = scope["headers"]
         if endpoint.access != "open":
@@ -141,7 +139,7 @@ class GatewayApp:
         if endpoint.method == "POST":
             exchange.body = await read_body(receive, headers, most_bytes=self._settings.body_mib << 20)
         watch = ClientWatch(receive)
-        resolved_model.set("")
+        resolved_model.set("")  # a pipelined request runs in a copy of the context of the one before it
         try:
             return await endpoint.handler(exchange)
         except asyncio.CancelledError:
@@ -181,7 +179,7 @@ class GatewayApp:
         )
 
 
-async def _send(send: Send, reply: Reply, request_id: bytes, scope: Any) -> None:
+async def _send(send: Send, reply: Reply, request_id: bytes, scope: Scope) -> None:
     headers = [
         (b"content-type", reply.media),
         (b"content-length", b"%d" % len(reply.body)),

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from starlette.types import Receive
 
 #: A request that takes longer is watched, in seconds: most requests end earlier.
 _WATCH_AFTER_S = 0.02
@@ -15,7 +15,7 @@ _WATCH_AFTER_S = 0.02
 class ClientWatch:
     """Cancels a task if the client disconnects. Create it when the body of the request is complete."""
 
-    def __init__(self, receive: Callable[[], Awaitable[Any]], task: asyncio.Task[Any] | None = None) -> None:
+    def __init__(self, receive: Receive, task: asyncio.Task[Any] | None = None) -> None:
         """Begin to watch. `task` is by default the current one."""
         self.has_left = False
         self._receive = receive
@@ -34,7 +34,7 @@ class ClientWatch:
             self._task.cancel()
 
     def uncancel(self) -> None:
-        """Take the cancellation back: it is this class's own."""
+        """Take the cancellation back, so that the task goes on."""
         if self._task is not None:
             self._task.uncancel()
 

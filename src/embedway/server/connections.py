@@ -26,6 +26,7 @@ def guarded_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
 
     class GuardedProtocol(_GuardedProtocol):
         read_timeout_s = settings.read_timeout_s
+        most_unread = 2 * settings.body_mib << 20  # that of a body which is twice as large as the largest one
         write_timeout_s = settings.write_timeout_s
         max_connections = settings.max_connections
 
@@ -37,9 +38,14 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     uvicorn limits only the time between two requests. A head must be complete in `read_timeout_s`. A body must arrive
     in that time, or at a rate of at least `_LEAST_RATE`.
+
+    The rest of a body that is answered before its end is read and dropped, at most `most_unread` bytes in
+    `read_timeout_s`. A connection that was closed before would be reset, and a client that still sends would not read
+    the answer (RFC 9112, section 9.6).
     """
 
     read_timeout_s: float
+    most_unread: int
     write_timeout_s: float
     max_connections: int
     #: Whether the server ends, so that each connection is closed after its next answer.
@@ -52,6 +58,9 @@ class _GuardedProtocol(HttpToolsProtocol):
     _received = 0
     #: Bytes since the last ones of a body, or since the start of the head.
     _without_body = 0
+    #: Bytes of a body after its answer, and whether the connection is closed at the end of this body.
+    _unread = 0
+    _is_last = False
     #: Bytes that are being read, and the head of a request that asks for another protocol, without that header.
     _data = b""
     _plain_head = b""
@@ -75,6 +84,11 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._received += len(data)
         self._without_body += len(data)
         self._data = data
+        if self._is_answered():
+            self._unread += len(data)
+            if self._unread > self.most_unread:
+                self.transport.abort()
+                return
         super().data_received(data)
         if self._reading is None and self._received and self.parser is not None:
             self._wait()
@@ -88,13 +102,16 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the request: its head is complete. Raises ValueError, which ends the connection, for too many."""
+        if self._is_last:
+            return
         if len(self.pipeline) >= _MOST_PIPELINED:
             raise ValueError("too many requests at once")
         if self._asks_for_upgrade():
             self._plain_head = self._head_without_upgrade()
             return
-        self._in_body, self._received, self._without_body = True, 0, 0
+        self._in_body, self._received, self._without_body, self._unread = True, 0, 0, 0
         super().on_headers_complete()
+        self.cycle.transport = _Answering(self)  # type: ignore[assignment, unused-ignore]
         if self.is_ending:
             self.cycle.keep_alive = False
 
@@ -109,6 +126,30 @@ class _GuardedProtocol(HttpToolsProtocol):
             return
         self._stop_reading()
         super().on_message_complete()
+        if self._is_last:
+            self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the rest of the body if it is not complete, else for the next request."""
+        if self._is_answered() and self._reading is not None:
+            self._reading.cancel()
+            self._wait()
+        if not self._is_last:
+            super().on_response_complete()
+
+    def close_after_body(self) -> None:
+        """Close the connection after an answer: at once, or when the rest of the body was read."""
+        if self._in_body and not self.transport.is_closing():
+            self._is_last = True
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self.flow.resume_reading()
+        else:
+            self.transport.close()
+
+    def _is_answered(self) -> bool:
+        """Return whether the request whose body arrives has its answer."""
+        return self._in_body and self.cycle.response_complete
 
     def _asks_for_upgrade(self) -> bool:
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
@@ -137,8 +178,9 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._reading = self.loop.call_later(self.read_timeout_s, self._check)
 
     def _check(self) -> None:
-        """Close the connection, unless its body arrives fast enough or waits to be read here."""
-        if self._in_body and (self.flow.read_paused or self._received > self.read_timeout_s * _LEAST_RATE):
+        """Close the connection, unless its body arrives fast enough, or waits to be read here, and has no answer."""
+        arrives = self.flow.read_paused or self._received > self.read_timeout_s * _LEAST_RATE
+        if self._in_body and arrives and not self._is_answered():
             self._received = 1
             self._wait()
         else:
@@ -162,3 +204,17 @@ class _GuardedProtocol(HttpToolsProtocol):
         if self._writing is not None:
             self._writing.cancel()
             self._writing = None
+
+
+class _Answering:
+    """Transport of an answer, which closes it only after the body of its request."""
+
+    __slots__ = ("_protocol", "is_closing", "write")
+
+    def __init__(self, protocol: _GuardedProtocol) -> None:
+        self._protocol = protocol
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+
+    def close(self) -> None:
+        self._protocol.close_after_body()

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedway.errors import OverloadedError
-from embedway.server.key_order import KeyOrder
 from embedway.server.turns import KeyCalls, Turn, level_of
-from embedway.server.waiting import SOONEST_S, WaitingCalls, WaitingLimits
+from embedway.server.waiting_calls import SOONEST_S, WaitingCalls, WaitingLimits
+from embedway.server.waiting_keys import WaitingKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ class FairQueue:
         self._common = max_running - int(max_running * reserved)
         self._running = 0
         self._waiting = WaitingCalls(WaitingLimits(max_waiting, max_waiting_cost, max_wait_s), clock)
-        self._order = KeyOrder(max(1, math.ceil(max_running * share)))
+        self._order = WaitingKeys(max(1, math.ceil(max_running * share)))
         self._keys: dict[str, KeyCalls] = {}
         self._most_keys = _FEW_KEYS
         #: Virtual time: the start of the latest call.

@@ -21,7 +21,7 @@ from embedway.server.problems import BodyError
 from embedway.server.rates import correct_tokens, limits_of, take_tokens
 from embedway.server.readiness import Readiness
 from embedway.text import shown_name
-from embedway.urgency import is_interactive
+from embedway.urgency import MAY_WAIT, is_interactive
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,10 +52,18 @@ _TOKENS_A_TEXT = 4
 _WAITING_REQUESTS = 4
 #: Share of a key's batches, relative to its online calls.
 _BACKGROUND_WEIGHT = 0.1
+#: Running calls of a key above which a further one is bulk work. Computed as queries, all would be before the query of
+#: another key.
+_MOST_INTERACTIVE = 16
 #: Least time for a call that waited nearly until its deadline, in seconds.
 _LEAST_S = 0.001
 
 R = TypeVar("R", "EmbedResult", "RerankResult")
+
+
+def _among_documents(call: Call) -> Call:
+    """Return a call that is computed among documents, before those of the same age."""
+    return replace(call, is_interactive=False, priority=max(call.priority, MAY_WAIT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +121,10 @@ class Gateway:
         )
 
         async def embed(left_s: float) -> EmbedResult:
+            is_one_of_many = turn.key is not None and turn.key.running > _MOST_INTERACTIVE
+            now = _among_documents(asked) if asked.is_interactive and is_one_of_many else asked
             async with self.engines.call() as engine:
-                return await engine.pipeline.embed(asked, options, left_s)
+                return await engine.pipeline.embed(now, options, left_s)
 
         return await self._within_limits(caller, cost, turn, deadline_s, embed)
 

@@ -1,4 +1,4 @@
-"""Heartbeats of a process, which it writes to a pipe of its supervisor, and the error with which it cannot start."""
+"""Messages of a process to its supervisor, over a pipe: heartbeats, and the error with which it cannot start."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from embedway.errors import ConfigError, EmbedwayError, MissingExtraError, Usage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Time between two heartbeats, in seconds, and before a process serves.
+#: Time between two heartbeats, in seconds: of a process that serves, and of one that starts.
 _BEAT_S, _STARTING_S = 1.0, 0.1
-#: Heartbeats: the process is starting, it serves, or a batch in it makes no progress.
+#: Heartbeats: the process starts, it serves, or a batch in it makes no progress.
 STARTING, SERVING, HANGING = b"s", b"r", b"h"
 #: Begins the last message of a process that cannot start. Its error follows, pickled.
 FAILED = b"!"
@@ -40,7 +40,7 @@ def send_failure(descriptor: int, error: BaseException) -> bool:
 
 
 def read_failure(message: bytes) -> EmbedwayError | None:
-    """Return the error in what a process of this program has written; None if there is no complete one."""
+    """Return the error in the messages of a process; None if there is no complete one."""
     _, found, pickled = message.partition(FAILED)
     if not found:
         return None

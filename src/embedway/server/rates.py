@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 from embedway.errors import KeyLimitError, LedgerError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from embedway.config import Config
     from embedway.server.caller import Caller
 
 _log = logging.getLogger("embedway.server")
@@ -111,18 +108,3 @@ def limits_of(caller: Caller) -> MinuteLimits | None:
     if caller.requests_per_minute is None and caller.tokens_per_minute is None:
         return None
     return MinuteLimits(caller.requests_per_minute, caller.tokens_per_minute)
-
-
-def open_rates(config: Config, path: Path) -> RateLimits:
-    """Open the limits: on the ledger's server, or in a file for the processes of this machine.
-
-    Raises LedgerError if the file cannot be used.
-    """
-    settings = config.ledger
-    if settings.backend == "redis":
-        from embedway.server.redis_rates import RedisRates  # noqa: PLC0415  import only the chosen store
-
-        return RedisRates(settings.url.get_secret_value(), cluster=settings.cluster)
-    from embedway.server.local_rates import LocalRates  # noqa: PLC0415
-
-    return LocalRates(path)

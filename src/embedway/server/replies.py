@@ -10,6 +10,7 @@ import orjson
 import pybase64
 
 from embedway.concurrency import compute_in_thread
+from embedway.money import usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,11 +68,11 @@ def base64_rows(vectors: Vectors) -> list[bytes]:
 
 def receipt_headers(receipt: Receipt) -> tuple[Header, ...]:
     """Return the headers that say what a request did: model, space, cache hits, cost, truncated rows."""
-    cost = receipt.cost_usd
+    cost = receipt.cost_nanousd
     headers = [
         (b"x-embedway-model", _latin(receipt.model)),
         (b"x-embedway-cache", b"%d/%d" % (receipt.cache_hits, receipt.unique_texts)),
-        (b"x-embedway-cost-usd", b"unknown" if cost is None else f"{cost:f}".encode()),
+        (b"x-embedway-cost-usd", b"unknown" if cost is None else usd(cost).encode()),
         (b"x-embedway-truncated", _rows([cut.row for cut in receipt.truncations])),
     ]
     if receipt.space_id:

@@ -16,6 +16,7 @@ from embedway.telemetry.names import (
     GATEWAY_REQUESTS,
     GATEWAY_RUNNING,
     GATEWAY_SECONDS,
+    GATEWAY_STARTS,
     GATEWAY_WAITING,
 )
 
@@ -157,6 +158,12 @@ class Stats:
         """Report the requests that compute and wait now."""
         if self._metrics is not None:
             self._metrics.set_queue(running, waiting)
+
+
+def count_start(process: str) -> None:
+    """Count the start of this process of a gateway."""
+    with lock:
+        process_metrics().child(GATEWAY_STARTS, process).inc()
 
 
 class _GatewayMetrics:

@@ -46,7 +46,7 @@ class Child:
     name: str
     run: Callable[[int, int], None]
     #: Processes with a higher number end after those with a lower one, which need them.
-    ends: int = 0
+    end_order: int = 0
     #: Process id; 0 if it is not running.
     pid: int = 0
     #: Descriptor of its heartbeats; -1 if it is closed.
@@ -56,8 +56,8 @@ class Child:
     is_serving: bool = False
     has_served: bool = False
     failures: int = 0
-    #: What it wrote when it could not start; see `heartbeats.send_failure`.
-    last_words: bytes = b""
+    #: Message of an error with which it cannot start; see `heartbeats.send_failure`.
+    failure: bytes = b""
     #: Time of the next start, if it is not running.
     start_at: float = 0.0
 
@@ -78,9 +78,13 @@ class Supervisor:
     clock: Callable[[], float] = time.monotonic
     _ending: bool = False
     _ready: bool = False
+    #: Pipe that is closed when the supervisor has ended; its processes read that.
     _lifeline: tuple[int, int] = (-1, -1)
+    #: Pipe with the numbers of signals, which end a wait.
     _wakeup: tuple[int, int] = (-1, -1)
+    #: Name of the process whose failed starts end the gateway.
     _failed: str = ""
+    #: Error that another start would not heal.
     _error: EmbedwayError | None = None
     _poll: select.poll = field(default_factory=select.poll)
 
@@ -161,27 +165,32 @@ class Supervisor:
             os._exit(code)
 
     def _read(self, descriptor: int) -> None:
-        """Read heartbeats, or the numbers of signals."""
+        """Read heartbeats, or the numbers of signals, which are not needed."""
         try:
             data = os.read(descriptor, 4096)
         except BlockingIOError:
             return
-        for child in self.children:
-            if child.heartbeat == descriptor:
-                if not data:  # it closed the pipe, and will be reaped
-                    self._poll.unregister(descriptor)
-                    os.close(descriptor)
-                    child.heartbeat = -1
-                    return
-                child.heartbeat_at = self.clock()
-                if child.last_words or FAILED in data:
-                    child.last_words += data
-                    return
-                if data[-1:] == HANGING:
-                    _log.error("%s makes no progress; it is killed", child.name)
-                    self._signal(child, signal.SIGKILL)
-                child.is_serving = data[-1:] == SERVING
-                child.has_served = child.has_served or child.is_serving
+        child = next((one for one in self.children if one.heartbeat == descriptor), None)
+        if child is None:
+            return
+        if not data:  # it closed the pipe, and will be reaped
+            self._close_heartbeat(child)
+            return
+        child.heartbeat_at = self.clock()
+        if child.failure or FAILED in data:
+            child.failure += data
+            return
+        if data[-1:] == HANGING:
+            _log.error("%s makes no progress; it is killed", child.name)
+            self._signal(child, signal.SIGKILL)
+        child.is_serving = data[-1:] == SERVING
+        child.has_served = child.has_served or child.is_serving
+
+    def _close_heartbeat(self, child: Child) -> None:
+        if child.heartbeat >= 0:
+            self._poll.unregister(child.heartbeat)
+            os.close(child.heartbeat)
+            child.heartbeat = -1
 
     def _reap(self) -> None:
         """Note processes that ended, and when to start them again."""
@@ -195,11 +204,8 @@ class Supervisor:
     def _note_end(self, child: Child, code: int) -> None:
         lived_s = self.clock() - child.started_at
         child.pid, child.is_serving = 0, False
-        error, child.last_words = read_failure(child.last_words + _unread(child.heartbeat)), b""
-        if child.heartbeat >= 0:
-            self._poll.unregister(child.heartbeat)
-            os.close(child.heartbeat)
-            child.heartbeat = -1
+        error, child.failure = read_failure(child.failure + _unread(child.heartbeat)), b""
+        self._close_heartbeat(child)
         if self._ending:
             return
         if error is not None and not child.has_served:
@@ -233,8 +239,8 @@ class Supervisor:
         code = 1 if self._failed else 0
         if self._failed:
             _log.error("%s could not be started %d times; the gateway ends", self._failed, _MOST_FAILED_STARTS)
-        for order in sorted({child.ends for child in self.children}):
-            self._end_group([child for child in self.children if child.ends == order])
+        for order in sorted({child.end_order for child in self.children}):
+            self._end_group([child for child in self.children if child.end_order == order])
         return code
 
     def _end_group(self, group: Sequence[Child]) -> None:

@@ -20,16 +20,17 @@ from embedway.config.addresses import is_loopback
 from embedway.server.access import Access
 from embedway.server.app import GatewayApp
 from embedway.server.batches.service import BatchService
-from embedway.server.bulk import BulkRequests
+from embedway.server.bulk import BulkProxy
 from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
+from embedway.server.garbage import spare_what_is_loaded
 from embedway.server.gateway import Gateway, GatewayParts
 from embedway.server.health import ENDPOINTS as OPERATOR_ENDPOINTS
 from embedway.server.heartbeats import SERVING, STARTING, send_heartbeats
 from embedway.server.http_server import HttpServer
 from embedway.server.inference.client import InferenceClient
 from embedway.server.key_ring import KeyRing
-from embedway.server.rates import open_rates
+from embedway.server.rate_stores import open_rates
 from embedway.server.served import ServedModels
 from embedway.server.snapshots import WRITE_S, snapshot_of, write_snapshot
 from embedway.server.stats import Stats
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 #: Time after which a thread that computes in Python passes the interpreter's lock to the event loop, in seconds. The
 #: loop needs the lock after each wait, some ten times for a request; Python's default is 5 ms.
 _SWITCH_S = 0.0005
-#: Increment of the nice value of a process for bulk requests: one at 0 gets three times its share of a busy core.
+#: Increment of the nice value of a process for bulk requests: a process without it gets three times as much of a core
+#: that both need.
 _BULK_NICE = 5
 
 
@@ -54,13 +56,13 @@ class WorkerPlace:
     """Number, sockets, folder and descriptors of a worker, from its supervisor."""
 
     number: int
-    #: Socket of the gateway; of the processes for bulk requests, the one that they share.
+    #: Socket of the gateway; in a process for bulk requests, the one that these processes share.
     main_socket: socket.socket
     #: Socket of the port for metrics; None without one.
     metrics_socket: socket.socket | None
     #: Private folder of the running gateway.
     folder: Path
-    #: Socket of the process that computes local models; None if the worker does.
+    #: Path of the socket of the process that computes local models; None if the worker does.
     inference: Path | None
     #: Path of the socket of the processes for bulk requests; None without them, and in one of them.
     bulk: Path | None
@@ -82,7 +84,7 @@ def run_worker(config: Config, place: WorkerPlace) -> None:
 
 
 async def open_gateway(
-    config: Config, folder: Path, inference: Path | None = None, bulk: BulkRequests | None = None
+    config: Config, folder: Path, inference: Path | None = None, bulk: BulkProxy | None = None
 ) -> tuple[Gateway, GatewayApp]:
     """Return a gateway of the running event loop, and its application. The caller closes the gateway.
 
@@ -134,9 +136,9 @@ def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
 
 async def _serve(config: Config, place: WorkerPlace) -> None:
     loop = asyncio.get_running_loop()
-    bulk = None if place.bulk is None else _open_bulk(place.bulk, config.server)
+    bulk = None if place.bulk is None else _open_bulk_proxy(place.bulk, config.server)
     gateway, app = await open_gateway(config, place.folder, place.inference, bulk)
-    # TLS ends in the worker that passes a bulk request on.
+    # TLS ends in the worker that forwards a bulk request.
     plain = {"tls_certificate": None, "tls_key": None}
     server = make_server(app, config.server.model_copy(update=plain) if place.is_bulk else config.server)
     metrics = make_server(make_metrics_app(gateway), config.server)
@@ -154,6 +156,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         await gateway.warm()
         if place.number == 0:
             await gateway.warn_without_keys()
+        spare_what_is_loaded()
         if place.metrics_socket is not None:
             serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
         await server.serve(sockets=[place.main_socket])
@@ -170,9 +173,14 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         await gateway.aclose()
 
 
-def _open_bulk(path: Path, settings: ServerSettings) -> BulkRequests:
-    most_s = settings.max_deadline_s + settings.drain_s  # a process that answers ends each call by its deadline
-    return BulkRequests(path, least_bytes=settings.bulk_kib << 10, most_bytes=settings.body_mib << 20, most_s=most_s)
+def _open_bulk_proxy(path: Path, settings: ServerSettings) -> BulkProxy:
+    return BulkProxy(
+        path,
+        least_bytes=settings.bulk_kib << 10,
+        most_bytes=settings.body_mib << 20,
+        # The process ends each call by its deadline, so that this time passes only if it hangs.
+        read_timeout_s=settings.max_deadline_s + settings.drain_s,
+    )
 
 
 async def _write_snapshots(gateway: Gateway, place: WorkerPlace) -> None:

@@ -1,1 +1,1 @@
-"""Backups of state that cannot be recomputed: the ledger, the pins, trust and keys."""
+"""Backups of state that cannot be recomputed: the ledger with API keys, the pins, trust, and the gateway's batches."""

@@ -20,7 +20,7 @@ from embedway.files import is_special
 from embedway.ledger.base import Restored
 from embedway.ledger.sqlite_formats import LEDGER, PINS
 from embedway.state.archive import Archive, Manifest, open_archive, write_archive
-from embedway.state.databases import KeysPart
+from embedway.state.databases import BatchesPart
 from embedway.state.parts import BadPartError
 from embedway.state.redis import RedisPart
 from embedway.state.sqlite import SqlitePart
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from embedway.state.parts import Part, Transaction
 
 #: Names of all parts that this version supports, one per part and backend.
-_NAMES = ("trust.json", "keys.sqlite", "pins.sqlite", "pins.redis.json", "ledger.sqlite", "ledger.redis.json")
+_NAMES = ("trust.json", "batches.sqlite", "pins.sqlite", "pins.redis.json", "ledger.sqlite", "ledger.redis.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,14 @@ class Restoration:
 
 
 def parts_of(config: Config, folder: Path | None = None) -> list[Part]:
-    """Return the parts in the settings, in the order of their backup. `folder` contains trust and keys."""
+    """Return the parts in the settings, in the order of their backup. `folder` contains trust.
+
+    Files and batches on the ledger's server are none of them: they may be larger than a script can read.
+    """
     folder = folder or state_folder()
-    parts: list[Part] = [TrustPart(folder / "trust.json"), KeysPart(folder / "keys.sqlite")]
+    parts: list[Part] = [TrustPart(folder / "trust.json")]
+    if config.ledger.backend != "redis":
+        parts.append(BatchesPart(config.server.batches_file))
     for what, section, form in (("pins", config.pins, PINS), ("ledger", config.ledger, LEDGER)):
         if section.backend == "sqlite":
             parts.append(SqlitePart(section.path, form))
@@ -73,7 +78,7 @@ def parts_of(config: Config, folder: Path | None = None) -> list[Part]:
 
 
 def state_folder() -> Path:
-    """Return the folder of trust and keys."""
+    """Return the folder of trust."""
     return trust_path().parent
 
 
@@ -94,7 +99,7 @@ def back_up(
             raise UsageError(f"{file} already exists: choose another file, or use --overwrite")
         snapshots = {part.name: folder / part.name for part in parts if part.snapshot(folder / part.name)}
         if not snapshots:
-            raise UsageError("there is nothing to back up: no ledger, pins, trust or keys exist yet")
+            raise UsageError("there is nothing to back up: no ledger, pins, trust, files or batches exist yet")
         manifest = write_archive(file, snapshots, created=created, overwrite=overwrite)
     return Backup(file, manifest, {part.name: part.place for part in parts if part.name in snapshots})
 
@@ -166,8 +171,9 @@ def _choose(parts: Sequence[Part], archive: Archive) -> list[Part]:
             )
         if name not in by_name:
             what, backend, *_ = name.split(".")
+            setting = "ledger" if what == "batches" else what
             raise UsageError(
-                f"the backup contains {what} of the backend {backend}, but {what}.backend is another one: set it "
+                f"the backup contains {what} of the backend {backend}, but {setting}.backend is another one: set it "
                 f"to {backend} for the restoration"
             )
     if not archive.manifest.parts:

@@ -1,4 +1,4 @@
-"""SQLite files as parts of a backup, and the gateway's keys, whose content is opaque here."""
+"""SQLite files as parts of a backup, and the gateway's files and batches, whose content is opaque here."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class DatabasePart(FilePart):
 
 
 @dataclass(frozen=True, slots=True)
-class KeysPart(DatabasePart):
-    """Keys of the gateway: a SQLite file whose content only the gateway reads."""
+class BatchesPart(DatabasePart):
+    """Files and batches of the gateway: a SQLite file whose content only the gateway reads, and checks as it reads."""
 
     @property
     @override
     def kind(self) -> formats.Kind:
-        return formats.KEYS
+        return formats.BATCHES
 
     @override
     def connect(self) -> sqlite3.Connection:
@@ -74,12 +74,12 @@ class KeysPart(DatabasePart):
     @contextlib.contextmanager
     def begin(self) -> Iterator[Transaction]:
         """Begin to replace the part. The file is not locked before it is overwritten."""
-        yield _KeysTransaction(self)
+        yield _BatchesTransaction(self)
 
 
 @dataclass(slots=True)
-class _KeysTransaction:
-    part: KeysPart
+class _BatchesTransaction:
+    part: BatchesPart
     source: Path | None = None
 
     def is_empty(self) -> bool:

@@ -53,16 +53,37 @@ class Labels:
         self._find_known = known
         self._routes = {} if routes is None else routes
         self._opened: set[str] = set()
+        #: Labels that were found under `_limit`, by kind and name.
+        self._found: dict[tuple[str, str], str] = {}
+        self._limit: NameLimit | None = None
 
     def open(self, model: str) -> bool:
         """Record the canonical name of a model that was opened. Return whether it is a new one."""
         if model in self._opened or len(self._opened) >= _MOST_REMEMBERED:
             return False
         self._opened.add(model)
+        self._found = {}  # its label was `other`
         return True
 
     def model(self, name: str, limit: NameLimit) -> str:
         """Return the label of a model: its canonical name, `folder` or `other`."""
+        return self._remembered("model", name, limit)
+
+    def route(self, name: str, limit: NameLimit) -> str:
+        """Return the label of a route: its name in the settings, or provider and model."""
+        return self._remembered("route", name, limit)
+
+    def _remembered(self, kind: str, name: str, limit: NameLimit) -> str:
+        if limit is not self._limit:  # a forked process has other metrics
+            self._found, self._limit = {}, limit
+        label = self._found.get((kind, name))
+        if label is None:
+            label = self._model(name, limit) if kind == "model" else self._route(name, limit)
+            if len(self._found) < _MOST_REMEMBERED:
+                self._found[kind, name] = label
+        return label
+
+    def _model(self, name: str, limit: NameLimit) -> str:
         canonical = self._known.get(name.casefold())
         if canonical is None:
             if name not in self._opened:
@@ -72,8 +93,7 @@ class Labels:
             return FOLDER
         return limit.admit("model", canonical)
 
-    def route(self, name: str, limit: NameLimit) -> str:
-        """Return the label of a route: its name in the settings, or provider and model."""
+    def _route(self, name: str, limit: NameLimit) -> str:
         if name == "":
             return ""
         if not MODEL_NAME.fullmatch(name):

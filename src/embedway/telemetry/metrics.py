@@ -42,6 +42,7 @@ class Metrics:
         self.memory_read_at = float("-inf")
         self._made = {metric.name: _make(metric) for metric in METRICS}
         self._children: dict[tuple[str, ...], Any] = {}
+        self._adders: dict[tuple[str, ...], Callable[[float], None]] = {}
         self._routes: set[tuple[str, str]] = set()
         self.count_lookup_hits = counted(self.child(CACHE_OPERATIONS, "lookup", "hit"))
 
@@ -53,6 +54,15 @@ class Metrics:
             made = self._made[metric.name]
             child = self._children[key] = made.labels(*labels) if labels else made
         return child
+
+    def adder(self, metric: Metric, *labels: str) -> Callable[[float], None]:
+        """Return the function that adds to a counter or gauge with these labels, or a value to a histogram."""
+        key = metric.name, *labels
+        found = self._adders.get(key)
+        if found is None:
+            child = self.child(metric, *labels)
+            found = self._adders[key] = observed(child) if metric.kind == "histogram" else counted(child)
+        return found
 
     def measure_memory(self) -> None:
         """Report the resident memory."""

@@ -176,5 +176,6 @@ GATEWAY_SECONDS = _seconds("embedway_gateway_request_seconds", "Time of a reques
 GATEWAY_RUNNING = Metric("embedway_gateway_running_requests", "gauge", "Requests that the gateway computes.")
 GATEWAY_WAITING = Metric("embedway_gateway_waiting_requests", "gauge", "Requests that wait for their turn.")
 GATEWAY_REFUSED = _counter("embedway_gateway_refused_requests", "Requests that the gateway refused, by code.", "code")
+GATEWAY_STARTS = _counter("embedway_gateway_process_starts", "Starts of the processes of the gateway.", "process")
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -9,7 +9,7 @@ from embedway.telemetry import budget_metrics, names
 from embedway.telemetry.exposition import exposition
 from embedway.telemetry.hooks import BaseHook
 from embedway.telemetry.labels import Labels, outcome_label, word_label
-from embedway.telemetry.metrics import counted, lock, observed, process_metrics, want_metrics
+from embedway.telemetry.metrics import lock, process_metrics, want_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,10 +72,9 @@ class PrometheusHook(BaseHook):
         metrics = self._find_metrics()
         with lock:
             if kind == "request":
-                gauge = metrics.child(names.REQUESTS_RUNNING, details.task)
+                add = metrics.adder(names.REQUESTS_RUNNING, details.task)
             else:
-                gauge = metrics.child(names.WAITING, details.reason, self.labels.route(details.route, metrics.limit))
-            add = counted(gauge)
+                add = metrics.adder(names.WAITING, details.reason, self.labels.route(details.route, metrics.limit))
             add(1)
             metrics.running[operation.id] = add
 
@@ -121,20 +120,20 @@ class CallMetrics:
         source: str,
         route: str,
     ) -> None:
-        child, limit = metrics.child, metrics.limit
+        adder, limit = metrics.adder, metrics.limit
         self.model = name = labels.model(model, limit)
         provider = labels.provider(route) if route else source
-        self.requests = counted(child(names.REQUESTS, task, name, outcome_label(error, partial=partial)))
-        self.seconds = observed(child(names.REQUEST_SECONDS, task, name))
-        self.hits = counted(child(names.TEXTS, name, "cache"))
-        self.computed = counted(child(names.TEXTS, name, "computed"))
-        self.tokens = counted(child(names.TOKENS, name, "text"))
-        self.saved = counted(child(names.SAVED, name))
+        self.requests = adder(names.REQUESTS, task, name, outcome_label(error, partial=partial))
+        self.seconds = adder(names.REQUEST_SECONDS, task, name)
+        self.hits = adder(names.TEXTS, name, "cache")
+        self.computed = adder(names.TEXTS, name, "computed")
+        self.tokens = adder(names.TOKENS, name, "text")
+        self.saved = adder(names.SAVED, name)
         self.latency: Any = None
         self.usage: Any = None
         if task == "embed" and error is None:
-            self.latency = observed(child(names.LATENCY, name, provider))
-            self.usage = counted(child(names.MODEL_USAGE, name, provider))
+            self.latency = adder(names.LATENCY, name, provider)
+            self.usage = adder(names.MODEL_USAGE, name, provider)
 
 
 def _end_request(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:
@@ -178,9 +177,9 @@ def _count_texts(metrics: Metrics, call: CallMetrics, outcome: Outcome, hits: in
     if hits:
         call.hits(hits)
     if shared:
-        metrics.child(names.TEXTS, call.model, "shared").inc(shared)
+        metrics.adder(names.TEXTS, call.model, "shared")(shared)
     if failures:
-        metrics.child(names.TEXTS, call.model, "failed").inc(failures)
+        metrics.adder(names.TEXTS, call.model, "failed")(failures)
     if outcome.error is None:
         # `failures` are rows, which may repeat a text.
         computed = (outcome.unique_texts or 0) - hits - shared - failures
@@ -189,21 +188,21 @@ def _count_texts(metrics: Metrics, call: CallMetrics, outcome: Outcome, hits: in
         if outcome.tokens:
             call.tokens(outcome.tokens)
     if outcome.truncations:
-        metrics.child(names.TRUNCATIONS, call.model).inc(outcome.truncations)
+        metrics.adder(names.TRUNCATIONS, call.model)(outcome.truncations)
     if outcome.saved_nanousd:
         call.saved(outcome.saved_nanousd / 1e9)
 
 
 def _end_batch(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:
     model = hook.labels.model(details.model, metrics.limit)
-    metrics.child(names.BATCH_SIZE, model).observe(details.texts)
+    metrics.adder(names.BATCH_SIZE, model)(details.texts)
     if not details.backend.startswith("local:"):
         return
-    metrics.child(names.INFERENCE_SECONDS, model).observe(outcome.duration_s)
+    metrics.adder(names.INFERENCE_SECONDS, model)(outcome.duration_s)
     if details.padded_tokens is not None:
-        metrics.child(names.BATCH_TOKENS, model, "text").inc(details.tokens)
+        metrics.adder(names.BATCH_TOKENS, model, "text")(details.tokens)
         if padding := max(0, details.padded_tokens - details.tokens):
-            metrics.child(names.BATCH_TOKENS, model, "padding").inc(padding)
+            metrics.adder(names.BATCH_TOKENS, model, "padding")(padding)
 
 
 def _end_attempt(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:
@@ -213,17 +212,17 @@ def _end_attempt(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: 
         metrics.child(names.RETRIES, route)
         for known in _ATTEMPT_OUTCOMES:
             metrics.child(names.ATTEMPTS, model, route, known)
-    metrics.child(names.ATTEMPTS, model, route, outcome_label(outcome.error)).inc()
-    metrics.child(names.ATTEMPT_SECONDS, route).observe(outcome.duration_s)
+    metrics.adder(names.ATTEMPTS, model, route, outcome_label(outcome.error))(1)
+    metrics.adder(names.ATTEMPT_SECONDS, route)(outcome.duration_s)
     if details.number > 1:
-        metrics.child(names.RETRIES, route).inc()
+        metrics.adder(names.RETRIES, route)(1)
     if outcome.billed_tokens:
-        metrics.child(names.TOKENS, model, "billed").inc(outcome.billed_tokens)
+        metrics.adder(names.TOKENS, model, "billed")(outcome.billed_tokens)
 
 
 def _end_wait(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:
     route = hook.labels.route(details.route, metrics.limit)
-    metrics.child(names.WAIT_SECONDS, details.reason, route).observe(outcome.duration_s)
+    metrics.adder(names.WAIT_SECONDS, details.reason, route)(outcome.duration_s)
 
 
 def _end_cache(_hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:
@@ -240,14 +239,14 @@ def _end_cache(_hook: PrometheusHook, metrics: Metrics, details: Any, outcome: O
         counts = {"hit": hits, "miss": details.texts - hits}
     for status, count in counts.items():
         if count:
-            metrics.child(names.CACHE_OPERATIONS, details.action, status).inc(count)
+            metrics.adder(names.CACHE_OPERATIONS, details.action, status)(count)
 
 
 def _end_load(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:
     if outcome.error is None and outcome.model is not None and hook.labels.open(outcome.model):
         hook.calls = {}  # its label was `other`
     model = hook.labels.model(outcome.model or details.model, metrics.limit)
-    metrics.child(names.LOAD_SECONDS, model).observe(outcome.duration_s)
+    metrics.adder(names.LOAD_SECONDS, model)(outcome.duration_s)
     if outcome.error is None:
         # Series begin at 0: Prometheus does not see the increase of one that begins with an event.
         for counter in (names.COST, names.SAVED):
@@ -255,16 +254,16 @@ def _end_load(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Out
 
 
 def _end_reservation(hook: PrometheusHook, metrics: Metrics, details: Any, outcome: Outcome) -> None:
-    metrics.child(names.RESERVATIONS, outcome_label(outcome.error)).inc()
+    metrics.adder(names.RESERVATIONS, outcome_label(outcome.error))(1)
     if outcome.error is None and details.nanousd:
         model = hook.labels.model(details.model, metrics.limit)
-        metrics.child(names.RESERVED, model).inc(details.nanousd / 1e9)
+        metrics.adder(names.RESERVED, model)(details.nanousd / 1e9)
 
 
 def _on_cost(hook: PrometheusHook, metrics: Metrics, details: Any) -> None:
     if details.nanousd > 0:
         model = hook.labels.model(details.model, metrics.limit)
-        metrics.child(names.COST, model).inc(details.nanousd / 1e9)
+        metrics.adder(names.COST, model)(details.nanousd / 1e9)
 
 
 def _on_circuit(hook: PrometheusHook, metrics: Metrics, details: Any) -> None:
@@ -274,29 +273,29 @@ def _on_circuit(hook: PrometheusHook, metrics: Metrics, details: Any) -> None:
 
 def _on_failover(hook: PrometheusHook, metrics: Metrics, details: Any) -> None:
     route, following = (hook.labels.route(one, metrics.limit) for one in (details.route, details.next_route))
-    metrics.child(names.FAILOVERS, hook.labels.model(details.model, metrics.limit), route, following).inc()
+    metrics.adder(names.FAILOVERS, hook.labels.model(details.model, metrics.limit), route, following)(1)
 
 
 def _on_store_error(_hook: PrometheusHook, metrics: Metrics, details: Any) -> None:
-    metrics.child(names.STORE_ERRORS, details.store, word_label(details.action)).inc()
+    metrics.adder(names.STORE_ERRORS, details.store, word_label(details.action))(1)
 
 
 def _on_vector_check(hook: PrometheusHook, metrics: Metrics, details: Any) -> None:
     check = word_label(details.check)
     if details.level == "refused":
         route = hook.labels.route(details.route, metrics.limit)
-        metrics.child(names.VALIDATION_FAILURES, route, check).inc()
+        metrics.adder(names.VALIDATION_FAILURES, route, check)(1)
     else:
-        metrics.child(names.VECTOR_WARNINGS, hook.labels.model(details.model, metrics.limit), check).inc()
+        metrics.adder(names.VECTOR_WARNINGS, hook.labels.model(details.model, metrics.limit), check)(1)
 
 
 def _on_drift(hook: PrometheusHook, metrics: Metrics, details: Any) -> None:
     where = hook.labels.model(details.model, metrics.limit), hook.labels.route(details.route, metrics.limit)
     if details.level == "no_baseline":
-        metrics.child(names.DRIFT_CHECKS, *where, "no_baseline").inc()
+        metrics.adder(names.DRIFT_CHECKS, *where, "no_baseline")(1)
         return
     result = "failed" if details.level in {"failed", "raised"} else "passed"
-    metrics.child(names.DRIFT_CHECKS, *where, result).inc()
+    metrics.adder(names.DRIFT_CHECKS, *where, result)(1)
     metrics.child(names.DRIFT_CHECK_TIME, *where, result).set(time.time())
     metrics.child(names.QUARANTINED, *where).set(details.quarantined)
     if details.cosine is not None:

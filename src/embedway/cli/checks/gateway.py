@@ -8,7 +8,7 @@ from embedway.cli.checks.base import Finding, Findings
 from embedway.cli.checks.libraries import EXTRAS, version_of
 from embedway.errors import EmbedwayError
 from embedway.server.access import is_public, needs_keys
-from embedway.server.serve import check_settings
+from embedway.server.start_checks import check_settings
 
 if TYPE_CHECKING:
     from embedway.cli.checks.base import Setup

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from embedway.conformance.checks.errors import shape_problem
 from embedway.conformance.rows import cosines, read_vectors
 from embedway.conformance.verdicts import (
@@ -95,9 +93,7 @@ async def cancelled(server: Server) -> Verdict:
         raise CheckFailedError(
             f"after {_ABANDONED} abandoned requests of {heavy_s:.1f} s, a short one has no answer in {limit_s:.1f} s"
         ) from None
-    vector = read_vectors(short, 1)[0]
-    if not np.isfinite(vector).all():
-        raise CheckFailedError("the answer after abandoned requests has no finite vector")
+    read_vectors(short, 1)
     return passed(f"a short request took {short.seconds:.2f} s after {_ABANDONED} abandoned ones of {heavy_s:.1f} s")
 
 

@@ -17,4 +17,4 @@ def open_batch_store(config: Config) -> BatchStore:
         return RedisBatchStore(config.ledger.url.get_secret_value(), cluster=config.ledger.cluster)
     from embedway.server.batches.sqlite import SqliteBatchStore  # noqa: PLC0415
 
-    return SqliteBatchStore(config.server.state_directory / "batches.sqlite")
+    return SqliteBatchStore(config.server.batches_file)

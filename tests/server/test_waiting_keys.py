@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedway.server.key_order import KeyHeap, KeyOrder
 from embedway.server.turns import KeyCalls
+from embedway.server.waiting_keys import KeyHeap, WaitingKeys
 
 TIMES = st.integers(0, 20).map(float)
 
@@ -30,7 +30,7 @@ def test_waiting_keys_leave_a_heap_by_their_present_times(times, data):
 
 
 def test_a_key_with_its_share_of_slots_is_set_aside_while_others_wait():
-    order, bulk, other = KeyOrder(most_of_key=2), key_of("bulk", running=2), key_of("other", time=5.0, running=1)
+    order, bulk, other = WaitingKeys(most_of_key=2), key_of("bulk", running=2), key_of("other", time=5.0, running=1)
     order.add(bulk)
     order.add(other)
     assert order.pop(others_wait=True) is other
@@ -40,7 +40,7 @@ def test_a_key_with_its_share_of_slots_is_set_aside_while_others_wait():
 
 
 def test_a_key_set_aside_returns_when_a_call_of_it_ends_and_catches_nothing_up():
-    order, bulk, other = KeyOrder(most_of_key=1), key_of("bulk", running=1), key_of("other", time=3.0)
+    order, bulk, other = WaitingKeys(most_of_key=1), key_of("bulk", running=1), key_of("other", time=3.0)
     order.add(bulk)
     order.add(other)
     assert order.pop(others_wait=True) is other
@@ -52,7 +52,7 @@ def test_a_key_set_aside_returns_when_a_call_of_it_ends_and_catches_nothing_up()
 
 
 def test_slots_kept_for_keys_that_run_nothing_go_to_these():
-    order, busy, idle = KeyOrder(most_of_key=9), key_of("busy", running=1), key_of("idle", time=7.0)
+    order, busy, idle = WaitingKeys(most_of_key=9), key_of("busy", running=1), key_of("idle", time=7.0)
     order.add(busy)
     order.add(idle)
     assert order.pop_idle() is idle
@@ -63,7 +63,7 @@ def test_slots_kept_for_keys_that_run_nothing_go_to_these():
 
 
 def test_a_key_set_aside_whose_calls_have_left_is_forgotten():
-    order, bulk = KeyOrder(most_of_key=1), key_of("bulk", running=1)
+    order, bulk = WaitingKeys(most_of_key=1), key_of("bulk", running=1)
     order.add(bulk)
     other = key_of("other", time=1.0)
     order.add(other)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from clocks import Clock
 from embedway.errors import OverloadedError
 from embedway.server.turns import KeyCalls, Turn
-from embedway.server.waiting import WaitingCalls, WaitingLimits
+from embedway.server.waiting_calls import WaitingCalls, WaitingLimits
 
 
 def waiting_of(calls=100, cost=math.inf, wait_s=math.inf, clock=None):

@@ -1,4 +1,4 @@
-"""Order in which waiting keys get slots: by virtual time, within the share of each key."""
+"""Waiting keys, in the order in which they get slots: by virtual time, within the share of each key."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class KeyHeap:
         self._members.clear()
 
 
-class KeyOrder:
+class WaitingKeys:
     """Waiting keys. A key that holds its share of the slots is set aside while others wait."""
 
     def __init__(self, most_of_key: int) -> None:
