@@ -133,7 +133,7 @@ class _Request:
         return self._is_cut or (self._watch is not None and self._watch.has_left)
 
     def uncancel(self) -> None:
-        """Take the cancellation of a client that has left back."""
+        """Take back the cancellation for a client that has left."""
         if self._watch is not None:
             self._watch.uncancel()
 

@@ -288,6 +288,7 @@ class Gateway:
         return settings.deadline_s if asked_s is None else asked_s
 
     def _check_size(self, call: EmbedCall) -> float:
+        """Check the texts or token ids of a call as `_check_texts`."""
         sizes = (len(text) if isinstance(text, str) else len(text) * _CHARACTERS_A_TOKEN for text in call.texts)
         return self._check_texts(len(call.texts), sum(sizes))
 

@@ -1,4 +1,4 @@
-"""Addresses for operators: health and metrics. A worker is live while it answers, and ready while its model answers."""
+"""Endpoints for operators: health and metrics. A worker is live while it answers, and ready while its model answers."""
 
 from __future__ import annotations
 
