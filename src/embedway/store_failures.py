@@ -377,7 +377,7 @@ def explain_file(error: BaseException, *, setting: str, repair: str = "delete th
     if isinstance(error, OSError):
         number = error.errno or 0
         reason = _FILE_ERRNO.get(number) or (os.strerror(number).lower() if number else type(error).__name__)
-        remedy = f"set {setting} to a file that can be written"
+        remedy = f"set {setting} to a place that can be written"
         full = number in {errno.ENOSPC, errno.EDQUOT}
         return StoreFailure("full" if full else f"system {number}", reason, remedy, not full)
     kind = type(error).__name__

@@ -361,11 +361,17 @@ def priority(pid):
     return os.getpriority(os.PRIO_PROCESS, pid)
 
 
+def process_of(headers):
+    """Return the part of the ID of a request that differs between processes."""
+    return headers["x-embedway-request-id"].partition("-")[0]
+
+
 def test_a_gateway_answers_bulk_in_a_process_of_lower_priority(environment):
     texts = [f"{number} texts about a subject of which there are many" for number in range(400)]
     with gateway_process(environment=environment) as gateway:
         vectors, headers = embed(gateway.url, texts)
-        alone, _ = embed(gateway.url, texts[7])
+        alone, of_one = embed(gateway.url, texts[7])
+        assert process_of(headers) != process_of(of_one)
         worker, own = gateway.children[-2:]  # in the order of their start
         assert priority(worker) == priority(gateway.process.pid)
         assert priority(own) == min(19, priority(worker) + 5)

@@ -86,11 +86,11 @@ def test_a_port_in_use_is_an_error(environment):
     assert "choose another --port" in ended.stderr
 
 
-@pytest.mark.parametrize("setting", ["models", "warm"])
-def test_an_unknown_model_is_an_error_before_the_start(setting):
-    config = Config.load(environ={}, overrides={"server": {setting: ("no-such-model",)}})
-    with pytest.raises(ConfigError, match=rf"^server\.{setting}: no model is called 'no-such-model'"):
-        serve(config, print)
+def test_settings_are_checked_before_the_start():
+    config, lines = Config.load(environ={}, overrides={"server": {"models": ("no-such-model",)}}), []
+    with pytest.raises(ConfigError, match=r"^server\.models"):
+        serve(config, lines.append)
+    assert lines == []
 
 
 def test_a_wrong_setting_that_only_a_worker_finds_is_an_error_at_once(environment, tmp_path):
@@ -121,6 +121,12 @@ def test_a_gateway_that_needs_keys_and_has_none_says_how_to_create_one(environme
         assert any("`embedway keys create NAME`" in line for line in gateway.lines)
 
 
+def memory(processes):
+    """Return the resident memory of processes, in bytes."""
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in processes)
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_metrics_of_all_workers_on_their_own_port(environment):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -136,6 +142,7 @@ def test_metrics_of_all_workers_on_their_own_port(environment):
         for number in range(12):
             embed(gateway.url, f"text {number}")
         counted = read("embedway_gateway_requests_total")
+        wait_until(lambda: sum(read("embedway_resident_memory_bytes").values()) > 0.8 * memory(gateway.children))
         started = read("embedway_gateway_process_starts_total")
         for pid in gateway.children:
             os.kill(pid, signal.SIGKILL)

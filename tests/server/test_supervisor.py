@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from embedway.errors import ConfigError, LedgerError, UsageError
+from embedway.errors import ConfigError, LedgerError, RuntimeUnavailableError, UsageError
 from embedway.server.heartbeats import FAILED, read_failure, send_failure
 
 PROGRAM = """
@@ -63,6 +63,8 @@ def test_only_errors_that_another_start_does_not_heal_are_sent():
     try:
         assert not send_failure(writing, LedgerError("no connection"))
         assert not send_failure(writing, ValueError("a fault"))
+        assert send_failure(writing, RuntimeUnavailableError("a library is missing"))
+        assert str(read_failure(os.read(reading, 4096))) == "a library is missing"
         assert send_failure(writing, ConfigError("wrong", where="a.toml", key="server.port"))
         error = read_failure(b"ss" + os.read(reading, 4096))
     finally:

@@ -118,4 +118,4 @@ def _print(report: "Report") -> None:
     rows = [(result.name, result.verdict.status, result.verdict.seen, result.why) for result in report.results]
     print_table(("check", "verdict", "seen", "why it matters"), rows)
     counts = ", ".join(f"{number} {status}" for status, number in report.counts().items() if number)
-    print_line(f"{len(report.results)} checks: {counts}.")
+    print_line(f"{len(report.results)} {'check' if len(report.results) == 1 else 'checks'}: {counts}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -20,6 +21,7 @@ from embedway.server.fair_queue import FairQueue
 from embedway.server.problems import BodyError
 from embedway.server.rates import correct_tokens, limits_of, take_tokens
 from embedway.server.readiness import Readiness
+from embedway.server.unserved import without_route
 from embedway.text import shown_name
 from embedway.urgency import MAY_WAIT, is_interactive
 
@@ -120,13 +122,13 @@ class Gateway:
             background=background,
         )
 
-        async def embed(left_s: float) -> EmbedResult:
+        async def compute(left_s: float) -> EmbedResult:
             is_one_of_many = turn.key is not None and turn.key.running > _MOST_INTERACTIVE
-            now = _among_documents(asked) if asked.is_interactive and is_one_of_many else asked
+            admitted = _among_documents(asked) if asked.is_interactive and is_one_of_many else asked
             async with self.engines.call() as engine:
-                return await engine.pipeline.embed(now, options, left_s)
+                return await engine.pipeline.embed(admitted, options, left_s)
 
-        return await self._within_limits(caller, cost, turn, deadline_s, embed)
+        return await self._within_limits(caller, cost, turn, deadline_s, compute)
 
     async def plan(self, caller: Caller, call: EmbedCall) -> Plan:
         """Return the plan of a call."""
@@ -329,8 +331,10 @@ class Gateway:
         await self._rates.aclose()
         await self.engines.aclose()
 
-    async def warn_without_keys(self) -> None:
-        """Log a warning if requests need a key and none exists."""
+    async def warn_of_gaps(self) -> None:
+        """Log a warning if requests need a key and none exists, and for each model that has no usable route."""
+        for name, lacks in await asyncio.to_thread(without_route, self.config):
+            _log.warning("server.models: %s cannot answer: %s", shown_name(name), lacks)
         if self._ring is not None and needs_keys(self.config.server) and await self._ring.is_empty():
             _log.warning("no API key exists, so all requests are refused: create one with `embedway keys create NAME`")
 

@@ -8,7 +8,7 @@ import os
 import pickle
 from typing import TYPE_CHECKING
 
-from embedway.errors import ConfigError, EmbedwayError, MissingExtraError, UsageError
+from embedway.errors import ConfigError, EmbedwayError, MissingExtraError, RuntimeUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ async def send_heartbeats(descriptor: int, state: Callable[[], bytes]) -> None:
 
 def send_failure(descriptor: int, error: BaseException) -> bool:
     """Write an error that another start would not heal. Return False for any other error."""
-    if not isinstance(error, (ConfigError, MissingExtraError, UsageError)):
+    if not isinstance(error, (ConfigError, MissingExtraError, RuntimeUnavailableError, UsageError)):
         return False
     os.write(descriptor, FAILED + pickle.dumps(error))
     return True

@@ -38,7 +38,8 @@ def run_folder(directory: Path) -> Iterator[Path]:
         new.rename(folder / _LOCK)
     except OSError as error:
         raise UsageError(
-            f"cannot create a folder in {directory}: {error.strerror}; set server.run_directory to another folder"
+            f"cannot create a folder in {directory}: {error.strerror}; set server.run_directory to an existing folder "
+            "that can be written"
         ) from None
     try:
         yield folder

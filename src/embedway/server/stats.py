@@ -155,7 +155,7 @@ class Stats:
         }
 
     def report_queue(self, *, running: int, waiting: int) -> None:
-        """Report the requests that compute and wait now."""
+        """Report the requests that compute and wait now, and the memory of the process."""
         if self._metrics is not None:
             self._metrics.set_queue(running, waiting)
 
@@ -190,3 +190,4 @@ class _GatewayMetrics:
             metrics = process_metrics()
             metrics.child(GATEWAY_RUNNING).set(running)
             metrics.child(GATEWAY_WAITING).set(waiting)
+            metrics.measure_memory()

@@ -1,14 +1,15 @@
-"""Reason why a gateway does not serve a model of the catalog, in words that may be told to every caller."""
+"""Reasons why a gateway does not serve a model of the catalog, and why one that it serves cannot answer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from embedway.config.local_models import AUTO
 from embedway.errors import EmbedwayError
 from embedway.local.loading import resolve
 from embedway.local.outline import has_weights
 from embedway.providers.names import service_of
-from embedway.providers.requirements import missing
+from embedway.providers.requirements import missing, routes_here
 
 if TYPE_CHECKING:
     from embedway.config import Config
@@ -25,6 +26,17 @@ def explain_unserved(name: str, config: Config) -> str:
         return _lacks(name, config)
     except EmbedwayError:  # its message names a file or a URL
         return ""
+
+
+def without_route(config: Config) -> list[tuple[str, str]]:
+    """Return the models of services in `server.models` that no route can reach, with what the first one lacks."""
+    found = []
+    for name in config.server.models or ():
+        facts = None if name == AUTO else service_of(name, config)
+        routes = [] if facts is None else routes_here(facts, config)
+        if routes and all(lacks for _, lacks in routes):
+            found.append((name, routes[0][1]))
+    return found
 
 
 def _lacks(name: str, config: Config) -> str:

@@ -159,7 +159,7 @@ BUDGET_RATIO = Metric(
 STORE_ERRORS = _counter("embedway_store_errors", "Failures of the cache, the ledger and the pins.", "store", "action")
 LOAD_SECONDS = _seconds("embedway_model_load_seconds", "Time to load a model or open its service.", "model")
 INFERENCE_SECONDS = _seconds("embedway_inference_seconds", "Time of a batch on this machine.", "model")
-MEMORY = Metric("embedway_resident_memory_bytes", "gauge", "Resident memory of the process, at most a second old.")
+MEMORY = Metric("embedway_resident_memory_bytes", "gauge", "Resident memory of the process, at most two seconds old.")
 
 
 def _of_run(name: str, text: str) -> Metric:

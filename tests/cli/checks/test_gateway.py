@@ -31,6 +31,20 @@ def test_a_gateway_for_everyone_is_a_warning():
     assert "server.auth" in line.remedy
 
 
+def test_served_models_without_a_key_are_warnings():
+    names = ("text-embedding-3-small", "all-MiniLM-L6-v2", "voyage-4", "auto")
+    settings = {"server": {"models": names}, "routes": {"v": {"model": "voyage-4", "provider": "voyage"}}}
+    config = Config.load(environ={}, overrides=settings)
+    first, *lines = gateway.check_gateway(Setup(config, is_loaded=True)).lines
+    assert first.status == "ok"
+    assert [(line.status, line.detail) for line in lines] == [
+        ("warning", "server.models: 'text-embedding-3-small' cannot answer: no key: set OPENAI_API_KEY"),
+        ("warning", "server.models: 'voyage-4' cannot answer: no key: set VOYAGE_API_KEY"),
+    ]
+    config = Config.load(environ={"OPENAI_API_KEY": "sk-x", "VOYAGE_API_KEY": "pa-x"}, overrides=settings)
+    assert len(gateway.check_gateway(Setup(config, is_loaded=True)).lines) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

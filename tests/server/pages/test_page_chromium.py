@@ -129,7 +129,7 @@ async def test_it_shows_what_the_gateway_does(browser, gateway):
         # The workers share their counts every two seconds.
         await page.wait("parseInt(document.getElementById('facts').innerText.split('· ').at(-1)) >= 15")
         assert await page.run("document.getElementById('ready').innerText") == "Ready"
-        assert "3 workers" in await page.run("document.getElementById('facts').innerText")
+        assert "3 processes" in await page.run("document.getElementById('facts').innerText")
         models = {row.split("\t")[0].strip(): row for row in await texts(page, "#models tbody tr")}
         assert int(models[HOSTILE].split("\t")[4]) >= 5
         assert "loaded" in models["sentence-transformers/all-MiniLM-L6-v2 default"]

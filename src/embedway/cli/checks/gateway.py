@@ -9,6 +9,8 @@ from embedway.cli.checks.libraries import EXTRAS, version_of
 from embedway.errors import EmbedwayError
 from embedway.server.access import is_public, needs_keys
 from embedway.server.start_checks import check_settings
+from embedway.server.unserved import without_route
+from embedway.text import shown_name
 
 if TYPE_CHECKING:
     from embedway.cli.checks.base import Setup
@@ -17,7 +19,10 @@ _NAME = "gateway"
 
 
 def check_gateway(setup: Setup) -> Findings:
-    """Report the address of the gateway, whether it needs keys, and settings that it refuses. Nothing is started."""
+    """Report the address of the gateway, whether it needs keys, and settings that it refuses or that lack a key.
+
+    Nothing is started.
+    """
     config = setup.config
     settings = config.server
     if any(version_of(package) is None for package in EXTRAS["server"]):
@@ -31,7 +36,13 @@ def check_gateway(setup: Setup) -> Findings:
     place = "the ledger's server" if config.ledger.backend == "redis" else settings.state_directory
     keys = "API keys required" if needs_keys(settings) else "no API keys required"
     detail = f"{scheme} on {settings.host} port {settings.port}, {keys}, batches in {place}"
+    gaps = tuple(
+        Finding(_NAME, "warning", f"server.models: {shown_name(name)} cannot answer: {lacks}")
+        for name, lacks in without_route(config)
+    )
     if is_public(settings):
         remedy = "set server.auth to 'auto', and create keys with `embedway keys create NAME`"
-        return Findings((Finding(_NAME, "warning", f"{detail}: everyone who can reach it can spend money", remedy),))
-    return Findings((Finding(_NAME, "ok", detail),))
+        return Findings(
+            (Finding(_NAME, "warning", f"{detail}: everyone who can reach it can spend money", remedy), *gaps)
+        )
+    return Findings((Finding(_NAME, "ok", detail), *gaps))

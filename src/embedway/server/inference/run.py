@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from embedway.server.garbage import spare_what_is_loaded
+from embedway.server.garbage import freeze_loaded_objects
 from embedway.server.heartbeats import HANGING, SERVING, send_heartbeats
 from embedway.server.inference.service import InferenceService
 from embedway.server.inference.settings import InferenceLimits
+from embedway.telemetry.metrics import lock, process_metrics
 
 if TYPE_CHECKING:
     import socket
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Time to end after the drain, in seconds.
 _LATE_S = 5.0
+#: Time between two measurements of the memory, in seconds.
+_MEMORY_S = 2.0
 
 
 def run_inference(config: Config, listener: socket.socket, heartbeat: int, lifeline: int) -> None:
@@ -49,14 +52,25 @@ async def _serve(config: Config, listener: socket.socket, heartbeat: int, lifeli
     service = InferenceService(config, InferenceLimits.of(config.server))
     listener.setblocking(False)
     await service.start(listener)
-    spare_what_is_loaded()
+    freeze_loaded_objects()
     beating = asyncio.create_task(
         send_heartbeats(heartbeat, lambda: HANGING if service.progress.is_hanging() else SERVING)
     )
+    measuring = asyncio.create_task(_report_memory()) if config.telemetry.prometheus else None
     await ended.wait()
     loop.remove_reader(lifeline)
     await service.aclose(drain_s=config.server.drain_s)
     beating.cancel()
+    if measuring is not None:
+        measuring.cancel()
     # The end of the loop would join the threads of a hanging batch.
     logging.shutdown()
     os._exit(0)
+
+
+async def _report_memory() -> None:
+    """Report the memory of this process, which has the local models, to the metrics of the gateway."""
+    while True:
+        with lock:
+            process_metrics().measure_memory()
+        await asyncio.sleep(_MEMORY_S)

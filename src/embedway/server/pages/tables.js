@@ -47,8 +47,9 @@ function showNow(data) {
     ["Saved by cache", [dollars(total("saved_usd")), { note: "since the start" }]],
   ]);
   const up = data.started === null ? "starting" : `up ${duration(data.time - data.started)}`;
-  const workers = data.workers < data.configured_workers ? `${data.workers} of ${plural(data.configured_workers, "worker")}` : plural(data.workers, "worker");
-  put($("facts"), `version ${data.version} · ${workers} · ${up} · ${plural(data.requests, "request")}`);
+  const all = plural(Math.max(data.workers, data.configured_workers), "process", "processes");
+  const processes = data.workers < data.configured_workers ? `${data.workers} of ${all}` : all;
+  put($("facts"), `version ${data.version} · ${processes} · ${up} · ${plural(data.requests, "request")}`);
 }
 
 function modelRows(data) {
