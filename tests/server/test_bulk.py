@@ -17,15 +17,15 @@ from embedway.config.server import ServerSettings
 from embedway.errors import OverloadedError
 from embedway.server.bulk import BulkProxy
 from embedway.server.listening import listen, listen_at
-from embedway.server.worker import make_server
+from embedway.server.worker import bulk_settings, make_server
 from gateways import gateway_process
 
 LEAST, MOST = 1_000, 10_000_000
 
 
 @contextlib.asynccontextmanager
-async def served(app, listening):
-    server = make_server(app, ServerSettings())
+async def served(app, listening, settings=None):
+    server = make_server(app, settings or ServerSettings())
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:  # noqa: ASYNC110  uvicorn has no event
         await asyncio.sleep(0.005)
@@ -318,6 +318,30 @@ def test_a_client_that_leaves_before_its_body_is_an_error_of_the_worker(tmp_path
         return found
 
     assert run(main) is ConnectionError
+
+
+def test_a_process_for_bulk_requests_leaves_slow_senders_to_the_worker(tmp_path):
+    impatient = ServerSettings(read_timeout_s=0.05)
+
+    async def main():
+        far, own = listen_at(tmp_path / "bulk"), listen_at(tmp_path / "worker")
+        async with served(echo, far, bulk_settings(impatient)), served(echo, own, impatient):
+            reader, writer = await asyncio.open_unix_connection(tmp_path / "bulk")
+            writer.write(request(length=5))
+            other, slow = await asyncio.open_unix_connection(tmp_path / "worker")
+            assert await other.read() == b""  # disconnected after the time that `reader` would have had
+            slow.close()
+            writer.write(b"later")
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+            return head
+
+    assert run(main).startswith(b"HTTP/1.1 201 ")
+
+
+def test_a_process_for_bulk_requests_has_connections_for_all_workers():
+    most = ServerSettings(workers=256, max_connections=10_000)
+    assert bulk_settings(most).max_connections >= most.workers * most.max_connections
 
 
 @pytest.fixture

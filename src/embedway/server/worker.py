@@ -49,6 +49,8 @@ _SWITCH_S = 0.0005
 #: Increment of the nice value of a process for bulk requests: a process without it gets three times as much of a core
 #: that both need.
 _BULK_NICE = 5
+#: Seconds, or connections, as a limit that is never reached.
+_UNLIMITED = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +136,21 @@ def make_server(app: GatewayApp, settings: ServerSettings) -> uvicorn.Server:
     )
 
 
+def bulk_settings(settings: ServerSettings) -> ServerSettings:
+    """Return the settings of a process for bulk requests, whose clients are the workers.
+
+    The worker that forwards a request ends TLS, disconnects slow senders and limits connections. If this process did
+    so first, the worker would report that it has ended.
+    """
+    plain = {"tls_certificate": None, "tls_key": None}
+    return settings.model_copy(update={**plain, "read_timeout_s": _UNLIMITED, "max_connections": _UNLIMITED})
+
+
 async def _serve(config: Config, resources: WorkerResources) -> None:
     loop = asyncio.get_running_loop()
     bulk = None if resources.bulk is None else _open_bulk_proxy(resources.bulk, config.server)
     gateway, app = await open_gateway(config, resources.folder, resources.inference, bulk)
-    # TLS ends in the worker that forwards a bulk request.
-    plain = {"tls_certificate": None, "tls_key": None}
-    server = make_server(app, config.server.model_copy(update=plain) if resources.is_bulk else config.server)
+    server = make_server(app, bulk_settings(config.server) if resources.is_bulk else config.server)
     metrics = make_server(make_metrics_app(gateway), config.server)
 
     def stop() -> None:
