@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from embedway import formats
+from embedway import formats, sqlite_thread
 from embedway.errors import ConfigError
 from embedway.ledger.sqlite_formats import PINS
 from embedway.sqlite_thread import SqliteThread
@@ -43,6 +43,39 @@ def test_calls_that_wait_share_a_transaction(tmp_path):
 
     asyncio.run(main())
     assert names(tmp_path / "f") == ["first", *(f"n{n}" for n in range(50))]
+
+
+def test_a_call_that_is_not_urgent_shares_the_transaction_of_the_next_call(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite_thread, "LATER_S", 3600.0)
+
+    async def main():
+        file = SqliteThread("test", tmp_path / "f", PINS, fail)
+        await file.transact(add, "first")
+        statements = []
+        file.connection.set_trace_callback(statements.append)
+        later = [asyncio.create_task(file.transact_later(add, name)) for name in ("b", "a")]
+        await asyncio.sleep(0)
+        assert await file.transact(add, "c") == "c"
+        assert await asyncio.gather(*later) == ["b", "a"]
+        assert statements.count("BEGIN IMMEDIATE") == statements.count("COMMIT") == 1
+        last = asyncio.create_task(file.transact_later(add, "last"))
+        await asyncio.sleep(0)
+        await file.aclose()
+        assert await last == "last"
+
+    asyncio.run(main())
+    assert names(tmp_path / "f") == ["first", "b", "a", "c", "last"]
+
+
+def test_a_call_that_is_not_urgent_is_run_without_another_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite_thread, "LATER_S", 0.0)
+
+    async def main():
+        file = SqliteThread("test", tmp_path / "f", PINS, fail)
+        assert [await file.transact_later(add, name) for name in ("a", "b")] == ["a", "b"]
+        await file.aclose()
+
+    asyncio.run(main())
 
 
 def test_more_calls_than_a_transaction_takes_are_all_answered_whoever_goes(tmp_path):

@@ -113,13 +113,15 @@ def as_list(values: Any, name: str, what: str) -> tuple[Any, ...]:
 
 def check_flag(flag: Any, name: str) -> bool:
     """Return True or False. Raises UsageError for anything else, because a text such as "false" is true."""
-    if not is_a(flag, (bool, np.bool_)):
+    if type(flag) is not bool and not is_a(flag, np.bool_):
         raise UsageError(f"{name} is {shown(flag)}; it must be True or False")
     return bool(flag)
 
 
 def check_choice(choice: Any, choices: Sequence[str], name: str) -> str:
     """Return `choice` as a plain string if it is one of `choices`. Raises UsageError for anything else."""
+    if type(choice) is str and choice in choices:
+        return choice
     plain = str.__str__(choice) if is_a(choice, str) else None
     if plain is None or plain not in choices:
         raise UsageError(f"{name} is {shown(choice)}; it must be one of {', '.join(choices)}")
@@ -133,6 +135,8 @@ def check_count(number: Any, name: str) -> int | None:
 
 def check_integer(number: Any, name: str, least: int = 1, most: int = _MOST_INTEGER) -> int:
     """Return an integer from `least` to `most`: an int, or one of numpy. Raises UsageError, also for floats."""
+    if type(number) is int and least <= number <= most:
+        return number
     bounds = "" if most == _MOST_INTEGER else f" from {least} to {most}"
     try:
         checked = None if is_a(number, (bool, np.bool_)) else int(operator.index(number))

@@ -30,6 +30,8 @@ R = TypeVar("R")
 _FAILURES = (sqlite3.Error, OSError, *INVALID_VALUE_ERRORS)
 #: Maximum calls that share a transaction.
 _BATCH = 128
+#: Maximum wait of a call that nothing waits for, in seconds: it shares the transaction of the next call.
+LATER_S = 0.01
 
 
 @dataclass(slots=True)
@@ -101,6 +103,8 @@ class SqliteThread:
         self._waiting: collections.deque[_Call] = collections.deque()
         #: The worker that has a run before it, which sees all waiting calls.
         self._summoned: Worker | None = None
+        #: Timer of the waiting calls that are not urgent.
+        self._timer: asyncio.TimerHandle | None = None
         # A call during `aclose` starts a new thread.
         self._lock = threading.RLock()
         _threads.add(self)
@@ -133,10 +137,26 @@ class SqliteThread:
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
     ) -> R:
         """Call a function with the connection, in a transaction shared with other waiting calls."""
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Call(partial(_with_connection, function, arguments, options), future))
+        return await self._transact(partial(_with_connection, function, arguments, options), is_urgent=True)
+
+    async def transact_later(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
+    ) -> R:
+        """Call a function as `transact`, in the transaction of the next call, or after `LATER_S`.
+
+        Calls run in the order in which they were made, whether urgent or not.
+        """
+        return await self._transact(partial(_with_connection, function, arguments, options), is_urgent=False)
+
+    async def _transact(self, function: Callable[[sqlite3.Connection], R], *, is_urgent: bool) -> R:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append(_Call(function, future))
         if self._worker is None or self._worker is not self._summoned:
-            self._run_soon()
+            if is_urgent:
+                self._run_soon()
+            elif self._timer is None:
+                self._timer = loop.call_later(LATER_S, self._run_soon)
         try:
             return await future
         except _FAILURES as error:
@@ -146,6 +166,9 @@ class SqliteThread:
 
     def _run_soon(self) -> None:
         """Run the waiting calls on the thread."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         batch: list[_Call] = []
         if self._worker is None:
             self._worker = Worker(self._name)
@@ -158,7 +181,9 @@ class SqliteThread:
                 if failure is not None and not call.future.done():
                     call.future.set_exception(failure)
                 call.deliver()
-            if self._waiting and self._worker is not self._summoned:
+            # Without a timer, or with a full batch, urgent calls may be left.
+            is_due = self._timer is None or len(batch) == _BATCH
+            if self._waiting and is_due and self._worker is not self._summoned:
                 self._run_soon()
 
         done.add_done_callback(deliver)
@@ -219,6 +244,8 @@ class SqliteThread:
 
     async def aclose(self) -> None:
         """Close the file after the calls made so far, and end the thread. A later call starts both again."""
+        if self._timer is not None:
+            self._run_soon()
         worker, self._worker = self._worker, None
         if worker is not None:
             await worker.call(self.disconnect)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import embedway.config.server
 import embedway.server
 from embedway.config import Config
 from embedway.config.server import ServerSettings
@@ -15,8 +16,9 @@ MODULES = sorted(Path(embedway.server.__file__).parent.rglob("*.py"))
 
 @pytest.fixture(scope="module")
 def attributes():
-    """Names of all attributes that the modules of the gateway read."""
-    nodes = (node for path in MODULES for node in ast.walk(ast.parse(path.read_text("utf-8"))))
+    """Names of all attributes that the modules of the gateway, and the section itself, read."""
+    read = [*MODULES, Path(embedway.config.server.__file__)]
+    nodes = (node for path in read for node in ast.walk(ast.parse(path.read_text("utf-8"))))
     return {node.attr for node in nodes if isinstance(node, ast.Attribute)}
 
 

@@ -10,7 +10,7 @@ from api_misdeeds import error
 from api_servers import KEY, OpenAIServer
 from embedway import AsyncEmbedder, Config
 from embedway.errors import EmbedwayError, InputError
-from embedway.pipeline.failed_rows import logged_rows
+from embedway.pipeline.failed_rows import FailedRows
 
 TEXTS = [f"a private text {number}" for number in range(20)]
 
@@ -98,7 +98,7 @@ def test_the_row_of_an_error_that_is_raised_is_one_line(lines):
 
 def test_many_refused_rows_are_one_line(caplog):
     caplog.set_level(logging.INFO, "embedway")
-    with logged_rows("acme/m", 10_000) as failed:
+    with FailedRows("acme/m", 10_000) as failed:
         failed.errors = {row: InputError("private", row=row) for row in range(10_000)}
     (line,) = caplog.messages
     assert line == (

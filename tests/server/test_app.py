@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from embedway import Config, Embedder
+from embedway.server.endpoints import ENDPOINTS
+from embedway.server.openapi import document
 from gateways import gateway_at
 
 
@@ -107,6 +109,13 @@ def test_a_large_body_is_refused(settings):
     assert (status, json.loads(answer)["error"]["code"]) == (413, "request_too_large")
 
 
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embed"])
+def test_a_compressed_body_is_refused_as_the_description_says(settings, path):
+    status, _, _ = ask(settings, path, data=b"x", headers={"content-encoding": "gzip"})
+    assert status == 415
+    assert "415" in document(ENDPOINTS, keys=False, max_deadline_s=60)["paths"][path]["post"]["responses"]
+
+
 def test_unknown_addresses_and_methods(settings):
     assert ask(settings, "/v1/nothing")[0] == 404
     assert ask(settings, "/v1/embeddings", method="GET")[0] == 405
@@ -172,8 +181,10 @@ def test_a_client_that_leaves_ends_its_call(settings, monkeypatch):
 def test_an_allowed_page_may_read_the_answer(settings):
     allowed = {**settings, "server.cors_origins": ["https://search.example"]}
     origin = {"Origin": "https://search.example"}
-    status, headers, _ = ask(allowed, "/v1/embeddings", headers=origin, method="OPTIONS")
+    asked = {**origin, "Access-Control-Request-Headers": "authorization,x-stainless-lang"}
+    status, headers, _ = ask(allowed, "/v1/embeddings", headers=asked, method="OPTIONS")
     assert (status, headers["access-control-allow-origin"]) == (204, "https://search.example")
+    assert headers["access-control-allow-headers"] == "authorization,x-stainless-lang"
     for path in ("/v1/files", "/v1/files/file-unknown"):
         _, headers, _ = ask(allowed, path, headers=origin)
         assert headers["access-control-allow-origin"] == "https://search.example"

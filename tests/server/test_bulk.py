@@ -296,6 +296,30 @@ def test_a_client_that_leaves_is_seen_by_the_process(tmp_path, complete):
     assert run(main) == b"here"
 
 
+def test_a_client_that_leaves_before_its_body_is_an_error_of_the_worker(tmp_path):
+    async def main():
+        bulk = BulkProxy(tmp_path / "bulk", least_bytes=LEAST, most_bytes=MOST, read_timeout_s=60)
+        left = asyncio.get_running_loop().create_future()
+
+        async def app(scope, receive, send):
+            try:
+                left.set_result(await bulk.forward(scope, receive, send))
+            except ConnectionError as error:
+                left.set_result(type(error))
+
+        (own,) = listen("127.0.0.1", 0, 1)
+        with listen_at(tmp_path / "bulk"):
+            async with served(app, own):
+                _, writer = await asyncio.open_connection(*own.getsockname()[:2])
+                writer.write(request(length=LEAST))
+                writer.close()
+                found = await left
+            await bulk.aclose()
+        return found
+
+    assert run(main) is ConnectionError
+
+
 @pytest.fixture
 def environment(default_model_directory):
     return {"EMBEDWAY_WEIGHTS__DIRECTORY": str(default_model_directory), "EMBEDWAY_WEIGHTS__OFFLINE": "true"}
@@ -313,11 +337,17 @@ def priority(pid):
     return os.getpriority(os.PRIO_PROCESS, pid)
 
 
+def process_of(headers):
+    """Return the part of the ID of a request that differs between processes."""
+    return headers["x-embedway-request-id"].partition("-")[0]
+
+
 def test_a_gateway_answers_bulk_in_a_process_of_lower_priority(environment):
     texts = [f"{number} texts about a subject of which there are many" for number in range(400)]
     with gateway_process(environment=environment) as gateway:
         vectors, headers = embed(gateway.url, texts)
-        alone, _ = embed(gateway.url, texts[7])
+        alone, of_one = embed(gateway.url, texts[7])
+        assert process_of(headers) != process_of(of_one)
         worker, own = gateway.children[-2:]  # in the order of their start
         assert priority(worker) == priority(gateway.process.pid)
         assert priority(own) == min(19, priority(worker) + 5)

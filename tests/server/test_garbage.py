@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import asyncio, gc, weakref
-from embedway.server.garbage import spare_what_is_loaded
+from embedway.server.garbage import freeze_loaded_objects
 
 class Node: pass
 
@@ -19,7 +19,7 @@ async def main():
     loop.call_later = lambda delay, function, *rest: later.append(function)
     old = garbage()
     kept = [[number] for number in range(1_000)]
-    spare_what_is_loaded()
+    freeze_loaded_objects()
     assert old() is None
     first = gc.get_freeze_count()
     assert first > 1_000
@@ -30,7 +30,7 @@ async def main():
     assert new() is None
     later[0]()
     assert gc.get_freeze_count() >= first + 1_000
-    print("spared")
+    print("frozen")
 
 asyncio.run(main())
 """
@@ -38,4 +38,4 @@ asyncio.run(main())
 
 def test_what_is_loaded_is_not_inspected_again_and_garbage_is_freed():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, timeout=120)
-    assert done.stdout == "spared\n", done.stderr
+    assert done.stdout == "frozen\n", done.stderr

@@ -1,6 +1,7 @@
 """The OpenAPI document is true: schemathesis finds no violation of it, with all its default checks."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,12 @@ import httpx
 import pytest
 
 from embedway import __version__
+from embedway.server import replies
 from embedway.server.batches.api import BatchApi
 from embedway.server.batches.description import batch_operations
 from embedway.server.endpoints import ENDPOINTS
 from embedway.server.openapi import document
+from embedway.server.origins import cors_headers
 from served_models import FAKE, gateway_settings, running  # noqa: F401 - a fixture
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -23,6 +26,43 @@ def url(gateway_settings):  # noqa: F811
     settings = {**gateway_settings, "embedding.default_model": FAKE, "cache.backend": "none"}
     with running(settings) as address:
         yield address
+
+
+def test_headers_of_answers_are_described_told_and_readable_by_pages():
+    source = (Path(replies.__file__)).read_text("utf-8")
+    sent = set(re.findall(r'b"(x-[\w-]+|retry-after)"', source)) | {"x-embedway-request-id"}
+    assert len(sent) == 10
+    found = document(ENDPOINTS, keys=False, max_deadline_s=600)
+    answered = found["paths"]["/v1/embeddings"]["post"]["responses"]["200"]["headers"]
+    refused = found["components"]["responses"]["openai-503"]["headers"]
+    assert answered.keys() | refused.keys() == sent
+    exposed = dict(cors_headers([(b"origin", b"https://a.example")], ["https://a.example"]))
+    assert set(exposed[b"access-control-expose-headers"].decode().split(", ")) == sent
+    told = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text("utf-8")
+    assert {name for name in sent if f"`{name}" not in told} == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/v1/embeddings", {"content-encoding": "gzip"}, 415),
+        ("/embed", {"content-encoding": "gzip"}, 415),
+        ("/api/embed", {"content-encoding": "gzip"}, 415),
+    ],
+)
+def test_an_encoded_body_has_the_status_of_the_document(url, path, headers, status):
+    answer = httpx.post(url + path, content=b"{}", headers=headers)
+    responses = document(ENDPOINTS, keys=False, max_deadline_s=600)["paths"][path]["post"]["responses"]
+    assert answer.status_code == status
+    assert str(status) in responses
+    assert "408" not in responses  # a client that is too slow is disconnected
+
+
+def test_the_fields_of_a_batch_are_those_of_its_page():
+    page = (Path(__file__).parents[2] / "docs" / "batches.md").read_text("utf-8")
+    told = re.search(r"create a batch \((.*)\)", page)[1]
+    content = batch_operations()["/v1/batches"]["post"]["requestBody"]["content"]
+    assert set(content["application/json"]["schema"]["properties"]) == set(re.findall(r"`(\w+)`", told))
 
 
 def judge(url, settings, folder, *options):

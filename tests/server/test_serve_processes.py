@@ -1,9 +1,6 @@
 """The gateway over TLS."""
 
-import os
 import ssl
-import subprocess
-import sys
 import urllib.request
 
 import pytest
@@ -40,17 +37,3 @@ def test_clients_connect_over_tls_only(environment, authority):
             assert answer.status == 200
         with pytest.raises(OSError):
             urllib.request.urlopen(gateway.url.replace("https", "http"), timeout=60)  # noqa: S310
-
-
-def test_a_file_that_is_no_certificate_is_an_error(environment, tmp_path):
-    (tmp_path / "chain.pem").write_text("no certificate")
-    ended = subprocess.run(
-        [sys.executable, "-m", "embedway", "serve", "--port", "0"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == 2
-    assert "server.tls_certificate" in ended.stderr

@@ -126,14 +126,14 @@ class SqliteLedger:
         sent: int = 0,
         entry: str | None = None,
     ) -> str | Refused:
-        if not self._watch.has_expired:  # calls that share the transaction need it once
-            self._expire(connection)
+        self._expire(connection)
         self._watch.lease(connection, lease_s)
         now = self._clock()
         periods = periods_at(now)
         keys = account_keys(purpose, periods)
         held = max(nanousd or 0, sent)
-        refused = accounts.refusal(connection, purpose, periods, None if nanousd is None else held, limits)
+        asked, is_restored = None if nanousd is None else held, self._watch.is_restored
+        refused = accounts.refusal(connection, purpose, periods, asked, limits, is_restored=is_restored)
         if refused is not None:
             return refused
         entry = entry or new_entry()
@@ -152,7 +152,9 @@ class SqliteLedger:
         more = max(0, nanousd - found.reserved)
         # In a restored ledger, even reserved amounts may already be spent.
         if more or found.books_are_restored:
-            refused = accounts.refusal(connection, found.purpose, found.periods, more, limits)
+            restored = self._watch.is_restored
+            purpose, periods = found.purpose, found.periods
+            refused = accounts.refusal(connection, purpose, periods, more, limits, is_restored=restored)
             if refused is not None:
                 return refused
             accounts.add(connection, found.keys, held=more)
@@ -163,15 +165,20 @@ class SqliteLedger:
     def revert_send(self, connection: Connection, entry: str, still_sent: int) -> None:
         connection.execute(_REVERT_SEND, {"sent": still_sent, "id": entry})
 
-    @transacted
-    def settle(
+    async def settle(
+        self, entry: str, settlement: Settlement, limits: Sequence[Limit], *, last_route: str | None = None
+    ) -> list[Crossing]:
+        # After the last settlement nothing is sent, so it need not have a transaction of its own.
+        transact = self._file.transact if last_route is None else self._file.transact_later
+        return await transact(self._settle, entry, settlement, limits, last_route)
+
+    def _settle(
         self,
         connection: Connection,
         entry: str,
         settlement: Settlement,
         limits: Sequence[Limit],
-        *,
-        last_route: str | None = None,
+        last_route: str | None,
     ) -> list[Crossing]:
         found = self._find(connection, entry)
         kind, cost = settlement.kind, settlement.cost
@@ -275,13 +282,15 @@ class SqliteLedger:
         accounts.add(connection, found.keys, held=held, spent=found.sent)
 
     def _expire(self, connection: Connection) -> int:
+        if not self._watch.has_odd_leases:
+            return 0
         now = self._clock()
-        self._watch.has_expired = True
         self._watch.shorten(connection, now)
         # A lease of any other type was not written by us.
         expired = connection.execute(_EXPIRED, (now,)).fetchall()
         for (entry,) in expired:
             self._close(connection, entry, "expired", "")
+        self._watch.has_odd_leases = False  # for the other calls of the transaction
         return len(expired)
 
     def _find(self, connection: Connection, entry: str) -> _Found:

@@ -89,7 +89,13 @@ def remove_limit(connection: Connection, name: str) -> bool:
 
 
 def refusal(
-    connection: Connection, purpose: Purpose, periods: dict[Period, str], nanousd: int | None, others: Sequence[Limit]
+    connection: Connection,
+    purpose: Purpose,
+    periods: dict[Period, str],
+    nanousd: int | None,
+    others: Sequence[Limit],
+    *,
+    is_restored: bool,
 ) -> Refused | None:
     """Return the first hard limit that another amount would exceed; see `Ledger.reserve` for None and restoring."""
     for limit in limits(connection, others):
@@ -97,7 +103,7 @@ def refusal(
             continue
         period = periods[limit.period]
         spent, held = spent_and_held(connection, limit.scope, period)
-        mark = restored(connection)
+        mark = restored(connection) if is_restored else None
         if mark is not None or nanousd is None or spent + held + nanousd > limit.nanousd:
             return Refused(limit, period, max(0, limit.nanousd - spent - held), mark)
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from embedway.ledger.base import RESTORED
 from embedway.ledger.continuity import CHANGES, IDENTITY_RECORD, FileWatch, LedgerIdentity
 
 if TYPE_CHECKING:
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
 
 #: Change of the wall clock against the monotonic clock that counts as a jump, in seconds.
 _JUMP_S = 2.0
-_READ = f"SELECT name, value FROM meta WHERE name IN ('{IDENTITY_RECORD}', '{CHANGES}')"  # noqa: S608  constants
+#: All that a transaction checks first, in one statement: the thread needs the interpreter's lock after each one.
+_LOOK = f"""
+SELECT (SELECT value FROM meta WHERE name = '{IDENTITY_RECORD}'), (SELECT value FROM meta WHERE name = '{CHANGES}'),
+    EXISTS (SELECT 1 FROM meta WHERE name = '{RESTORED}'),
+    EXISTS (SELECT 1 FROM entries WHERE state = 'open' AND lease_until IS NULL),
+    (SELECT MIN(lease_until) FROM entries WHERE state = 'open'),
+    (SELECT MAX(lease_until) FROM entries WHERE state = 'open')
+"""  # noqa: S608  constants
 _RESTART = "UPDATE entries SET lease_until = ? WHERE state = 'open' AND lease_until != ?"
 _SHORTEN = "UPDATE entries SET lease_until = ? WHERE state = 'open' AND lease_until > ?"
 _WRITE = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
@@ -36,23 +44,29 @@ class LedgerWatch(FileWatch):
         self._identity = LedgerIdentity("")
         self._written = ""
         self._changes = 0
-        #: Whether expired leases were ended in this transaction.
-        self.has_expired = False
+        #: Whether the ledger was restored, and whether a lease may have to be ended or shortened.
+        self.is_restored = False
+        self.has_odd_leases = False
 
     def begin(self, connection: Connection) -> None:
         """Check the ledger, and count the transaction. Raises LedgerError."""
-        self.has_expired = False
-        rows = dict(connection.execute(_READ).fetchall())
-        identity = self._read(rows.get(IDENTITY_RECORD))
-        self._changes = int(rows.get(CHANGES, 0))
+        written, changes, restored, has_none, first, last = connection.execute(_LOOK).fetchone()
+        identity = self._read(written)
+        self._changes = int(changes or 0)
         self.seen.check(identity, self._changes, self._what)
         now = self._clock()
+        self.is_restored = bool(restored)
+        latest = now + identity.lease_s + _JUMP_S
+        # Texts are greater than numbers in SQLite, and were not written by us.
+        is_current = first is None or (isinstance(last, int | float) and now <= first and last <= latest)
+        self.has_odd_leases = bool(has_none) or not is_current
         offset_s = now - self._ticks()
         if identity.offset_s is None:
             identity = replace(identity, offset_s=offset_s)
         elif abs(offset_s - identity.offset_s) > _JUMP_S:
             until = now + identity.lease_s
             connection.execute(_RESTART, (until, identity.restarted_until))
+            self.has_odd_leases = True
             identity = replace(identity, offset_s=offset_s, restarted_until=until)
         self._changes += 1
         connection.execute(_WRITE, (CHANGES, str(self._changes)))

@@ -23,7 +23,7 @@ from embedway.local.outline import UNPULLED
 from embedway.models.outline import OutlinedModel
 from embedway.pipeline.backup import Failures, backups_of, call_of_backups, first_success
 from embedway.pipeline.deadline import run_in_time
-from embedway.pipeline.failed_rows import logged_rows
+from embedway.pipeline.failed_rows import FailedRows
 from embedway.pipeline.normalize import in_space, space_of
 from embedway.pipeline.plan import make_plan
 from embedway.pipeline.ready_texts import ready_callback
@@ -91,7 +91,7 @@ class EmbedPipeline:
             RequestDetails, "embed", call.model, len(call.rows), call.input_type, options.collection
         ) as outcome:
             # The deadline is inside the operation, so that the operation gets the caller's error.
-            with logged_rows(call.model, len(call.rows)) as failed:
+            with FailedRows(call.model, len(call.rows)) as failed:
                 result = await (
                     self._embed(call, options, outcome)
                     if deadline_s is None

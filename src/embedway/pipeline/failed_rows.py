@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from embedway.config.local_models import AUTO
 from embedway.dispatch.log_lines import kind_of
@@ -13,7 +11,7 @@ from embedway.errors import EmbedwayError
 from embedway.text import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 _log = logging.getLogger("embedway.rows")
 
@@ -21,32 +19,31 @@ _log = logging.getLogger("embedway.rows")
 _MOST_ROWS, _MOST_KINDS = 10, 5
 
 
-@dataclass(slots=True)
 class FailedRows:
-    """Model of a call, by the name to log, and its errors by row."""
-
-    model: str
-    errors: Mapping[int, EmbedwayError] = field(default_factory=dict)
-
-
-@contextmanager
-def logged_rows(model: str, texts: int) -> Iterator[FailedRows]:
-    """Log the rows of a call that failed, in one line, however many there are.
+    """Context manager that logs the rows of a call that failed, in one line, however many there are.
 
     The block sets the errors of a partial result, and its model (level WARNING). The caller reports an error that the
     block raises, so its row is of level INFO.
     """
-    failed = FailedRows("the model of the call" if model == AUTO else model)
-    try:
-        yield failed
-    except EmbedwayError as error:
-        if error.row is not None:
+
+    __slots__ = ("_texts", "errors", "model")
+
+    def __init__(self, model: str, texts: int) -> None:
+        #: Name to log.
+        self.model = "the model of the call" if model == AUTO else model
+        self.errors: Mapping[int, EmbedwayError] = {}
+        self._texts = texts
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, EmbedwayError) and error.row is not None:
             line = "row %d of %s for %s failed, and so did the call: %s"
-            _log.info(line, error.row, _texts(texts), redact(failed.model), kind_of(error))
-        raise
-    if failed.errors:
-        count, kinds = len(failed.errors), _by_kind(failed.errors)
-        _log.warning("%d of %s for %s failed: %s", count, _texts(texts), redact(failed.model), kinds)
+            _log.info(line, error.row, _texts(self._texts), redact(self.model), kind_of(error))
+        elif error is None and self.errors:
+            count, kinds = len(self.errors), _by_kind(self.errors)
+            _log.warning("%d of %s for %s failed: %s", count, _texts(self._texts), redact(self.model), kinds)
 
 
 def _by_kind(failed: Mapping[int, EmbedwayError]) -> str:

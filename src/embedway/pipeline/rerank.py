@@ -10,7 +10,7 @@ import numpy as np
 
 from embedway.compute import ComputeRequest
 from embedway.errors import EmbedwayError, InputError, UsageError
-from embedway.pipeline.failed_rows import logged_rows
+from embedway.pipeline.failed_rows import FailedRows
 from embedway.pipeline.receipt import CallFacts, fill_outcome_on_failure, first_row, make_receipt, spread
 from embedway.pipeline.request import Call, check_overflow, inspect, reason_against, unique_texts
 from embedway.telemetry.operations import RequestDetails
@@ -69,7 +69,7 @@ async def rerank_call(call: RerankCall, options: CallOptions, models: ModelRegis
         opened = await models.open(call.model, task="rerank")
         outcome.model = opened.name
         default: Overflow = "error" if config.embedding.on_overflow == "error" else "truncate"
-        with logged_rows(call.model, len(documents)) as failed:
+        with FailedRows(call.model, len(documents)) as failed:
             result = await rerank(
                 opened,
                 call.query,

@@ -177,7 +177,7 @@ def _numbers(body: Mapping[str, Any]) -> Iterator[Any]:
 def _has_rows(body: dict[Any, Any]) -> bool:
     """Return whether a field other than those of errors has a list, or an object with one (Cohere's `embeddings`)."""
     for key, value in body.items():
-        if str(key).lower() in _NO_ROWS:
+        if not isinstance(value, (list, dict)) or str(key).lower() in _NO_ROWS:
             continue
         values = value.values() if isinstance(value, dict) else (value,)
         if any(isinstance(one, list) and one for one in values):

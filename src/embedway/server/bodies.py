@@ -78,7 +78,7 @@ def _reason(problem: Any) -> str:
 
 
 async def read_body(receive: Callable[[], Awaitable[Any]], headers: Sequence[Header], *, most_bytes: int) -> bytes:
-    """Read a complete body. Raises BodyError if it is too large, and ConnectionError if the client left.
+    """Read a complete body. Raises BodyError if it is too large or compressed, and ConnectionError if the client left.
 
     Slow clients are disconnected (`connections.py`).
     """
@@ -86,7 +86,8 @@ async def read_body(receive: Callable[[], Awaitable[Any]], headers: Sequence[Hea
         if name == b"content-length" and value.isdigit() and int(value[:20]) > most_bytes:
             raise _too_large(most_bytes)
         if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
-            raise BodyError("content-encoding is not supported; send the body uncompressed", status=415)
+            message = "content-encoding is not supported; send the body uncompressed"
+            raise BodyError(message, status=415, code="unsupported_encoding")
     parts: list[bytes] = []
     size = 0
     while True:

@@ -74,8 +74,8 @@ class BulkProxy:
     async def forward(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Forward a request and its answer. Returns False if no process accepts it: then nothing was read or sent.
 
-        Raises OverloadedError if the process ends before it answers. If the process ends later, or if the client
-        disconnects, the answer stays incomplete.
+        Raises OverloadedError if the process ends before it answers, and ConnectionError if the client disconnects
+        before the process knows of the request. If either happens later, the answer stays incomplete.
         """
         request = _Request(receive)
         try:
@@ -99,6 +99,8 @@ class BulkProxy:
         except aiohttp.ClientConnectorError:
             return False
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            if request.has_left and not request.is_begun:
+                raise ConnectionError from None
             if not request.has_left and not request.is_answered:
                 _log.error("the process for bulk requests did not answer: %s", type(error).__name__)
                 message = "the process that answers large requests has ended; try again"
@@ -120,6 +122,8 @@ class _Request:
         self._watch: ClientWatch | None = None
         self._task = asyncio.current_task()
         self._is_cut = False
+        #: Whether the head is sent, which waits for the first part of the body.
+        self.is_begun = False
         #: Whether the client has received the beginning of an answer.
         self.is_answered = False
 
@@ -142,8 +146,10 @@ class _Request:
                 self._is_cut = True
                 raise ConnectionError
             if message.get("body"):
+                self.is_begun = True
                 yield message["body"]
             more = message.get("more_body", False)
+        self.is_begun = True
         self._watch = ClientWatch(self._receive, self._task)
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""HTTP connections that are closed if a client is too slow, and that are limited in number."""
+"""HTTP connections with limits on slow clients, on their number, and on the rest of a body after its answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def guarded_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
 
     class GuardedProtocol(_GuardedProtocol):
         read_timeout_s = settings.read_timeout_s
-        most_unread = 2 * settings.body_mib << 20  # that of a body which is twice as large as the largest one
+        most_unread = 2 * settings.body_mib << 20  # a body of up to twice the maximum size
         write_timeout_s = settings.write_timeout_s
         max_connections = settings.max_connections
 
@@ -66,7 +66,7 @@ class _GuardedProtocol(HttpToolsProtocol):
     _plain_head = b""
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for the first request."""
+        """Wait for the first request."""
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
             transport.abort()
@@ -121,7 +121,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Stop to wait: the body is complete."""
+        """Stop waiting: the body is complete."""
         if self._asks_for_upgrade():
             return
         self._stop_reading()
@@ -130,7 +130,7 @@ class _GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the rest of the body if it is not complete, else for the next request."""
+        """Wait for the rest of the body if it is not complete, else for the next request."""
         if self._is_answered() and self._reading is not None:
             self._reading.cancel()
             self._wait()
@@ -162,7 +162,7 @@ class _GuardedProtocol(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Read a request again as one that does not ask for another protocol.
 
-        A server may ignore the wish (RFC 9110, 7.8). Java's HTTP client has it in each first request, for HTTP/2. The
+        A server may ignore that (RFC 9110, 7.8). Java's HTTP client has it in each first request, for HTTP/2. The
         parser reads no body of such a request, and uvicorn would answer without it.
         """
         upgrade = sys.exception()
@@ -193,13 +193,13 @@ class _GuardedProtocol(HttpToolsProtocol):
             self._reading = None
 
     def pause_writing(self) -> None:
-        """Begin to wait for a client that does not read its answer."""
+        """Start the timer of a client that does not read its answer."""
         super().pause_writing()  # type: ignore[no-untyped-call, unused-ignore]
         if self._writing is None:
             self._writing = self.loop.call_later(self.write_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Stop to wait: the client reads."""
+        """Stop the timer: the client reads."""
         super().resume_writing()  # type: ignore[no-untyped-call, unused-ignore]
         if self._writing is not None:
             self._writing.cancel()

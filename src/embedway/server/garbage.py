@@ -7,15 +7,15 @@ import gc
 
 #: New objects after which the youngest generation is collected; Python's default is 700. A request leaves 10 to 40.
 _YOUNG = 10_000
-#: Time until everything that the first requests load has been loaded, in seconds.
+#: Time after which the first requests have loaded what they need, in seconds.
 _LOADED_S = 30.0
 
 
-def spare_what_is_loaded() -> None:
-    """Let the collector skip all present objects, now and once more after the first requests.
+def freeze_loaded_objects() -> None:
+    """Exclude all present objects from garbage collection, and once more after the first requests.
 
-    A full collection would inspect the modules, the catalog and the models each time: 50 ms, in which no request is
-    answered, every few thousand requests. Call it in the running event loop, when the process is about to serve.
+    A full collection would inspect the modules, the catalog and the models. It takes 50 ms every few thousand requests,
+    and no request is answered meanwhile. Call it in the running event loop, when the process is about to serve.
     """
     gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
     _freeze()

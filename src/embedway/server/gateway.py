@@ -122,13 +122,13 @@ class Gateway:
             background=background,
         )
 
-        async def embed(left_s: float) -> EmbedResult:
+        async def compute(left_s: float) -> EmbedResult:
             is_one_of_many = turn.key is not None and turn.key.running > _MOST_INTERACTIVE
-            now = _among_documents(asked) if asked.is_interactive and is_one_of_many else asked
+            admitted = _among_documents(asked) if asked.is_interactive and is_one_of_many else asked
             async with self.engines.call() as engine:
-                return await engine.pipeline.embed(now, options, left_s)
+                return await engine.pipeline.embed(admitted, options, left_s)
 
-        return await self._within_limits(caller, cost, turn, deadline_s, embed)
+        return await self._within_limits(caller, cost, turn, deadline_s, compute)
 
     async def plan(self, caller: Caller, call: EmbedCall) -> Plan:
         """Return the plan of a call."""

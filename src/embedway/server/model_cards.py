@@ -88,13 +88,14 @@ async def default_card(gateway: Gateway, caller: Caller) -> ModelCard:
 
 async def _read(gateway: Gateway, served: list[tuple[str, Task]]) -> list[ModelCard]:
     models, shown = (await gateway.engines.current()).models, gateway.served.shown
-    loaded = {name for name, task in served if models.opened(shown(name), task=task) is not None}
-    # A name in the settings may be a folder, so that facts are read from disk.
-    return await asyncio.to_thread(
-        lambda: [
-            replace(_card(name, task, gateway.config, loaded=name in loaded), name=shown(name)) for name, task in served
-        ]
-    )
+    opened = {name for name, task in served if models.opened(shown(name), task=task) is not None}
+
+    def read() -> list[ModelCard]:
+        cards = [(_card(name, task, gateway.config, loaded=name in opened), shown(name)) for name, task in served]
+        return [replace(card, name=name) for card, name in cards]
+
+    # A name in the settings may be a folder, whose facts are read from disk.
+    return await asyncio.to_thread(read)
 
 
 def _card(name: str, task: Task, config: Config, *, loaded: bool) -> ModelCard:

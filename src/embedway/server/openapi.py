@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 
 #: Codes and statuses of the body and the address of a request.
 _OF_REQUESTS = {"foreign_host": 403, "foreign_origin": 403}
-_OF_BODIES = {"request_timeout": 408, "request_too_large": 413, "unsupported_encoding": 415}
+_OF_BODIES = {"request_too_large": 413, "unsupported_encoding": 415}
 _MEANINGS = {
     400: "The request is invalid.",
     401: "The API key is missing or invalid.",
     403: "The key or the page may not do this.",
     404: "The model or the object is not known here.",
-    408: "The body did not arrive in time.",
     409: "The collection has vectors of another space.",
     413: "The body or the batch is too large.",
     415: "The encoding of the body is not supported.",
@@ -49,6 +48,7 @@ _BATCH_MEANINGS = {409: "The batch has ended.", 503: "The store of files and bat
 _SECURITY: list[dict[str, list[str]]] = [{"key": []}, {"header": []}]
 _RETRY_AFTER = {"description": "Seconds after which the request may succeed.", "schema": {"type": "integer"}}
 _TEXT = {"type": "string"}
+_SHOULD_RETRY = {"description": "Whether the same request may succeed later.", "schema": {"enum": ["true", "false"]}}
 _REQUEST_ID = {"description": "Name of the request in the gateway's log.", "schema": _TEXT, "required": True}
 #: Headers of answers with vectors or scores.
 _RECEIPT = {
@@ -57,6 +57,8 @@ _RECEIPT = {
     "x-embedway-cache": {"description": "Cache hits and unique texts.", "schema": _TEXT},
     "x-embedway-cost-usd": {"description": "Cost in dollars, or `unknown`.", "schema": _TEXT},
     "x-embedway-truncated": {"description": "Number of truncated texts, and their rows.", "schema": _TEXT},
+    "x-embedway-averaged": {"description": "Number of texts averaged over windows, and their rows.", "schema": _TEXT},
+    "x-embedway-notes": {"description": "Number of notes about the call.", "schema": _TEXT},
 }
 
 
@@ -192,7 +194,7 @@ def _errors(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
             more = {"retry-after": _RETRY_AFTER} if status in {429, 503} else {}
             found[_error_name(endpoint, status)] = {
                 "description": _MEANINGS[status],
-                "headers": {"x-embedway-request-id": _REQUEST_ID, **more},
+                "headers": {"x-embedway-request-id": _REQUEST_ID, "x-should-retry": _SHOULD_RETRY, **more},
                 "content": content,
             }
     return found

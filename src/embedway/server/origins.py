@@ -47,13 +47,10 @@ def check_browser(headers: Sequence[Header], origins: Sequence[str], *, loopback
         )
 
 
-#: Headers that a page may send, and may read.
-_ALLOWED, _EXPOSED = (
-    b"authorization, content-type, x-api-key",
-    (
-        b"retry-after, x-embedway-averaged, x-embedway-cache, x-embedway-cost-usd, x-embedway-model, x-embedway-notes, "
-        b"x-embedway-request-id, x-embedway-space, x-embedway-truncated"
-    ),
+#: Headers of an answer that a page may read.
+_EXPOSED = (
+    b"retry-after, x-embedway-averaged, x-embedway-cache, x-embedway-cost-usd, x-embedway-model, x-embedway-notes, "
+    b"x-embedway-request-id, x-embedway-space, x-embedway-truncated, x-should-retry"
 )
 
 
@@ -64,10 +61,12 @@ def cors_headers(headers: Sequence[Header], origins: Sequence[str], *, preflight
         return ()
     found = ((b"access-control-allow-origin", origin), (b"vary", b"origin"))
     if preflight:
+        # Clients send headers of their own, such as x-stainless-lang of OpenAI's. What is restricted is the origin.
+        asked = b", ".join(value for name, value in headers if name == b"access-control-request-headers")
         return (
             *found,
             (b"access-control-allow-methods", b"GET, POST, DELETE"),
-            (b"access-control-allow-headers", _ALLOWED),
+            (b"access-control-allow-headers", asked),
             (b"access-control-max-age", b"600"),
         )
     return (*found, (b"access-control-expose-headers", _EXPOSED))

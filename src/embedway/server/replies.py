@@ -1,4 +1,4 @@
-"""Answers of the gateway, and vectors as bytes of JSON without numbers of Python."""
+"""Answers of the gateway, and vectors as JSON, which is written without a Python object for each number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Header = tuple[bytes, bytes]
 
 JSON = b"application/json"
-#: Numbers that the event loop encodes itself: as text, they take 2 ms.
+#: Maximum numbers that the event loop encodes itself, in 2 ms as text; a thread encodes more.
 _MOST_INLINE = 32_768
 #: Maximum rows that the header of truncated texts lists.
 _SHOWN_ROWS = 50

@@ -39,7 +39,7 @@ class Routes:
         for one in self._endpoints.values():
             self._families.setdefault(_first_part(one.path), one)
         templates = [_template(path) for path in self._methods if "{" in path]
-        #: The most specific first: `/v1/files/{id}/content` before `/v1/files/{id}`.
+        #: The most specific first: `/models/{name}/facts` before `/models/{name}`.
         self._templates = sorted(templates, key=lambda one: -len(one.before + one.after))
 
     def find(self, method: str, path: str) -> tuple[Endpoint | None, str]:

@@ -65,18 +65,10 @@ class ServedModels:
         self._listed_at = self._clock()
 
     def _read(self, embedding: list[str]) -> tuple[dict[str, str], dict[str, Task], dict[str, str]]:
+        """Return names, tasks and names of folders, as attributes have them. Reads the weights store."""
         config = self._config
-        if config.server.models is not None:
-            chosen = {full_name(name, config): name for name in config.server.models}
-        else:
-            default = (
-                full_name(config.embedding.default_model, config) if config.embedding.default_model != AUTO else ""
-            )
-            own_reranker = (config.rerank.default_model,) if config.rerank.default_model else ()
-            rerankers = [*own_reranker, *(name for name in reranker_names() if self._is_ready(name))]
-            own = [facts.name for facts in own_models(config).values()]
-            listed = [*([default] if default else []), *embedding, *rerankers, *own]
-            chosen = {full_name(name, config): name for name in listed}
+        listed = self._runnable(embedding) if config.server.models is None else config.server.models
+        chosen = {full_name(name, config): name for name in listed}
         tasks: dict[str, Task] = {name: _task_of(name, config) for name in chosen}
         reranker = config.rerank.default_model and full_name(config.rerank.default_model, config)
         if reranker in tasks:  # a folder does not tell its task before it is read
@@ -87,6 +79,18 @@ class ServedModels:
         shown = self._names_of_folders(chosen)
         found.update({name.casefold(): folder for folder, name in shown.items()})
         return found, tasks, shown
+
+    def _runnable(self, embedding: list[str]) -> list[str]:
+        """Return the models of the catalog and the settings that run here, with the given embedding models."""
+        config = self._config
+        default, reranker = config.embedding.default_model, config.rerank.default_model
+        return [
+            *([] if default == AUTO else [full_name(default, config)]),
+            *embedding,
+            *([reranker] if reranker else []),
+            *(name for name in reranker_names() if self._is_ready(name)),
+            *(facts.name for facts in own_models(config).values()),
+        ]
 
     def _names_of_folders(self, chosen: Iterable[str]) -> dict[str, str]:
         """Return a name for each folder: its last part, with a number if another model has that name."""

@@ -73,7 +73,7 @@ class Supervisor:
     drain_s: float
     #: Called once, when every process serves.
     on_ready: Callable[[], None]
-    #: Called in the supervisor when the end begins: it closes the sockets, so that no connection waits in vain.
+    #: Called in the supervisor when the end begins. It closes the sockets: nothing accepts their connections any more.
     on_end: Callable[[], None]
     clock: Callable[[], float] = time.monotonic
     _ending: bool = False

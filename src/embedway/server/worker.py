@@ -23,7 +23,7 @@ from embedway.server.batches.service import BatchService
 from embedway.server.bulk import BulkProxy
 from embedway.server.connections import guarded_protocol
 from embedway.server.endpoints import ENDPOINTS
-from embedway.server.garbage import spare_what_is_loaded
+from embedway.server.garbage import freeze_loaded_objects
 from embedway.server.gateway import Gateway, GatewayParts
 from embedway.server.health import ENDPOINTS as OPERATOR_ENDPOINTS
 from embedway.server.heartbeats import SERVING, STARTING, send_heartbeats
@@ -156,7 +156,7 @@ async def _serve(config: Config, place: WorkerPlace) -> None:
         await gateway.warm()
         if place.number == 0:
             await gateway.warn_of_gaps()
-        spare_what_is_loaded()
+        freeze_loaded_objects()
         if place.metrics_socket is not None:
             serving = asyncio.create_task(metrics.serve(sockets=[place.metrics_socket]))
         await server.serve(sockets=[place.main_socket])

@@ -95,19 +95,32 @@ def _make(metric: Metric) -> Any:
 
 
 def counted(child: Any) -> Callable[[float], None]:
-    """Return the function that adds to a counter or a gauge.
+    """Return the function that adds to a counter or a gauge, with `lock` held.
 
     It is that of its value: prometheus-client's own one first checks that the metric has its labels.
     """
-    add: Callable[[float], None] = getattr(getattr(child, "_value", None), "inc", child.inc)
+    return _added_to(getattr(child, "_value", child))
+
+
+def _added_to(value: Any) -> Callable[[float], None]:
+    """Return the function that adds to a value. One in memory needs no second lock."""
+    from prometheus_client.values import MutexValue  # noqa: PLC0415  not without metrics
+
+    if type(value) is not MutexValue or not hasattr(value, "_value"):
+        found: Callable[[float], None] = value.inc
+        return found
+
+    def add(amount: float) -> None:
+        value._value += amount  # noqa: SLF001  as in its own method
+
     return add
 
 
 def observed(child: Any) -> Callable[[float], None]:
     """Return the function that adds a value to a histogram, as above."""
     try:
-        add_sum, bounds = child._sum.inc, tuple(child._upper_bounds)  # noqa: SLF001  as above
-        count = [one.inc for one in child._buckets]  # noqa: SLF001
+        add_sum, bounds = _added_to(child._sum), tuple(child._upper_bounds)  # noqa: SLF001  as above
+        count = [_added_to(one) for one in child._buckets]  # noqa: SLF001
     except AttributeError:
         observe: Callable[[float], None] = child.observe
         return observe

@@ -22,9 +22,11 @@ from embedway.server.batches.uploads import read_upload, storage_full
 from embedway.server.batches.values import (
     ENDPOINT,
     KEY_LENGTH,
+    LONGEST_S,
     MOST_BATCHES,
     MOST_FILES,
     MOST_PAIRS,
+    SHORTEST_S,
     VALUE_LENGTH,
     Batch,
     BatchLimits,
@@ -45,8 +47,7 @@ Handler: TypeAlias = Callable[[Request, Caller], Awaitable[Response]]
 _UPLOAD_S = 6 * 3600.0
 #: Maximum size of a JSON body, in bytes.
 _BODY_BYTES = 2**16
-#: The API's limits of the time that a file is kept, in seconds, and its default items of a list of batches.
-_SHORTEST_S, _LONGEST_S = 3600, 30 * 86_400
+#: The API's default items of a list of batches.
 _BATCHES = 20
 
 
@@ -297,8 +298,8 @@ def _keep_s(given: object, name: str) -> int:
     if not isinstance(given, dict) or given.get("anchor") != "created_at":
         raise invalid(f"'{name}.anchor' must be 'created_at'.", name, "invalid_value")
     seconds = given.get("seconds")
-    if type(seconds) is not int or not _SHORTEST_S <= seconds <= _LONGEST_S:
-        message = f"'{name}.seconds' must be a number from {_SHORTEST_S} to {_LONGEST_S}."
+    if type(seconds) is not int or not SHORTEST_S <= seconds <= LONGEST_S:
+        message = f"'{name}.seconds' must be a number from {SHORTEST_S} to {LONGEST_S}."
         raise invalid(message, name, "invalid_value")
     return seconds
 

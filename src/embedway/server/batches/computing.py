@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from embedway.server.caller import Caller
 
 #: Statuses of failures that may pass.
-_TEMPORARY = frozenset({408, 425, 429, 503, 504})
+_TEMPORARY = frozenset({429, 503, 504})
 #: Statuses of failures that may be due to the line or to the settings, so their tries are few.
 _UNCLEAR, _UNCLEAR_TRIES = frozenset({500, 502}), 3
 #: Codes of errors with such a status that do not pass by waiting.
-_LASTING = frozenset({"budget_exceeded", "max_cost_exceeded", "insufficient_quota", "upstream_quota_exceeded"})
+_LASTING = frozenset({"max_cost_exceeded", "insufficient_quota", "upstream_quota_exceeded"})
 #: Larger bodies are not those of errors.
 _LARGEST_ERROR = 2**16
 #: Codes and messages of lines that were not computed, as those of the API.

@@ -7,9 +7,11 @@ from typing import Any, get_args
 from embedway.server.batches.values import (
     ENDPOINT,
     KEY_LENGTH,
+    LONGEST_S,
     MOST_BATCHES,
     MOST_FILES,
     MOST_PAIRS,
+    SHORTEST_S,
     VALUE_LENGTH,
     Status,
 )
@@ -53,10 +55,20 @@ _DELETED = {
     "required": ["id", "object", "deleted"],
     "properties": {"id": _TEXT, "object": {"const": "file"}, "deleted": {"const": True}},
 }
+_SECONDS = {"type": "integer", "minimum": SHORTEST_S, "maximum": LONGEST_S}
 _UPLOAD = {
     "type": "object",
     "required": ["file", "purpose"],
-    "properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"const": "batch"}},
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"const": "batch"},
+        "expires_after[anchor]": {"const": "created_at"},
+        "expires_after[seconds]": _SECONDS,
+    },
+    "dependentRequired": {
+        "expires_after[anchor]": ["expires_after[seconds]"],
+        "expires_after[seconds]": ["expires_after[anchor]"],
+    },
 }
 _CREATION = {
     "type": "object",
@@ -70,6 +82,11 @@ _CREATION = {
             "maxProperties": MOST_PAIRS,
             "propertyNames": {"maxLength": KEY_LENGTH},
             "additionalProperties": {"type": "string", "maxLength": VALUE_LENGTH},
+        },
+        "output_expires_after": {
+            "type": ["object", "null"],
+            "required": ["anchor", "seconds"],
+            "properties": {"anchor": {"const": "created_at"}, "seconds": _SECONDS},
         },
     },
 }

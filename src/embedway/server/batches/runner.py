@@ -1,4 +1,4 @@
-"""Runner of batches: a background task of each worker, which computes parts of batches under leases."""
+"""Runner of batches: background tasks of a process, which compute parts of batches under leases."""
 
 from __future__ import annotations
 

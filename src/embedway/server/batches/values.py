@@ -27,6 +27,8 @@ WINDOW_S = 86_400
 MIB = 2**20
 #: The API's limits of metadata: pairs, and characters of a key and of a value.
 MOST_PAIRS, KEY_LENGTH, VALUE_LENGTH = 16, 64, 512
+#: The API's limits of the time that a file is kept, in seconds.
+SHORTEST_S, LONGEST_S = 3600, 30 * 86_400
 #: The API's maximum items of a list of files, and of a list of batches.
 MOST_FILES, MOST_BATCHES = 10_000, 100
 

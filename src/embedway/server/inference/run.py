@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from embedway.server.garbage import spare_what_is_loaded
+from embedway.server.garbage import freeze_loaded_objects
 from embedway.server.heartbeats import HANGING, SERVING, send_heartbeats
 from embedway.server.inference.service import InferenceService
 from embedway.server.inference.settings import InferenceLimits
@@ -52,7 +52,7 @@ async def _serve(config: Config, listener: socket.socket, heartbeat: int, lifeli
     service = InferenceService(config, InferenceLimits.of(config.server))
     listener.setblocking(False)
     await service.start(listener)
-    spare_what_is_loaded()
+    freeze_loaded_objects()
     beating = asyncio.create_task(
         send_heartbeats(heartbeat, lambda: HANGING if service.progress.is_hanging() else SERVING)
     )
