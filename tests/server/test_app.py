@@ -144,10 +144,12 @@ def test_health_and_metrics(settings):
     assert headers["content-type"].startswith("text/plain")
 
 
-def test_a_model_without_weights_is_not_ready(tmp_path):
+def test_a_model_without_weights_is_not_ready(tmp_path, caplog):
     settings = {"weights.directory": str(tmp_path), "weights.offline": True}
     status, _, answer = ask(settings, "/health/ready")
     assert (status, json.loads(answer)["status"]) == (503, "not ready")
+    (line,) = (record.getMessage() for record in caplog.records if "not ready" in record.getMessage())
+    assert "are not available" in line
 
 
 def test_a_client_that_leaves_ends_its_call(settings, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from embedway.errors import EmbedwayError, NoRouteError
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.providers.names import full_name, service_of
+from embedway.text import printable
 from embedway.urgency import Urgency
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from embedway._engine import Engines
     from embedway.config import Config
     from embedway.models.base import Model
+
+_log = logging.getLogger("embedway.server")
 
 #: Time for which the result of a check is used, in seconds, and maximum time of a check.
 _FRESH_S, _CHECK_S = 5.0, 5.0
@@ -58,7 +62,10 @@ class Readiness:
                 await self._answer()
             self._reason = ""
         except EmbedwayError as error:
-            self._reason = f"the default model does not answer ({type(error).__name__})"
+            reason = f"the default model does not answer ({type(error).__name__})"
+            if reason != self._reason:  # probes ask all the time
+                _log.warning("not ready: the default model does not answer: %s", printable(str(error)))
+            self._reason = reason
         except OSError:  # with the timeout of the check
             self._reason = "the default model does not answer"
         self._checked_at = self._clock()
