@@ -121,6 +121,8 @@ def problem_of(error: Exception, *, is_admin: bool = False) -> Problem:
     message = str(error)
     if error.row is not None and param == "input":
         param, message = f"input.{error.row}", without_row(error)
+    if isinstance(error, errors.TextTooLongError):  # its own remedy is an option of commands
+        message = f'{message.partition(". ")[0]}. Split it, or send "on_overflow": "truncate"'
     if kind.is_internal:
         _log.error("a request failed: %s: %s", type(error).__name__, printable(message))
         message = f"the gateway cannot do this now ({kind.code}); its log contains the reason"

@@ -74,6 +74,7 @@ def test_a_long_text_is_refused_or_its_truncation_told(client):
     with pytest.raises(openai.BadRequestError) as refused:
         client.embeddings.create(input=["a", long], model=MODEL, extra_body={"on_overflow": "error"})
     assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "input.1")
+    assert refused.value.body["message"].endswith('the model accepts 256. Split it, or send "on_overflow": "truncate"')
     raw = client.embeddings.with_raw_response.create(input=["a", long], model=MODEL)
     assert raw.headers["x-embedway-truncated"] == "1; rows=1"
 
