@@ -1,5 +1,8 @@
 """Choice of the session that computes a batch."""
 
+import os
+import sys
+
 import numpy as np
 import pytest
 
@@ -81,3 +84,15 @@ def test_one_session_for_both_keeps_queries_apart_from_bulk_work(options):
     assert lanes.choose(documents, batches[0]) == (lanes.bulk, False)
     assert lanes.choose(query, alone[0]) == (lanes.single, False)
     assert lanes.bulk.threads is not lanes.single.threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, a nice value belongs to the process")
+def test_threads_of_bulk_have_a_lower_priority():
+    def nice_of(lane):
+        return lane.threads.submit(os.getpriority, os.PRIO_PROCESS, 0).result()
+
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    lanes = Lanes(RuntimeChoice(BULK, SINGLE, 2048), bulk_nice=3)
+    assert (nice_of(lanes.bulk), nice_of(lanes.single)) == (min(own + 3, 19), own)
+    shared = Lanes(RuntimeChoice(BULK, BULK, 2048), bulk_nice=3)
+    assert nice_of(shared.bulk) == own

@@ -26,12 +26,15 @@ _SIGMOID, _IDENTITY = "Sigmoid", "Identity"
 class CrossEncoder(Encoder):
     """Cross-encoder on the built-in runtime: it reads query and document together and returns one score."""
 
-    def __init__(self, recipe: Recipe, choice: RuntimeChoice, *, remote: RemoteModel | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, choice: RuntimeChoice, *, remote: RemoteModel | None = None, bulk_nice: int = 0
+    ) -> None:
         if recipe.dimensions != 1:
             raise UnsupportedModelError(
                 f"{recipe.name} is a classifier with {recipe.dimensions} labels: a reranker has exactly one, the score"
             )
-        super().__init__(recipe, choice, score_space(recipe.name, recipe.weights_sha256), remote=remote)
+        space = score_space(recipe.name, recipe.weights_sha256)
+        super().__init__(recipe, choice, space, remote=remote, bulk_nice=bulk_nice)
         self._activation = _activation(recipe)
 
     def pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:

@@ -38,11 +38,18 @@ class Encoder:
     (`lanes.py`). The first request loads the session that it needs. Later ones never wait for the other: it is loaded
     in the background. `models/local.py` reads its public attributes.
 
-    With `remote`, another process computes: this one tokenizes and loads no session.
+    With `remote`, another process computes: this one tokenizes and loads no session. `bulk_nice` is added to the nice
+    value of the threads that compute bulk work after `warm`, so that queries get a busy core first; on Linux.
     """
 
     def __init__(
-        self, recipe: Recipe, choice: RuntimeChoice, space: Space, *, remote: RemoteModel | None = None
+        self,
+        recipe: Recipe,
+        choice: RuntimeChoice,
+        space: Space,
+        *,
+        remote: RemoteModel | None = None,
+        bulk_nice: int = 0,
     ) -> None:
         self.recipe = recipe
         self.choice = choice
@@ -66,7 +73,7 @@ class Encoder:
         self._sessions: dict[SessionOptions, Session] = {}
         self._loading = threading.Lock()
         self._closed = False
-        self._lanes = Lanes(choice)
+        self._lanes = Lanes(choice, bulk_nice=bulk_nice)
         self.spread = Spread(choice.bulk.streams, self._lanes.whole_tokens)
         #: Loads the second session, once.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="embedway-load")
@@ -79,8 +86,8 @@ class Encoder:
     def warm(self) -> None:
         """Load all sessions, and compute a short text once on every thread. Blocking."""
         ids = self.tokenize(["a"], "query").ids[0]
-        for lane in self._lanes:
-            self._session(lane.options)
+        for lane in self._lanes:  # the threads of a session inherit the priority of the thread that loads it
+            lane.threads.submit(self._session, lane.options).result()
         runs = [
             lane.threads.submit(self.compute, lane.options, [ids], len(ids))
             for lane in self._lanes

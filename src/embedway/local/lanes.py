@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,9 +22,12 @@ QUERY_TOKENS, _QUERIES_TOKENS = 128, 512
 class Lane:
     """Thread pool that computes with one session. Used from one event loop."""
 
-    def __init__(self, options: SessionOptions, name: str) -> None:
+    def __init__(self, options: SessionOptions, name: str, *, nice: int = 0) -> None:
+        """Create the lane. Its threads, and those that they start, have a nice value higher by `nice`."""
         self.options = options
-        self.threads = ThreadPoolExecutor(options.streams, thread_name_prefix=f"embedway-{name}")
+        self.threads = ThreadPoolExecutor(
+            options.streams, thread_name_prefix=f"embedway-{name}", initializer=_lower_priority, initargs=(nice,)
+        )
         #: Batches that run or wait for a thread.
         self.batches = 0
         #: Small request that occupies the lane; None while queries do.
@@ -42,11 +47,18 @@ class Lane:
                 self.request = None
 
 
+def _lower_priority(nice: int) -> None:
+    """Add to the nice value of the calling thread. On Linux it belongs to the thread, elsewhere to the process."""
+    if nice and sys.platform == "linux":
+        os.nice(nice)
+
+
 class Lanes:
     """Lane of bulk work, and lane of queries and small requests. Both may use the same session."""
 
-    def __init__(self, choice: RuntimeChoice) -> None:
-        self.bulk = Lane(choice.bulk, "bulk")
+    def __init__(self, choice: RuntimeChoice, *, bulk_nice: int = 0) -> None:
+        """Create both lanes. `bulk_nice` is the `nice` of the lane of bulk work if it has its own session."""
+        self.bulk = Lane(choice.bulk, "bulk", nice=0 if choice.bulk == choice.single else bulk_nice)
         self.single = Lane(choice.single, "query")
         #: Maximum tokens of a small request: it is not divided among the streams, because it may have all threads.
         self.whole_tokens = choice.token_budget if choice.single.streams == 1 < choice.bulk.streams else 0

@@ -87,13 +87,13 @@ class LoadedModel:
     listed_files: bool
 
 
-def encoder_of(loaded: LoadedModel, *, remote: RemoteModel | None = None) -> Encoder:
-    """Return the encoder of an embedding model whose files are open; `remote` computes instead of it. Blocking."""
+def encoder_of(loaded: LoadedModel, *, remote: RemoteModel | None = None, bulk_nice: int = 0) -> Encoder:
+    """Return the encoder of an embedding model whose files are open; see `Encoder` for the options. Blocking."""
     from embedway.local.encoder import Encoder  # noqa: PLC0415  imports numpy and the backends
 
     recipe = loaded.recipe
     space = recipe.space(recipe.dimensions, loaded.facts, listed_files=loaded.listed_files)
-    return Encoder(recipe, loaded.choice, space, remote=remote)
+    return Encoder(recipe, loaded.choice, space, remote=remote, bulk_nice=bulk_nice)
 
 
 def load(

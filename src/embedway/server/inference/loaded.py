@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from embedway.server.inference.progress import Progress
     from embedway.types import Vectors
 
+#: Added to the nice value of threads that compute bulk work: a query's threads get nine times their share of a core.
+_BULK_NICE = 10
+
 
 class ComputingModel:
     """An encoder with loaded sessions. Used from one event loop."""
@@ -84,7 +87,10 @@ def load_model(spec: ModelSpec, config: Config, progress: Progress) -> Computing
     if spec.raw:
         recipe = replace(recipe, normalized=False)
     loaded = replace(loaded, recipe=recipe, choice=spec.choice)
-    encoder = CrossEncoder(recipe, spec.choice) if recipe.task == "rerank" else loading.encoder_of(loaded)
+    if recipe.task == "rerank":
+        encoder: Encoder = CrossEncoder(recipe, spec.choice, bulk_nice=_BULK_NICE)
+    else:
+        encoder = loading.encoder_of(loaded, bulk_nice=_BULK_NICE)
     encoder.warm()
     return_memory()
     # Memory that an unloaded model left behind is used again, and the difference may then be too small.
