@@ -165,6 +165,7 @@ THIRD_PARTY_ONLY = {
     "providers/http_body.py",
     "server/batches/redis.py",
     "server/batches/runner.py",
+    "server/bulk.py",
     "server/inference/residency.py",
     "server/inference/service.py",
     "server/readiness.py",
