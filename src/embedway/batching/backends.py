@@ -14,6 +14,7 @@ from embedway.batching.scheduler import BatchBackend
 from embedway.dispatch.billing import split_by_weight
 from embedway.dispatch.request import UpstreamResponse
 from embedway.errors import BadVectorsError, with_row
+from embedway.providers.base import sum_of
 from embedway.telemetry.hooks import Hooks, current_operation
 from embedway.telemetry.operations import BatchDetails
 from embedway.text import redact
@@ -259,20 +260,20 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
 
     def is_large(self, request: UpstreamRequest) -> bool:
         """Return whether a request fills half of a shared one, and gains nothing from other callers' texts."""
-        return len(request.texts) * 2 > self._max_inputs or _tokens(request) * 2 > self._max_tokens
+        return len(request.texts) * 2 > self._max_inputs or sum_of(request.lengths) * 2 > self._max_tokens
 
     def select_jobs(self, waiting: Sequence[UpstreamRequest], free: int) -> tuple[list[int], bool]:
         """Select requests of the same kind, in the order in which they are due."""
         del free
         head, most_inputs, most_tokens = waiting[0], self._max_inputs, self._max_tokens
         kind = head.input_type, head.space, head.full_width
-        chosen, inputs, tokens, full = [0], len(head.texts), _tokens(head), False
+        chosen, inputs, tokens, full = [0], len(head.texts), sum_of(head.lengths), False
         for position, one in enumerate(waiting[1:], 1):
             if inputs >= most_inputs:
                 break
             if (one.input_type, one.space, one.full_width) != kind:
                 continue
-            more_inputs, more_tokens = inputs + len(one.texts), tokens + _tokens(one)
+            more_inputs, more_tokens = inputs + len(one.texts), tokens + sum_of(one.lengths)
             if more_inputs > most_inputs or more_tokens > most_tokens:
                 full = True
                 continue
@@ -282,7 +283,7 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
 
     def weight(self, job: UpstreamRequest) -> float:
         """Return the job's share of a service request, by inputs or by tokens, whichever is larger."""
-        return max(len(job.texts) / self._max_inputs, _tokens(job) / self._max_tokens)
+        return max(len(job.texts) / self._max_inputs, sum_of(job.lengths) / self._max_tokens)
 
     async def run(self, job: UpstreamRequest) -> UpstreamResponse:
         """Send one request."""
@@ -333,10 +334,6 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
                 )
             start = end
         return results
-
-
-def _tokens(request: UpstreamRequest) -> int:
-    return int(request.lengths.sum(dtype=np.int64))
 
 
 def _is_answered(error: EmbedwayError) -> bool:

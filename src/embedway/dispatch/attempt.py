@@ -144,8 +144,7 @@ class Attempt:
                     await fairness.acquire()
                 places.callback(fairness.release)
                 places.callback(await route.semaphore.take(context.request.urgency))
-                if not route.limiter.is_unlimited:
-                    await self.pass_limits(tokens)
+                await self.pass_limits(tokens)
         except DeadlineError:
             raise
         except TimeoutError as error:

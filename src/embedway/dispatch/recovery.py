@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -119,8 +119,8 @@ class _Recovery:
     decisions: Decisions
     errors: RowErrors
     #: Answers by route, and texts by route that had a valid vector when they were asked again.
-    answers: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    healed: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    answers: Counter[str] = field(default_factory=Counter)
+    healed: Counter[str] = field(default_factory=Counter)
     log: RequestLog = field(default_factory=RequestLog)
 
     async def deliver(self, rows: Rows, plan: RoutePlan, attempts: int, cause: EmbedwayError | None = None) -> None:

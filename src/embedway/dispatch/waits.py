@@ -15,6 +15,7 @@ from embedway.errors import (
     without_row,
 )
 from embedway.money import as_number
+from embedway.providers.base import sum_of
 from embedway.providers.delivery import of_attempt
 from embedway.providers.http_headers import LONGEST_WAIT_S
 
@@ -84,7 +85,7 @@ def too_late(error: UpstreamError, attempt: Attempt, wait_s: float) -> DeadlineE
         message = f"{route.name} is still loading its model; it could be asked again in {wait_s:.1f} s, {deadline}; "
         message += f"its last answer: {error}"
     elif attempt.is_sent:
-        limit = route.limiter.obstacle(int(context.request.lengths[attempt.rows].sum(dtype="int64")))
+        limit = route.limiter.obstacle(sum_of(context.request.lengths[attempt.rows]))
         named = "" if limit is None else f"{limit}; "
         message = f"{route.name} could only be retried in {wait_s:.1f} s, at {utc_in(wait_s)}, {deadline}; {named}"
         message += f"its last answer: {error}"
